@@ -1,0 +1,131 @@
+"""What people see on the terminal. Tables and results go to standard output, progress and notes to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+_LINES = 10  # progress lines a run where there is no terminal
+
+
+def stderr() -> Console:
+    """Notes and progress."""
+    return Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    """Results. Wide enough for tables where it is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def percent(summary: dict[str, Any]) -> str:
+    """`0.932 [0.907, 0.951]` of an evaluation summary; a dash where there is no accuracy."""
+    if summary["accuracy"] is None:
+        return "-"
+    low, high = summary["ci95"]
+    return f"{summary['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Group:
+    """A titled plain table; cells are text and never markup. Columns of numbers stand right."""
+    made = Table(show_edge=False, pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = bool(rows) and all(row[number][:1] in "+-0123456789" for row in rows)
+        made.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return Group(Text(title), made)  # a title of the table itself would wrap at the table's width
+
+
+class TrainingProgress:
+    """Live reward, accuracy, KL, tokens per second and time left; lines instead of a bar where there is no terminal."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("train"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.steps = 0
+        self.began = time.perf_counter()
+        self.first = 0
+        self.dev = ""
+
+    def start(self, steps: int, done: int) -> None:
+        self.steps, self.first, self.began = steps, done, time.perf_counter()
+        self.task = self.bar.add_task("train", total=steps, completed=done, state="")
+        self.bar.start()
+
+    def step(self, row: dict[str, Any]) -> None:
+        step = row["step"]
+        state = (
+            f"reward {row['reward_mean']:+.3f}  right {row['answer_correct_fraction']:.2f}{self.dev}  "
+            f"KL {row['kl']:.3f}  {row['tokens_per_second']:,.0f} tok/s"
+        )
+        if self.task is not None:
+            self.bar.update(self.task, completed=step, state=state)
+        if not self.console.is_terminal and (step % max(1, self.steps // _LINES) == 0 or step == self.steps):
+            left = (time.perf_counter() - self.began) / max(1, step - self.first) * (self.steps - step)
+            self.console.print(Text(f"step {step}/{self.steps}  {state}  {left:.0f} s left"), soft_wrap=True)
+        if step == self.steps:
+            self.stop()
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        none = row["accuracy"] is None  # a task judged by log-likelihood
+        self.dev = f"  dev {row['logprob'] if none else row['accuracy']:.3f}"
+        result = f"log-likelihood {row['logprob']:.3f}" if none else f"accuracy {percent(row)}"
+        self.note(f"step {row['step']}: {row['split']} {result} (n={row['n']})")
+
+    def note(self, message: str) -> None:
+        self.console.print(Text(message), soft_wrap=True)
+
+    def stop(self) -> None:
+        self.bar.stop()
+
+
+@contextmanager
+def training_progress(console: Console) -> Iterator[TrainingProgress]:
+    """A progress display that is taken down whatever happens."""
+    progress = TrainingProgress(console)
+    try:
+        yield progress
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def counting(console: Console, label: str, total: int) -> Iterator[Any]:
+    """A bar that is called with the number of items just done."""
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = bar.add_task(label, total=total)
+    with bar:
+        yield lambda done: bar.advance(task, done)

@@ -1,0 +1,29 @@
+"""The three ways a command can end badly, each with its exit code (DESIGN.md, "The command line")."""
+
+
+class MarkovlmError(Exception):
+    """Base of all errors that are reported to the user as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(MarkovlmError):
+    """Bad input: the message says what is wrong, where, and what would be right. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunFailed(MarkovlmError):
+    """The work itself failed (a loss that is not finite, a full disk, a broken check). Exit code 1."""
+
+    exit_code = 1
+
+
+class PeerLost(RunFailed):
+    """Another process of the same run is gone. What it was about, that process says."""
+
+
+class StopVerdict(MarkovlmError):
+    """A verdict that says stop: the health guard ended a run, or a diagnosis found a collapse. Exit code 3."""
+
+    exit_code = 3

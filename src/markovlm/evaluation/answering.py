@@ -1,0 +1,62 @@
+"""Greedy answers read from CoTs, what the extractors make of them, and why a wrong one is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markovlm.rollouts.prompter import Prompter
+from markovlm.rollouts.reader import greedy_answers
+from markovlm.rollouts.types import Sampler
+from markovlm.tasks.answers import classify_failure, extract, is_correct
+from markovlm.tasks.base import Example, Task
+
+LIKELIHOOD = "likelihood"  # the extractor that reads no text: argmax over choices of ln pi(letter | z)
+
+
+def read_answer(task: Task, example: Example, text: str, method: str) -> tuple[str | None, bool]:
+    """What an extractor reads from the answer text (None: no answer), and whether that is the gold answer."""
+    found = extract(text, method, choices=example.choices)
+    return found, is_correct(found, example.answer, task.answer_type, method=method)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An answer as every extractor of its task reads it."""
+
+    extracted: dict[str, str | None]  # None: no answer found
+    correct: dict[str, bool]
+    failure: str | None  # of the default extractor, a key of `answers.FAILURE_KINDS`; None: right, or nothing to extract
+
+
+def score_text(task: Task, example: Example, cot: str, text: str, choice_logprobs: Mapping[str, float]) -> Scored:
+    """All extractors of the task on an answer text; `likelihood` from the log-probs of the choice letters instead."""
+    found: dict[str, tuple[str | None, bool]] = {}
+    for method in task.extractors:
+        if method == LIKELIHOOD:
+            likeliest = max(choice_logprobs, key=choice_logprobs.__getitem__) if choice_logprobs else None
+            found[method] = (likeliest, likeliest == example.answer)
+        else:
+            found[method] = read_answer(task, example, text, method)
+    extracted = {method: read for method, (read, _) in found.items()}
+    correct = {method: right for method, (_, right) in found.items()}
+    if not task.extractors or correct[task.extractors[0]]:
+        return Scored(extracted, correct, None)
+    failure = classify_failure(
+        cot=cot,
+        answer_text=text,
+        predicted=extracted[task.extractors[0]],
+        gold=example.answer,
+        answer_type=task.answer_type,
+        choices=example.choices,
+    )
+    return Scored(extracted, correct, failure)
+
+
+def answers_are_right(
+    sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]
+) -> list[bool]:
+    """Is the greedy answer of each (example, CoT) right by the task's default extractor?"""
+    task = prompter.task
+    texts = greedy_answers(sampler, prompter, conditioning, cots, task.max_answer_tokens)
+    return [read_answer(task, example, text, task.extractors[0])[1] for (example, _), text in zip(cots, texts, strict=True)]

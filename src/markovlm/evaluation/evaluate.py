@@ -1,0 +1,206 @@
+"""Accuracy from the CoT alone: write a CoT from the question, hide the question, read the answer from the CoT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from markovlm.config import RunConfig
+from markovlm.evaluation.answering import LIKELIHOOD, score_text
+from markovlm.evaluation.statistics import wilson
+from markovlm.models.load import LanguageModel
+from markovlm.models.memory import map_splitting
+from markovlm.rollouts.prompter import Prompter
+from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_answers, score_answers
+from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
+from markovlm.tasks.answers import FAILURE_KINDS
+from markovlm.tasks.base import LETTERS, Example
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How an evaluation is done: part of its result. Rows that differ in it are not comparable."""
+
+    decoding: str  # "sampled" or "greedy" CoTs
+    temperature: float  # of sampled CoTs; 0 for greedy
+    cot_tokens: int
+    fixed_length: bool
+    stop: tuple[str, ...]
+    reader: str  # "actor" or "frozen"
+    conditioning: str
+    prompt_style: str
+    answer_header: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One evaluated question."""
+
+    id: str
+    question: str
+    gold: str
+    cot: str
+    cot_tokens: int
+    ended: bool
+    answer: str  # raw text of the greedy answer
+    extracted: dict[str, str | None]  # extractor -> what it read; None: no answer
+    correct: dict[str, bool]
+    logprob: float  # ln pi(gold | CoT) per answer token
+    choices: tuple[str, ...] = ()
+    choice_logprobs: dict[str, float] = field(default_factory=dict[str, float])  # letter -> ln pi(letter | CoT)
+    failure: str | None = None  # why the default extractor's answer is wrong; None: it is right, or there is none to extract
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A set of readings with their summary."""
+
+    readings: list[Reading]
+    how: How
+    extractors: tuple[str, ...]  # the default first
+
+    @property
+    def n(self) -> int:
+        return len(self.readings)
+
+    def right(self, method: str | None = None) -> int:
+        return sum(reading.correct[method or self.extractors[0]] for reading in self.readings)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON values: n, accuracy and 95 % Wilson interval under every extractor, no-answer rate, log-likelihood, failures."""
+        table: dict[str, dict[str, Any]] = {}
+        for method in self.extractors:
+            none = sum(reading.extracted[method] is None for reading in self.readings)
+            right = self.right(method)
+            table[method] = {"accuracy": right / self.n, "ci95": list(wilson(right, self.n)), "no_answer": none / self.n}
+        first = table[self.extractors[0]] if self.extractors else {"accuracy": None, "ci95": None}
+        logprob = sum(reading.logprob for reading in self.readings) / self.n
+        return {
+            "n": self.n,
+            "accuracy": first["accuracy"],  # of the default extractor; null where answers are texts
+            "ci95": first["ci95"],
+            "extractors": table,
+            "logprob": logprob,
+            "failures": self.failures(),
+            "how": asdict(self.how),
+        }
+
+    def failures(self) -> dict[str, int]:
+        """How many wrong answers (by the default extractor) are of each kind; empty where nothing is extracted."""
+        if not self.extractors:
+            return {}
+        return {kind: sum(reading.failure == kind for reading in self.readings) for kind in FAILURE_KINDS}
+
+
+def how_evaluated(config: RunConfig, style: str, *, step: int) -> How:
+    """From a resolved configuration; the temperature of sampled CoTs is by default the training temperature at `step`."""
+    evaluation, rollouts = config.evaluation, config.rollouts
+    temperature = evaluation.temperature or rollouts.temperature.at(max(step, 1), config.training.steps)
+    assert rollouts.max_cot_tokens is not None
+    return How(
+        decoding=evaluation.decoding,
+        temperature=0.0 if evaluation.decoding == "greedy" else temperature,
+        cot_tokens=rollouts.max_cot_tokens,
+        fixed_length=rollouts.fixed_length,
+        stop=rollouts.stop,
+        reader=config.objective.reader if evaluation.reader == "same" else evaluation.reader,
+        conditioning=config.objective.conditioning,
+        prompt_style=style,
+        answer_header=config.prompt.answer_header,
+        seed=config.seed,
+    )
+
+
+def evaluate(
+    lm: LanguageModel,
+    sampler: Sampler,
+    prompter: Prompter,
+    examples: Sequence[Example],
+    how: How,
+    *,
+    batch_size: int = 128,
+    on_batch: Callable[[list[Reading]], None] | None = None,
+    write_answers: bool = False,
+) -> Evaluation:
+    """Evaluate the policy that `lm` is now. `on_batch` sees readings as they come, in the order of `examples` by length.
+
+    CoTs are drawn from streams keyed by (seed, question), the same for every checkpoint: common random numbers. A task
+    without extractors is judged by log-likelihood alone; `write_answers` has its answers written all the same.
+    """
+    readings: dict[str, Reading] = {}
+    wanted = write_answers or bool(prompter.task.extractors)
+    for batch in _batches(prompter, examples, batch_size):
+        done = map_splitting(lambda part: _read_batch(lm, sampler, prompter, part, how, wanted), batch)
+        readings |= {reading.id: reading for reading in done}
+        if on_batch is not None:
+            on_batch(done)
+    return Evaluation([readings[example.id] for example in examples], how, prompter.task.extractors)
+
+
+def _batches(prompter: Prompter, examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """Of similar prompt length, to waste little on padding."""
+    order = sorted(examples, key=lambda example: len(prompter.cot_prompt(example)))
+    for at in range(0, len(order), size):
+        yield order[at : at + size]
+
+
+@torch.no_grad()
+def _read_batch(
+    lm: LanguageModel, sampler: Sampler, prompter: Prompter, examples: Sequence[Example], how: How, write_answers: bool
+) -> list[Reading]:
+    written = _write_cots(sampler, prompter, examples, how)
+    cots = [(example, cot.ids) for example, cot in zip(examples, written, strict=True)]
+    answers, choices = [""] * len(cots), [dict[str, float]()] * len(cots)
+    with lm.frozen() if how.reader == "frozen" else nullcontext():
+        if write_answers:
+            answers = greedy_answers(sampler, prompter, how.conditioning, cots, prompter.task.max_answer_tokens)
+        logprobs = score_answers(lm, answer_batch(prompter, how.conditioning, cots)).logp_mean.tolist()
+        if LIKELIHOOD in prompter.task.extractors:
+            choices = _choice_logprobs(lm, prompter, how.conditioning, cots)
+    return [
+        _reading(prompter, example, cot, answers[i], logprobs[i], choices[i])
+        for i, (example, cot) in enumerate(zip(examples, written, strict=True))
+    ]
+
+
+def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example], how: How) -> list[CoT]:
+    if how.cot_tokens == 0:  # the control that answers directly
+        return [CoT((), 0, (), ended=True) for _ in examples]
+    requests = [SampleRequest(prompter.cot_prompt(e), ((how.seed, "evaluation", e.id),)) for e in examples]
+    groups = sampler.sample(requests, Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop))
+    return [group[0] for group in groups]
+
+
+def _choice_logprobs(
+    lm: LanguageModel, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]
+) -> list[dict[str, float]]:
+    """ln pi(choice letter | z) of every letter of each example."""
+    scores = iter(score_answers(lm, choice_batch(prompter, conditioning, cots)).logp_sum.tolist())
+    return [{letter: next(scores) for letter in LETTERS[: len(example.choices)]} for example, _ in cots]
+
+
+def _reading(
+    prompter: Prompter, example: Example, cot: CoT, answer: str, logprob: float, choice_logprobs: dict[str, float]
+) -> Reading:
+    text = prompter.text(cot.ids)
+    scored = score_text(prompter.task, example, text, answer, choice_logprobs)
+    return Reading(
+        id=example.id,
+        question=example.question,
+        gold=example.answer,
+        cot=text,
+        cot_tokens=len(cot.ids),
+        ended=cot.ended,
+        answer=answer,
+        extracted=scored.extracted,
+        correct=scored.correct,
+        logprob=logprob,
+        choices=example.choices,
+        choice_logprobs=choice_logprobs,
+        failure=scored.failure,
+    )

@@ -1,0 +1,214 @@
+"""Intervals and tests for rates and paired differences. Pure functions of numbers; randomness comes from a seed.
+
+Rates are in 0..1, `confidence` is the coverage of a two-sided interval. Where there is nothing to compute (n = 0) an
+interval is the whole range that the quantity has, and a test does not reject.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+stats: Any = scipy_stats  # scipy is untyped; results are converted at once
+
+RESAMPLES = 10_000
+_CHUNK = 2_000_000  # resampled cluster indices held at once, 16 MB
+
+
+class Interval(NamedTuple):
+    """A two-sided interval: `Interval(0.41, 0.59)`."""
+
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """A mean with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval for k successes in n trials.
+
+    Wilson 1927; Brown, Cai & DasGupta 2001, Statistical Science 16, recommend it for small n. n = 0 gives (0, 1).
+    """
+    return _proportion_interval(k, n, confidence, "wilson")
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """The exact binomial interval (Clopper & Pearson 1934): never covers less than `confidence`. n = 0 gives (0, 1)."""
+    return _proportion_interval(k, n, confidence, "exact")
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided p of McNemar's exact test: b questions only the first got right, c only the second.
+
+    Under no difference b is binomial(b + c, 1/2) (McNemar 1947). b + c = 0 gives 1.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts must not be negative, got b={b}, c={c}")
+    return float(stats.binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+
+
+def paired_bootstrap(
+    differences: Sequence[float] | NDArray[np.float64],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Mean of paired differences with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
+
+    Whole clusters are drawn (all samples of a question together) and the mean is over samples, so that clusters of
+    unequal size weigh as they do in the data. All differences equal: the interval is the mean. A single cluster says
+    nothing about spread: the bounds are nan. No differences: all nan.
+    """
+    return cluster_mean_ci(differences, clusters, seed, resamples=resamples, confidence=confidence)
+
+
+def cluster_mean_ci(
+    values: Sequence[float] | NDArray[np.float64],
+    clusters: Sequence[Hashable] | None,
+    seed: int,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Mean of `values` with a percentile interval from resampling clusters; `clusters=None`: each value is its own.
+
+    Davison & Hinkley 1997, section 3.8. Values must be finite.
+    """
+    _check_confidence(confidence)
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or not np.isfinite(data).all():
+        raise ValueError("values must be a flat sequence of finite numbers")
+    if data.size == 0:
+        return Estimate(math.nan, math.nan, math.nan)
+    sums, sizes = _cluster_totals(data, clusters)
+    mean = float(data.mean())
+    if len(sums) == 1:
+        return Estimate(mean, math.nan, math.nan)
+    if np.ptp(data) == 0.0:
+        return Estimate(mean, mean, mean)
+    means = _resampled_means(sums, sizes, np.random.default_rng(seed), resamples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(mean, float(low), float(high))
+
+
+def sample_size_for_difference(
+    p1: float,
+    p2: float,
+    power: float = 0.8,
+    *,
+    paired: bool = False,
+    discordant: float | None = None,
+    alpha: float = 0.05,
+) -> int:
+    """Questions (per group, if not paired) to find the difference between two accuracies with the given power.
+
+    Unpaired: two independent proportions, Fleiss, Levin & Paik 2003, eq. 4.14 without continuity correction.
+    Paired: McNemar's test, Connor 1987 (Biometrics 43), with `discordant` the share of questions that the two answer
+    differently; by default as if their successes were independent, which overstates n when they agree more.
+    Equal accuracies have no such n: ValueError.
+    """
+    for rate in (p1, p2):
+        _check_rate(rate)
+    for level in (power, alpha):
+        _check_confidence(level)
+    gap = abs(p1 - p2)
+    if gap == 0:
+        raise ValueError("no number of questions shows a difference of zero")
+    z_alpha, z_power = _normal_quantile(1 - alpha / 2), _normal_quantile(power)
+    if paired:
+        share = p1 * (1 - p2) + p2 * (1 - p1) if discordant is None else discordant
+        if not gap <= share <= 1:
+            raise ValueError(f"discordant share {share} must be between the difference {gap} and 1")
+        n = (z_alpha * math.sqrt(share) + z_power * math.sqrt(share - gap**2)) ** 2 / gap**2
+    else:
+        pooled = (p1 + p2) / 2
+        spread = z_power * math.sqrt(p1 * (1 - p1) + p2 * (1 - p2))
+        n = (z_alpha * math.sqrt(2 * pooled * (1 - pooled)) + spread) ** 2 / gap**2
+    return max(1, math.ceil(n - 1e-9))
+
+
+def minimum_detectable_difference(n: int, p: float, power: float = 0.8, *, paired: bool = False, alpha: float = 0.05) -> float:
+    """The smallest difference from accuracy `p` that n questions show with the given power, up or down.
+
+    Solved from `sample_size_for_difference`. 1.0 where even the largest possible difference needs more questions.
+    """
+    _check_rate(p)
+    if n < 1:
+        return 1.0
+    direction, reach = (1, 1 - p) if p <= 0.5 else (-1, p)
+
+    def enough(gap: float) -> bool:
+        return sample_size_for_difference(p, p + direction * gap, power, paired=paired, alpha=alpha) <= n
+
+    if not enough(reach):
+        return 1.0
+    low, high = 0.0, reach
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _proportion_interval(k: int, n: int, confidence: float, method: str) -> Interval:
+    _check_confidence(confidence)
+    if not 0 <= k <= n:
+        raise ValueError(f"k={k} must be between 0 and n={n}")
+    if n == 0:
+        return Interval(0.0, 1.0)
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method=method)
+    return Interval(0.0 if k == 0 else float(interval.low), 1.0 if k == n else float(interval.high))
+
+
+def _cluster_totals(
+    data: NDArray[np.float64], clusters: Sequence[Hashable] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and size of each cluster, in order of first appearance."""
+    if clusters is None:
+        return data, np.ones_like(data)
+    if len(clusters) != data.size:
+        raise ValueError(f"{len(clusters)} cluster labels for {data.size} values")
+    order: dict[Hashable, int] = {}
+    index = np.array([order.setdefault(label, len(order)) for label in clusters])
+    sums = np.bincount(index, weights=data).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
+
+
+def _resampled_means(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], rng: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    rows = max(1, _CHUNK // len(sums))
+    means: list[NDArray[np.float64]] = []
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    return np.concatenate(means)
+
+
+def _normal_quantile(p: float) -> float:
+    return float(stats.norm.ppf(p))
+
+
+def _check_rate(p: float) -> None:
+    if not 0 <= p <= 1:
+        raise ValueError(f"a rate must be between 0 and 1, got {p}")
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence, power and alpha must lie strictly between 0 and 1, got {confidence}")

@@ -1,0 +1,156 @@
+"""Readings on disk: one JSONL file for each checkpoint, split and way of evaluating.
+
+The first row says what was evaluated and how, each further row is one question with its CoT, the raw answer and what
+every extractor read. So an interrupted evaluation continues, and a new extractor re-scores without generating again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from markovlm.errors import UserError
+from markovlm.evaluation.answering import LIKELIHOOD, score_text
+from markovlm.evaluation.evaluate import Evaluation, How, Reading
+from markovlm.tasks import get_task
+from markovlm.tasks.base import Example, Task
+from markovlm.training.runlog import RunDirectory, encode_rows, read_rows, replace_whole, writing
+
+_HEADER = "evaluation"  # the value of `kind` in the first row
+_FIELDS = {field.name for field in fields(Reading)}
+_HOW = {field.name for field in fields(How)}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a file of readings is about. Readings of different labels never mix."""
+
+    checkpoint: str
+    step: int
+    split: str
+    task: str
+    task_options: dict[str, Any]
+    data: str | None  # path of original files; None: the Hub, or generated
+    whole_files: bool  # a single data file was taken whole, not cut into disjoint splits
+    model: str
+    weights: str  # identity of base and adapter
+    how: How
+
+    @property
+    def file(self) -> str:
+        """Name of its file: checkpoint, split, and a hash of everything else."""
+        rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "split")}
+        digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return f"{self.checkpoint}-{self.split}-{digest}.jsonl"
+
+    @property
+    def comparable(self) -> tuple[str, ...]:
+        """What must be equal for two evaluations to be compared: all but the policy that was evaluated."""
+        rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "model", "weights")}
+        return (json.dumps(rest, sort_keys=True),)
+
+
+class Readings:
+    """The file of one label under `folder`."""
+
+    def __init__(self, folder: Path, label: Label):
+        self.path = folder / label.file
+        self.label = label
+
+    def known(self, task: Task, examples: Sequence[Example]) -> dict[str, Reading]:
+        """Whole readings of those examples that are here already, by id. Makes the file where there is none."""
+        self._open()
+        asked = {example.id: example for example in examples}
+        known: dict[str, Reading] = {}
+        for reading in _readings(read_rows(self.path)):
+            example = asked.get(reading.id)
+            if example is not None and (reading.question, reading.gold) == (example.question, example.answer):
+                complete = set(reading.extracted) == set(task.extractors)
+                known[reading.id] = reading if complete else rescored(task, reading)
+        return known
+
+    def add(self, readings: Sequence[Reading]) -> None:
+        """Append whole rows."""
+        RunDirectory(self.path.parent).append(self.path.name, [asdict(reading) for reading in readings])
+
+    def _open(self) -> None:
+        folder = RunDirectory(self.path.parent)
+        with writing(self.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+        folder.mend_last_line(self.path.name)
+        if not read_rows(self.path):
+            folder.append(self.path.name, [_header(self.label)])
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file of readings, read back."""
+
+    label: Label
+    evaluation: Evaluation
+
+
+def rescore(folder: Path) -> list[Stored]:
+    """Apply the extractors as they are now to every kept reading under `folder`, and write the files anew.
+
+    Nothing is generated and no model or data file is needed. UserError where nothing is kept.
+    """
+    found: list[Stored] = []
+    for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
+        rows = read_rows(path)
+        label = _label(rows[0]) if rows else None
+        if label is None:
+            continue
+        task = get_task(label.task, label.task_options)
+        readings = list({reading.id: rescored(task, reading) for reading in _readings(rows)}.values())
+        if not readings:
+            continue
+        replace_whole(path, encode_rows([_header(label), *(asdict(reading) for reading in readings)]))
+        found.append(Stored(label, Evaluation(readings, label.how, task.extractors)))
+    if not found:
+        raise UserError(f"--rescore: no kept readings in {folder}; evaluate without --rescore first")
+    return found
+
+
+def rescored(task: Task, reading: Reading) -> Reading:
+    """The reading with its answer text read again by the extractors of `task`."""
+    example = Example(reading.id, reading.question, reading.gold, tuple(reading.choices))
+    scored = score_text(task, example, reading.cot, reading.answer, reading.choice_logprobs)
+    if LIKELIHOOD in task.extractors and not reading.choice_logprobs:
+        raise UserError(f"{reading.id}: this reading keeps no likelihoods of choices; evaluate again without --rescore")
+    return replace(reading, extracted=scored.extracted, correct=scored.correct, failure=scored.failure)
+
+
+def _header(label: Label) -> dict[str, Any]:
+    return {"kind": _HEADER, **asdict(label)}
+
+
+def _label(row: Mapping[str, Any]) -> Label | None:
+    """The label of a first row; None for a file of another kind."""
+    values = {key: value for key, value in row.items() if key != "kind"}
+    if row.get("kind") != _HEADER or set(values) != {field.name for field in fields(Label)} or set(values["how"]) != _HOW:
+        return None
+    how = How(**{**values["how"], "stop": tuple(values["how"]["stop"])})
+    return Label(**{**values, "how": how})
+
+
+def _readings(rows: Sequence[Mapping[str, Any]]) -> list[Reading]:
+    """The rows that are readings of this version's shape."""
+    return [Reading(**{**row, "choices": tuple(row["choices"])}) for row in rows if set(row) == _FIELDS]
+
+
+def weights_identity(paths: Sequence[Path]) -> str:
+    """A hash that tells weights apart: of the contents of small files, of names, sizes and times of large ones."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(path for folder in paths for path in folder.glob("*") if path.suffix in (".safetensors", ".bin")):
+        stat = path.stat()
+        digest.update(f"{path.name}:{stat.st_size}:".encode())
+        digest.update(path.read_bytes() if stat.st_size <= _READ_WHOLE else str(stat.st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
+_READ_WHOLE = 1 << 28  # bytes

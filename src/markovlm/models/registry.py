@@ -1,0 +1,58 @@
+"""Models the package knows by name: the embedded ones, and what each brings along as defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model with defaults of its own; any other causal LM is given by path or Hub id."""
+
+    name: str
+    summary: str
+    asset: str | None = None  # folder under markovlm/assets
+    defaults: dict[str, Any] = field(default_factory=dict)  # nested configuration, weaker than the user's
+
+    @property
+    def path(self) -> Path:
+        """Directory of an embedded model."""
+        if self.asset is None:
+            raise ValueError(f"{self.name} is not embedded")
+        return Path(str(resources.files("markovlm.assets") / self.asset))
+
+
+_EMBEDDED_DEFAULTS: dict[str, Any] = {
+    "task": "arithmetic",
+    "rollouts": {"questions_per_step": 4, "group_size": 16, "max_cot_tokens": 48},
+    "training": {"steps": 50, "lr": "linear 2e-3 -> 0", "eval_every": 25, "checkpoint_every": 25},
+    "evaluation": {"batch_size": 256, "dev_size": 100},
+}
+
+KNOWN: dict[str, KnownModel] = {
+    "embedded": KnownModel(
+        "embedded", "0.8 M parameters, ships with the package; sums of 3 to 5 terms", "arithmetic", _EMBEDDED_DEFAULTS
+    ),
+}
+
+# Hub ids that the method has been used with (METHOD §4); shown by `markovlm models`, loadable like any other.
+SUGGESTED: dict[str, str] = {
+    "meta-llama/Llama-3.1-8B": "the paper's base model (gated: accept its licence on the Hub first)",
+    "meta-llama/Llama-3.1-8B-Instruct": "the model of the seed's ten runs (gated)",
+    "Qwen/Qwen3-4B": "the paper's second model",
+    "google/gemma-3-1b-it": "small instruct model (gated)",
+    "openai-community/gpt2": "124 M parameters, for a first try without a licence",
+}
+
+
+def model_defaults(model: str) -> dict[str, Any]:
+    """Configuration that comes with a model name; empty for paths and Hub ids."""
+    return KNOWN[model].defaults if model in KNOWN else {}
+
+
+def resolve(model: str) -> str:
+    """Path of an embedded model; any other name unchanged."""
+    return str(KNOWN[model].path) if model in KNOWN else model

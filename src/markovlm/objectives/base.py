@@ -1,0 +1,135 @@
+"""What an objective is: credit for rewards, and a policy loss. Tensors in, tensors out; no model is ever loaded here.
+
+To add one: a config class in `config.py`, a file here with a class like `Grpo`, a line in `objectives/__init__.py`.
+
+Notation (METHOD §2): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (padded), all values in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from markovlm.config import ObjectiveBase
+
+C = TypeVar("C", bound=ObjectiveBase)
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """How a reward becomes an advantage: `A = (R - centre) / scale`, with centre and scale constant to autograd.
+
+    Held constant, they leave `grad A = grad r / scale`: the actor-reward term is alive (METHOD §3.1).
+    """
+
+    centre: Tensor  # [Q, B]
+    scale: Tensor  # [Q, B], positive
+    chosen: Tensor | None = None  # [Q, B] bool: samples that L_PG and L_AR see at all; None: every one
+    idle: bool = False  # this step trains nothing (a warm-up that only gathers statistics)
+
+    def advantage(self, reward: Tensor) -> Tensor:
+        """[Q, B] (or any selection of it, given a Credit of the same selection); 0 where a sample is not chosen."""
+        advantage = (reward - self.centre) / self.scale
+        return advantage if self.chosen is None else torch.where(self.chosen, advantage, torch.zeros_like(advantage))
+
+    def select(self, index: Tensor) -> Credit:
+        """Of the samples `index` [n] in question-major order: fields [n]."""
+        chosen = None if self.chosen is None else self.chosen.reshape(-1)[index]
+        return Credit(self.centre.reshape(-1)[index], self.scale.reshape(-1)[index], chosen, self.idle)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyBatch:
+    """What a policy loss may look at, for n samples of a micro-batch."""
+
+    logp: Tensor  # [n, T] ln u_theta of each sampled token, with gradient; 0 where masked
+    behavior_logp: Tensor  # [n, T] the same when it was sampled
+    reference_logp: Tensor  # [n, T] ln u' of the frozen base
+    mask: Tensor  # [n, T] 1 on sampled tokens
+    advantage: Tensor  # [n] constant
+    chosen: Tensor | None = None  # [n] bool, from the credit
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """Per-sample losses and what to log of them."""
+
+    loss: Tensor  # [n]
+    metrics: dict[str, Tensor]  # name -> [n]
+    reward_weight: Tensor | None = None  # [n] constant weight of each sample's L_AR; None: 1
+
+
+class Objective(Protocol):
+    """One row of METHOD §2's table."""
+
+    config: Any
+    passes: int  # optimisation passes over one rollout
+
+    def goes_on(self, behavior_kl: float) -> bool:
+        """May a later pass at this mean KL to the behaviour policy (nats per token) still be applied?"""
+        ...
+
+    def credit(self, reward: Tensor) -> Credit:
+        """Rewards [Q, B] of the whole step, detached -> constants of the advantage."""
+        ...
+
+    def policy_loss(self, batch: PolicyBatch) -> PolicyLoss:
+        """L_PG of each sample."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running statistics, as JSON values; empty where there are none."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        ...
+
+
+class PolicyGradient(Generic[C]):
+    """The plain policy-gradient loss, shared by the objectives that differ only in credit.
+
+    L_PG,i = - ln u_theta(z_i | q) * A_i, where ln u is the sum over CoT tokens (exact) or their mean (the research code).
+    """
+
+    passes = 1
+
+    def __init__(self, config: C):
+        self.config = config
+
+    def goes_on(self, behavior_kl: float) -> bool:
+        return True
+
+    def policy_loss(self, batch: PolicyBatch) -> PolicyLoss:
+        return PolicyLoss(-reduce_tokens(batch.logp, batch.mask, self.config.cot_logprob) * batch.advantage, {})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise ValueError(f"objective {type(self).__name__} keeps no state, but the checkpoint has {sorted(state)}")
+
+
+def reduce_tokens(values: Tensor, mask: Tensor, reduction: str) -> Tensor:
+    """[n, T] -> [n]: sum, or mean over unmasked tokens."""
+    total = (values * mask).sum(-1)
+    return total if reduction == "sum" else total / mask.sum(-1).clamp(min=1)
+
+
+def in_order(reward: Tensor) -> list[float]:
+    """[Q, B] -> Q*B numbers, question by question."""
+    return reward.reshape(-1).tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def group_mean(reward: Tensor) -> Tensor:
+    """[Q, B] -> [Q, B], each group's mean."""
+    return reward.mean(dim=1, keepdim=True).expand_as(reward)
+
+
+def unit_scale(reward: Tensor) -> Tensor:
+    """[Q, B] of ones: an advantage that is not divided."""
+    return torch.ones_like(reward)

@@ -1,0 +1,24 @@
+"""Group mean without the standard deviation, after Dr. GRPO (arXiv 2503.20783).
+
+    A_i = R_i - mean R
+
+The sample is part of its own baseline, so the expected policy-gradient term carries a factor (B - 1) / B; the actor-reward
+term does not. All rewards equal: A = 0, as for `rloo`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from markovlm.config import DrGrpo as DrGrpoConfig
+from markovlm.objectives.base import Credit, PolicyGradient, group_mean, unit_scale
+
+
+def mean_centred(reward: Tensor) -> Credit:
+    """Credit of rewards [Q, B] against the group's mean."""
+    return Credit(group_mean(reward), unit_scale(reward))
+
+
+class DrGrpo(PolicyGradient[DrGrpoConfig]):
+    def credit(self, reward: Tensor) -> Credit:
+        return mean_centred(reward)

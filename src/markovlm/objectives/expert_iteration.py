@@ -1,0 +1,65 @@
+"""Expert iteration: learn only from CoTs whose reward stands out from everything seen so far.
+
+    chosen_i = R_i > mu + k * sigma          mu, sigma (population) of all rewards of earlier batches
+    A_i = R_i if chosen_i else 0             L_PG with `advantage: one`: -ln u on the chosen, plain imitation
+
+The KL and entropy terms see every sample. The first `warmup_batches` batches only fill the history and train nothing.
+All rewards equal (sigma = 0): nothing is chosen, because R > mu fails. Where the baseline CoT is better than most samples, R can
+be negative even above the threshold, and `advantage: reward` then pushes away from the best: use `one` there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from markovlm.config import ExpertIteration as ExpertIterationConfig
+from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, in_order, reduce_tokens, unit_scale
+
+
+class ExpertIteration(PolicyGradient[ExpertIterationConfig]):
+    def __init__(self, config: ExpertIterationConfig):
+        super().__init__(config)
+        self.batches = 0
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0  # sum of squared deviations from the mean (Welford 1962)
+
+    @property
+    def threshold(self) -> float:
+        """mu + k * sigma of the history; infinite before there is one."""
+        if not self.count:
+            return math.inf
+        return self.mean + self.config.threshold_std * math.sqrt(self.squares / self.count)
+
+    def credit(self, reward: Tensor) -> Credit:
+        idle = self.batches < self.config.warmup_batches
+        chosen = reward > self.threshold
+        if idle:
+            chosen = torch.zeros_like(chosen)
+        self._remember(reward)
+        return Credit(torch.zeros_like(reward), unit_scale(reward), chosen, idle)
+
+    def _remember(self, reward: Tensor) -> None:
+        self.batches += 1
+        for value in in_order(reward):
+            self.count += 1
+            delta = value - self.mean
+            self.mean += delta / self.count
+            self.squares += delta * (value - self.mean)
+
+    def policy_loss(self, batch: PolicyBatch) -> PolicyLoss:
+        assert batch.chosen is not None
+        chosen = batch.chosen.to(batch.logp.dtype)
+        advantage = chosen if self.config.advantage == "one" else batch.advantage
+        loss = -reduce_tokens(batch.logp, batch.mask, self.config.cot_logprob) * advantage
+        return PolicyLoss(loss, {"no_gradient_fraction": 1.0 - chosen})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches, "count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches, self.count, self.mean, self.squares = (state[key] for key in ("batches", "count", "mean", "squares"))

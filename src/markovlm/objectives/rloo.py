@@ -1,0 +1,25 @@
+"""Leave-one-out baseline, after RLOO (arXiv 2402.14740).
+
+    A_i = R_i - mean_{j != i} R_j
+
+With w = 1, beta = 0, summed ln u and raw rewards its expected gradient is exactly grad E[R] (METHOD §2, "what is exact").
+All rewards equal: A = 0, the policy-gradient term vanishes; the actor-reward term keeps strength 1.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from markovlm.config import Rloo as RlooConfig
+from markovlm.objectives.base import Credit, PolicyGradient, unit_scale
+
+
+def leave_one_out(reward: Tensor) -> Credit:
+    """Credit of rewards [Q, B], B >= 2, against the mean of the others."""
+    others = (reward.sum(dim=1, keepdim=True) - reward) / (reward.shape[1] - 1)
+    return Credit(others, unit_scale(reward))
+
+
+class Rloo(PolicyGradient[RlooConfig]):
+    def credit(self, reward: Tensor) -> Credit:
+        return leave_one_out(reward)

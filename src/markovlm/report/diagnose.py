@@ -1,0 +1,375 @@
+"""A verdict on each run: when it went wrong, which signals say so, the most likely named cause, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markovlm.report.readers import read_runs
+from markovlm.report.records import RunData
+from markovlm.report.rules import Case, Confidence, Finding, findings
+from markovlm.report.schema import METRIC
+from markovlm.training.health import KINDS, WATCHED, Evidence, Verdict, VerdictName, judge
+
+NEW_RUN = "lower training.lr (5e-5, or half of what it was) and restart from a checkpoint before the onset"
+WATCH = "train with health.policy: stop, so that the guard ends a run like this one"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One named cause: when it is thought of, how sure, what it means, what to change."""
+
+    name: str
+    sentence: str
+    advice: tuple[str, ...]
+    applies: Callable[[Case, Mapping[str, Finding]], Confidence | None]
+
+
+def _kinds(case: Case) -> set[str]:
+    return {e.kind for e in case.verdict.signals if e.level == "collapsed"}
+
+
+def _if_collapsed(*kinds: str, confidence: Confidence = "medium") -> Callable[[Case, Mapping[str, Finding]], Confidence | None]:
+    """Where the run collapsed and shows one of these kinds."""
+    return lambda case, _: confidence if case.collapsed and _kinds(case) & set(kinds) else None
+
+
+def _frozen_anchor(case: Case, _: Mapping[str, Finding]) -> Confidence | None:
+    anchored = "ppo_frozen_anchor" in str(case.setting("objective.name"))
+    if not (case.collapsed and anchored):
+        return None
+    return "medium" if "ratio_explosion" in _kinds(case) else "low"
+
+
+def _swamped(case: Case, found: Mapping[str, Finding]) -> Confidence | None:
+    balance = found.get("term_balance")
+    return "medium" if case.collapsed and balance is not None and "swamps" in balance.evidence else None
+
+
+def _identical_groups(case: Case, _: Mapping[str, Finding]) -> Confidence | None:
+    floor = case.setting("objective.std_floor")
+    small = isinstance(floor, (int, float)) and floor < 0.05
+    return "high" if case.collapsed and small and "gradient_blow_up" in _kinds(case) else None
+
+
+def _high_rate(case: Case, _: Mapping[str, Finding]) -> Confidence | None:
+    if not case.collapsed or not _kinds(case) & _DRIFTING:
+        return None
+    rate = case.setting("training.lr")
+    limit = 2e-3 if case.setting("model") == "embedded" else 1e-4
+    return "medium" if isinstance(rate, (int, float)) and rate > limit else "low"
+
+
+_DRIFTING = {
+    "ratio_explosion",
+    "gradient_blow_up",
+    "drift",
+    "logprob_crash",
+    "reward_crash",
+    "accuracy_crash",
+    "repeated_character",
+    "repetition",
+}
+
+
+def _if_found(rule: str) -> Callable[[Case, Mapping[str, Finding]], Confidence | None]:
+    """Where a rule of hindsight fired and the run did not collapse."""
+    return lambda case, found: found[rule].confidence if not case.collapsed and rule in found else None
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "numbers_overflowed",
+        "loss, reward or gradient stopped being finite",
+        ("train in bfloat16 or float32", "check the samples of the onset step", NEW_RUN),
+        _if_collapsed("non_finite", confidence="high"),
+    ),
+    Cause(
+        "ppo_frozen_anchor",
+        "PPO with its ratio against the frozen base: once the policy is sharper than the base, samples only push it away "
+        "(the ratio "
+        "shows the drift; that it caused the collapse is likely, not proven)",
+        (
+            "use a group advantage without PPO (objective.name: grpo), or objective.name: ppo, whose ratio is to the policy "
+            "that sampled",
+            NEW_RUN,
+            WATCH,
+            "keep training.max_grad_norm at 1.0 and evaluate every 500 to 1,000 steps",
+        ),
+        _frozen_anchor,
+    ),
+    Cause(
+        "near_identical_groups",
+        "groups with nearly equal rewards were divided by a tiny standard deviation",
+        ("raise objective.std_floor to 0.1", "use larger groups or a higher temperature"),
+        _identical_groups,
+    ),
+    Cause(
+        "reward_gradient_swamps_policy",
+        "the actor-reward gradient outweighs the policy gradient",
+        ("set objective.cot_logprob: sum, or objective.actor_reward_weight to 0.1 and let it rise", WATCH),
+        _swamped,
+    ),
+    Cause(
+        "entropy_lost",
+        "the policy became certain while its answers were wrong, so nothing new is sampled",
+        (
+            "raise rollouts.temperature at the start",
+            "raise objective.entropy_weight or objective.kl_weight",
+            "use larger groups",
+            WATCH,
+        ),
+        _if_collapsed("entropy_death", "identical_cots"),
+    ),
+    Cause(
+        "learning_rate_too_high",
+        "the policy drifted away in few steps, as it does when steps are too long",
+        (NEW_RUN, "raise objective.kl_weight", WATCH),
+        _high_rate,
+    ),
+    Cause(
+        "degenerate_text",
+        "the CoT lost its content",
+        ("raise objective.kl_weight", "lower objective.actor_reward_weight at the start", NEW_RUN, WATCH),
+        _if_collapsed("repeated_character", "repetition", "empty_cot"),
+    ),
+    Cause(
+        "unknown_collapse",
+        "the signals show a collapse but not why",
+        (NEW_RUN, WATCH, "read the samples around the onset"),
+        lambda case, _: "low" if case.collapsed else None,
+    ),
+    Cause(
+        "reward_without_accuracy",
+        "the reward pays for something else than right answers",
+        (),
+        _if_found("reward_without_accuracy"),
+    ),
+    Cause(
+        "unexplained_accuracy",
+        "unexplained accuracy: the run's own log-probs promise much more than evaluation found, so suspect "
+        "evaluation, loading or extraction before training",
+        (),
+        _if_found("unexplained_accuracy"),
+    ),
+    Cause(
+        "gap_to_reference",
+        "unexplained accuracy: far under the published one, and nothing in the log explains it",
+        (),
+        _if_found("gap_to_reference"),
+    ),
+    Cause("trained_past_its_best", "the run got better and then worse", (), _if_found("decay_after_peak")),
+    Cause("copies_answer", "the CoT states the answer without reasoning", (), _if_found("copies_answer")),
+    Cause("no_learning", "nothing was learned", (), _if_found("no_learning")),
+    Cause("cot_too_short", "the CoT budget cuts reasoning off", (), _if_found("cot_length_saturation")),
+)
+_DOUBTS: Mapping[str, str] = {
+    "unexplained_accuracy": "accuracy unexplained",
+    "gap_to_reference": "accuracy unexplained",
+    "reward_without_accuracy": "reward misleads",
+    "copies_answer": "no reasoning",
+    "no_learning": "nothing learned",
+    "cot_too_short": "CoT cut off",
+}
+_RANK: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What is to be said about one run. `as_json` is a row of `markovlm diagnose --json`."""
+
+    run: RunData
+    verdict: VerdictName
+    onset_step: int | None
+    signals: tuple[Evidence, ...]
+    cause: Cause | None
+    cause_confidence: Confidence | None
+    findings: tuple[Finding, ...]
+    advice: tuple[str, ...]
+    case: Case = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def why(self) -> str:
+        """One short sentence: the strongest reason for the verdict."""
+        health = self.case.verdict
+        if health.signals and self.verdict in ("collapsed", "warn"):
+            return _told(health.signals[0])
+        if self.verdict == "warn":
+            return next((f.evidence for f in self.findings if f.rule == "decay_after_peak"), "see the findings")
+        if self.verdict == "unknown":
+            return f"{health.rows} rows: too few, or no usable signal"
+        if self.cause is not None:
+            return f"stable training; {self.cause.sentence}"
+        return f"no signal beyond its threshold in {health.rows:,} rows"
+
+    @property
+    def doubt(self) -> str | None:
+        """A doubt about a run whose training looks healthy, in two or three words."""
+        return _DOUBTS.get(self.cause.name) if self.cause is not None and self.verdict == "healthy" else None
+
+    @property
+    def best_step(self) -> int | None:
+        """The checkpoint to use, where evaluations say."""
+        return self.case.best.step if self.case.best else None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "verdict": self.verdict,
+            "onset_step": self.onset_step,
+            "signals": [{"name": e.name, "step": e.step, "value": e.value, "threshold": e.threshold} for e in self.signals],
+            "cause": None if self.cause is None else f"{self.cause.name}: {self.cause.sentence}",
+            "advice": list(self.advice),
+        }
+
+
+def _told(e: Evidence) -> str:
+    """`the answer's log-probability crashed: answer log-prob, actor -41 at step 999, threshold -12.4`"""
+    name = METRIC[e.name].label if e.name in METRIC else e.name.replace("_", " ")
+    back = "; it recovered" if e.recovered else ""
+    return f"{KINDS.get(e.kind, e.kind)}: {name} {e.value:.3g} at step {e.step:,}, threshold {e.threshold:.3g}{back}"
+
+
+def judge_run(run: RunData) -> Verdict:
+    """The guard's verdict on a run's metrics."""
+    columns = [key for key in ("step", *WATCHED) if key in run.metrics.columns]
+    return judge(run.metrics.select(columns).iter_rows(named=True))
+
+
+def diagnose_run(run: RunData) -> Diagnosis:
+    """Verdict, findings and cause of one run, by itself."""
+    case = Case(run, judge_run(run), _checkpoints(run))
+    found = findings(case)
+    return _conclude(case, found)
+
+
+def _checkpoints(run: RunData) -> tuple[int, ...]:
+    folder = (run.path if run.path.is_dir() else run.path.parent) / "checkpoints"
+    if not (run.native and folder.is_dir()):
+        return ()
+    names = (entry.name.removeprefix("step-") for entry in folder.iterdir() if entry.name.startswith("step-"))
+    return tuple(sorted(int(name) for name in names if name.isdecimal()))
+
+
+def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
+    by_rule: dict[str, Finding] = {}
+    for finding in found:
+        by_rule.setdefault(finding.rule, finding)
+    candidates: list[tuple[Confidence, Cause]] = [
+        (sure, cause) for cause in CAUSES if (sure := cause.applies(case, by_rule)) is not None
+    ]
+    best = min(candidates, key=lambda c: _RANK[c[0]], default=None)
+    verdict, onset = case.verdict.verdict, case.verdict.onset_step
+    if verdict == "healthy" and (late := _late_trouble(found)) is not None:
+        verdict, onset = "warn", late.step
+    return Diagnosis(
+        run=case.run,
+        verdict=verdict,
+        onset_step=onset,
+        signals=case.verdict.signals,
+        cause=best[1] if best else None,
+        cause_confidence=best[0] if best else None,
+        findings=tuple(found),
+        advice=_advice(case, best[1] if best else None, found),
+        case=case,
+    )
+
+
+# Findings whose advice the cause already gives.
+_TOLD_BY: Mapping[str, tuple[str, ...]] = {
+    "ppo_frozen_anchor": ("frozen_anchor", "no_evaluation_during_training"),
+    "reward_gradient_swamps_policy": ("term_balance",),
+}
+
+
+def _late_trouble(found: Sequence[Finding]) -> Finding | None:
+    """A finding of hindsight that makes a run that looked healthy a warning: it surely got worse after its peak."""
+    sure = (f for f in found if f.rule == "decay_after_peak" and f.confidence == "high" and f.weight != "note")
+    return next(sure, None)
+
+
+def _advice(case: Case, cause: Cause | None, found: Sequence[Finding]) -> tuple[str, ...]:
+    lines: list[str] = []
+    if case.verdict.verdict == "unknown":
+        lines.append("too few rows to judge: let it run, or check that the right file was given")
+    if case.collapsed and case.verdict.onset_step is not None:
+        usable = [step for step in case.checkpoints if step < case.verdict.onset_step]
+        trusted = (
+            f"the last one before is step {usable[-1]:,}"
+            if usable
+            else f"use one before step {case.verdict.onset_step:,}, if it was kept"
+        )
+        lines.append(f"do not use checkpoints from step {case.verdict.onset_step:,} on; {trusted}")
+    if cause is not None:
+        lines += cause.advice
+        lines += next((f.advice for f in found if f.rule == cause.name), ())
+    for finding in found:
+        if finding.weight != "note" and not (cause is not None and finding.rule in _TOLD_BY.get(cause.name, ())):
+            lines += finding.advice
+    if not lines and case.best is not None:
+        lines.append(f"use the checkpoint at step {case.best.step:,}, the best evaluated")
+    return tuple(dict.fromkeys(lines))
+
+
+# --- several runs ------------------------------------------------------------------------------------------------------
+
+# Settings that name or place a run, or are only there because of the kind of log, and explain nothing.
+_NOT_EXPLAINING = (
+    "use_ppo",
+    "data.",
+    "logging.",
+    "loading.",
+    "task",
+    "seed",
+    "training.steps",
+    "resume",
+    "num_batches",
+)
+
+
+def diagnose_all(runs: Sequence[RunData]) -> list[Diagnosis]:
+    """Diagnoses in the order of the runs, with what only a comparison shows."""
+    single = [diagnose_run(run) for run in runs]
+    shared = _shared_by_collapsed(single)
+    if not shared:
+        return single
+    text = "only the collapsed runs have " + ", ".join(f"{name} = {value}" for name, value in shared)
+    others = sum(d.verdict != "collapsed" for d in single)
+    finding = Finding(
+        "only_collapsed_runs_share",
+        f"{text} (of {len(single)} runs; {others} others do not)",
+        "low",
+        "caution",
+        advice=("change that setting alone and repeat the run: being shared is not being the cause",),
+    )
+    return [_conclude(d.case, [*d.findings, finding]) if d.verdict == "collapsed" else d for d in single]
+
+
+def _shared_by_collapsed(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Any]]:
+    """Settings with one value in every collapsed run and another in every other run that has the setting."""
+    bad = [d.run.config for d in all_of_them if d.verdict == "collapsed" and d.run.config]
+    good = [d.run.config for d in all_of_them if d.verdict in ("healthy", "warn") and d.run.config]
+    if not bad or len(good) < 2:
+        return []
+    found = []
+    for name in bad[0]:
+        values = {_plain(config.get(name)) for config in bad}
+        others = [_plain(config[name]) for config in good if name in config]
+        if len(values) == 1 and len(others) >= 2 and not values & set(others) and not name.startswith(_NOT_EXPLAINING):
+            found.append((name, bad[0][name]))
+    return found[:6]
+
+
+def _plain(value: Any) -> str:
+    return repr(value)
+
+
+def diagnose_paths(paths: Sequence[str | Path]) -> list[Diagnosis]:
+    """A diagnosis for each run named by the arguments, in their order."""
+    return diagnose_all(list(read_runs(paths)))

@@ -1,0 +1,203 @@
+"""The report as one self-contained HTML file. Everything from a log is escaped: in the page, and in the data for its script."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from markovlm.report import tables
+from markovlm.report.diagnose import Diagnosis
+from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
+from markovlm.report.records import RunData, Sample
+from markovlm.report.tables import Source
+
+LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
+MANY_SAMPLES = 500  # above this, texts of samples are cut shorter
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that is safe inside a <script> element: no `<`, no line separators, no value that is not finite."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:  # rare, and looking at every value is slow
+        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for char, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+        text = text.replace(char, escape)
+    return Markup(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as columns, texts by number: a third of the size. The script unpacks them."""
+    columns: dict[str, Any] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(key) for row in rows]
+        if all(isinstance(v, str) for v in values):
+            index = {text: i for i, text in enumerate(dict.fromkeys(values))}
+            columns[key] = {"texts": list(index), "index": [index[v] for v in values]}
+        else:
+            columns[key] = values
+    return {"n": len(rows), "columns": columns}
+
+
+def script_text(library: str) -> Markup:
+    """A script without anything that could end the element it is in."""
+    return Markup(library.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+@cache
+def _own_file(name: str) -> Markup:
+    return Markup(resources.files("markovlm.report").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def sentence(all_of_them: Sequence[Diagnosis]) -> str:
+    """`2 of 10 runs collapsed, 1 needs a look, 7 are healthy.`"""
+    n = len(all_of_them)
+    count = {name: sum(d.verdict == name for d in all_of_them) for name in ("collapsed", "warn", "healthy", "unknown")}
+    if n == 1:
+        return {
+            "collapsed": "The run collapsed.",
+            "warn": "The run needs a look.",
+            "healthy": "The run is healthy.",
+            "unknown": "Nothing can be said about the run yet.",
+        }[all_of_them[0].verdict]
+    verbs = {"collapsed": ("collapsed",) * 2, "warn": ("needs a look", "need a look"), "healthy": ("is healthy", "are healthy")}
+    verbs["unknown"] = ("cannot be judged",) * 2
+    parts = [f"{count[k]} {verbs[k][count[k] != 1]}" for k in verbs if count[k]]
+    doubts = sum(d.doubt is not None for d in all_of_them)
+    if doubts:
+        parts = [f"{part} ({doubts} with a doubt)" if part.endswith("healthy") else part for part in parts]
+    parts[0] = parts[0].replace(" ", f" of {n} runs ", 1)
+    return ", ".join(parts) + "."
+
+
+class _Links:
+    """Links from the page to the files that numbers came from."""
+
+    def __init__(self, out_dir: Path) -> None:
+        self.out_dir = out_dir.resolve()
+
+    @cache  # noqa: B019  (one object a report)
+    def href(self, path: Path) -> str:
+        try:
+            return quote(Path(os.path.relpath(path.resolve(), self.out_dir)).as_posix())
+        except (OSError, ValueError):
+            return quote(path.as_posix())
+
+    def of(self, source: Source) -> str:
+        return self.href(source.path)
+
+
+def _environment(links: _Links, library: str) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("markovlm.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(
+        href=links.of, css=_own_file("report.css"), script=_own_file("report.js"), vega=script_text(library)
+    )
+    environment.filters["words"] = lambda text: str(text).replace("_", " ")
+    environment.filters["as_source"] = Source
+    return environment
+
+
+def render_html(all_of_them: Sequence[Diagnosis], out_dir: Path, about: Mapping[str, str], library: str) -> str:
+    """The whole page. `library` is Vega's script."""
+    runs = [d.run for d in all_of_them]
+    ids = {d.run.name: f"run-{i}" for i, d in enumerate(all_of_them)}
+    figures = curves(all_of_them)
+    accuracy = final_accuracy(all_of_them)
+    spreads = reward_distributions(all_of_them)
+    differ, common = tables.settings(runs)
+    context = {
+        "about": about,
+        "sentence": sentence(all_of_them),
+        "diagnoses": tables.by_gravity(all_of_them),
+        "ids": ids,
+        "trusted": trusted(all_of_them),
+        "verdicts": tables.verdicts(all_of_them),
+        "settings": differ,
+        "common": common,
+        "accuracies": tables.accuracies(all_of_them),
+        "milestones": [(d, tables.milestones(d)) for d in all_of_them if d.run.steps],
+        "signals": {d.run.name: tables.signals([d]).without("run") for d in all_of_them},
+        "problems": tables.problems(runs),
+        "thresholds": tables.thresholds(),
+        "rules": tables.rules(),
+        "figures": figures,
+        "accuracy_figure": accuracy,
+        "spreads": spreads,
+        "toggles": _toggles(all_of_them, ids),
+        "shown": set(first_shown(all_of_them)),
+        "runs": runs,
+        "samples": sum(len(run.samples) for run in runs),
+        "sample_rows": sum(run.sample_rows for run in runs),
+        "data": script_json(_data(all_of_them, [*figures, *([accuracy] if accuracy else []), *spreads])),
+        "library": LIBRARY,
+    }
+    return _environment(_Links(out_dir), library).get_template("report.html").render(context)
+
+
+def trusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Diagnosis]]:
+    """For each task with evaluations the most accurate run that neither collapsed nor is in doubt."""
+    found: dict[str, Diagnosis] = {}
+    for d in all_of_them:
+        best = d.case.best
+        if best is None or d.verdict in ("collapsed", "unknown") or d.doubt is not None:
+            continue
+        task = d.run.task or "?"
+        rival = found.get(task)
+        if rival is None or rival.case.best is None or best.score.accuracy > rival.case.best.score.accuracy:
+            found[task] = d
+    return sorted(found.items())
+
+
+def _toggles(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str]) -> list[dict[str, Any]]:
+    names, colours, dashes = run_domain(all_of_them)
+    drawn = {d.run.name for d in all_of_them if d.run.steps or d.run.evals}
+    verdicts = {d.run.name: d.verdict for d in all_of_them}
+    return [
+        {"name": name, "colour": colour, "dash": " ".join(map(str, dash)), "verdict": verdicts[name], "id": ids[name]}
+        for name, colour, dash in zip(names, colours, dashes, strict=True)
+        if name in drawn
+    ]
+
+
+def _data(all_of_them: Sequence[Diagnosis], figures: Sequence[Figure]) -> dict[str, Any]:
+    """What the script needs."""
+    runs = [d.run for d in all_of_them]
+    many = sum(len(run.samples) for run in runs) > MANY_SAMPLES
+    return {
+        "figures": {
+            f.name: {"spec": f.spec, "rows": {k: packed(v) for k, v in f.rows.items()}, "perRun": f.per_run} for f in figures
+        },
+        "samples": [_sample(run, s, 1_500 if many else 4_000) for run in runs for s in run.samples],
+    }
+
+
+def _sample(run: RunData, sample: Sample, most: int) -> dict[str, Any]:
+    row = asdict(sample)
+    for key in ("question", "cot", "baseline_cot", "answer"):
+        value = row[key]
+        if value is not None and len(value) > most:
+            row[key] = f"{value[:most]} … [cut here; {sample.source}, line {sample.line:,}]"
+    return {key: value for key, value in row.items() if value is not None} | {"run": run.name}

@@ -1,0 +1,147 @@
+"""The report as Markdown with SVG figures beside it: for a repository, a paper's appendix, a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from markovlm.report import tables
+from markovlm.report.diagnose import Diagnosis
+from markovlm.report.figures import Figure
+from markovlm.report.html import sentence, trusted
+from markovlm.report.tables import Cell, Table
+
+MOST_TEXT = 700  # characters of a sample's text
+SAMPLES_OF_A_RUN = 3
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def fenced(text: str, most: int = MOST_TEXT) -> str:
+    """A code block that its text cannot end."""
+    if len(text) > most:
+        text = f"{text[:most]} … [{len(text) - most:,} more characters]"
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def table(found: Table) -> str:
+    """A pipe table with the sources of its numbers in the last column."""
+    if not found.rows:
+        return ""
+    sourced = any(cell.source for row in found.rows for cell in row)
+    columns = [*found.columns, *(["source"] if sourced else [])]
+    lines = ["| " + " | ".join(escaped(c) for c in columns) + " |", "|" + " --- |" * len(columns)]
+    for row in found.rows:
+        cells = [escaped(cell.text) for cell in row]
+        if sourced:
+            cells.append(escaped(_sources(row)))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _sources(row: Sequence[Cell]) -> str:
+    return "; ".join(dict.fromkeys(str(cell.source) for cell in row if cell.source))
+
+
+def render_markdown(
+    all_of_them: Sequence[Diagnosis], figures: Sequence[tuple[Figure, str | None]], about: Mapping[str, str]
+) -> str:
+    """The whole document; `figures` come with the paths of their SVG files."""
+    runs = [d.run for d in all_of_them]
+    differ, common = tables.settings(runs)
+    parts = [
+        f"# Training report\n\n**{sentence(all_of_them)}** {about['runs']}, {about['steps']}, written {about['time']}.",
+        "## Verdicts\n\n" + table(tables.verdicts(all_of_them)),
+        _trusted(all_of_them),
+        "\n\n".join(_run(d) for d in tables.by_gravity(all_of_them)),
+        "## Settings\n\n" + (table(differ) if len(differ.columns) > 2 else "All runs have the same settings."),
+        "### Settings in common\n\n" + table(common) if common.rows else "",
+        "## Accuracy from the CoT alone\n\n" + _accuracy(all_of_them),
+        "## Learning curves and rewards\n\n" + "\n\n".join(_figure(f, path) for f, path in figures),
+        "## Milestones\n\n" + "\n\n".join(_milestones(d) for d in all_of_them if d.run.steps),
+        "## Samples\n\n" + ("\n\n".join(_samples(d) for d in all_of_them if d.run.samples) or "No samples were logged."),
+        _methods(all_of_them, about),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _figure(figure: Figure, path: str | None) -> str:
+    title = escaped(figure.title)
+    return f"![{title}]({path})" if path else f"({title}: could not be drawn)"
+
+
+def _trusted(all_of_them: Sequence[Diagnosis]) -> str:
+    found = trusted(all_of_them)
+    if not found:
+        return ""
+    listed = "; ".join(f"{escaped(task)}: {escaped(d.run.name)}, step {d.best_step:,}" for task, d in found)
+    return f"**Run to trust** (the most accurate that did not collapse): {listed}."
+
+
+def _run(d: Diagnosis) -> str:
+    lines = [f"### {escaped(d.run.name)}: {d.verdict}", escaped(d.why)]
+    if d.cause is not None:
+        lines.append(f"**Most likely cause** ({d.cause_confidence} confidence): {escaped(d.cause.sentence)}.")
+    if d.advice:
+        lines.append("\n".join(f"{i}. {escaped(line)}" for i, line in enumerate(d.advice, 1)))
+    if d.signals:
+        lines.append(table(tables.signals([d])))
+    if d.findings:
+        lines.append(
+            "\n".join(
+                f"- *{f.weight}*, {f.rule.replace('_', ' ')}: {escaped(f.evidence)} ({f.confidence} confidence)"
+                for f in d.findings
+            )
+        )
+    if d.run.problems:
+        lines.append("\n".join(f"- could not be read: {escaped(problem)}" for problem in d.run.problems))
+    return "\n\n".join(lines)
+
+
+def _accuracy(all_of_them: Sequence[Diagnosis]) -> str:
+    found = tables.accuracies(all_of_them)
+    return f"{table(found)}\n\n{found.note}" if found.rows else "No run was evaluated."
+
+
+def _milestones(d: Diagnosis) -> str:
+    return f"### {escaped(d.run.name)}\n\n{table(tables.milestones(d))}"
+
+
+def _samples(d: Diagnosis) -> str:
+    """The worst, the best and the last sample of a run."""
+    chosen = sorted((s for s in d.run.samples if s.reward is not None), key=lambda s: s.reward or 0.0)
+    picked = [chosen[0], chosen[-1], d.run.samples[-1]] if chosen else d.run.samples[-SAMPLES_OF_A_RUN:]
+    lines = [f"### {escaped(d.run.name)}"]
+    for s in {(s.line, s.step): s for s in picked}.values():
+        outcome = "" if s.correct is None else ", right" if s.correct else ", wrong"
+        reward = "" if s.reward is None else f", reward {tables.number_text(s.reward)}"
+        lines.append(
+            f"Step {s.step:,}{outcome}{reward}; gold answer {escaped(s.answer[:80])}; {escaped(s.source)}, line {s.line:,}"
+        )
+        lines.append(fenced(f"{s.question}\n---\n{s.cot}"))
+    return "\n\n".join(lines)
+
+
+def _methods(all_of_them: Sequence[Diagnosis], about: Mapping[str, str]) -> str:
+    problems = tables.problems([d.run for d in all_of_them])
+    return "\n\n".join(
+        part
+        for part in (
+            "## Methods and caveats",
+            "The verdict comes from the thresholds below, the same as in the live guard, fixed by reasoning and not fitted "
+            "to these "
+            "runs. Findings come from rules of hindsight with a confidence each; a cause is the most likely of a fixed list, "
+            "not a "
+            f"proof. Intervals are 95 % Wilson intervals over questions and leave out the spread between seeds: {about['seeds']}",
+            "### What could not be read\n\n" + table(problems) if problems.rows else "",
+            "### Thresholds of the verdict\n\n" + table(tables.thresholds()),
+            "### Rules of hindsight\n\n" + table(tables.rules()),
+        )
+        if part
+    )

@@ -1,0 +1,159 @@
+"""The metric schema of a run, and how the research code's keys map to it (docs/metrics.md is written from these tables)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One column of `metrics.jsonl`."""
+
+    key: str
+    label: str
+    unit: str
+    meaning: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("step", "step", "", "optimisation step, from 1; in the research code's logs the batch number, from 0"),
+    Metric("loss", "loss", "", "total loss"),
+    Metric("loss_policy", "policy loss", "", "policy-gradient term"),
+    Metric("loss_actor_reward", "actor-reward loss", "", "term whose gradient flows through the reward"),
+    Metric("loss_kl", "KL loss", "", "KL term, weighted"),
+    Metric("loss_entropy", "entropy loss", "", "entropy bonus, weighted"),
+    Metric("reward_mean", "reward", "nats or 0-1", "mean reward r of the step's samples"),
+    Metric("reward_std", "reward std", "", "standard deviation of r"),
+    Metric("reward_min", "lowest reward", "", "lowest r"),
+    Metric("reward_max", "highest reward", "", "highest r"),
+    Metric("normalized_reward_mean", "normalised reward", "nats", "mean of R = r - b, b from the frozen model's own CoT"),
+    Metric("groups_without_spread", "groups without spread", "fraction", "groups whose rewards are all equal"),
+    Metric("advantage_abs_mean", "|advantage|", "", "mean absolute advantage"),
+    Metric("answer_logprob", "answer log-prob, actor", "nats/token", "mean ln pi_theta(a|z) per answer token"),
+    Metric(
+        "baseline_answer_logprob",
+        "answer log-prob, frozen",
+        "nats/token",
+        "ln pi'(a|z') of the frozen model with its own CoT",
+    ),
+    Metric(
+        "answer_correct_fraction",
+        "answers right (teacher-forced)",
+        "fraction",
+        "samples whose teacher-forced argmax is the answer",
+    ),
+    Metric("reader_calibration", "reader calibration", "", "how the log-prob agrees with being right"),
+    Metric("kl", "KL to the frozen model", "nats/token", "mean per-token KL(u_theta || u')"),
+    Metric("kl_max", "highest KL", "nats/token", "highest per-token KL"),
+    Metric("entropy", "entropy", "nats/token", "mean entropy of the sampling distribution"),
+    Metric("ratio_min", "lowest ratio", "", "lowest policy ratio"),
+    Metric("ratio_mean", "policy ratio", "", "mean policy ratio (research code: of one sample, against the frozen base)"),
+    Metric("ratio_max", "highest ratio", "", "highest policy ratio"),
+    Metric("ratio_clipped_fraction", "clipped ratios", "fraction", "ratios outside the clip range"),
+    Metric("no_gradient_fraction", "samples without gradient", "fraction", "samples that train nothing"),
+    Metric("behavior_kl", "KL to the behaviour policy", "nats/token", "drift within the passes over one rollout"),
+    Metric("cot_length", "CoT length", "tokens", "mean length of the sampled CoTs"),
+    Metric("cot_length_saturated_fraction", "CoTs at the length limit", "fraction", "CoTs that used the whole budget"),
+    Metric("distinct_bigram_fraction", "distinct bigrams", "fraction", "new pairs of pieces in a CoT; low means repetition"),
+    Metric("longest_char_run", "longest run of a character", "characters", "longest run of one character in any CoT"),
+    Metric("compression_ratio", "compressibility", "fraction", "compressed over raw bytes; low means repetition"),
+    Metric("identical_cot_fraction", "identical CoTs", "fraction", "0: all CoTs of a group differ, 1: all are the same"),
+    Metric("grad_norm", "gradient norm", "", "before clipping"),
+    Metric("grad_norm_policy", "gradient norm, policy term", "", "of the policy-gradient term alone"),
+    Metric("grad_norm_actor_reward", "gradient norm, actor-reward term", "", "of the actor-reward term alone"),
+    Metric("grad_norm_kl", "gradient norm, KL term", "", "of the KL term alone"),
+    Metric("lr", "learning rate", "", "learning rate of the step"),
+    Metric("temperature", "temperature", "", "sampling temperature"),
+    Metric("actor_reward_weight", "actor-reward weight", "", "w of the step"),
+    Metric("kl_weight", "KL weight", "", "beta of the step"),
+    Metric("questions", "questions", "", "questions in the step"),
+    Metric("samples", "samples", "", "CoTs in the step"),
+    Metric("cot_tokens", "CoT tokens", "tokens", "CoT tokens sampled in the step"),
+    Metric("sampler_gap", "sampler gap", "nats/token", "how far the sampler's log-probs are from the training pass's"),
+    Metric("memory_splits", "memory splits", "", "micro-batches that were split because memory ran out"),
+    Metric(
+        "cot_contains_answer",
+        "CoT contains the answer",
+        "fraction",
+        "research code only: samples whose CoT contains the gold answer",
+    ),
+    Metric("cot_logprob", "CoT log-prob", "nats/token", "research code only: mean ln u_theta(z|q) per CoT token"),
+)
+METRIC: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
+
+
+def label(key: str) -> str:
+    """A metric's name for people, with its unit."""
+    metric = METRIC.get(key)
+    if metric is None:
+        return key.replace("_", " ")
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+FLAT = ("g1", "g1b", "g1c", "g1d")
+GENERATIONS: Mapping[str, str] = {
+    "g1": "flat records: Aggregate loss, Prev Observation, Action, Observation, Avg Log Prob, Normalized Reward",
+    "g1b": "g1 with PPO Ratio",
+    "g1c": "g1b with sample counts (Fraction Active Samples)",
+    "g1d": "g1c with Loss in place of Aggregate loss",
+    "g2": "reduced and nested: Example, Training Metrics with Normalized Reward and Avg Log Prob only",
+    "g3": "nested: Example, Training Metrics, EI Metrics, Hyperparameters",
+    "g4": "g3 with raw and first-sample losses, separate KLs, actor-reward metrics",
+}
+
+# Our key <- the first of these keys that a record has. A dot goes one level down.
+_FLAT_KEYS: Mapping[str, tuple[str, ...]] = {
+    "loss": ("Aggregate loss", "Loss", "Total Loss"),
+    "loss_policy": ("Policy Loss",),
+    "answer_logprob": ("Avg Log Prob",),
+    "baseline_answer_logprob": ("Baseline Avg Log Prob",),
+    "normalized_reward_mean": ("Normalized Reward",),
+    "ratio_mean": ("PPO Ratio",),
+    "grad_norm": ("Grad Norm",),
+    "samples": ("Batch Size",),
+    "active": ("Fraction Active Samples",),  # becomes no_gradient_fraction = 1 - active
+    "cot_contains_answer": ("Reasoning Contains Answer",),
+}
+_NESTED_KEYS: Mapping[str, tuple[str, ...]] = {
+    "loss": ("Training Metrics.Loss",),
+    "loss_policy": ("Training Metrics.Policy Gradient Loss",),
+    "loss_actor_reward": ("Actor Reward Metrics.Reward Gradient Loss",),
+    "answer_logprob": ("Training Metrics.Actor Answer Log Probs", "Training Metrics.Avg Log Prob"),
+    "baseline_answer_logprob": ("Training Metrics.Critic Answer Log Probs", "Training Metrics.Baseline Avg Log Prob"),
+    "normalized_reward_mean": ("Training Metrics.Normalized Reward",),
+    "cot_logprob": ("Training Metrics.Actor Reasoning Log Probs", "Training Metrics.Actor Log Probs"),
+    "kl": ("Training Metrics.actor_critic_kl",),
+    "weighted_kl": ("Training Metrics.KL",),  # becomes kl, divided by the KL weight where "KL Type" says weighted
+    "ratio_mean": ("Training Metrics.PPO Ratio",),
+    "grad_norm": ("Training Metrics.Gradient Norm",),
+    "active": ("Training Metrics.Active Samples.Fraction",),
+    "actor_reward_weight": ("Actor Reward Metrics.Actor Reward Weight",),
+    "temperature": ("Hyperparameters.Temperature",),
+    "samples": ("Hyperparameters.Batch Size",),
+    "cot_contains_answer": ("Example.Contains Answer",),
+}
+
+
+def foreign_keys(kind: str) -> Mapping[str, tuple[str, ...]]:
+    """The key table of a generation."""
+    return _FLAT_KEYS if kind in FLAT else _NESTED_KEYS
+
+
+# The research code's hyperparameters <- under our configuration names, so that its runs and ours compare in one table.
+FOREIGN_CONFIG: Mapping[str, str] = {
+    "task_type": "task",
+    "model_type": "model",
+    "lr": "training.lr",
+    "model_learning_rate": "training.lr",
+    "num_batches": "training.steps",
+    "batch_size": "rollouts.group_size",
+    "cot_length": "rollouts.max_cot_tokens",
+    "temperature": "rollouts.temperature",
+    "kl_penalty": "objective.kl_weight",
+    "actor_reward_weight": "objective.actor_reward_weight",
+    "lora_rank": "lora.rank",
+    "lora_alpha": "lora.alpha",
+    "checkpoint_frequency": "training.checkpoint_every",
+    "eval_frequency": "training.eval_every",
+}

@@ -1,0 +1,431 @@
+"""Every table of a report, once: the same rows become HTML, Markdown and CSV, each number with its source."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markovlm.report.diagnose import Diagnosis
+from markovlm.report.records import Evaluation, RunData
+from markovlm.report.rules import percent, reference_of, rules_table
+from markovlm.report.schema import METRIC
+from markovlm.report.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
+from markovlm.training.health import THRESHOLDS
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a number was read: a file and, where it has one, a line."""
+
+    path: Path
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.path.name if self.line is None else f"{self.path.name}, line {self.line:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value, how it reads, and where it is from. `kind` is a class for styling (a verdict, "number", …)."""
+
+    value: Any
+    text: str
+    source: Source | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A named table. `name` is its file name as CSV."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    @property
+    def headings(self) -> list[tuple[str, str]]:
+        """(column, "number" where all its cells are numbers or missing)."""
+        numeric = [all("number" in row[i].kind for row in self.rows) and bool(self.rows) for i in range(len(self.columns))]
+        return [(name, "number" if is_numeric else "") for name, is_numeric in zip(self.columns, numeric, strict=True)]
+
+    def without(self, column: str) -> Table:
+        """The table less one column."""
+        at = self.columns.index(column)
+        rows = tuple((*row[:at], *row[at + 1 :]) for row in self.rows)
+        return replace(self, columns=(*self.columns[:at], *self.columns[at + 1 :]), rows=rows)
+
+
+def plain(value: Any, kind: str = "") -> Cell:
+    """A cell without a source."""
+    return Cell(value, "—" if value is None or value == "" else _readable(value), None, kind)
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number_text(value)
+    return str(value)
+
+
+def number_text(value: float) -> str:
+    """Four significant digits, large and small ones in powers of ten."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.3g}"
+
+
+def metric_cell(value: float | None, source: Source | None) -> Cell:
+    """A metric; missing ones stay missing."""
+    return Cell(value, "—", None, "missing number") if value is None else Cell(value, number_text(value), source, "number")
+
+
+def row_source(run: RunData, step: int) -> Source | None:
+    """File and line of the metrics row of a step."""
+    path = run.files.get("metrics")
+    if path is None:
+        return None
+    line = run.lines.get(step)
+    if line is None:
+        index = run.metrics["step"].search_sorted(step)
+        line = int(index) + 1 if index < run.steps and run.metrics["step"][int(index)] == step else None
+    return Source(path, line)
+
+
+def eval_source(run: RunData, e: Evaluation) -> Source | None:
+    """File and line of an evaluation."""
+    path = run.files.get("evals")
+    return None if path is None else Source(path.with_name(e.source or path.name), e.line or None)
+
+
+def _config_source(run: RunData) -> Source | None:
+    path = run.files.get("config", run.files.get("metrics"))
+    return None if path is None else Source(path, None if "config" in run.files else 1)
+
+
+# --- the verdicts ------------------------------------------------------------------------------------------------------
+
+_GRAVITY = {"collapsed": 0, "warn": 1, "unknown": 2, "healthy": 3}
+
+
+def by_gravity(all_of_them: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """Collapsed runs first, then warnings, then the rest, each in the order given."""
+    return sorted(all_of_them, key=lambda d: _GRAVITY[d.verdict])
+
+
+def verdicts(all_of_them: Sequence[Diagnosis]) -> Table:
+    """One row a run: verdict, when, why, accuracy, what to do."""
+    rows = []
+    for d in by_gravity(all_of_them):
+        best = d.case.best or d.case.last
+        rows.append(
+            (
+                Cell(d.verdict, d.verdict, None, f"verdict {d.verdict}"),
+                Cell(d.run.name, d.run.name, None, "run"),
+                plain(d.run.task),
+                Cell(d.run.last_step, _readable(d.run.last_step) if d.run.steps else "—", None, "number"),
+                _onset(d),
+                Cell(d.why, d.why),
+                accuracy_cell(d.run, best) if best else plain(None, "missing number"),
+                Cell(d.advice[0] if d.advice else None, d.advice[0] if d.advice else "nothing", None, "advice"),
+            )
+        )
+    columns = ("verdict", "run", "task", "last step", "onset", "why", "best accuracy", "do next")
+    return Table("verdicts", "Verdicts", columns, tuple(rows))
+
+
+def _onset(d: Diagnosis) -> Cell:
+    if d.onset_step is None:
+        return plain(None, "missing number")
+    return Cell(d.onset_step, f"{d.onset_step:,}", row_source(d.run, d.onset_step), "number")
+
+
+def signals(all_of_them: Sequence[Diagnosis]) -> Table:
+    """The signals behind each verdict."""
+    rows = [
+        (
+            plain(d.run.name, "run"),
+            plain(e.level + (" (recovered)" if e.recovered else "")),
+            plain(e.kind.replace("_", " ")),
+            plain(e.name),
+            Cell(e.step, f"{e.step:,}", row_source(d.run, e.step), "number"),
+            Cell(e.value, number_text(e.value), row_source(d.run, e.step), "number"),
+            Cell(e.threshold, number_text(e.threshold), None, "number"),
+        )
+        for d in by_gravity(all_of_them)
+        for e in d.signals
+    ]
+    return Table("signals", "Signals", ("run", "level", "kind", "signal", "step", "value", "threshold"), tuple(rows))
+
+
+def findings(all_of_them: Sequence[Diagnosis]) -> Table:
+    """What hindsight found, with its confidence."""
+    rows = [
+        (
+            plain(d.run.name, "run"),
+            plain(f.weight),
+            plain(f.rule.replace("_", " ")),
+            plain(f.evidence),
+            plain(f.confidence),
+            plain(f.step, "number"),
+        )
+        for d in by_gravity(all_of_them)
+        for f in d.findings
+    ]
+    return Table("findings", "Findings", ("run", "weight", "rule", "evidence", "confidence", "step"), tuple(rows))
+
+
+# --- settings ----------------------------------------------------------------------------------------------------------
+
+_MISSING = object()
+
+
+def _value(run: RunData, name: str) -> Any:
+    value = run.config.get(name, _MISSING)
+    return _MISSING if value is _MISSING else repr(value)
+
+
+def split_settings(runs: Sequence[RunData]) -> tuple[list[str], list[str]]:
+    """(names whose values differ between runs, names that all runs share), in order of first appearance."""
+    configured = [run for run in runs if run.config]
+    names = dict.fromkeys(name for run in configured for name in run.config)
+    differ, common = [], []
+    for name in names:
+        values = {_value(run, name) for run in configured}
+        (common if len(values) == 1 else differ).append(name)
+    return differ, common
+
+
+def settings(runs: Sequence[RunData]) -> tuple[Table, Table]:
+    """(settings that differ, one row a run; settings in common, one row each)."""
+    differ, common = split_settings(runs)
+    rows = []
+    for run in runs:
+        source = _config_source(run)
+        cells = [_setting(run.config.get(name, _MISSING), source) for name in differ]
+        rows.append((plain(run.name, "run"), plain(run.kind), *cells))
+    shared = next((run for run in runs if run.config), None)
+    table = Table("settings", "Settings that differ", ("run", "log", *differ), tuple(rows))
+    if shared is None:
+        return table, Table("settings-common", "Settings in common", ("setting", "value"), ())
+    source = _config_source(shared)
+    pairs = tuple((plain(name), _setting(shared.config[name], source)) for name in common)
+    return table, Table("settings-common", "Settings in common", ("setting", "value"), pairs)
+
+
+def _setting(value: Any, source: Source | None) -> Cell:
+    if value is _MISSING:
+        return Cell(None, "—", None, "missing")
+    if value is None or isinstance(value, bool):
+        return Cell(value, {None: "null", True: "true", False: "false"}[value], source)
+    text = number_text(value) if isinstance(value, float) else str(value)
+    return Cell(value, text if len(text) <= 60 else text[:59] + "…", source)
+
+
+# --- accuracy ----------------------------------------------------------------------------------------------------------
+
+
+def accuracy_cell(run: RunData, e: Evaluation, extractor: str | None = None) -> Cell:
+    """`57.1 % [54.4, 59.8] @ 3,000`"""
+    score = e.scores[extractor or e.main]
+    interval = f" [{100 * score.low:.1f}, {100 * score.high:.1f}]" if score.low is not None and score.high is not None else ""
+    return Cell(score.accuracy, f"{percent(score.accuracy)}{interval}", eval_source(run, e), "number")
+
+
+def accuracies(all_of_them: Sequence[Diagnosis]) -> Table:
+    """Base, best and last checkpoint of every run under every extractor, a row for each way of evaluating."""
+    rows = [row for d in all_of_them for series in evaluation_groups(d.run) for row in _accuracy_rows(d, series)]
+    columns = ("run", "split", "extractor", "base", "best", "last", "best at", "last at", "no answer", "n", "published")
+    note = (
+        "95 % Wilson intervals in brackets. A best checkpoint was picked on the questions it is shown for, so its number is a "
+        "little too high. “No answer” is apart from “wrong”. “Published” is the paper's Markovian result for the task and model."
+    )
+    return Table("accuracy", "Accuracy", columns, tuple(rows), note)
+
+
+def _accuracy_rows(d: Diagnosis, series: list[Evaluation]) -> Iterator[tuple[Cell, ...]]:
+    base, best, last = base_evaluation(series), best_evaluation(series), last_evaluation(series)
+    at = last or best or base or series[-1]
+    published = next((r for r in reference_of(d.case) if r.setting == "markovian"), None)
+    extractors = dict.fromkeys(name for e in (base, best, last) if e for name in e.scores)
+    for name in extractors:
+        none = at.scores[name].no_answer if name in at.scores else None
+        yield (
+            plain(d.run.name, "run"),
+            plain(at.split),
+            plain(name + (" (main)" if name == at.main and len(extractors) > 1 else "")),
+            *(_at(d.run, e, name) for e in (base, best, last)),
+            plain(best.step if best else None, "number"),
+            plain(last.step if last else None, "number"),
+            Cell(none, "—" if none is None else percent(none), eval_source(d.run, at), "number"),
+            Cell(at.n, f"{at.n:,}", eval_source(d.run, at), "number"),
+            Cell(published.value, percent(published.value), None, "number") if published else plain(None, "missing number"),
+        )
+
+
+def _at(run: RunData, e: Evaluation | None, extractor: str) -> Cell:
+    return plain(None, "missing number") if e is None or extractor not in e.scores else accuracy_cell(run, e, extractor)
+
+
+# --- milestones --------------------------------------------------------------------------------------------------------
+
+MILESTONE_KEYS = (
+    "loss", "reward_mean", "normalized_reward_mean", "answer_logprob", "baseline_answer_logprob", "answer_correct_fraction",
+    "ratio_mean", "kl", "entropy", "grad_norm", "cot_length", "distinct_bigram_fraction", "longest_char_run",
+)  # fmt: skip
+
+
+def milestone_steps(d: Diagnosis, most: int = 9) -> list[int]:
+    """Steps to show: first and last, powers of ten, onset, best checkpoint, and the largest spread in between."""
+    steps = d.run.metrics["step"].to_list()
+    if len(steps) <= most:
+        return steps
+    wanted = [steps[0], steps[-1], *(s for s in (d.onset_step, d.best_step) if s is not None)]
+    wanted += [at - (1 if steps[0] == 0 else 0) for at in (10**k for k in range(2, 8)) if at < steps[-1]]
+    wanted += [steps[0] + (steps[-1] - steps[0]) * i // 4 for i in (1, 2, 3)]
+    column = d.run.metrics["step"]
+    nearest = dict.fromkeys(int(column[min(int(column.search_sorted(s)), len(steps) - 1)]) for s in wanted)
+    return sorted(list(nearest)[:most])
+
+
+def milestones(d: Diagnosis) -> Table:
+    """One run's metrics at a few steps, each number that of one row."""
+    run = d.run
+    keys = [key for key in MILESTONE_KEYS if run.has(key)]
+    chosen = milestone_steps(d)
+    rows = []
+    for row in run.metrics.filter(run.metrics["step"].is_in(chosen)).iter_rows(named=True):
+        source = row_source(run, row["step"])
+        marks = [name for name, step in (("onset", d.onset_step), ("best", d.best_step)) if step == row["step"]]
+        step = Cell(row["step"], f"{row['step']:,}" + (f" ({', '.join(marks)})" if marks else ""), source, "number")
+        rows.append((step, *(metric_cell(row[key], source) for key in keys)))
+    labels = tuple(METRIC[key].label for key in keys)
+    return Table("milestones", run.name, ("step", *labels), tuple(rows), "Each row is one step of the log, not an average.")
+
+
+def all_milestones(all_of_them: Sequence[Diagnosis]) -> Table:
+    """The milestones of all runs in long form, for CSV."""
+    rows = []
+    for d in all_of_them:
+        keys = [key for key in MILESTONE_KEYS if d.run.has(key)]
+        wanted = d.run.metrics.filter(d.run.metrics["step"].is_in(milestone_steps(d)))
+        for row in wanted.iter_rows(named=True):
+            source = row_source(d.run, row["step"])
+            rows += [(plain(d.run.name), plain(row["step"]), plain(key), metric_cell(row[key], source)) for key in keys]
+    return Table("milestones", "Milestones", ("run", "step", "metric", "value"), tuple(rows))
+
+
+# --- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def samples(runs: Sequence[RunData]) -> Table:
+    """The samples that the report shows."""
+    rows = []
+    for run in runs:
+        for s in run.samples:
+            source = Source(run.files.get("samples", run.path), s.line)
+            cells = [
+                s.step,
+                s.question,
+                s.cot,
+                s.baseline_cot,
+                s.answer,
+                s.correct,
+                s.reward,
+                s.normalized_reward,
+                s.advantage,
+            ]
+            rows.append((plain(run.name), Cell(s.step, f"{s.step:,}", source), *(plain(c) for c in cells[1:])))
+    columns = (
+        "run",
+        "step",
+        "question",
+        "cot",
+        "baseline_cot",
+        "answer",
+        "correct",
+        "reward",
+        "normalized_reward",
+        "advantage",
+    )
+    return Table("samples", "Samples", columns, tuple(rows))
+
+
+def problems(runs: Sequence[RunData]) -> Table:
+    """What could not be read."""
+    rows = tuple((plain(run.name, "run"), plain(problem)) for run in runs for problem in run.problems)
+    return Table("problems", "What could not be read", ("run", "problem"), rows)
+
+
+def thresholds() -> Table:
+    """The table of the guard."""
+    rows = []
+    for row in THRESHOLDS:
+        span = (
+            f"{row.needed} of {row.rows}"
+            if row.rows > 1
+            else "windows of 3, 10, 100"
+            if row.measure.startswith(("below", "frac"))
+            else "1"
+        )
+        measure = row.measure.replace("_", " ")
+        cells = (
+            row.signal,
+            f"{measure}, {row.comparison}",
+            row.warn,
+            row.collapse,
+            span,
+            row.kind.replace("_", " "),
+            row.reason,
+        )
+        rows.append(tuple(plain(c, "number" if isinstance(c, float | int) else "") for c in cells))
+    columns = ("signal", "measure", "warn", "collapse", "rows", "shows", "why this threshold")
+    return Table("thresholds", "Thresholds of the verdict", columns, tuple(rows))
+
+
+def rules() -> Table:
+    """The rules of hindsight."""
+    table = rules_table()
+    columns = tuple(table[0])
+    return Table("rules", "Rules of hindsight", columns, tuple(tuple(plain(row[c]) for c in columns) for row in table))
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------------------
+
+
+def to_csv(table: Table) -> str:
+    """The table with full values; a `source` column where cells have sources. Text cannot become a spreadsheet formula."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    sourced = any(cell.source for row in table.rows for cell in row)
+    writer.writerow([*table.columns, *(["source"] if sourced else [])])
+    for row in table.rows:
+        line = [_csv_value(cell.value) for cell in row]
+        if sourced:
+            line.append(_csv_value("; ".join(_unique(f"{c.source.path}:{c.source.line or ''}" for c in row if c.source))))
+        writer.writerow(line)
+    return buffer.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        value = value.replace("\x00", "")
+        return "'" + value if value.lstrip()[:1] in ("=", "+", "-", "@") else value
+    return value
+
+
+def _unique(items: Iterable[str]) -> Iterable[str]:
+    return dict.fromkeys(items)

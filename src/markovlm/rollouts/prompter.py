@@ -1,0 +1,119 @@
+"""Token ids of the parts of a sequence: question prompt, reader prompt, answer header, answer.
+
+Each part is encoded alone; what is sampled in between is never re-encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from markovlm.errors import UserError
+from markovlm.tasks import prompts
+from markovlm.tasks.base import Example, Task
+
+_REMEMBERED = 4096  # encoded parts kept of each kind
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """How one task is put to one model. `cot_tokens` is the CoT budget that the prompt mentions."""
+
+    task: Task
+    tokenizer: Any
+    style: prompts.PromptStyle
+    cot_tokens: int
+    header: str | None = None  # override of the style's answer header
+
+    def cot_prompt(self, example: Example) -> tuple[int, ...]:
+        """What the CoT is written from."""
+        return self._cot_prompts(example)
+
+    def reader_prompt(self, example: Example, conditioning: prompts.Conditioning | str) -> tuple[int, ...]:
+        """What precedes the CoT when the answer is predicted: the question is redacted if Markovian."""
+        return self._reader_prompts(example, conditioning)
+
+    def answer_ids(self, example: Example, answer: str | None = None) -> tuple[int, ...]:
+        """Tokens of the gold answer (or of another one), as they follow the header."""
+        return self._answers(example if answer is None else replace(example, answer=answer))
+
+    # A step asks for the same ids several times for each CoT of a group: every part is encoded once and remembered.
+
+    @cached_property
+    def _cot_prompts(self) -> Callable[[Example], tuple[int, ...]]:
+        @lru_cache(_REMEMBERED)
+        def encode(example: Example) -> tuple[int, ...]:
+            return self._prompt_ids(
+                prompts.cot_prompt(self.task, example, style=self.style, cot_tokens=self.cot_tokens, tokenizer=self.tokenizer)
+            )
+
+        return encode
+
+    @cached_property
+    def _reader_prompts(self) -> Callable[[Example, Any], tuple[int, ...]]:
+        @lru_cache(_REMEMBERED)
+        def encode(example: Example, conditioning: prompts.Conditioning) -> tuple[int, ...]:
+            text = prompts.reader_prompt(
+                self.task,
+                example,
+                style=self.style,
+                cot_tokens=self.cot_tokens,
+                conditioning=conditioning,
+                tokenizer=self.tokenizer,
+            )
+            return self._prompt_ids(text)
+
+        return encode
+
+    @cached_property
+    def _answers(self) -> Callable[[Example], tuple[int, ...]]:
+        @lru_cache(_REMEMBERED)
+        def encode(example: Example) -> tuple[int, ...]:
+            ids = encode_fragment(self.tokenizer, prompts.answer_text(example, style=self.style))
+            if not ids:
+                raise UserError(f"{example.id}: the answer {example.answer!r} has no tokens")
+            return ids
+
+        return encode
+
+    @cached_property
+    def header_ids(self) -> tuple[int, ...]:
+        """Between CoT and answer."""
+        text = prompts.answer_header(self.style) if self.header is None else self.header
+        return encode_fragment(self.tokenizer, text)
+
+    def text(self, ids: tuple[int, ...]) -> str:
+        """Decoded for people and for the extractors."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _prompt_ids(self, text: str) -> tuple[int, ...]:
+        if self.style == "plain":
+            # special-token strings inside a question are plain text here, and only a leading BOS is added
+            ids = self.tokenizer(text, split_special_tokens=True, add_special_tokens=True)["input_ids"]
+            if ids and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id and ids[-1] != self.tokenizer.bos_token_id:
+                ids = ids[:-1]
+        else:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UserError("prompt: the tokenizer turns the prompt into no tokens")
+        return tuple(ids)
+
+
+def encode_fragment(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Ids of a piece in the middle of a text: no special tokens added, no space put in front (as SentencePiece does)."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    anchor = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    anchored = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
+    if anchor and anchored[: len(anchor)] == anchor and tokenizer.decode(anchored[len(anchor) :]) == text:
+        return tuple(anchored[len(anchor) :])
+    return tuple(ids)
+
+
+def build_prompter(task: Task, tokenizer: Any, style: str, cot_tokens: int, header: str | None) -> Prompter:
+    """Resolve the style `auto` by what the tokenizer has."""
+    chosen = prompts.choose_style(tokenizer) if style == "auto" else style
+    if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
+        raise UserError("prompt.style: chat needs a tokenizer with a chat template; this one has none, use plain")
+    return Prompter(task, tokenizer, chosen, cot_tokens, header)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,71 @@
+"""Reading a CoT: the log-likelihood of the gold answer after it, and the greedy answer.
+
+The reader sees the reader prompt (question redacted if Markovian), the CoT's sampled ids, the answer header. Which
+policy reads — the actor or the frozen base — is the caller's `with lm.frozen()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from markovlm.models.load import LanguageModel
+from markovlm.models.logprobs import by_row, token_stats
+from markovlm.models.sequences import Batch, Sharing, batch_of, span_hidden
+from markovlm.rollouts.prompter import Prompter
+from markovlm.rollouts.streams import Key
+from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
+from markovlm.tasks.base import LETTERS, Example
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerScores:
+    """Of n CoTs; nats, temperature 1."""
+
+    logp_sum: Tensor  # [n] ln pi(a|z)
+    logp_mean: Tensor  # [n] per answer token
+    greedy: Tensor  # [n] bool: every gold token is the most likely one
+
+
+def answer_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]) -> Batch:
+    """Reader prompt + CoT + header + gold answer of each (example, CoT ids), the answer's tokens to be scored."""
+    parts = []
+    for example, cot in cots:
+        answer = prompter.answer_ids(example)
+        before = cot + prompter.header_ids
+        parts.append((prompter.reader_prompt(example, conditioning), before + answer, len(before)))
+    return batch_of(parts)
+
+
+def choice_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]) -> Batch:
+    """As `answer_batch`, once for every choice letter of each example, letters of an example in order."""
+    parts = []
+    for example, cot in cots:
+        reader, before = prompter.reader_prompt(example, conditioning), cot + prompter.header_ids
+        letters = LETTERS[: len(example.choices)]
+        parts += [(reader, before + prompter.answer_ids(example, letter), len(before)) for letter in letters]
+    return batch_of(parts)
+
+
+def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") -> AnswerScores:
+    """Gradients flow if they are on: nothing here switches them off."""
+    span = span_hidden(lm, batch, sharing)
+    stats = token_stats(lm, span.hidden, span.targets)
+    rows = len(batch.rows)
+    wrong = by_row((~stats.greedy).to(stats.logp.dtype), span.row, rows)
+    return AnswerScores(by_row(stats.logp, span.row, rows), by_row(stats.logp, span.row, rows, "mean"), wrong == 0)
+
+
+def greedy_answers(
+    sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
+) -> list[str]:
+    """The answer that the current policy reads from each CoT, decoded greedily to its end token or budget."""
+    requests = []
+    for example, cot in cots:
+        prefix = prompter.reader_prompt(example, conditioning) + cot + prompter.header_ids
+        key: Key = ("greedy answer",)
+        requests.append(SampleRequest(prefix, (key,)))
+    groups = sampler.sample(requests, Decoding(max_tokens, temperature=0.0))
+    return [prompter.text(group[0].ids) for group in groups]

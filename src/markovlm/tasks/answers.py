@@ -1,0 +1,278 @@
+"""Reading answers out of text, comparing them, and saying why one is wrong. Pure: text in, text out.
+
+Methods (METHOD §6). The first four read what the research code's extractors read, on its own test cases and beyond;
+their answers are the numbers of its published tables.
+
+    simple          number   first integer after the last `=`, else the first integer
+    anchor          number   integer after an `Answer` label; else the last `= integer`; else the first integer
+    legacy          letter   first A-E anywhere, inside words too: "The" is E. Only to reproduce the seed's numbers
+    word_boundary   letter   letter after an answer, option or choice label; else the first letter that stands alone and
+                             is not a list header such as `A) text`
+    math_verify     number   what the Math-Verify library reads: LaTeX, fractions, decimals
+    first_line      text     the first line that is not blank
+
+`simple` and `anchor` read integers only, as the research code does: `42.5` is 42, and never equals a gold 42.5.
+`likelihood` needs a model and belongs to the evaluator.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any, Literal, cast
+
+from markovlm.errors import UserError
+from markovlm.tasks.base import LETTERS, AnswerType
+from markovlm.tasks.equations import has_wrong_equation
+from markovlm.tasks.folds import normalized
+
+FailureKind = Literal["not_extracted", "repetition", "no_answer", "format", "wrong_arithmetic", "other"]
+FAILURE_KINDS: dict[FailureKind, str] = {
+    "not_extracted": "the gold answer is in the answer text, but the extractor read something else or nothing",
+    "repetition": "the chain of thought repeats itself",
+    "no_answer": "the answer text is empty",
+    "format": "the answer text holds nothing of the expected type",
+    "wrong_arithmetic": "an equation in the chain of thought is false",
+    "other": "none of these",
+}
+
+MAX_NUMBER_CHARACTERS = 300  # anything longer is not an answer, and would be slow to compute with
+MATH_VERIFY_SECONDS = 2
+MATH_VERIFY_CHARACTERS = 1000  # the end of a longer text is what counts
+_DEFAULT_LETTERS = 5
+
+_INTEGER = re.compile(r"-?\d+")
+_ANSWER_INTEGER = re.compile(r"answer\s*(?:(?:is|[=:])\s*)?(-?\d+)", re.IGNORECASE)
+_NUMBER_IN_TEXT = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
+_PLAIN_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)?(?:\.\d*)?(?:e[+-]?\d{1,2})?", re.IGNORECASE | re.ASCII)
+_FRACTION = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_BARE_INTEGER = re.compile(r"\s*-?\d{1,15}\s*", re.ASCII)
+_POWER = re.compile(r"\^|\*\*|!")
+
+Extractor = Callable[[str, Sequence[str]], str | None]
+
+
+class UnknownMethod(UserError, ValueError):
+    """No extraction method has this name."""
+
+
+def extract(text: str, method: str, *, choices: Sequence[str] = ()) -> str | None:
+    """The answer that `method` reads in `text`, in canonical form, or None where it finds none.
+
+    `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). UnknownMethod on other names.
+    """
+    reader = METHODS.get(method)
+    if reader is None:
+        raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(METHODS)}")
+    return reader(text, choices)
+
+
+def normalize_number(text: str) -> str | None:
+    """The one form of a number: `1,080`, `1080.0` and `$1,080` are `1080`; `1/2` is `0.5`; `2/6` is `1/3`.
+
+    A percent sign and a final full stop do not count. None where `text` is not one number.
+    """
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        return None
+    bare = re.sub(r"[\s$£€%\\]", "", _BOXED.sub(r"\1", text)).replace("\N{MINUS SIGN}", "-").replace("{,}", ",")
+    try:
+        if match := _FRACTION.fullmatch(bare):
+            value = Fraction(int(match[1]), int(match[2]))
+        elif _PLAIN_NUMBER.fullmatch(bare) and any(map(str.isdigit, bare)):
+            value = Fraction(Decimal(bare.replace(",", "")))
+        else:
+            return None
+    except (ZeroDivisionError, InvalidOperation):
+        return None
+    return _canonical(value)
+
+
+def is_correct(predicted: str | None, gold: str, answer_type: AnswerType, *, method: str = "") -> bool:
+    """Whether an extracted answer equals the gold one: numbers by value, letters and text without regard to case.
+
+    With `method="math_verify"` two numbers are also equal where that library says so. No answer is never correct.
+    """
+    if predicted is None:
+        return False
+    if answer_type == "number":
+        number = normalize_number(predicted)
+        if number is not None and number == normalize_number(gold):
+            return True
+        if _BARE_INTEGER.fullmatch(predicted) and _BARE_INTEGER.fullmatch(gold):
+            return False
+        return method == "math_verify" and _math_verify_equal(predicted, gold)
+    return normalized(predicted) == normalized(gold)
+
+
+def classify_failure(
+    *,
+    cot: str,
+    answer_text: str,
+    predicted: str | None,
+    gold: str,
+    answer_type: AnswerType,
+    choices: Sequence[str] = (),
+) -> FailureKind:
+    """Why an answer is wrong: the first kind of `FAILURE_KINDS`, in their order, that fits.
+
+    For answers already known to be wrong; `answer_text` is the raw text that `predicted` was read from.
+    """
+    if _gold_is_there(answer_text, predicted, gold, answer_type, choices):
+        return "not_extracted"
+    if is_repetitive(cot):
+        return "repetition"
+    if not re.search(r"\w", answer_text):
+        return "no_answer"
+    if predicted is None:
+        return "format"
+    return "wrong_arithmetic" if has_wrong_equation(cot) else "other"
+
+
+def is_repetitive(text: str) -> bool:
+    """Whether `text` says little by saying it often: `44444…`, or one phrase over and over.
+
+    Text of at least 40 characters that deflate shortens to under an eighth for characters, or in which fewer than a
+    third of the eight-word sequences are distinct.
+    """
+    data = text.strip().encode("utf-8", "replace")
+    if len(data) < 40:
+        return False
+    if len(zlib.compress(data, 9)) - 11 < len(data) / 8:  # 11 bytes of header and checksum
+        return True
+    words = text.split()
+    runs = [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
+    return len(runs) >= 16 and len(set(runs)) < len(runs) / 3
+
+
+def _simple(text: str, _: Sequence[str]) -> str | None:
+    return _integer(_INTEGER.search(text.rpartition("=")[2].replace(",", "")))
+
+
+def _anchor(text: str, _: Sequence[str]) -> str | None:
+    bare = text.replace(",", "")
+    if label := _ANSWER_INTEGER.search(bare):
+        return _integer(label, group=1)
+    results = [match for segment in bare.split("=")[1:] if (match := _INTEGER.search(segment))]
+    return _integer(results[-1] if results else _INTEGER.search(bare))
+
+
+def _legacy(text: str, _: Sequence[str]) -> str | None:
+    match = re.search(r"[A-E]", text.upper())
+    return match[0] if match else None
+
+
+def _word_boundary(text: str, choices: Sequence[str]) -> str | None:
+    last = LETTERS[(len(choices) or _DEFAULT_LETTERS) - 1]
+    upper = text.upper()
+    for label in ("ANSWER", "(?:OPTION|CHOICE)"):
+        if match := re.search(rf"{label}\s*(?:(?:IS|[=:])\s*)?([A-{last}])\b", upper):
+            return match[1]
+    without_headers = re.sub(rf"(?m)^([^\S\n]*(?:[*-][^\S\n]*)?)[A-{last}](?=[)\].:-]\s+\S)", r"\1 ", upper)
+    # Headers in lower case are read as letters after all, as the research code does.
+    match = re.search(rf"\b[A-{last}]\b", without_headers) or re.search(rf"\b[a-{last.lower()}]\b", text)
+    return match[0].upper() if match else None
+
+
+def _first_line(text: str, _: Sequence[str]) -> str | None:
+    return next((line.strip() for line in text.splitlines() if line.strip()), None)
+
+
+def _math_verify(text: str, _: Sequence[str]) -> str | None:
+    if _BARE_INTEGER.fullmatch(text):  # most answers are one, and the library takes a millisecond over it
+        return str(int(text))
+    parsed = _math_verify_parse(text)
+    if not parsed:
+        return None
+    value = normalize_number(str(parsed[0]))
+    return value if value is not None else str(parsed[-1]).strip() or None
+
+
+METHODS: dict[str, Extractor] = {
+    "simple": _simple,
+    "anchor": _anchor,
+    "legacy": _legacy,
+    "word_boundary": _word_boundary,
+    "math_verify": _math_verify,
+    "first_line": _first_line,
+}
+
+
+def _integer(match: re.Match[str] | None, group: int = 0) -> str | None:
+    """The matched integer in ASCII without leading zeros; None where it is too long to be one."""
+    if match is None or len(match[group]) > MAX_NUMBER_CHARACTERS:
+        return None
+    return str(int(match[group]))
+
+
+def _canonical(value: Fraction) -> str:
+    """A decimal where the fraction has a finite one, else `p/q` in lowest terms."""
+    rest, twos, fives = value.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    if rest != 1:
+        return f"{value.numerator}/{value.denominator}"
+    places = max(twos, fives)
+    if places == 0:
+        return str(value.numerator)
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
+def _gold_is_there(text: str, predicted: str | None, gold: str, answer_type: AnswerType, choices: Sequence[str]) -> bool:
+    """Whether another reading of the answer text finds the gold answer.
+
+    With nothing extracted, gold anywhere will do; else it must be the last thing of its kind, where answers stand.
+    """
+    if answer_type == "number":
+        found = [number for match in _NUMBER_IN_TEXT.findall(text) if (number := normalize_number(match.rstrip(",")))]
+        target = normalize_number(gold)
+    elif answer_type == "letter":
+        found = re.findall(r"\b[A-J]\b", text) + _choices_in(text, choices)
+        target = gold
+    else:
+        found, target = ([gold] if normalized(gold) in normalized(text) else []), gold
+    return target in (found if predicted is None else found[-1:])
+
+
+def _choices_in(text: str, choices: Sequence[str]) -> list[str]:
+    """The letter of the one choice whose text stands in `text`, if there is exactly one."""
+    words = f" {re.sub(r'[^a-z0-9]+', ' ', normalized(text))} "
+    spoken = [re.sub(r"[^a-z0-9]+", " ", normalized(choice)).strip() for choice in choices]
+    letters = [letter for letter, choice in zip(LETTERS, spoken, strict=False) if len(choice) > 1 and f" {choice} " in words]
+    return letters if len(letters) == 1 else []
+
+
+def _math_verify_parse(text: str) -> list[Any]:
+    """Math-Verify's reading: a SymPy value and the text it was read from, or nothing.
+
+    The library stops itself by a signal, which only the main thread has; and a signal does not interrupt SymPy inside
+    one huge power. So texts with more than one power or factorial are not read at all.
+    """
+    tail = text[-MATH_VERIFY_CHARACTERS:]
+    if len(_POWER.findall(tail)) > 1 or re.search(r"\d{40}|(?:\^|\*\*)\{?\d{4}|\d{4}!", tail):
+        return []
+    from math_verify import parse  # imports SymPy: about a second
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every text that took too long
+    return cast(list[Any], parse(tail, parsing_timeout=_signal_seconds()))
+
+
+def _math_verify_equal(predicted: str, gold: str) -> bool:
+    """Math-Verify's verdict on two answers, each read as a formula."""
+    from math_verify import verify
+
+    formulas = [_math_verify_parse(f"${side.strip('$ ')}$") for side in (gold, predicted)]
+    return bool(verify(formulas[0], formulas[1], timeout_seconds=_signal_seconds()))
+
+
+def _signal_seconds() -> int:
+    """Time limit that the library may set; 0 is none."""
+    return MATH_VERIFY_SECONDS if threading.current_thread() is threading.main_thread() else 0

@@ -1,0 +1,106 @@
+"""Your own questions: a JSON, JSONL or CSV file, and which columns of it mean what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast, get_args
+
+from markovlm.errors import UserError
+from markovlm.tasks.answers import normalize_number
+from markovlm.tasks.base import LETTERS, AnswerType, Example
+from markovlm.tasks.folds import normalized
+from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
+from markovlm.tasks.sources import Dataset
+
+_EXTRACTORS: dict[str, tuple[str, ...]] = {
+    "number": ("anchor", "simple", "math_verify"),
+    "letter": ("word_boundary", "legacy", "likelihood"),
+    "text": ("first_line",),
+}
+_ANSWER_TOKENS = {"number": 16, "letter": 10, "text": 64}
+
+
+def parse(row: Row, question: str, answer: str, choices: str, answer_type: AnswerType) -> Example:
+    """One row, read by the names of its columns."""
+    identity = str(row.get("id") or "")
+    text = row.text(question)
+    if answer_type == "letter":
+        labels, texts = _choices(row, choices)
+        return Example(identity, text, _letter(row.require(answer), labels, texts), texts)
+    gold = row.text(answer)
+    if answer_type == "text":
+        return Example(identity, text, gold)
+    number = normalize_number(gold)
+    if number is None:
+        raise RowError(f"{answer!r} is {gold[:30]!r}, expected a number (or use answer_type=text)")
+    return Example(identity, text, number)
+
+
+def _choices(row: Row, columns: str) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Labels and texts, from one column with a list (or `{text, label}`), or from one column a choice: `A,B,C,D`."""
+    names = [name.strip() for name in columns.split(",")]
+    if len(names) > 1:
+        texts = tuple(row.text(name) for name in names)
+        return names, check_choices(texts)
+    value = row.require(columns)
+    if isinstance(value, Mapping):
+        table = cast(Mapping[str, Any], value)
+        labels = text_list(table.get("label"), f"{columns}.label")
+        texts = check_choices(text_list(table.get("text"), f"{columns}.text"))
+        if len(labels) != len(texts):
+            raise RowError(f"{columns!r} has {len(labels)} labels for {len(texts)} texts")
+        return labels, texts
+    texts = check_choices(without_labels(text_list(value, columns)))
+    return LETTERS[: len(texts)], texts
+
+
+def _letter(value: Any, labels: Sequence[str], texts: tuple[str, ...]) -> str:
+    """An answer key, or the text of the right choice."""
+    try:
+        return answer_letter(value, labels)
+    except RowError:
+        spoken = normalized(plain_text(value, "answer"))
+        same = [letter for letter, text in zip(LETTERS, texts, strict=False) if normalized(text) == spoken]
+        if len(same) == 1:
+            return same[0]
+        raise
+
+
+def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
+    kind = str(options.get("answer_type", "number"))
+    if kind not in get_args(AnswerType):
+        raise UserError(f"task custom: option answer_type is {kind!r}; it is number, letter or text")
+    columns = {name: str(options.get(name, default)) for name, default in _COLUMNS.items()}
+    return replace(
+        dataset,
+        parse=partial(parse, **columns, answer_type=cast(AnswerType, kind)),
+        answer_type=cast(AnswerType, kind),
+        prompt_kind="multiple_choice" if kind == "letter" else "reasoning",
+        extractors=_EXTRACTORS[kind],
+        max_answer_tokens=_ANSWER_TOKENS[kind],
+    )
+
+
+_COLUMNS = {"question": "question", "answer": "answer", "choices": "choices"}
+
+TASK = Dataset(
+    name="custom",
+    summary="your own questions: --data FILE, with columns mapped to question, answer and choices",
+    prompt_kind="reasoning",
+    answer_type="number",
+    default_cot_tokens=100,
+    max_answer_tokens=_ANSWER_TOKENS["number"],
+    extractors=_EXTRACTORS["number"],
+    hub=None,
+    licence="yours",
+    parse=partial(parse, **_COLUMNS, answer_type="number"),
+    option_help={
+        "question": "column of the question",
+        "answer": "column of the gold answer",
+        "choices": "column of the choices, or one column for each: A,B,C,D",
+        "answer_type": "number, letter or text",
+    },
+    adapt=_adapt,
+)

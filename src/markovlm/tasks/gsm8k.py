@@ -1,0 +1,31 @@
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
+
+from __future__ import annotations
+
+from markovlm.tasks.answers import normalize_number
+from markovlm.tasks.base import Example, HubSource
+from markovlm.tasks.rows import Row, RowError
+from markovlm.tasks.sources import Dataset
+
+
+def parse(row: Row) -> Example:
+    """The gold answer stands after the last `#### `, sometimes with commas; some copies hold it alone."""
+    raw = row.text("answer", "final_answer")
+    answer = normalize_number(raw.rpartition("####")[2])
+    if answer is None:
+        raise RowError(f"'answer' ends in {raw[-30:]!r}, expected '#### ' and a number")
+    return Example("", row.text("question", "problem", "input"), answer)
+
+
+TASK = Dataset(
+    name="gsm8k",
+    summary="grade-school math word problems, answer a number",
+    prompt_kind="reasoning",
+    answer_type="number",
+    default_cot_tokens=100,
+    max_answer_tokens=10,
+    extractors=("anchor", "simple", "math_verify"),
+    hub=HubSource("openai/gsm8k", "main", {"train": "train", "test": "test"}),
+    licence="MIT",
+    parse=parse,
+)

@@ -1,0 +1,210 @@
+"""What the model is asked: the CoT prompt, the reader's prompt, and how an answer is written (METHOD §5).
+
+Three styles. `plain` is text for base models and for parity with the paper. `chat` puts the same instruction into the
+user's turn of the tokenizer's own template and opens the assistant's turn at `Reasoning:`. `compact` is the embedded
+model's, a few special tokens around a sum.
+
+Text of a dataset is data. In plain and chat prompts a string in it that this tokenizer would read as a special token,
+and the placeholder `<Redacted>` itself, lose their meaning: `neutralize` puts a space behind their first character
+(`< |eot_id|>`). So a question cannot end its own turn, and cannot pass for a redacted one. A chat template's own
+special tokens are text of the prompt: whoever encodes a chat or compact prompt must let the tokenizer parse special
+tokens and must not add a BOS, and whoever encodes a plain one lets it add the BOS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+from markovlm.errors import UserError
+from markovlm.tasks.base import LETTERS, Example, Task
+
+PromptStyle = Literal["compact", "plain", "chat"]
+Conditioning = Literal["markovian", "non_markovian"]
+
+REDACTED = "<Redacted>"
+BOS, QUESTION, THINK, REDACTED_TOKEN, ANSWER = "<bos>", "<|q|>", "<|think|>", "<|redacted|>", "<|answer|>"
+
+# Templates that write today's date would make prompts differ from one day to the next. They get this one: by the name
+# `date_string`, or from a macro that takes the place of transformers' `strftime_now` (which may not be passed in).
+TEMPLATE_DATE = date(2024, 7, 26)  # the date that Llama-3.1's template falls back on
+_DATE_FIELDS = ("%-d", "%Y", "%y", "%m", "%d", "%b", "%B", "%a", "%A", "%H", "%M", "%S")
+_FIXED_DATE = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('{name}', '{TEMPLATE_DATE.strftime(name)}')" for name in _DATE_FIELDS)
+    + " }}{%- endmacro %}"
+)
+
+_BRACKETED = re.compile(r"<\S+>|\[[A-Z_]+\]")  # what control tokens look like: <think>, [INST]
+
+_STEP_BY_STEP = "You will be given {a} problem, which you have {n} tokens to work through step-by-step. Question:"
+_CHOOSE = "You will be given a multiple choice {kind}. Use {n} tokens to think {how}, then select the correct {what}. Question:"
+_CONTINUE = "Compress your understanding of this text into {n} tokens, then predict the next {m} tokens.\n\nText:"
+
+_INSTRUCTIONS: dict[str, str] = {
+    "arithmetic": _STEP_BY_STEP.replace("{a}", "an arithmetic"),
+    "reasoning": _STEP_BY_STEP.replace("{a}", "a reasoning"),
+    "multiple_choice": _CHOOSE.format(kind="question", n="{n}", how="through the problem step-by-step", what="answer"),
+    "continuation": _CONTINUE,
+}
+# The research code words these tasks differently (aqua, arc; mathqa came later and follows aqua).
+_TASK_INSTRUCTIONS: dict[str, str] = {
+    "aqua": _CHOOSE.format(kind="algebra word problem", n="{n}", how="step-by-step", what="option"),
+    "mathqa": _CHOOSE.format(kind="math word problem", n="{n}", how="step-by-step", what="option"),
+    "arc": _CHOOSE.format(kind="science question", n="{n}", how="step-by-step", what="letter"),
+    "arc_easy": _CHOOSE.format(kind="science question", n="{n}", how="step-by-step", what="letter"),
+}
+
+
+def choose_style(tokenizer: Any) -> PromptStyle:
+    """The style a tokenizer is made for: compact, where it has the embedded model's tokens, chat or plain."""
+    if {THINK, REDACTED_TOKEN} <= special_strings(tokenizer):
+        return "compact"
+    return "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+
+
+def cot_prompt(
+    task: Task,
+    example: Example,
+    *,
+    style: PromptStyle,
+    cot_tokens: int,
+    tokenizer: Any = None,
+    target_tokens: int | None = None,
+) -> str:
+    """The prompt after which the chain of thought is written.
+
+    `cot_tokens` is the budget that the prompt mentions, `target_tokens` (default: the task's answer budget) the length
+    of the continuation. UserError for a style that the task or the tokenizer does not have.
+    """
+    if style == "compact":
+        return f"{BOS}{QUESTION}{_compact_question(task, example, tokenizer)}{THINK}"
+    return _prompt(task, _shown(example, tokenizer), style, cot_tokens, tokenizer, target_tokens)
+
+
+def reader_prompt(
+    task: Task,
+    example: Example,
+    *,
+    style: PromptStyle,
+    cot_tokens: int,
+    conditioning: Conditioning,
+    tokenizer: Any = None,
+    target_tokens: int | None = None,
+) -> str:
+    """The prompt after which the reader sees the chain of thought, the answer header and then the answer.
+
+    `markovian`: the question and its choices are replaced by `<Redacted>`, so the prompt is the same for every example
+    of a task. `non_markovian`: the question stays, and the prompt is the CoT prompt.
+    """
+    if conditioning == "non_markovian":
+        return cot_prompt(task, example, style=style, cot_tokens=cot_tokens, tokenizer=tokenizer, target_tokens=target_tokens)
+    if style == "compact":
+        _compact_question(task, example, tokenizer)
+        return f"{BOS}{QUESTION}{REDACTED_TOKEN}{THINK}"
+    return _prompt(task, REDACTED, style, cot_tokens, tokenizer, target_tokens)
+
+
+def answer_header(style: PromptStyle) -> str:
+    """What stands between the chain of thought and the answer."""
+    return ANSWER if style == "compact" else " Answer:"
+
+
+def answer_text(example: Example, *, style: PromptStyle) -> str:
+    """The gold answer as the model should write it behind the header: ` 42`, but `42` in compact style.
+
+    A text that already begins with white space (a continuation) is left as it is.
+    """
+    return example.answer if style == "compact" or example.answer[:1].isspace() else f" {example.answer}"
+
+
+def question_text(example: Example) -> str:
+    """The question with its choices, one per line as `A. text`."""
+    if not example.choices:
+        return example.question
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, example.choices, strict=False)]
+    return "\n".join([f"{example.question}\n\nChoices:", *lines])
+
+
+def special_strings(tokenizer: Any) -> frozenset[str]:
+    """The strings that a tokenizer reads as special tokens wherever they stand in a text."""
+    return frozenset() if tokenizer is None else _special_strings(tokenizer, len(tokenizer))
+
+
+def neutralize(text: str, tokenizer: Any) -> str:
+    """`text` with a space put into each string that would be a special token, or the placeholder, in a prompt."""
+    pattern = _special_pattern(special_strings(tokenizer))
+    while pattern.search(text):  # until nothing is left: a space can only break strings, but they may overlap
+        text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+    return text
+
+
+@lru_cache(maxsize=8)
+def _special_strings(tokenizer: Any, size: int) -> frozenset[str]:
+    """Reading the added tokens of a large tokenizer takes a millisecond, and every prompt asks; `size` tells of new ones."""
+    found: set[str] = set(cast(Sequence[str], getattr(tokenizer, "all_special_tokens", ())))
+    # Llama-3's `<|eot_id|>` is special in the vocabulary without having a role, Qwen's `<think>` is an added token.
+    for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
+        if token.special or _BRACKETED.fullmatch(token.content):
+            found.add(token.content)
+    return frozenset(string for string in found if string == string.strip() and len(string) > 1)
+
+
+@lru_cache(maxsize=8)
+def _special_pattern(strings: frozenset[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(strings | {REDACTED}, key=len, reverse=True))))
+
+
+def _shown(example: Example, tokenizer: Any) -> str:
+    return neutralize(question_text(example), tokenizer)
+
+
+def _prompt(task: Task, shown: str, style: PromptStyle, cot_tokens: int, tokenizer: Any, target_tokens: int | None) -> str:
+    instruction = _TASK_INSTRUCTIONS.get(task.name, _INSTRUCTIONS[task.prompt_kind])
+    instruction = instruction.format(n=cot_tokens, m=target_tokens or task.max_answer_tokens)
+    opening = "Reasoning Bottleneck:" if task.prompt_kind == "continuation" else "Reasoning:"
+    if style == "plain":
+        return f"{instruction} {shown}\n{opening}"
+    return _chat(tokenizer, f"{instruction} {shown}") + opening
+
+
+def _chat(tokenizer: Any, user: str) -> str:
+    """The rendered template up to where the assistant's words begin.
+
+    No system message is sent: what a template writes by itself stays, the same in every prompt. Thinking modes are off;
+    a template that writes an empty think block keeps it there, before the reasoning that we ask for, and one that
+    opens a think block whatever it is told gets it closed.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError("prompt style chat: this tokenizer has no chat template; use --prompt.style plain")
+    try:
+        template = tokenizer.get_chat_template()
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": user}],
+            chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            thinking=False,
+            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+        )
+    except Exception as error:  # a template is a program of the model's author: jinja2 and its own errors
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"prompt style chat: the tokenizer's template fails ({reason}); use --prompt.style plain") from error
+    if user.strip() not in rendered:
+        raise UserError("prompt style chat: the tokenizer's template drops or changes the question; use --prompt.style plain")
+    return f"{rendered.rstrip()}\n\n</think>\n\n" if rendered.rstrip().endswith("<think>") else rendered
+
+
+def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:
+    """The question of a compact prompt. UserError where it is more than characters of a sum."""
+    if task.prompt_kind != "arithmetic":
+        raise UserError(f"prompt style compact is for arithmetic, not for task {task.name}; use plain or chat")
+    if tokenizer is not None and not {THINK, REDACTED_TOKEN} <= special_strings(tokenizer):
+        raise UserError(f"prompt style compact: the tokenizer has no {THINK} and {REDACTED_TOKEN}; use plain or chat")
+    if not re.fullmatch(r"[0-9+\-*/=,.() ]+", example.question):
+        raise UserError(f"prompt style compact: the question is not a sum: {example.question[:40]!r}")
+    return example.question

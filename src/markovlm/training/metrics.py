@@ -1,0 +1,117 @@
+"""From the samples of a step to its metric row (docs/run-directory.md lists the keys)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from markovlm.config import RunConfig
+from markovlm.training.health import text_signals
+from markovlm.training.step import Sample, StepResult, learning_rate
+
+Text = Callable[[tuple[int, ...]], str]  # decodes ids
+
+_LOSSES = ("loss_policy", "loss_actor_reward", "loss_kl", "loss_entropy")
+_MEANS = (*_LOSSES, "kl", "entropy", "behavior_gap", "behavior_kl")
+_RATIOS = {"ratio_min": min, "ratio_mean": None, "ratio_max": max, "ratio_clipped_fraction": None, "no_gradient_fraction": None}
+_SPREAD = 1e-6  # rewards of a group closer than this count as equal
+
+
+def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, seconds: float, lr_scale: float) -> dict[str, Any]:
+    """One flat row of numbers and null. All but the time and memory keys repeat exactly on one machine."""
+    samples, steps = result.samples, config.training.steps
+    rewards = [s.reward for s in samples]
+    groups = [[s.reward for s in group] for group in _groups(config, samples)]
+    baselines = [s.baseline for s in samples if s.baseline is not None]
+    baseline_logprobs = [s.baseline_logprob for s in samples if s.baseline_logprob is not None]
+    spreads = [statistics.stdev(group) for group in groups if len(group) > 1]
+    lengths = [len(s.cot.tokens) for s in samples]
+    row: dict[str, Any] = {"step": step}
+    row |= {name: _mean([s.stats[name] for s in samples]) for name in _MEANS}
+    row["loss"] = math.fsum(row[name] for name in _LOSSES)
+    for name, extreme in _RATIOS.items():
+        values = [s.stats[name] for s in samples if name in s.stats]
+        row[name] = (extreme or _mean)(values) if values else None
+    row |= {
+        "kl_max": max(s.stats["kl_max"] for s in samples),
+        "frozen_ratio_max": max(s.stats["frozen_ratio"] for s in samples),
+        "reward_mean": _mean(rewards),
+        "reward_std": _mean(spreads) if spreads else None,
+        "reward_min": min(rewards),
+        "reward_max": max(rewards),
+        "normalized_reward_mean": _mean(rewards) - _mean(baselines) if baselines else None,
+        "groups_without_spread": _mean([max(group) - min(group) < _SPREAD for group in groups]),
+        "advantage_abs_mean": _mean([abs(s.advantage) for s in samples]),
+        "answer_logprob": _mean([s.answer_logprob for s in samples]),
+        "baseline_answer_logprob": _mean(baseline_logprobs) if baseline_logprobs else None,
+        "answer_correct_fraction": _mean([s.correct for s in samples]),
+        "reader_calibration": _mean([s.answer_probability - s.correct for s in samples]),
+        "cot_length": _mean(lengths),
+        "cot_length_saturated_fraction": _mean([not s.cot.ended for s in samples]),
+        **_text_signals(config, samples, text),
+        "grad_norm": result.grad_norm,
+        **{f"grad_norm_{term}": result.term_norms.get(term) for term in ("policy", "actor_reward", "kl", "entropy")},
+        "passes": len(result.passes),
+        **{f"pass{number}_{name}": value for number, stats in enumerate(result.passes, 1) for name, value in stats.items()},
+        "lr": lr_scale * learning_rate(config, step),
+        "temperature": config.rollouts.temperature.at(step, steps),
+        "actor_reward_weight": config.objective.actor_reward_weight.at(step, steps),
+        "kl_weight": config.objective.kl_weight.at(step, steps),
+        "questions": len(groups),
+        "samples": len(samples),
+        "cot_tokens": sum(lengths),
+        "memory_splits": result.splits,
+        "step_seconds": seconds,
+        **{f"{phase}_seconds": value for phase, value in result.seconds.items()},
+        "tokens_per_second": sum(lengths) / seconds,
+        "peak_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+    }
+    return row
+
+
+def _groups(config: RunConfig, samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+    """The B samples of each question."""
+    size = config.rollouts.group_size
+    return [samples[at : at + size] for at in range(0, len(samples), size)]
+
+
+def _text_signals(config: RunConfig, samples: Sequence[Sample], text: Text) -> dict[str, float]:
+    """Repetition within CoTs and between the CoTs of a group: the worst run of a character, means of the rest."""
+    groups = [text_signals([text(s.cot.ids) for s in group]) for group in _groups(config, samples)]
+    return {
+        name: max(signals[name] for signals in groups)
+        if name == "longest_char_run"
+        else _mean([signals[name] for signals in groups])
+        for name in groups[0]
+    }
+
+
+def sample_rows(result: StepResult, text: Text, step: int) -> list[dict[str, Any]]:
+    """Every group member of a step."""
+    return [
+        {
+            "step": step,
+            "question_id": s.example.id,
+            "sample": s.number,
+            "question": s.example.question,
+            "cot": text(s.cot.ids),
+            "baseline_cot": s.baseline_cot,
+            "answer": s.example.answer,
+            "reward": s.reward,
+            "normalized_reward": None if s.baseline is None else s.reward - s.baseline,
+            "advantage": s.advantage,
+            "answer_logprob": s.answer_logprob,
+            "baseline_answer_logprob": s.baseline_logprob,
+            "correct": s.correct,
+            "cot_tokens": len(s.cot.tokens),
+        }
+        for s in result.samples
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

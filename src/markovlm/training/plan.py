@@ -1,0 +1,148 @@
+"""What a configuration will do, without doing it: `markovlm train CONFIG --dry-run`. No weights are loaded, nothing is fetched
+but a model's config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from markovlm.config import RunConfig
+from markovlm.errors import UserError
+from markovlm.models.registry import resolve
+from markovlm.rollouts.prompter import Prompter, build_prompter
+from markovlm.tasks import get_task
+from markovlm.tasks.base import Example, Loaded, Task
+from markovlm.training.estimate import Shape, Workload, element_bytes, estimate, read_shape
+from markovlm.training.guard import doubts
+from markovlm.training.setup import is_endless, load_examples
+
+_SAMPLE = 64  # training questions whose prompts are measured
+_ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured
+
+
+def plan(config: RunConfig) -> dict[str, Any]:
+    """A JSON object: task, splits, steps, tokens a step, an estimate of memory. UserError for what could not run."""
+    task = get_task(config.task, config.task_options)
+    tokenizer = _tokenizer(config)
+    loaded, note = _splits(config, task, tokenizer)
+    cot = config.rollouts.max_cot_tokens or task.default_cot_tokens
+    longest, mean = _workloads(config, task, tokenizer, cot, loaded.get(config.data.train_split))
+    training, rollouts = config.training, config.rollouts
+    train = loaded.get(config.data.train_split)
+    size = None if train is None or is_endless(train.examples) else len(train.examples)
+    return {
+        "task": config.task,
+        "model": config.model,
+        "objective": config.objective.name,
+        "conditioning": config.objective.conditioning,
+        "reader": config.objective.reader,
+        "actor_reward_weight": str(config.objective.actor_reward_weight),
+        "splits": {name: None if is_endless(part.examples) else len(part.examples) for name, part in loaded.items()},
+        "splits_note": note,
+        "skipped": sum(len(part.skipped) for part in loaded.values()),
+        "notes": list(dict.fromkeys(line for part in loaded.values() for line in part.notes)),
+        "steps": training.steps,
+        "epochs": None if size is None else training.steps * rollouts.questions_per_step / size,
+        "questions_per_step": rollouts.questions_per_step,
+        "group_size": rollouts.group_size,
+        "max_cot_tokens": cot,
+        "evaluations": _times(training.steps, training.eval_every),
+        "evaluation_questions": config.evaluation.dev_size,
+        "checkpoints": _times(training.steps, training.checkpoint_every),
+        "health_policy": config.health.policy,
+        "prompt_tokens": {"mean": mean.prompt, "longest": longest.prompt, "source": mean.source},
+        "tokens_per_step": tokens_per_step(config, mean),
+        "memory": _memory(config, longest),
+        "doubts": doubts(config),
+    }
+
+
+def tokens_per_step(config: RunConfig, work: Workload) -> dict[str, int]:
+    """At most: as if every CoT used its budget. Sampled, scored with gradient, and scored without."""
+    questions, samples = config.rollouts.questions_per_step, config.rollouts.questions_per_step * config.rollouts.group_size
+    live = config.objective.actor_reward_weight.maximum > 0
+    cot_pass = questions * work.prompt + samples * work.cot
+    answer_pass = work.reader_prompt + samples * (work.cot + work.answer)
+    with_gradient = cot_pass + (answer_pass if live else 0)
+    without = cot_pass + (0 if live else answer_pass)  # the frozen model's pass for the KL
+    sampled = samples * work.cot
+    prompts = questions * work.prompt
+    return {
+        "sampled": sampled,
+        "prompts": prompts,
+        "scored_with_gradient": with_gradient,
+        "scored_without_gradient": without,
+        "total": sampled + prompts + with_gradient + without,
+    }
+
+
+def _times(steps: int, every: int) -> int:
+    """At step 0, every so many steps, and at the end; 0 for never."""
+    return 0 if every == 0 else 1 + steps // every + (steps % every > 0)
+
+
+def _tokenizer(config: RunConfig) -> Any:
+    """The model's, where it is on this machine; else None."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            resolve(config.model), local_files_only=True, trust_remote_code=config.loading.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError):
+        return None
+
+
+def _splits(config: RunConfig, task: Task, tokenizer: Any) -> tuple[dict[str, Loaded], str]:
+    """The splits that can be read here; the training split must be among them unless it is on the Hub."""
+    if config.data.path is None and task.hub is not None:
+        return {}, f"from the Hub ({task.hub.path}): not read in a dry run"
+    data = config.data
+    loaded = {data.train_split: load_examples(config, task, data.train_split, tokenizer=tokenizer)}
+    for split in dict.fromkeys((data.dev_split, data.test_split)):
+        try:
+            loaded[split] = load_examples(config, task, split, tokenizer=tokenizer)
+        except UserError:
+            if split == data.dev_split and config.training.eval_every:
+                raise
+    return loaded, str(Path(data.path)) if data.path else "generated"
+
+
+def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: Loaded | None) -> tuple[Workload, Workload]:
+    """Longest and mean lengths of the first training questions; assumed where they or the tokenizer are not here."""
+    if train is None:
+        assumed = Workload(_ASSUMED_PROMPT, _ASSUMED_PROMPT // 4, cot, _ASSUMED_ANSWER, "assumed: the data is not here")
+        return assumed, assumed
+    examples = [train.examples[i] for i in range(min(_SAMPLE, len(train.examples)))]
+    if tokenizer is None:
+        lengths = [(len(e.question) // 4 + 60, 40, len(e.answer) // 4 + 3) for e in examples]
+        source = f"guessed from characters of {len(examples)} questions: the tokenizer is not here"
+    else:
+        prompter = build_prompter(task, tokenizer, config.prompt.style, cot, config.prompt.answer_header)
+        lengths = [_lengths(prompter, example, config.objective.conditioning) for example in examples]
+        source = f"measured on {len(examples)} questions"
+    columns: Sequence[tuple[int, ...]] = list(zip(*lengths, strict=True))
+    longest, mean = [max(column) for column in columns], [round(fmean(column)) for column in columns]
+    return Workload(longest[0], longest[1], cot, longest[2], source), Workload(mean[0], mean[1], cot, mean[2], source)
+
+
+def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[int, int, int]:
+    answer = len(prompter.header_ids) + len(prompter.answer_ids(example))
+    return len(prompter.cot_prompt(example)), len(prompter.reader_prompt(example, conditioning)), answer
+
+
+def _memory(config: RunConfig, work: Workload) -> dict[str, Any]:
+    """The estimate with what it rests on, or why there is none."""
+    try:
+        shape: Shape = read_shape(config)
+    except UserError as error:
+        return {"estimate": None, "note": str(error)}
+    return {
+        "estimate": estimate(config, shape, work).to_json(),
+        "note": f"by formula, base in {element_bytes(config)} bytes a weight, without CUDA's context and fragmentation; "
+        f"sizes from {shape.source}",
+        "parameters": shape.parameters,
+        "adapter_parameters": shape.adapter_parameters,
+    }

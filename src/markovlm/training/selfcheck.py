@@ -1,0 +1,74 @@
+"""Before the first step: do the sampler and the scorer see the same distribution?
+
+A sampler that forgets the adapter, uses another temperature or wrong positions trains on noise without an error.
+A fresh adapter is zero and would hide the first of these, so it is made nonzero for the check and put back bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from markovlm.errors import RunFailed
+from markovlm.rollouts.streams import torch_seed
+from markovlm.rollouts.types import SampleRequest
+from markovlm.tasks.base import Example
+from markovlm.training.step import Learner, Sample, cot_decoding, score_cots
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # mean |gap|, nats a token
+_SAMPLES = 4
+_NOISE = 0.02  # first scale of the adapter's noise
+_VISIBLE = 3.0  # the adapter must move log-probs by so many tolerances, or it could be forgotten unseen
+_DOUBLINGS = 6
+
+
+@torch.no_grad()
+def check_sampler(learner: Learner, questions: Sequence[Example], step: int) -> float:
+    """Mean |ln u (sampler) - ln u (scorer)| per token on a few CoTs. Raises RunFailed above the tolerance of the dtype."""
+    dtype = next(learner.lm.causal_lm.parameters()).dtype
+    tolerance = _TOLERANCE[dtype]
+    saved = [(parameter, parameter.detach().clone()) for _, parameter in learner.lm.adapter_parameters()]
+    gap = effect = 0.0
+    try:
+        for doubling in range(_DOUBLINGS + 1):
+            _shake_adapter(saved, learner.config.seed, _NOISE * 2**doubling)
+            gap, effect = _gaps(learner, questions, step)
+            if not gap <= tolerance or effect >= _VISIBLE * tolerance:
+                break
+    finally:
+        for parameter, value in saved:
+            parameter.copy_(value)
+    if not gap <= tolerance:
+        raise RunFailed(
+            f"the sampler's log-probs differ from the scorer's by {gap:.3g} nats per token (tolerance {tolerance:g} for "
+            f"{str(dtype).removeprefix('torch.')}): adapter not applied, other temperature, or wrong positions; "
+            "nothing was trained"
+        )
+    return gap
+
+
+def _shake_adapter(saved: Sequence[tuple[Tensor, Tensor]], seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(torch_seed(seed, "sampler check") % 2**63)
+    for parameter, value in saved:
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        parameter.copy_(value + scale * noise.to(parameter.device, parameter.dtype))
+
+
+def _gaps(learner: Learner, questions: Sequence[Example], step: int) -> tuple[float, float]:
+    """Mean per token of |sampler - scorer|, and of |actor - frozen policy| as the scorer sees them."""
+    requests = [
+        SampleRequest(learner.prompter.cot_prompt(q), tuple((learner.config.seed, "check", q.id, i) for i in range(_SAMPLES)))
+        for q in questions
+    ]
+    groups = learner.sampler.sample(requests, cot_decoding(learner.config, step))
+    samples = [Sample(q, i, cot) for q, group in zip(questions, groups, strict=True) for i, cot in enumerate(group)]
+    scores = score_cots(learner, samples, step)
+    gaps = [
+        abs(scores.logp[row, t].item() - behavior)
+        for row, sample in enumerate(samples)
+        for t, behavior in enumerate(sample.cot.behavior_logp)
+    ]
+    moved = (scores.logp - scores.reference_logp).abs().sum().item()  # 0 past the end of a CoT
+    return sum(gaps) / len(gaps), moved / len(gaps)

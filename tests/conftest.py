@@ -1,0 +1,42 @@
+"""Fixtures that several tests share: tiny models on disk, made once a session."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `from support import tiny`, whatever pytest's import mode
+
+from support import stories, tiny
+from support.paths import ABSENT, DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Architecture -> directory made by save_pretrained: random weights, a character tokenizer."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {name: tiny.save_model(name, root / name) for name in tiny.ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def nano_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models with a vocabulary of four: small enough to enumerate every CoT."""
+    root = tmp_path_factory.mktemp("nano")
+    return {name: tiny.save_nano(root / name, name) for name in ("gpt2", "llama")}
+
+
+@pytest.fixture(scope="session")
+def nano_model(nano_models: dict[str, Path]) -> Path:
+    """The one that computes in float64 throughout."""
+    return nano_models["gpt2"]
+
+
+@pytest.fixture(scope="session")
+def stories_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real stories260K weights as a Llama checkpoint."""
+    source = DATA / "stories260K"
+    if not source.is_dir():
+        pytest.skip(ABSENT)
+    return stories.convert(source, tmp_path_factory.mktemp("stories") / "stories260K")

@@ -1,0 +1,226 @@
+"""The expectation of the estimator is the gradient of J = E[R] (METHOD §2, "what is exact").
+
+A vocabulary of four tokens and CoTs of two make all CoTs, and all groups of two CoTs, enumerable. For every group the
+real `take_step` runs (model, LoRA, prompts, scorer, credit, loss) with a scripted sampler; its gradients, weighted by
+the group's probability, are summed. J itself is computed here from the full logits of the whole sequences, with no code
+of the package but the model, and differentiated by autograd. All in float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from markovlm.rollouts.fake import FakeSampler
+from markovlm.tasks.base import Example
+from markovlm.training.step import Learner, take_step
+from support import tiny
+
+TAU = 0.7
+EOS = 3  # of the nano model, whose other tokens are 0, 1, 2
+QUESTION = Example("q", "1+20", "21")  # gold answer: two tokens
+EXACT = {"objective.kl_weight": 0.0, "objective.normalize_reward": False, "objective.cot_logprob": "sum"}
+
+
+def nano_learner(nano: Path, name: str, *, weight: float = 1.0, microbatch: int = 16384, **overrides: Any) -> Learner:
+    keys = {
+        "prompt.answer_header": "0",
+        "rollouts.max_cot_tokens": 2,
+        "rollouts.fixed_length": True,
+        "rollouts.questions_per_step": 1,
+        "rollouts.temperature": TAU,
+        "training.lr": 0.0,
+        "training.max_grad_norm": 1e12,
+        "objective.name": name,
+        "objective.actor_reward_weight": weight,
+        **EXACT,
+        **overrides,
+    }
+    run = tiny.config(nano, **{key.replace(".", "__"): value for key, value in keys.items()})
+    learner = tiny.learner(run, microbatch_tokens=microbatch)
+    tiny.shake(learner.lm, scale=0.5, seed=5)
+    return learner
+
+
+# ------------------------------------------------------------------------------------------- J, computed exactly
+
+
+def all_cots(learner: Learner) -> list[tuple[int, ...]]:
+    """Everything that can be sampled: two tokens, or (where the length is free) an end token at the first or second."""
+    if learner.config.rollouts.fixed_length:
+        return list(itertools.product((0, 1, 2), repeat=2))
+    first = [(EOS,)]
+    return first + list(itertools.product((0, 1, 2), (0, 1, 2, EOS)))
+
+
+def naive_logprobs(learner: Learner, prompt: Sequence[int], tokens: Sequence[int], tau: float, banned: Sequence[int]) -> Tensor:
+    """ln p of each token, from the full logits of the whole sequence."""
+    ids = torch.tensor([[*prompt, *tokens]])
+    logits = learner.lm.causal_lm(input_ids=ids, use_cache=False).logits[0] / tau
+    logits[:, list(banned)] = -math.inf
+    logp = logits.log_softmax(-1)
+    return torch.stack([logp[len(prompt) + t - 1, token] for t, token in enumerate(tokens)])
+
+
+@dataclass
+class Exact:
+    """J and its gradient, in the two terms of METHOD §2."""
+
+    policy: Tensor  # sum_z grad u(z) * r(z)
+    actor_reward: Tensor  # sum_z u(z) * grad r(z)
+    probability: dict[tuple[int, ...], float]
+
+
+def exact(learner: Learner, reward: str = "logprob") -> Exact:
+    parameters = [p for _, p in learner.lm.adapter_parameters()]
+    prompter, rollouts = learner.prompter, learner.config.rollouts
+    question = prompter.cot_prompt(QUESTION)
+    reader = prompter.reader_prompt(QUESTION, learner.config.objective.conditioning)
+    banned = [EOS] if rollouts.fixed_length else []
+    u, r = [], []
+    for cot in all_cots(learner):
+        u.append(naive_logprobs(learner, question, cot, TAU, banned).sum().exp())
+        kept = [token for token in cot if token != EOS]
+        before = [*reader, *kept, *prompter.header_ids]
+        answer = naive_logprobs(learner, before, prompter.answer_ids(QUESTION), 1.0, [])
+        r.append(answer.mean() if reward == "logprob" else answer.sum().exp())
+    u_Z, r_Z = torch.stack(u), torch.stack(r)
+    assert u_Z.sum().item() == pytest.approx(1.0, abs=1e-12)  # the enumeration is complete
+
+    def gradient(objective: Tensor) -> Tensor:
+        return torch.cat([g.reshape(-1) for g in torch.autograd.grad(objective, parameters, retain_graph=True)])
+
+    policy, actor_reward = gradient((u_Z * r_Z.detach()).sum()), gradient((u_Z.detach() * r_Z).sum())
+    whole = gradient((u_Z * r_Z).sum())
+    assert torch.allclose(policy + actor_reward, whole, atol=1e-12)  # the product rule
+    return Exact(policy, actor_reward, dict(zip(all_cots(learner), u_Z.tolist(), strict=True)))
+
+
+# ------------------------------------------------------------------------------------------- the estimator
+
+
+def groups(truth: Exact) -> Iterator[tuple[float, tuple[tuple[int, ...], ...]]]:
+    """Unordered pairs of CoTs with the probability of drawing them in either order."""
+    for one, other in itertools.combinations_with_replacement(truth.probability, 2):
+        orders = 1 if one == other else 2
+        yield orders * truth.probability[one] * truth.probability[other], (one, other)
+
+
+def expected_ascent(learner: Learner, truth: Exact) -> Tensor:
+    """Minus the expected gradient of the loss, over all groups of two."""
+    total = torch.zeros_like(truth.policy)
+    for probability, group in groups(truth):
+        learner.sampler = FakeSampler(lambda prompt, number, group=group: group[number], terminators=(EOS,))
+        take_step(learner, [QUESTION], 1)
+        assert isinstance(learner.optimizer, tiny.RecordingSGD)
+        total -= probability * learner.optimizer.flat()
+    return total
+
+
+def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
+    assert theirs.norm() > 1e-3  # there is something to compare
+    assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+def assert_different(ours: Tensor, theirs: Tensor) -> None:
+    assert (ours - theirs).norm() > 0.02 * theirs.norm()
+
+
+PATHS = {  # how the step computes it; every way is the same estimator
+    "shared, live graph": {"training.prompt_sharing": "shared"},
+    "padded, live graph": {"training.prompt_sharing": "padded"},
+    "shared, recomputed": {"training.prompt_sharing": "shared", "microbatch": 1},
+    "padded, recomputed": {"training.prompt_sharing": "padded", "microbatch": 1},
+    "early stop": {"rollouts.fixed_length": False},
+    "early stop, padded": {"rollouts.fixed_length": False, "training.prompt_sharing": "padded"},
+    "probability reward": {"objective.reward": "prob"},
+    "non-Markovian": {"objective.conditioning": "non_markovian"},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_rloo_is_exact(nano_model: Path, path: str) -> None:
+    learner = nano_learner(nano_model, "rloo", **PATHS[path])
+    truth = exact(learner, learner.config.objective.reward)
+    ours = expected_ascent(learner, truth)
+    assert_same(ours, truth.policy + truth.actor_reward)
+    assert_different(ours, truth.policy)  # neither term is an extra that hides in rounding
+    assert_different(ours, truth.actor_reward)
+
+
+def test_rloo_is_exact_for_a_llama(nano_models: dict[str, Path]) -> None:
+    learner = nano_learner(nano_models["llama"], "rloo")
+    truth = exact(learner)
+    # its norms and rotary angles are float32 in transformers: two ways of batching differ by that rounding
+    assert_same(expected_ascent(learner, truth), truth.policy + truth.actor_reward, tolerance=2e-6)
+
+
+@pytest.mark.parametrize("sharing", ["shared", "padded"])
+def test_without_the_actor_reward_only_the_policy_gradient_is_left(nano_model: Path, sharing: str) -> None:
+    learner = nano_learner(nano_model, "rloo", weight=0.0, **{"training.prompt_sharing": sharing})
+    truth = exact(learner)
+    ours = expected_ascent(learner, truth)
+    assert_same(ours, truth.policy)
+    assert_different(ours, truth.policy + truth.actor_reward)
+
+
+@pytest.mark.parametrize("microbatch", [16384, 1])
+def test_the_weight_multiplies_the_actor_reward_term_alone(nano_model: Path, microbatch: int) -> None:
+    learner = nano_learner(nano_model, "rloo", weight=2.5, microbatch=microbatch)
+    truth = exact(learner)
+    assert_same(expected_ascent(learner, truth), truth.policy + 2.5 * truth.actor_reward)
+
+
+@pytest.mark.parametrize("sharing", ["shared", "padded"])
+def test_dr_grpo_shrinks_its_policy_term_by_the_group(nano_model: Path, sharing: str) -> None:
+    learner = nano_learner(nano_model, "dr_grpo", **{"training.prompt_sharing": sharing})
+    truth = exact(learner)
+    ours = expected_ascent(learner, truth)
+    assert_same(ours, (2 - 1) / 2 * truth.policy + truth.actor_reward)  # (B - 1) / B with B = 2
+    assert_different(ours, truth.policy + truth.actor_reward)
+
+
+def test_mean_over_cot_tokens_is_not_exact(nano_model: Path) -> None:
+    """The research code's reduction: half the policy term here, where every CoT has two tokens."""
+    learner = nano_learner(nano_model, "rloo", **{"objective.cot_logprob": "mean"})
+    truth = exact(learner)
+    assert_same(expected_ascent(learner, truth), truth.policy / 2 + truth.actor_reward)
+
+
+def test_a_group_of_three_is_exact_too(nano_model: Path) -> None:
+    """B = 3 with one-token CoTs: 3^3 groups. dr_grpo's factor is then 2/3."""
+    for name, factor in (("rloo", 1.0), ("dr_grpo", 2 / 3)):
+        learner = nano_learner(nano_model, name, **{"rollouts.group_size": 3})
+        truth = exact(learner)
+        first: dict[int, float] = {}
+        for cot, probability in truth.probability.items():
+            first[cot[0]] = first.get(cot[0], 0.0) + probability
+        ours, theirs = torch.zeros_like(truth.policy), one_token_terms(learner, first)
+        for drawn in itertools.product(first, repeat=3):
+            learner.sampler = FakeSampler(lambda prompt, number, drawn=drawn: (drawn[number],))
+            take_step(learner, [QUESTION], 1)
+            assert isinstance(learner.optimizer, tiny.RecordingSGD)
+            ours -= math.prod(first[token] for token in drawn) * learner.optimizer.flat()
+        assert_same(ours, factor * theirs[0] + theirs[1])
+
+
+def one_token_terms(learner: Learner, probability: dict[int, float]) -> tuple[Tensor, Tensor]:
+    """Policy and actor-reward term of J over CoTs of one token."""
+    parameters = [p for _, p in learner.lm.adapter_parameters()]
+    prompter = learner.prompter
+    policy = actor = torch.zeros(())
+    for token, u in probability.items():
+        logu = naive_logprobs(learner, prompter.cot_prompt(QUESTION), [token], TAU, [EOS]).sum()
+        before = [*prompter.reader_prompt(QUESTION, "markovian"), token, *prompter.header_ids]
+        r = naive_logprobs(learner, before, prompter.answer_ids(QUESTION), 1.0, []).mean()
+        policy, actor = policy + u * r.detach() * logu, actor + u * r
+    flat = [torch.cat([g.reshape(-1) for g in torch.autograd.grad(term, parameters)]) for term in (policy, actor)]
+    return flat[0], flat[1]

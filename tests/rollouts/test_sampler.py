@@ -1,0 +1,272 @@
+"""The sampler draws from the distribution that the scorer scores, and nothing but its streams decides what is drawn."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from markovlm.models.load import LanguageModel
+from markovlm.models.logprobs import token_stats
+from markovlm.models.sequences import batch_of, span_hidden
+from markovlm.rollouts import hf
+from markovlm.rollouts.fake import FakeSampler
+from markovlm.rollouts.hf import HFSampler
+from markovlm.rollouts.streams import stream, torch_seed
+from markovlm.rollouts.types import CoT, Decoding, SampleRequest
+from support import naive, tiny
+
+PROMPTS = (tuple(range(10, 22)), (30, 31, 32), (40, 41, 42, 43, 44, 45))
+FREE = Decoding(8, temperature=1.0)
+
+
+def requests(per_prompt: int = 3) -> list[SampleRequest]:
+    return [SampleRequest(prompt, tuple((0, "cot", q, i) for i in range(per_prompt))) for q, prompt in enumerate(PROMPTS)]
+
+
+@pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
+def model(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple[str, LanguageModel]:
+    return request.param, tiny.load(tiny_models[request.param], shaken=True)
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_models: dict[str, Path]) -> LanguageModel:
+    return tiny.load(tiny_models["llama"], shaken=True)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gemma3"])
+def ender(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> LanguageModel:
+    """Any of 25 tokens ends a CoT: about a quarter of the rows end at each step."""
+    lm = tiny.load(tiny_models[request.param], shaken=True)
+    lm.terminators = tuple(range(2, 100, 4))
+    return lm
+
+
+def draw(
+    lm: LanguageModel, decoding: Decoding, wanted: Sequence[SampleRequest] | None = None, batch_tokens: int = 32768
+) -> list[list[CoT]]:
+    return HFSampler(lm, batch_tokens).sample(requests() if wanted is None else wanted, decoding)
+
+
+def assert_same_draws(ours: list[list[CoT]], theirs: list[list[CoT]]) -> None:
+    """The same tokens; the log-probs to the rounding of other batch shapes."""
+    seen = [[[(c.tokens, c.kept, c.ended) for c in group] for group in groups] for groups in (ours, theirs)]
+    assert seen[0] == seen[1]
+    for one, other in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
+        assert one.behavior_logp == pytest.approx(other.behavior_logp, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [FREE, Decoding(8, 0.6, fixed_length=True), Decoding(7, 1.8), Decoding(1, 1.0)],
+    ids=["free", "cold, fixed", "hot", "one token"],
+)
+def test_behaviour_logprobs_are_those_of_the_scorer(model: tuple[str, LanguageModel], decoding: Decoding) -> None:
+    name, lm = model
+    groups = draw(lm, decoding)
+    parts = [(prompt, cot.tokens, 0) for prompt, group in zip(PROMPTS, groups, strict=True) for cot in group]
+    span = span_hidden(lm, batch_of(parts), "padded")
+    banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long)
+    scored = token_stats(lm, span.hidden, span.targets, temperature=decoding.temperature, banned=banned).logp
+    behaved = torch.tensor([lp for group in groups for cot in group for lp in cot.behavior_logp], dtype=torch.float64)
+    naive.assert_close(behaved, scored.detach(), naive.TOLERANCE[name])
+    assert len({cot.tokens for cot in itertools.chain(*groups)}) > 3  # not all the same by some degenerate model
+
+
+def test_the_adapter_is_sampled_from_and_frozen_leaves_it_out(llama: LanguageModel) -> None:
+    actor = draw(llama, FREE)
+    with llama.frozen():
+        frozen = draw(llama, FREE)
+    assert actor != frozen
+    plain = LanguageModel("x", llama.causal_lm, llama.tokenizer, llama.terminators, has_adapter=False)
+    assert_same_draws(draw(plain, FREE), actor)  # the module with the adapter's layers in it
+
+
+@pytest.mark.parametrize("batch_tokens", [64, 25, 45])
+def test_batching_changes_no_draw(model: tuple[str, LanguageModel], batch_tokens: int) -> None:
+    """All at once, or (batch of 25) one row at a time: the longest prompt and eight tokens are 20."""
+    assert_same_draws(draw(model[1], FREE, batch_tokens=batch_tokens), draw(model[1], FREE))
+
+
+def test_a_batch_keeps_to_its_tokens(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    whole = hf._sample_batch
+
+    def watched(lm: LanguageModel, jobs: Sequence[Any], decoding: Decoding) -> list[CoT]:
+        sizes.append((len(jobs), max(len(prompt) for prompt, _ in jobs) + decoding.max_tokens))
+        return whole(lm, jobs, decoding)
+
+    monkeypatch.setattr(hf, "_sample_batch", watched)
+    draw(llama, FREE, batch_tokens=45)
+    assert sum(rows for rows, _ in sizes) == 9
+    assert len(sizes) > 1
+    assert all(rows * width <= 45 or rows == 1 for rows, width in sizes)
+
+
+def test_running_out_of_memory_changes_no_draw(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = draw(llama, FREE)
+    decode, refused = LanguageModel.decode, []
+
+    def limited(self: LanguageModel, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        if len(input_ids) > 2:
+            refused.append(len(input_ids))
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return decode(self, input_ids, **kwargs)
+
+    monkeypatch.setattr(LanguageModel, "decode", limited)
+    assert_same_draws(draw(llama, FREE), expected)
+    assert refused  # it did run out
+
+
+def test_the_order_of_requests_changes_no_draw(llama: LanguageModel) -> None:
+    forward = draw(llama, FREE)
+    backward = draw(llama, FREE, requests()[::-1])
+    assert_same_draws(backward[::-1], forward)
+    alone = draw(llama, FREE, [SampleRequest(PROMPTS[1], ((0, "cot", 1, 2),))])
+    assert_same_draws(alone, [[forward[1][2]]])
+
+
+def test_two_requests_with_one_prompt_keep_their_own_streams(llama: LanguageModel) -> None:
+    same = [SampleRequest(PROMPTS[0], ((1,), (2,))), SampleRequest(PROMPTS[0], ((3,), (1,)))]
+    first, second = draw(llama, FREE, same)
+    assert first[0].tokens == second[1].tokens
+    assert len({first[0].tokens, first[1].tokens, second[0].tokens}) == 3
+
+
+@pytest.mark.parametrize(("decoding", "banned"), [(Decoding(2, 0.8, fixed_length=True), (3,)), (Decoding(2, 1.5), ())])
+def test_the_distribution_of_draws(nano_model: Path, decoding: Decoding, banned: tuple[int, ...]) -> None:
+    """Chi-square of 4,000 CoTs over all that exist, against their exact probabilities (seeded; p > 1e-3)."""
+    lm, n, prompt = tiny.load(nano_model, shaken=True), 4000, (1, 0, 2)
+    (cots,) = draw(lm, decoding, [SampleRequest(prompt, tuple((5, i) for i in range(n)))], batch_tokens=1 << 20)
+    counts: dict[tuple[int, ...], int] = {}
+    for cot in cots:
+        counts[cot.tokens] = counts.get(cot.tokens, 0) + 1
+    exact: dict[tuple[int, ...], float] = {}
+    with torch.no_grad():
+        first = naive.distribution(naive.row_logits(lm, prompt, (0,)), decoding.temperature, banned)[0].exp()
+        for a in range(4):
+            second = naive.distribution(naive.row_logits(lm, prompt, (a, 0)), decoding.temperature, banned)[1].exp()
+            ends = a == 3 and not decoding.fixed_length
+            for b in [None] if ends else range(4):
+                tokens, p = ((a,), first[a]) if b is None else ((a, b), first[a] * second[b])
+                if p > 0:
+                    exact[tokens] = p.item()
+    assert sum(exact.values()) == pytest.approx(1.0)
+    assert set(counts) <= set(exact)
+    common = [tokens for tokens, p in exact.items() if n * p >= 5]
+    observed, expected = [counts.get(t, 0) for t in common], [n * exact[t] for t in common]
+    rest = n - sum(observed)
+    if rest:
+        observed, expected = [*observed, rest], [*expected, n - sum(expected)]
+    result = stats.chisquare(observed, np.array(expected) * n / sum(expected))
+    assert len(common) >= 6
+    assert result.pvalue > 1e-3
+
+
+def test_fixed_length_has_no_end_tokens(ender: LanguageModel) -> None:
+    cots = list(itertools.chain(*draw(ender, Decoding(8, 1.0, fixed_length=True))))
+    assert all(len(cot.tokens) == cot.kept == 8 and not cot.ended for cot in cots)
+    assert not {token for cot in cots for token in cot.tokens} & set(ender.terminators)
+
+
+def test_early_stop_counts_the_end_token_but_does_not_keep_it(ender: LanguageModel) -> None:
+    cots = list(itertools.chain(*draw(ender, Decoding(4, 1.0), requests(8))))
+    ended = [cot for cot in cots if cot.ended]
+    assert len(ended) > 8
+    assert len(ended) < 24
+    for cot in cots:
+        inside = [token for token in cot.ids if token in ender.terminators]
+        assert not inside
+        assert len(cot.tokens) == len(cot.behavior_logp)
+        if cot.ended:
+            assert cot.tokens[-1] in ender.terminators
+            assert cot.ids == cot.tokens[:-1]
+        else:
+            assert len(cot.tokens) == 4
+            assert cot.ids == cot.tokens
+
+
+def test_dropping_finished_rows_changes_nothing(ender: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that end at their own times, compacted several times, against each row drawn alone."""
+    selections = []
+    from transformers import DynamicCache
+
+    select = DynamicCache.batch_select_indices
+    monkeypatch.setattr(
+        DynamicCache, "batch_select_indices", lambda self, rows: selections.append(len(rows)) or select(self, rows)
+    )
+    together = draw(ender, Decoding(12, 1.0), requests(6))
+    assert len(selections) >= 3
+    assert selections[0] == 18
+    alone = [[draw(ender, Decoding(12, 1.0), [SampleRequest(r.prompt, (key,))])[0][0] for key in r.streams] for r in requests(6)]
+    assert_same_draws(together, alone)
+
+
+def test_greedy_is_the_argmax_of_the_full_logits_and_needs_no_stream(model: tuple[str, LanguageModel]) -> None:
+    _, lm = model
+    groups = draw(lm, Decoding(6, temperature=0.0))
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        for other in group[1:]:  # rows of one batch may differ in the last bit of a float, never in a token
+            assert (group[0].tokens, group[0].kept, group[0].ended) == (other.tokens, other.kept, other.ended)
+            assert other.behavior_logp == pytest.approx(group[0].behavior_logp, rel=1e-12)
+        cot: tuple[int, ...] = ()
+        with torch.no_grad():
+            while len(cot) < 6 and not (cot and cot[-1] in lm.terminators):
+                cot += (int(naive.row_logits(lm, prompt, (*cot, 0))[-1].argmax()),)
+        assert group[0].tokens == cot
+
+
+def test_a_stop_string_ends_the_cot_and_is_not_kept(llama: LanguageModel) -> None:
+    """Every character stops, then pairs: what is kept decodes to the text before the earliest stop string."""
+    text = llama.tokenizer.decode
+    whole = draw(llama, Decoding(8, 1.0, fixed_length=True))[0][0]
+    stop = text(whole.tokens[3:5])  # two tokens in the middle
+    cut = text(whole.tokens).find(stop)
+    cots = draw(llama, Decoding(8, 1.0, stop=(stop, "never there")))
+    stopped = cots[0][0]
+    assert stopped.tokens == whole.tokens[: cut + 2]
+    assert stopped.ended
+    assert text(stopped.ids) == text(whole.tokens)[:cut]
+    assert stop not in text(stopped.ids)
+    assert len(stopped.behavior_logp) == len(stopped.tokens)  # the stop string's tokens were sampled: they count in ln u
+    one = draw(llama, Decoding(8, 1.0, stop=tuple(tiny.ALPHABET)))[0][0]
+    assert len(one.tokens) == 1
+    assert one.kept == 0
+
+
+def test_temperature_widens(llama: LanguageModel) -> None:
+    def surprise(tau: float) -> float:
+        cots = draw(llama, Decoding(6, tau, fixed_length=True), requests(20))
+        return -float(np.mean([lp for cot in itertools.chain(*cots) for lp in cot.behavior_logp]))
+
+    assert surprise(0.3) < surprise(1.0) < surprise(3.0)
+
+
+def test_inverse_cdf_takes_the_interval_that_holds_the_number() -> None:
+    """Probabilities 0, .25, .25, .5: intervals [0, .25), [.25, .5), [.5, 1)."""
+    log_p = torch.tensor([[0.0, 0.25, 0.25, 0.5]], dtype=torch.float64).log()
+    uniforms: list[tuple[float, int]] = [(0.0, 1), (0.2499, 1), (0.25, 2), (0.4999, 2), (0.5, 3), (1 - 2**-53, 3)]
+    for uniform, token in uniforms:
+        assert hf._inverse_cdf(log_p, torch.tensor([uniform], dtype=torch.float64)).item() == token
+
+
+def test_streams_are_keyed_and_typed() -> None:
+    assert stream(0, "cot", 1).random() == stream(0, "cot", 1).random()
+    different: list[Callable[[], float]] = [stream(0, "cot", 1).random, stream(0, "cot", 2).random, stream(0, "cot", "1").random]
+    assert len({generator() for generator in different}) == 3
+    assert 0 <= torch_seed(0, "x") < 2**63
+
+
+def test_the_fake_sampler_obeys_budget_and_terminators() -> None:
+    fake = FakeSampler(lambda prompt, number: (number, 9, 7, 7), logp=-0.5, terminators=(9,))
+    ((first, second),) = fake.sample([SampleRequest((1,), ((0,), (1,)))], Decoding(3, 1.0))
+    assert (first.tokens, first.ids, first.ended, first.behavior_logp) == ((0, 9), (0,), True, (-0.5, -0.5))
+    assert second.tokens == (1, 9)
+    ((fixed,),) = fake.sample([SampleRequest((1,), ((0,),))], Decoding(3, 1.0, fixed_length=True))
+    assert (fixed.tokens, fixed.kept, fixed.ended) == ((0, 9, 7), 3, False)

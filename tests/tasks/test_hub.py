@@ -1,0 +1,125 @@
+"""The Hub, played by a module that stands in for `datasets`: what is asked for, and how failures are told."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from markovlm.errors import UserError
+from markovlm.tasks import get_task
+from markovlm.tasks.base import LoadRequest
+from markovlm.tasks.folds import assert_disjoint
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """`hub[(path, name, split)] = rows`; an exception in place of rows is raised."""
+    answers: dict[tuple[str, str | None, str], object] = {}
+
+    def load_dataset(path, name=None, *, split):
+        answer = answers[path, name, split]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    module = types.ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return answers
+
+
+def test_gsm8k_from_the_hub(hub):
+    hub["openai/gsm8k", "main", "test"] = [
+        {"question": "In both?", "answer": "#### 3"},
+        {"question": "Bad", "answer": "x"},
+    ]
+    hub["openai/gsm8k", "main", "train"] = [{"question": f"Q{i}?", "answer": "#### 1"} for i in range(9)] + [
+        {"question": "in both?", "answer": "#### 3"}
+    ]
+    task = get_task("gsm8k")
+    test, train = task.load(LoadRequest("test")), task.load(LoadRequest("train"))
+    assert [e.id for e in test.examples] == ["gsm8k/test/0"]
+    assert test.skipped[0].startswith("openai/gsm8k[test]:1: 'answer' ends in")
+    assert len(train.examples) == 9
+    assert "1 questions removed" in train.notes[0]
+    dev = task.load(LoadRequest("dev", disjoint=True))  # no dev split there: a part of train
+    assert_disjoint(task.load(LoadRequest("train", disjoint=True)).examples, dev.examples)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key", "rows", "question", "answer"),
+    [
+        ("svamp", {}, ("ChilleD/SVAMP", None, "test"), {"Body": "A.", "Question": "B?", "Answer": "145"}, "A. B?", "145"),
+        ("aqua", {}, ("deepmind/aqua_rat", "raw", "test"),
+         {"question": "Q", "options": ["A)1", "B)2"], "correct": "B"}, "Q", "B"),
+        ("mathqa", {}, ("regisss/math_qa", None, "test"), {"Problem": "Q", "options": "a ) 1 , b ) 2", "correct": "a"}, "Q", "A"),
+        ("arc", {}, ("allenai/ai2_arc", "ARC-Challenge", "test"),
+         {"id": "x", "question": "Q", "choices": {"text": ["1", "2"], "label": ["1", "2"]}, "answerKey": "2"}, "Q", "B"),
+        ("arc", {"subset": "easy"}, ("allenai/ai2_arc", "ARC-Easy", "test"),
+         {"id": "x", "question": "Q", "choices": {"text": ["1", "2"], "label": ["A", "B"]}, "answerKey": "A"}, "Q", "A"),
+        ("mmlu", {}, ("cais/mmlu", "all", "test"),
+         {"question": "Q", "subject": "anatomy", "choices": list("wxyz"), "answer": 3}, "Q", "D"),
+        ("mmlu", {"subject": "anatomy"}, ("cais/mmlu", "anatomy", "test"),
+         {"question": "Q", "subject": "anatomy", "choices": list("wxyz"), "answer": 0}, "Q", "A"),
+    ],
+)  # fmt: skip
+def test_every_task_asks_for_its_dataset(hub, name, options, key, rows, question, answer):
+    hub[key] = [rows]
+    example = get_task(name, options).load(LoadRequest("test", options=options)).examples[0]
+    assert (example.question, example.answer) == (question, answer)
+
+
+def test_wiki_articles_from_lines(hub):
+    lines = [
+        "",
+        " = One = \n",
+        "",
+        " First words stand here for everybody to read . \n",
+        " = Two = \n",
+        " Other words too . \n",
+    ]
+    hub["Salesforce/wikitext", "wikitext-103-raw-v1", "test"] = [{"text": line} for line in lines]
+    examples = get_task("wiki").load(LoadRequest("test", options={"context_tokens": 2, "target_tokens": 2})).examples
+    assert [(e.id, e.question, e.answer) for e in examples] == [
+        ("wiki/test/One", "First words", "stand here"),
+        ("wiki/test/Two", "Other words", "too."),
+    ][: len(examples)]
+    assert examples[0].id == "wiki/test/One"
+
+
+class DatasetNotFoundError(FileNotFoundError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionError("Couldn't reach the Hub"), "the Hub cannot be reached from here"),
+        (
+            DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub. Visit …"),
+            "gated or private; accept its terms",
+        ),
+        (DatasetNotFoundError("Dataset 'x' doesn't exist on the Hub or cannot be accessed."), "not found on the Hub"),
+        (
+            RuntimeError("Dataset scripts are no longer\nsupported"),
+            "cannot be loaded from the Hub (RuntimeError: Dataset scripts are no longer supported)",
+        ),
+    ],
+)
+def test_failures_are_one_line_that_names_the_way_out(hub, error, reason):
+    hub["openai/gsm8k", "main", "test"] = error
+    with pytest.raises(UserError) as caught:
+        get_task("gsm8k").load(LoadRequest("test"))
+    message = str(caught.value)
+    assert message.startswith("openai/gsm8k: ")
+    assert reason in message
+    assert "--data PATH" in message
+    assert "\n" not in message
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="needs the `datasets` package; or give --data PATH"):
+        get_task("gsm8k").load(LoadRequest("test"))

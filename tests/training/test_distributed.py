@@ -1,0 +1,290 @@
+"""Two processes under torchrun (gloo, CPU) against one: the same CoTs, metrics and adapter; ends of every kind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from markovlm.config import dump_yaml
+from markovlm.errors import UserError
+from markovlm.training.distributed import World
+from markovlm.training.loop import resumed_config, train
+from markovlm.training.runlog import RunDirectory, read_rows
+from support import runs, tiny
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")]
+MINUTE = 60.0
+
+
+def config(**overrides: Any) -> Any:
+    """Three questions over two processes, five dev questions: uneven on purpose."""
+    keys = {
+        "loading__dtype": "float32", "lora__rank": 8, "lora__alpha": 16, "rollouts__questions_per_step": 3,
+        "rollouts__group_size": 4, "rollouts__max_cot_tokens": 12, "training__steps": 4, "training__lr": 1e-3,
+        "training__eval_every": 2, "evaluation__dev_size": 5, "logging__samples_every": 1, "objective__name": "ema",
+    }  # fmt: skip
+    return tiny.config("embedded", **{**keys, **overrides})
+
+
+# ------------------------------------------------------------------------------------------------------- processes
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
+
+
+def torchrun(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+
+
+def command(file: Path, *more: str) -> list[str]:
+    return torchrun("-m", "markovlm", "train", str(file), *more)
+
+
+def written(path: Path, **overrides: Any) -> Path:
+    path.write_text(dump_yaml(config(**overrides)))
+    return path
+
+
+def finish(arguments: list[str], where: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=where, env=environment(**more), capture_output=True, text=True, timeout=5 * MINUTE, check=False
+    )
+
+
+@contextlib.contextmanager
+def going(file: Path, out: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A long run that has made three steps; killed with its processes if the test fails."""
+    process = subprocess.Popen(
+        command(file, "--out", str(out)), cwd=out.parent, env=environment(**more),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 3 * MINUTE
+        while len(read_rows(out / "metrics.jsonl")) < 3:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process
+    finally:
+        for pid in (*ranks(process.pid).values(), process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def ranks(parent: int) -> dict[int, int]:
+    """RANK -> process id of torchrun's children."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                ppid = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
+                if ppid == parent and "RANK" in variables:
+                    found[int(variables["RANK"])] = int(entry.name)
+    return found
+
+
+def ours(text: str) -> list[str]:
+    """Lines that markovlm wrote, without torchrun's report (which says `markovlm FAILED`)."""
+    return [line for line in text.splitlines() if re.match(r"markovlm( \(process \d\))?: ", line)]
+
+
+def resumes(out: Path) -> list[int]:
+    """Steps of the run after it is continued by this one process for two more."""
+    last = RunDirectory(out).saved_steps()[-1]
+    train(resumed_config(out, {"training": {"steps": last + 2}}), out, resume=True)
+    return [row["step"] for row in read_rows(out / "metrics.jsonl")]
+
+
+# ------------------------------------------------------------------------------------------------------- the same as one
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+    """One process; two processes that each draw a random name for the run; what they printed."""
+    root = tmp_path_factory.mktemp("pair")
+    train(config(), root / "one")
+    done = finish(command(written(root / "run.yaml")), root)
+    assert done.returncode == 0, done.stderr
+    (two,) = (root / "runs").iterdir()
+    return root / "one", two, done
+
+
+def test_the_same_cots_are_drawn(pair: Any) -> None:
+    one, two, _ = pair
+    keys = ("step", "question_id", "sample", "cot", "baseline_cot")
+    drawn = [[[row[key] for key in keys] for row in read_rows(run / "samples.jsonl")] for run in (one, two)]
+    assert len(drawn[0]) == 4 * 12
+    assert drawn[0] == drawn[1]
+
+
+def test_the_same_metrics_to_rounding(pair: Any) -> None:
+    one, two = (runs.rows(run, "metrics.jsonl") for run in pair[:2])
+    assert [row["step"] for row in two] == [1, 2, 3, 4]
+    for expected, row in zip(one, two, strict=True):
+        assert set(row) == set(expected)
+        for key, value in expected.items():
+            assert row[key] == (value if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)), key
+
+
+def test_the_same_adapter_to_rounding(pair: Any) -> None:
+    start, one, two = (
+        load_file(RunDirectory(run).checkpoint(step) / "adapter_model.safetensors")
+        for run, step in ((pair[0], 0), (pair[0], 4), (pair[1], 4))
+    )
+    assert set(one) == set(two)
+    flat = [torch.cat([adapter[name].flatten() for name in sorted(one)]) for adapter in (start, one, two)]
+    assert (flat[2] - flat[1]).norm() <= 1e-5 * flat[1].norm()
+    assert (flat[2] - flat[1]).norm() <= 1e-4 * (flat[1] - flat[0]).norm()  # of what was learned; Adam enlarges rounding
+    assert (flat[1] - flat[0]).norm() > 0.01 * flat[1].norm()
+
+
+def test_the_same_evaluations_dealt_over_the_processes(pair: Any) -> None:
+    one, two = (runs.rows(run, "evals.jsonl") for run in pair[:2])
+    assert [row["n"] for row in two] == [5, 5, 5]
+    for expected, row in zip(one, two, strict=True):
+        assert (row["step"], row["accuracy"], row["how"]) == (expected["step"], expected["accuracy"], expected["how"])
+        assert row["logprob"] == pytest.approx(expected["logprob"], rel=1e-4)
+
+
+def test_one_log_and_one_set_of_checkpoints(pair: Any) -> None:
+    one, two, done = pair
+    assert RunDirectory(two).saved_steps() == RunDirectory(one).saved_steps() == [0, 2, 4]
+    kinds = [[event["kind"] for event in read_rows(run / "events.jsonl")] for run in (one, two)]
+    assert kinds[0] == kinds[1]
+    assert '"processes": 2' in (two / "environment.json").read_text()
+    assert done.stdout.count("done:") == 1
+    assert done.stdout.count("markovlm eval") == 1
+    steps = re.findall(r"^step (\d)/4", done.stderr, re.MULTILINE)
+    assert steps == ["1", "2", "3", "4"]
+
+
+def test_a_run_of_two_is_continued_by_one(pair: Any, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(pair[1], tmp_path / "run"))
+    assert resumes(out) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_rollback_of_two_processes(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """The scripted collapse of test_guard: both go back together, and end where one process ends."""
+    script = tmp_path / "script.py"
+    here = Path(__file__).parent
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        f"sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"
+        "from test_guard import first_attempt_only, run\n"
+        "run(Path(sys.argv[1]), Path(sys.argv[2]), first_attempt_only, health__policy='rollback')\n"
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = finish([sys.executable, str(script), str(tiny_models["llama"]), str(one)], tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    done = finish(torchrun(str(script), str(tiny_models["llama"]), str(two)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    for run in (one, two):
+        assert [event["step"] for event in read_rows(run / "events.jsonl") if event["kind"] == "rollback"] == [4]
+        assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == list(range(1, 11))
+        assert [row["step"] for row in read_rows(run / "rollbacks" / "1" / "metrics.jsonl")] == [5, 6, 7, 8]
+    last = [load_file(RunDirectory(run).checkpoint(10) / "adapter_model.safetensors") for run in (one, two)]
+    for name, value in last[0].items():
+        assert (last[1][name] - value).norm() <= 1e-4 * value.norm(), name
+
+
+# ------------------------------------------------------------------------------------------------------- ends
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path, victim: int) -> None:
+    out = tmp_path / "run"
+    with going(written(tmp_path / "run.yaml", training__steps=500), out) as process:
+        os.kill(ranks(process.pid)[victim], signal.SIGKILL)
+        assert process.wait(MINUTE) != 0
+        assert ranks(process.pid) == {}
+        assert process.stderr is not None
+        said = ours(process.stderr.read())
+    if victim == 1:  # torchrun may end rank 0 before it can speak; if it speaks, then so
+        assert all("processes of this run ended" in line and "--resume" in line for line in said)
+    steps = resumes(out)
+    assert steps == list(range(1, steps[-1] + 1))
+
+
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with going(written(tmp_path / "run.yaml", training__steps=500, training__checkpoint_every=400), out) as process:
+        process.send_signal(signal.SIGINT)
+        process.wait(MINUTE)
+        assert process.stderr is not None
+        printed = process.stderr.read()
+    assert printed.count("the run resumes with --resume") == 1
+    made = [row["step"] for row in read_rows(out / "metrics.jsonl")]
+    assert RunDirectory(out).saved_steps()[-1] == made[-1]
+    assert read_rows(out / "events.jsonl")[-1]["kind"] == "interrupted"
+    assert resumes(out) == [*made, made[-1] + 1, made[-1] + 2]
+
+
+def test_a_process_that_hangs_is_given_up_after_the_timeout(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with going(written(tmp_path / "run.yaml", training__steps=500), out, MARKOVLM_TIMEOUT_SECONDS="5") as process:
+        os.kill(ranks(process.pid)[1], signal.SIGSTOP)
+        assert process.wait(2 * MINUTE) != 0  # torchrun allows a stopped process half a minute to end
+        assert process.stderr is not None
+        (line,) = ours(process.stderr.read())
+    assert "another of the 2 processes of this run ended or hangs" in line
+    assert read_rows(out / "events.jsonl")[-1]["kind"] == "failed"
+    assert resumes(out)
+
+
+def test_more_processes_than_questions_are_refused_in_one_line(tmp_path: Path) -> None:
+    done = finish(command(written(tmp_path / "run.yaml", rollouts__questions_per_step=1), "--out", "run"), tmp_path)
+    (line,) = ours(done.stderr)
+    assert line.startswith("markovlm: rollouts.questions_per_step (1) must be at least the number of processes (2)")
+    assert re.search(r"rank\s*:\s*0 .*\n.*exitcode\s*:\s*2", done.stderr)
+    assert done.stdout == ""
+
+
+def test_bad_input_is_said_once(tmp_path: Path) -> None:
+    done = finish(torchrun("-m", "markovlm", "train", "--objective.name", "reinforce"), tmp_path)
+    (line,) = ours(done.stderr)
+    assert "objective.name" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------- in this process
+
+
+def test_in_one_process_the_world_is_the_identity() -> None:
+    world = World()
+    gradient = torch.tensor([1.0, 2.0])
+    world.start("cpu")
+    world.sum_gradients([gradient])
+    assert (world.size, world.is_main, gradient.tolist()) == (1, True, [1.0, 2.0])
+    assert world.share([1, 2, 3]) == world.gather([1, 2, 3]) == [1, 2, 3]
+    assert world.broadcast("x") == "x"
+    world.stop()
+
+
+def test_questions_are_dealt_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert World().share(["a", "b", "c", "d", "e"]) == ["b", "d"]
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3"])
+def test_a_timeout_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MARKOVLM_TIMEOUT_SECONDS": text}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="MARKOVLM_TIMEOUT_SECONDS"):
+        World().start("cpu")

@@ -1,0 +1,187 @@
+"""The estimate of memory against what is measured: kept activations, adapter sizes, the peak of a whole step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from markovlm.cli import main
+from markovlm.errors import UserError
+from markovlm.models.sequences import batch_of, span_hidden
+from markovlm.training import estimate as module
+from markovlm.training.estimate import Workload, estimate, read_shape
+from markovlm.training.plan import plan, tokens_per_step
+from markovlm.training.setup import prepare
+from support import peak, tiny
+
+ROWS, COT, PROMPT = 12, 40, 60
+
+
+@pytest.fixture(scope="module")
+def middle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return peak.save(tmp_path_factory.mktemp("middle"))
+
+
+class Kept:
+    """Bytes of the tensors that autograd keeps, each storage once, weights left out."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self.storages: dict[int, int] = {}
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.own:
+            self.storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.storages.values())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sharing", ["shared", "padded"])
+def test_kept_activations(middle: Path, sharing: str, dtype: str, dropout: float) -> None:
+    """Within 15 % of what autograd holds after a forward pass."""
+    config = tiny.config(middle, loading__dtype=dtype, lora__rank=8, lora__dropout=dropout, training__prompt_sharing=sharing)
+    lm = prepare(config, trainable=True).lm
+    prompts = [tuple(range(5, 5 + PROMPT)), tuple(range(6, 6 + PROMPT))]
+    batch = batch_of([(prompts[row % 2], tuple(range(5, 5 + COT)), 0) for row in range(ROWS)])
+    kept = Kept(lm.model)
+    with lm.training_mode(), torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+        hidden = span_hidden(lm, batch, sharing).hidden  # pyright: ignore[reportArgumentType]
+    assert hidden.requires_grad
+    estimated = module._kept(config, read_shape(config), ROWS, 2, PROMPT, COT, sharing == "shared")
+    assert estimated == pytest.approx(kept.bytes, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_the_peak_of_a_step(middle: Path, weight: float) -> None:
+    """Within 25 % of the high-water mark of a process that makes one step."""
+    overrides = {
+        "rollouts__questions_per_step": 2, "rollouts__group_size": 16, "rollouts__max_cot_tokens": 48, "lora__rank": 8,
+        "loading__dtype": "float32", "objective__actor_reward_weight": weight,
+    }  # fmt: skip
+    threshold = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+    done = subprocess.run(
+        [sys.executable, peak.__file__, str(middle), json.dumps(overrides)],
+        capture_output=True, text=True, check=True, env={**os.environ, **threshold},
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["estimated"] == pytest.approx(found["measured"], rel=0.25)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj", "c_attn")])
+def test_sizes_are_those_of_the_loaded_model(tiny_models: dict[str, Path], architecture: str, targets) -> None:
+    config = tiny.config(tiny_models[architecture], lora__targets=targets)
+    lm = prepare(config, trainable=True).lm
+    shape = read_shape(config)
+    assert shape.adapter_parameters == sum(p.numel() for _, p in lm.adapter_parameters())
+    base = {id(p): p.numel() for p in lm.causal_lm.parameters() if not p.requires_grad}
+    assert shape.parameters == sum(base.values())
+    assert shape.vocabulary == lm.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    # as the model cards count them; Llama by hand: 2 * 128256 * 4096 + 32 (2 * 4096² + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096) + 4096
+    [("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248), ("Qwen/Qwen3-4B", 4_022_468_096)],
+)
+def test_known_models_need_no_network(model: str, parameters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked the Hub"))
+    shape = read_shape(tiny.config(model, lora__rank=8))
+    assert shape.parameters == parameters
+    if "Llama" in model:  # rank 8: 8 * (q, o 8192 each; k, v 5120 each; gate, up, down 18432 each) * 32 layers
+        assert shape.adapter_parameters == 8 * (2 * 8192 + 2 * 5120 + 3 * 18432) * 32
+
+
+def test_an_unknown_model_is_no_guess(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't be read"):
+        read_shape(tiny.config(tmp_path / "nothing"))
+
+
+def test_more_of_anything_costs_more(middle: Path) -> None:
+    config = tiny.config(middle, rollouts__group_size=8, rollouts__max_cot_tokens=20)
+    shape, work = read_shape(config), Workload(50, 30, 20, 4, "")
+    usual = estimate(config, shape, work).peak
+    assert estimate(config, shape, replace(work, cot=200)).peak > usual
+    assert estimate(tiny.config(middle, rollouts__group_size=16, rollouts__max_cot_tokens=20), shape, work).peak > usual
+    small = tiny.config(middle, rollouts__group_size=8, rollouts__max_cot_tokens=20, training__microbatch_tokens=64)
+    assert estimate(small, shape, work).peak < usual
+    assert estimate(small, shape, work).microbatch_rows == 1
+
+
+def test_tokens_of_a_step_by_hand(middle: Path) -> None:
+    # 2 questions of 50 prompt tokens, 3 CoTs of 10 each: 60 sampled; CoT pass 100 + 60 = 160 by the actor and by the frozen
+    # model; answer pass 30 + 6 * (10 + 4) = 114 with gradient while the actor reward is live
+    config = tiny.config(middle, rollouts__questions_per_step=2, rollouts__group_size=3)
+    work = Workload(50, 30, 10, 4, "")
+    live = tokens_per_step(config, work)
+    assert live == {
+        "sampled": 60,
+        "prompts": 100,
+        "scored_with_gradient": 160 + 114,
+        "scored_without_gradient": 160,
+        "total": 60 + 100 + 160 + 114 + 160,
+    }
+    off = {"rollouts__questions_per_step": 2, "rollouts__group_size": 3, "objective__actor_reward_weight": 0}
+    dead = tokens_per_step(tiny.config(middle, **off), work)
+    assert dead["total"] == live["total"]
+    assert dead["scored_with_gradient"] == 160
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("markovlm.models.load.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    arguments = [
+        "train",
+        "--model",
+        str(tiny_models["llama"]),
+        "--dry-run",
+        "--training.steps",
+        "10",
+        "--training.eval_every",
+        "4",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["splits"] == {"train": None, "dev": 200, "test": 500}
+    assert (found["evaluations"], found["checkpoints"]) == (4, 2)  # steps 0, 4, 8, 10; 0 and 10
+    assert found["memory"]["estimate"]["peak"] > 0
+    assert found["prompt_tokens"]["source"] == "measured on 64 questions"
+    assert main(arguments) == 0
+    assert "ESTIMATE: peak about" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_what_can_not_run(tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(tiny_models["llama"])
+    for flags, message in (
+        (["--task", "gsm8k", "--data", str(tmp_path / "no")], "no such file"),
+        (["--task", "custom"], "give --data FILE"),
+        (["--training.steps", "0"], "training.steps"),
+    ):
+        assert main(["train", "--model", model, "--dry-run", *flags]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_plan_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's data is not read; a model of the table is estimated, with assumed lengths that are called so."""
+    found = plan(tiny.config("meta-llama/Llama-3.1-8B-Instruct", task="gsm8k", loading__dtype="bfloat16"))
+    assert found["splits"] == {}
+    assert "assumed" in found["prompt_tokens"]["source"]
+    assert found["memory"]["estimate"]["weights"] == 2 * 8_030_261_248

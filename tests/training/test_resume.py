@@ -1,0 +1,259 @@
+"""N + M steps in one go, and N steps, an end of any kind, resume, M steps: the same rows and the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from markovlm.config import build_config, dump_yaml, load_yaml
+from markovlm.errors import RunFailed, UserError
+from markovlm.models.load import load_model
+from markovlm.training.checkpoint import save_checkpoint
+from markovlm.training.loop import resumed_config, train
+from markovlm.training.runlog import RunDirectory, read_rows
+from support import runs, tiny
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = train(runs.run_config(tiny_models["llama"]), out)
+    assert (result.steps, result.interrupted) == (7, False)
+    assert RunDirectory(out).saved_steps() == [0, 3, 6, 7]
+    assert [row["step"] for row in read_rows(out / "evals.jsonl")] == [0, 2, 4, 6, 7]
+    return out
+
+
+def crashed(tiny_models: dict[str, Path], out: Path, step: int) -> Path:
+    with pytest.raises(runs.Crash):
+        train(runs.run_config(tiny_models["llama"]), out, progress=runs.CrashAfter(step))
+    return out
+
+
+def test_a_repeated_run_is_the_same(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    train(runs.run_config(tiny_models["llama"]), tmp_path / "again")
+    runs.assert_same_run(tmp_path / "again", whole)
+
+
+def test_the_adapter_configuration_does_not_depend_on_the_order_of_a_set(whole: Path) -> None:
+    """PEFT writes a set of strings, whose order changes with PYTHONHASHSEED: two processes would write two files."""
+    targets = json.loads((whole / "checkpoints" / "step-000007" / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets)
+    assert len(targets) == 2 * 7  # two layers: q k v o gate up down
+
+
+def test_another_seed_is_another_run(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    train(runs.run_config(tiny_models["llama"], seed=1), tmp_path / "other")
+    assert runs.rows(tmp_path / "other", "metrics.jsonl") != runs.rows(whole, "metrics.jsonl")
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 7], ids=lambda step: f"after row {step}")
+def test_a_crash_and_resume(whole: Path, tiny_models: dict[str, Path], tmp_path: Path, step: int) -> None:
+    """Rows past the last checkpoint (0, 0, 3, 6) are cut and made again."""
+    out = crashed(tiny_models, tmp_path / "run", step)
+    assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == list(range(1, step + 1))
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+    (event,) = [row for row in read_rows(out / "events.jsonl") if row["kind"] == "resume"]
+    assert event["rows_dropped"]["metrics.jsonl"] == step - {1: 0, 3: 0, 5: 3, 7: 6}[step]
+
+
+def test_two_crashes(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = crashed(tiny_models, tmp_path / "run", 2)
+    with pytest.raises(runs.Crash):
+        runs.resume(out, progress=runs.CrashAfter(4))
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+
+
+def test_sigterm_ends_after_the_step_with_a_checkpoint(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train(runs.run_config(tiny_models["llama"]), out, progress=runs.TerminateAfter(4))
+    assert (result.steps, result.interrupted) == (4, True)
+    assert RunDirectory(out).saved_steps() == [0, 3, 4]
+    assert read_rows(out / "events.jsonl")[-1]["kind"] == "interrupted"
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+
+
+def test_a_finished_run_resumes_to_nothing(whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    assert runs.resume(out).steps == 7
+    runs.assert_same_run(out, whole)
+
+
+def test_torn_last_lines(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = crashed(tiny_models, tmp_path / "run", 5)
+    for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl"):
+        data = (out / name).read_bytes()
+        (out / name).write_bytes(data[: -len(data.splitlines()[-1]) // 2 - 1])
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+    assert all(line.endswith(b"}\n") for line in (out / "events.jsonl").read_bytes().splitlines(keepends=True))
+
+
+def test_a_torn_line_with_a_whole_row_but_no_newline(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """Killed between the row and its newline, at a step that the checkpoint holds: appending must not glue two rows."""
+    out = crashed(tiny_models, tmp_path / "run", 4)
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "metrics.jsonl").write_bytes(b"".join(lines[:3]) + lines[3].rstrip(b"\n"))
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+
+
+def test_leftovers_of_a_killed_write_are_removed(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = crashed(tiny_models, tmp_path / "run", 5)
+    half = out / "checkpoints" / ".step-000006.tmp"
+    half.mkdir()
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    (out / ".metrics.jsonl.tmp").write_bytes(b"half")
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+    left = [path.name for path in [*out.iterdir(), *(out / "checkpoints").iterdir()] if path.name.endswith(".tmp")]
+    assert left == []
+
+
+def test_a_run_that_died_before_its_first_checkpoint(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = crashed(tiny_models, tmp_path / "run", 1)
+    shutil.rmtree(out / "checkpoints" / "step-000000")  # it died while it wrote this one
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+
+
+def test_a_run_that_died_before_its_configuration_can_be_started_again(
+    whole: Path, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    RunDirectory(out).create()
+    (out / ".lock").touch()
+    (out / "environment.json").write_text("{}")
+    (out / ".config.yaml.tmp").write_text("seed")
+    with pytest.raises(UserError, match="start it anew"):
+        resumed_config(out, {})
+    train(runs.run_config(tiny_models["llama"]), out)
+    runs.assert_same_run(out, whole)
+
+
+def test_a_changed_base_model_is_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_models["llama"], tmp_path / "model"))
+    out = tmp_path / "run"
+    with pytest.raises(runs.Crash):
+        train(runs.run_config(model), out, progress=runs.CrashAfter(4))
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"].view(torch.int32)[3, 4] ^= 1  # the last bit of one number
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    before = (out / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"base model .* is not the one this run was trained on") as refused:
+        runs.resume(out)
+    assert "\n" not in str(refused.value)
+    assert (out / "metrics.jsonl").read_bytes() == before  # nothing was cut
+
+
+def test_a_bfloat16_base_keeps_every_bit_of_the_adapter(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """The adapter is float32 over it; read back through bf16 it would be rounded."""
+    config = tiny.config(tiny_models["llama"], loading__dtype="bfloat16")
+    lm = load_model(config.model, config.loading, lora=config.lora)
+    tiny.shake(lm)
+    run = RunDirectory(tmp_path / "run")
+    run.create()
+    saved = save_checkpoint(run, 1, lm, torch.optim.AdamW([p for _, p in lm.adapter_parameters()]), {})
+    again = load_model(config.model, config.loading, lora=config.lora, adapter=saved)
+    for (name, ours), (_, theirs) in zip(again.adapter_parameters(), lm.adapter_parameters(), strict=True):
+        assert ours.dtype == torch.float32, name
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("broken", ["trainer_state.json", "optimizer.pt", "adapter_model.safetensors"])
+def test_a_broken_checkpoint_is_one_line(whole: Path, tmp_path: Path, broken: str) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    (out / "checkpoints" / "step-000007" / broken).write_bytes(b"\x00{")
+    with pytest.raises(UserError) as refused:
+        runs.resume(out)
+    assert "\n" not in str(refused.value)
+    assert "step-000007" in str(refused.value)
+
+
+def test_two_trainers_of_one_run_are_refused(whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    with RunDirectory(out).locked(), pytest.raises(UserError, match="another process is training this run"):
+        runs.resume(out)
+
+
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        resumed_config(tmp_path / "nothing", {})
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        resumed_config(tmp_path / "file", {})
+    with pytest.raises(UserError, match="not a run"):
+        resumed_config(tmp_path, {})
+
+
+def test_resume_keeps_the_configuration_but_for_the_number_of_steps(whole: Path) -> None:
+    assert resumed_config(whole, {"training": {"steps": 9}}).training.steps == 9
+    for overrides in ({"seed": 5}, {"training": {"lr": 1.0}}, {"objective": {"kl_weight": 0.0}}):
+        with pytest.raises(UserError, match="can't be changed"):
+            resumed_config(whole, overrides)
+
+
+def test_a_new_run_never_overwrites(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not empty"):
+        train(runs.run_config(tiny_models["llama"]), whole)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        train(runs.run_config(tiny_models["llama"]), tmp_path / "file")
+
+
+def test_the_configuration_of_a_run_reproduces_it(whole: Path, tmp_path: Path) -> None:
+    train(build_config(load_yaml(whole / "config.yaml")), tmp_path / "again")
+    runs.assert_same_run(tmp_path / "again", whole)
+    assert dump_yaml(build_config(load_yaml(whole / "config.yaml"))) == (whole / "config.yaml").read_text()
+
+
+def test_the_environment_is_recorded(whole: Path, tiny_models: dict[str, Path]) -> None:
+    environment = json.loads((whole / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["model"] == str(tiny_models["llama"])
+    assert len(environment["base_fingerprint"]) == 32
+
+
+def test_a_full_disk_loses_nothing(
+    whole: Path, tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of step 6 can't be written: one line, exit code 1, and the run continues from step 3 once it can."""
+    out, fsync = tmp_path / "run", os.fsync
+
+    def full(descriptor: int) -> None:
+        if (out / "checkpoints" / ".step-000006.tmp").exists():
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed, match="No space left on device") as failed:
+        train(runs.run_config(tiny_models["llama"]), out)
+    monkeypatch.undo()
+    assert failed.value.exit_code == 1
+    assert RunDirectory(out).saved_steps() == [0, 3]
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kill_nine_at_random_moments(tiny_models: dict[str, Path], tmp_path: Path, seed: int) -> None:
+    script = Path(runs.__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[1]), *sys.path])}
+    reference, killed = tmp_path / "reference", tmp_path / "killed"
+    arguments = [str(script), str(tiny_models["llama"]), str(reference), str(killed), str(seed), "4"]
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    runs.assert_same_run(killed, reference)
