@@ -1,0 +1,279 @@
+"""Attributions as people see them: coloured text for the terminal, and one self-contained HTML page.
+
+Everything from a model or a data set is hostile: markup stays text, and control characters, also those that reorder a line,
+are shown and not obeyed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
+from markovlm.analysis.units import KINDS
+from markovlm.console import table
+
+LEAST_LIMIT = 0.1  # nats: the end of the colour scale is never nearer, so that noise stays pale
+_CUTS = (0.1, 0.4, 0.7)  # fractions of the scale's end where the terminal's three shades begin
+# Weak effects colour the letters, strong ones the background: this reads on light and on dark terminals.
+_WARM = ("", "#c76a15", "#000000 on #f0883e", "bold #ffffff on #b3261e")
+_COOL = ("", "#3d84d6", "#000000 on #79b8ff", "bold #ffffff on #1f5fbf")
+_CONTEXT = 14  # characters on each side of a unit in the table
+_LONGEST = 60  # characters of a unit in the table
+_JOINERS = "\u200c\u200d"  # they spell words and emoji, and hide nothing
+
+
+# -------------------------------------------------------------------------------------------------------------- shared
+
+
+def visible(text: str) -> str:
+    """`text` with every character shown that would act on the terminal or the page; only line feeds stay.
+
+    ESC becomes U+241B, a right-to-left override `<U+202E>`, half of a surrogate pair `<U+D800>`.
+    """
+    return "".join(map(_shown, text))
+
+
+def _shown(char: str) -> str:
+    if char == "\n" or char in _JOINERS:
+        return char
+    if char < " ":
+        return chr(0x2400 + ord(char))
+    if char == "\x7f":
+        return "\N{SYMBOL FOR DELETE}"
+    return f"<U+{ord(char):04X}>" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
+
+
+def nats(value: float) -> str:
+    """With its sign; small ones with one place more: `+1.23`, `-0.042`. What rounds to zero has no sign."""
+    text = f"{value:+.2f}" if abs(value) >= 0.095 else f"{value:+.3f}"
+    return text if text.strip("+-0.") else text[1:]
+
+
+def limit_of(attributions: Sequence[Attribution]) -> float:
+    """The end of a colour scale that all of these share, in nats."""
+    return max([LEAST_LIMIT, *(abs(unit.drop) for a in attributions for unit in a.units)])
+
+
+def role(attribution: Attribution) -> str:
+    """Whose answer the target is, as far as its text says."""
+    target = attribution.target.strip()
+    if target and target == attribution.gold.strip():
+        return "gold answer"
+    own = target in (attribution.answer.strip(), attribution.extracted)
+    return "model's own answer" if own else "answer"
+
+
+def outcome(attribution: Attribution) -> str:
+    """What was read from the CoT, and whether it is right."""
+    verdict = {True: "right", False: "wrong", None: "not judged"}[attribution.correct]
+    if attribution.extracted is not None:
+        return f"{visible(attribution.extracted)}, {verdict}"
+    raw = f"'{visible(attribution.answer)}'"
+    return f"{raw}, not judged" if attribution.correct is None else f"no answer found in {raw}"
+
+
+def _split(unit: UnitDrop) -> tuple[str, str]:
+    """White space before a unit, and the rest as it is shown. A unit of white space only is shown by its signs."""
+    lead = unit.text[: len(unit.text) - len(unit.text.lstrip())]
+    if lead == unit.text:
+        return "", visible(lead.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n"))
+    return visible(lead), visible(unit.text[len(lead) :])
+
+
+def _label(unit: UnitDrop) -> str:
+    """A unit in one line of a table."""
+    text = unit.text.strip() or unit.text.replace(" ", "\N{OPEN BOX}")
+    return _one_line(text)[:_LONGEST] or "(no text)"
+
+
+def _one_line(text: str) -> str:
+    return visible(text.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"))
+
+
+def _named(attribution: Attribution) -> list[tuple[str, int]]:
+    """The units that a table names: the top ones by rank, then the one that hurts most, if it is none of them."""
+    named = [(str(rank), i) for rank, i in enumerate(attribution.top(), 1)]
+    hurting = attribution.hurting()
+    return named if hurting is None or any(i == hurting for _, i in named) else [*named, ("hurts", hurting)]
+
+
+def _where(attribution: Attribution, number: int) -> str:
+    """A unit in its surroundings: `…4=«21»,21+79…`."""
+    unit = attribution.units[number]
+    before = "".join(other.text for other in attribution.units[:number]) + unit.text[: -len(unit.text.strip()) or None]
+    after = "".join(other.text for other in attribution.units[number + 1 :])
+    left = ("…" if len(before) > _CONTEXT else "") + before[-_CONTEXT:]
+    right = after[:_CONTEXT] + ("…" if len(after) > _CONTEXT else "")
+    return f"{_one_line(left)}«{_label(unit)}»{_one_line(right)}"
+
+
+def _same_cot(attributions: Sequence[Attribution]) -> list[list[Attribution]]:
+    """Neighbours that explain the same CoT towards several answers, together."""
+    return [list(group) for _, group in groupby(attributions, key=lambda a: (a.id, a.question, a.cot))]
+
+
+def _method(attribution: Attribution) -> str:
+    done = {"remove": "removed", "replace": "replaced"}[attribution.how]
+    return f"each {attribution.by} {done} in turn"
+
+
+# ------------------------------------------------------------------------------------------------------------ terminal
+
+
+def explain_text(attributions: Attribution | Sequence[Attribution]) -> Group:
+    """For a rich console: question, coloured CoT, scale, the units that bear most, what was read. Needs no colour to be read.
+
+    Several attributions of one CoT (towards the gold answer and towards the model's own) share a question and a scale.
+    """
+    if isinstance(attributions, Attribution):
+        attributions = [attributions]
+    parts: list[RenderableType] = []
+    for group in _same_cot(attributions):
+        first, limit = group[0], limit_of(group)
+        parts.append(_line("question", visible(first.question)))
+        if first.choices:
+            parts.append(_line("choices", "  ".join(f"{chr(65 + i)}. {visible(c)}" for i, c in enumerate(first.choices))))
+        for attribution in group:
+            parts += _towards(attribution, limit)
+        parts += [
+            Text(),
+            _line("drop", f"in nats per answer token, {_method(first)}"),
+            _scale(limit),
+            _line("read", outcome(first)),
+            *([_line("gold", visible(first.gold))] if first.gold else []),
+            Text(),
+        ]
+    return Group(*parts[:-1])
+
+
+def _line(name: str, text: str) -> Text:
+    return Text(f"{name:9} ", style="dim").append(text, style="not dim")
+
+
+def _towards(attribution: Attribution, limit: float) -> list[RenderableType]:
+    """The CoT coloured by its load for one answer, and the units that matter most."""
+    target = visible(attribution.target.strip())
+    head = Text(f"\ntowards the {role(attribution)} '{target}'", style="bold")
+    head.append(f"  ln pi {attribution.logprob:.2f}", style="not bold dim")
+    if not attribution.units:
+        return [head, Text("the CoT is empty")]
+    top = attribution.top()
+    cot = Text()
+    for number, unit in enumerate(attribution.units):
+        lead, rest = _split(unit)
+        style = shade(unit.drop, limit)
+        cot.append(lead).append(rest, style=f"{style} underline" if number in top else style)
+    rows: list[list[str]] = []
+    for rank, number in _named(attribution):
+        unit = attribution.units[number]
+        rows.append([rank, _label(unit), unit.kind, f"{unit.start:.0%}", nats(unit.drop), _where(attribution, number)])
+    title = f"\nLargest drops of ln pi('{target}')"
+    return [head, cot, table(title, ["", "unit", "kind", "at", "drop", "where"], rows)]
+
+
+def shade(drop: float, limit: float) -> str:
+    """The terminal style of a drop: nothing, or one of three shades of warm (bears load) or cool (hurts)."""
+    level = sum(abs(drop) >= cut * limit for cut in _CUTS)
+    return (_WARM if drop > 0 else _COOL)[level]
+
+
+def _scale(limit: float) -> Text:
+    """The legend: each shade with the drop it begins at."""
+    text = Text(f"{'scale':9} ", style="dim").append("hurts  ", style="not dim")
+    for style, cut in zip(reversed(_COOL[1:]), reversed(_CUTS), strict=True):
+        text.append(f" {nats(-cut * limit)} ", style=f"not dim {style}").append(" ")
+    text.append("0", style="not dim").append(" ")
+    for style, cut in zip(_WARM[1:], _CUTS, strict=True):
+        text.append(f" {nats(cut * limit)} ", style=f"not dim {style}").append(" ")
+    return text.append(" bears load", style="not dim")
+
+
+# ---------------------------------------------------------------------------------------------------------------- page
+
+
+def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, Any] | None, title: str) -> str:
+    """One page without scripts or anything from outside. `aggregate`: what `attribution.aggregate` returned."""
+    environment = Environment(
+        loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(visible=lambda value: visible(str(value)), one_line=lambda value: _one_line(str(value)), nats=nats)
+    cards = [_card(number, group) for number, group in enumerate(_same_cot(attributions), 1)]
+    return environment.get_template("explain.html").render(
+        title=title, cards=cards, study=_study(aggregate) if aggregate else None, kinds=KINDS, top_units=TOP_UNITS
+    )
+
+
+def _card(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
+    """What the page shows of one CoT."""
+    first, limit = group[0], limit_of(group)
+    return {
+        "anchor": f"cot-{number}",
+        "of": first,
+        "verdict": {True: "right", False: "wrong", None: "unknown"}[first.correct],
+        "outcome": outcome(first),
+        "limit": limit,
+        "sections": [
+            {"role": role(a), "of": a, "method": _method(a), "spans": _spans(a, limit), "named": _rows(a)} for a in group
+        ],
+    }
+
+
+def _rows(attribution: Attribution) -> list[dict[str, Any]]:
+    """The table below a CoT."""
+    return [
+        {"rank": rank, "label": _label(unit), "where": _where(attribution, number), "unit": unit}
+        for rank, number in _named(attribution)
+        for unit in [attribution.units[number]]
+    ]
+
+
+def _spans(attribution: Attribution, limit: float) -> list[dict[str, Any]]:
+    """Every unit as text, colour and tooltip; the top ones carry their rank."""
+    ranks = {number: rank for rank, number in enumerate(attribution.top(), 1)}
+    spans: list[dict[str, Any]] = []
+    for number, unit in enumerate(attribution.units):
+        lead, rest = _split(unit)
+        tone = "warm" if unit.drop > 0 else "cool"
+        strength = min(1.0, abs(unit.drop) / limit)
+        style = f"background:rgb(var(--{tone})/{strength:.2f})" if strength >= 0.02 else ""
+        hurts = unit.drop <= -_CUTS[1] * limit
+        tip = f"{nats(unit.drop)} nats, {unit.kind}"
+        spans.append({"lead": lead, "text": rest, "rank": ranks.get(number), "style": style, "hurts": hurts, "title": tip})
+    return spans
+
+
+def _study(aggregate: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of an aggregate with the geometry of their bars; both tables share one axis."""
+    rows = [*aggregate["by_kind"], *aggregate["by_position"]]
+    values = [v for row in rows for v in (row["drop"]["mean"], *row["drop"]["ci95"]) if v is not None]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    return {
+        "of": aggregate,
+        "axis": (low, high),
+        "by_kind": [dict(row) | {"bar": _bar(row["drop"], low, high)} for row in aggregate["by_kind"]],
+        "by_position": [dict(row) | {"bar": _bar(row["drop"], low, high)} for row in aggregate["by_position"]],
+    }
+
+
+def _bar(drop: Mapping[str, Any], low: float, high: float) -> dict[str, float] | None:
+    """Percentages along the axis: the zero line, the bar from it to the mean, and the interval's whisker."""
+    if drop["mean"] is None:
+        return None
+    width = (high - low) or 1.0
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / width, 2)
+
+    zero, mean = at(0.0), at(drop["mean"])
+    bar = {"zero": zero, "left": min(zero, mean), "width": round(abs(mean - zero), 2)}
+    first, last = drop["ci95"]
+    if first is not None and last is not None:
+        bar |= {"low": at(first), "span": round(at(last) - at(first), 2)}
+    return bar
