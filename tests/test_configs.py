@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_yaml
+from markovlm.models.registry import model_defaults
 from markovlm.objectives import build_objective
 from markovlm.tasks import get_task
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(path for folder in ("seed", "paper", "recommended") for path in (CONFIGS / folder).glob("*.yaml"))
 
 # METHOD §2: CoT tokens, batch (group)
 TABLE = {
@@ -49,6 +50,7 @@ def test_the_sets_are_complete() -> None:
     assert {path.stem for path in of("seed")} == set(SEED_STEPS)
     assert {path.stem for path in of("paper")} == {path.stem for path in of("recommended")} == set(TABLE)
     assert len(FILES) == 10 + 2 * len(TABLE)
+    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -133,3 +135,12 @@ def test_the_seeds_recommendations_are_applied(path: Path) -> None:
     assert config.health.policy in ("rollback", "stop")
     assert not config.objective.name.startswith("ppo")
     assert "UNTESTED AT 8B" in path.read_text(encoding="utf-8")
+
+
+def test_the_embedded_twins_differ_in_their_conditioning_alone() -> None:
+    defaults = model_defaults("embedded-shortcut")
+    markovian, other = (build_config(defaults, load_yaml(path)) for path in sorted(of("embedded")))
+    assert (markovian.objective.conditioning, other.objective.conditioning) == ("markovian", "non_markovian")
+    assert markovian.task_options == {"min_terms": 2, "max_terms": 4}
+    objective = markovian.objective.model_copy(update={"conditioning": "non_markovian"})
+    assert markovian.model_copy(update={"objective": objective}) == other

@@ -3,125 +3,25 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from markovlm import __version__
-from markovlm.config import Key, build_config, flatten, keys, load_yaml, merge, nest
+from markovlm.config import build_config, flatten, load_yaml
 from markovlm.errors import MarkovlmError, PeerLost, UserError
+from markovlm.flags import EVAL_SECTIONS, config_flags, default_store, overrides, print_json, task_option_flags
 from markovlm.models.registry import KNOWN
+from markovlm.studies import STUDIES
 from markovlm.tasks import task_names
 
-_SHORT = {"device": "loading.device", "data": "data.path"}  # flags that every command shares -> configuration keys
 _GRACE = 3.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
-_EVAL_SECTIONS = ("model", "loading", "data", "prompt", "evaluation", "rollouts", "task_options", "task", "seed")
-
-
-# ------------------------------------------------------------------------------------------------- flags from keys
-
-
-def config_flags(*sections: str) -> Callable[[Any], Any]:
-    """Add one flag for every configuration key (of the sections, if any are named), from the descriptions in config.py."""
-
-    def decorate(command: Any) -> Any:
-        for key in reversed(keys()):
-            if key.name == "task_options" or (sections and key.name.split(".")[0] not in sections):
-                continue
-            command = click.option(
-                f"--{key.name}",
-                _parameter(key.name),
-                type=_flag_type(key),
-                metavar=None if key.choices else "VALUE",
-                help=_help(key),
-            )(command)
-        for flag, name in reversed(_SHORT.items()):
-            command = click.option(f"--{flag}", f"short__{flag}", help=f"short for --{name}")(command)
-        return click.option(
-            "--option",
-            "options",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="an option of the task, e.g. max_terms=7 (also --task_options.KEY VALUE)",
-        )(command)
-
-    return decorate
-
-
-def _parameter(name: str) -> str:
-    return "key__" + name.replace(".", "__")
-
-
-def _flag_type(key: Key) -> Any:
-    return None if key.default == () or not key.choices else click.Choice(key.choices)
-
-
-def _help(key: Key) -> str:
-    only = f" (only {', '.join(key.only_for)})" if key.only_for else ""
-    default = "" if key.default in (None, ()) else f" [default {key.default}]"
-    return f"{key.description}{only}{default}"
-
-
-def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that the given flags make up, nested."""
-    flat: dict[str, Any] = {}
-    names = {_parameter(key.name): key for key in keys()}
-    for flag, value in flags.items():
-        if flag in names and value is not None:
-            flat[names[flag].name] = _value(names[flag], value)
-    for flag, name in _SHORT.items():
-        if flags.get(f"short__{flag}") is not None:
-            flat[name] = flags[f"short__{flag}"]
-    nested = nest(flat)
-    pairs = dict(_pair(text) for text in flags.get("options", ()))
-    return merge(nested, {"task_options": pairs}) if pairs else nested
-
-
-def _value(key: Key, text: str) -> Any:
-    """A list or null as YAML writes it, a comma-separated list where the key is one; everything else is for the config to read."""
-    if text == "null" or text.startswith("["):
-        return yaml.safe_load(text)
-    return (
-        [part.strip() for part in text.split(",")] if key.default == () or (key.name == "lora.targets" and "," in text) else text
-    )
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UserError(f"--option {text}: write KEY=VALUE")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        return name, value
-
-
-def _task_option_flags(arguments: Sequence[str]) -> list[str]:
-    """`--task_options.KEY VALUE` -> `--option KEY=VALUE`: keys that depend on the task can't be declared beforehand."""
-    out: list[str] = []
-    waiting: str | None = None
-    for argument in arguments:
-        if waiting is not None:
-            out += ["--option", f"{waiting}={argument}"]
-            waiting = None
-        elif argument.startswith("--task_options."):
-            name, equals, value = argument.removeprefix("--task_options.").partition("=")
-            if equals:
-                out += ["--option", f"{name}={value}"]
-            else:
-                waiting = name
-        else:
-            out.append(argument)
-    return out if waiting is None else [*out, f"--task_options.{waiting}"]
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -229,7 +129,7 @@ def _show_plan(config: Any, as_json: bool) -> None:
 @click.option("--difference", type=float, default=0.05, help="of accuracy; warns where n is too small to show it [default 0.05]")
 @click.option("--out", type=click.Path(path_type=Path), help="where readings go; default RUN/evaluations or runs/evaluations/…")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@config_flags(*_EVAL_SECTIONS)
+@config_flags(*EVAL_SECTIONS)
 def evaluate(
     target: str, checkpoints: str | None, baseline: bool, split: str | None, limit: int | None, non_markovian: bool, no_cot: bool,
     rescore: bool, difference: float, out: Path | None, as_json: bool, **flags: Any,
@@ -285,18 +185,12 @@ def _rescored(store: Path, split: str, targets: Any, only_these: bool) -> Any:
     return rescore_targets(store, split, names, targets[0].run, targets[0].config.data.dev_split)
 
 
-def default_store(target: str, task: str) -> Path:
-    """Where readings of what is no run of ours are kept: runs/evaluations/NAME-TASK."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", target).strip("-.")
-    return Path("runs") / "evaluations" / f"{name}-{task}"
-
-
 @cli.command()
 @click.argument("target", metavar="RUN|MODEL")
 @click.argument("question")
 @click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@config_flags(*_EVAL_SECTIONS)
+@config_flags(*EVAL_SECTIONS)
 def ask(target: str, question: str, checkpoint: str, as_json: bool, **flags: Any) -> None:
     """One CoT, and the answer read from it alone."""
     from dataclasses import asdict
@@ -403,6 +297,10 @@ def report(paths: tuple[str, ...], out: Path, as_json: bool) -> None:
         click.echo(f"{written.html}  ({written.runs} runs, {written.steps} steps, {written.seconds:.1f} s)")
 
 
+for _study in STUDIES:
+    cli.add_command(_study)
+
+
 # --------------------------------------------------------------------------------------------------------- helpers
 
 
@@ -417,17 +315,11 @@ def new_run_directory(label: str) -> Path:
     return Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def print_json(value: Any) -> None:
-    """One object on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 130 interrupted at once."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve each other on a busy machine
     try:
         code = cli.main(
-            args=_task_option_flags(sys.argv[1:] if arguments is None else arguments), prog_name="markovlm", standalone_mode=False
+            args=task_option_flags(sys.argv[1:] if arguments is None else arguments), prog_name="markovlm", standalone_mode=False
         )
         return code if isinstance(code, int) else 0
     except click.exceptions.Abort:

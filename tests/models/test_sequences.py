@@ -10,7 +10,7 @@ from torch import Tensor
 
 from markovlm.config import Loading, Lora
 from markovlm.models.load import LanguageModel, load_model
-from markovlm.models.sequences import Batch, Row, Sharing, batch_of, prefill, span_hidden
+from markovlm.models.sequences import Batch, Row, Sharing, batch_of, forked_batch, prefill, span_hidden
 from support import naive, tiny
 
 # Prefixes shorter and longer than Gemma-3's window of 6, continuations that cross it, one-token rows, late starts.
@@ -25,7 +25,16 @@ RAGGED = batch_of(
     ]
 )
 ONE_TOKEN = batch_of([(LONG, (50,), 0), (SHORT, (60,), 0), (LONG, (51,), 0)])
-BATCHES = {"ragged": RAGGED, "one token": ONE_TOKEN}
+FORKED = forked_batch(  # over trunks longer and shorter than the window: forks late, early, at the end, and beyond it
+    [
+        (LONG, (*LONG[:11], 70, 71), (50, 51)),
+        (LONG, (*LONG[:2], 72, 73, 74), (50,)),
+        (LONG, LONG, (52, 53)),
+        (LONG, LONG[:5], (54,)),
+        (SHORT, (*SHORT, 61, 62), (63, 64, 65)),
+    ]
+)
+BATCHES = {"ragged": RAGGED, "one token": ONE_TOKEN, "forked": FORKED}
 
 
 @pytest.fixture(scope="module", params=[*tiny.ARCHITECTURES, "gemma3 eager", "gpt2 eager"])
@@ -40,7 +49,7 @@ def model(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple
 
 def one_by_one(lm: LanguageModel, batch: Batch) -> Tensor:
     """[M, V] logits that predict the scored tokens."""
-    rows = [naive.row_logits(lm, batch.prefixes[row.prefix], row.tokens)[row.start :] for row in batch.rows]
+    rows = [naive.row_logits(lm, batch.prefixes[row.prefix][: row.keep], row.tokens)[row.start :] for row in batch.rows]
     return torch.cat(rows)
 
 
@@ -121,3 +130,16 @@ def test_equal_prefixes_are_shared_and_sizes_counted() -> None:
 def test_an_empty_part_is_refused(tiny_models: dict[str, Path], batch: Batch) -> None:
     with pytest.raises(ValueError, match="at least one scored token"):
         span_hidden(tiny.load(tiny_models["llama"]), batch)
+
+
+def test_a_fork_computes_only_what_follows_the_common_part() -> None:
+    assert FORKED.prefixes == (LONG, SHORT)
+    assert FORKED.rows == (
+        Row(0, (70, 71, 50, 51), 2, 11),
+        Row(0, (72, 73, 74, 50), 3, 2),
+        Row(0, (52, 53), 0, 14),
+        Row(0, (54,), 0, 5),
+        Row(1, (61, 62, 63, 64, 65), 2, 3),
+    )
+    with pytest.raises(ValueError, match="begin as its trunk"):
+        forked_batch([(LONG, (1, 2), (3,))])

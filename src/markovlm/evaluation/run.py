@@ -254,7 +254,7 @@ def evaluate_targets(
     """
     results: list[Result] = []
     steps = [target.step for target in targets if target.step is not None]
-    for target, setup in _prepared(targets):
+    for target, setup in prepared(targets):
         loaded = target.load(setup, split, limit)
         examples = list(loaded.examples)
         # one temperature for all checkpoints, that of the end of training: rows must be comparable
@@ -270,7 +270,7 @@ def evaluate_targets(
     return results
 
 
-def _prepared(targets: Sequence[Target]) -> Iterator[tuple[Target, Setup]]:
+def prepared(targets: Sequence[Target]) -> Iterator[tuple[Target, Setup]]:
     """Each target loaded; where only the adapter's weights change, only they are read."""
     setup: Setup | None = None
     before: tuple[RunConfig, str] | None = None
@@ -296,7 +296,7 @@ def _evaluate_one(
     target: Target, setup: Setup, examples: list[Example], split: str, how: How, store: Path | None, counting: Counting | None
 ) -> tuple[Evaluation, Label]:
     """Evaluate what is not kept yet."""
-    label = _label(target, setup, split, how)
+    label = label_of(target, setup, split, how)
     kept = Readings(store, label) if store is not None else None
     known = kept.known(setup.task, examples) if kept else {}
     with counting(f"{target.checkpoint} on {split}", len(examples)) if counting else nullcontext() as advance:
@@ -351,7 +351,8 @@ def chosen_in_training(target: Target, steps: Sequence[int], split: str, how: Ho
     return picked if len(picked) == len(steps) and len({row["n"] for row in picked.values()}) == 1 else None
 
 
-def _label(target: Target, setup: Setup, split: str, how: How) -> Label:
+def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
+    """What readings of `target` made as `how` says are about."""
     config = setup.config
     folders = [path for path in (Path(resolve(config.model)).expanduser(), target.adapter) if path is not None and path.is_dir()]
     commit = getattr(setup.lm.causal_lm.config, "_commit_hash", None) or ""

@@ -19,7 +19,7 @@ from markovlm.errors import UserError
 from markovlm.models.registry import KNOWN, resolve
 
 _LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
-_EMBEDDED_THREADS = 2  # more only wait for each other at every small matrix
+_EMBEDDED_THREADS = 1  # more wait for each other at every small matrix (docs/findings.md)
 _MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 

@@ -16,6 +16,7 @@ class KnownModel:
     summary: str
     asset: str | None = None  # folder under markovlm/assets
     defaults: dict[str, Any] = field(default_factory=dict)  # nested configuration, weaker than the user's
+    tried_lr: float = 2e-3  # highest learning rate that held up on ten seeds (docs/findings.md); METHOD §7 saw 4e-3 break all
 
     @property
     def path(self) -> Path:
@@ -36,6 +37,12 @@ KNOWN: dict[str, KnownModel] = {
     "embedded": KnownModel(
         "embedded", "0.8 M parameters, ships with the package; sums of 3 to 5 terms", "arithmetic", _EMBEDDED_DEFAULTS
     ),
+    "embedded-shortcut": KnownModel(
+        "embedded-shortcut",
+        "as embedded, but it knows the sums of two terms without reasoning; sums of 2 to 4 terms",
+        "shortcut",
+        {**_EMBEDDED_DEFAULTS, "task_options": {"min_terms": 2, "max_terms": 4}},
+    ),
 }
 
 # Hub ids that the method has been used with (METHOD §4); shown by `markovlm models`, loadable like any other.
@@ -46,6 +53,14 @@ SUGGESTED: dict[str, str] = {
     "google/gemma-3-1b-it": "small instruct model (gated)",
     "openai-community/gpt2": "124 M parameters, for a first try without a licence",
 }
+
+
+_TRIED_LR = 1e-4  # elsewhere: the seed's rate at 8B; its own recommendation is half of it
+
+
+def highest_tried_lr(model: str) -> float:
+    """The highest learning rate that is known to hold up for a model."""
+    return KNOWN[model].tried_lr if model in KNOWN else _TRIED_LR
 
 
 def model_defaults(model: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from markovlm.models.load import LanguageModel
 
@@ -22,12 +23,14 @@ Sharing = Literal["shared", "padded"]
 class Row:
     """`tokens` continue `prefixes[prefix]`; those from index `start` on are scored.
 
-    Prompt [5, 6], CoT [7, 8], header [9], answer [4]: `Row(0, (7, 8, 9, 4), start=3)` over `prefixes=[(5, 6)]`.
+    Prompt [5, 6], CoT [7, 8], header [9], answer [4]: `Row(0, (7, 8, 9, 4), start=3)` over `prefixes=[(5, 6)]`. The same
+    with the CoT [7, 1] over the longer prefix [5, 6, 7, 8]: `Row(0, (1, 9, 4), start=2, keep=3)`.
     """
 
     prefix: int
     tokens: tuple[int, ...]
     start: int = 0
+    keep: int | None = None  # tokens of the prefix, from its front, that `tokens` continue; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,28 @@ def batch_of(parts: Sequence[tuple[Sequence[int], Sequence[int], int]]) -> Batch
     return Batch(tuple(index), tuple(rows))
 
 
+def forked_batch(parts: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]]) -> Batch:
+    """Sequences that fork off a common trunk: from (trunk, whole sequence without its scored end, scored end) triples.
+
+    A row computes only what comes after the part that it shares with its trunk: for a CoT with one token left out, only what
+    follows that token. `prefixes` are the trunks.
+    """
+    index: dict[tuple[int, ...], int] = {}
+    rows = []
+    for trunk, before, scored in parts:
+        key = tuple(trunk)
+        keep = _common_length(key, before)
+        if keep == 0:
+            raise ValueError("a sequence must begin as its trunk does")
+        rows.append(Row(index.setdefault(key, len(index)), (*before[keep:], *scored), len(before) - keep, keep))
+    return Batch(tuple(index), tuple(rows))
+
+
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    shorter = min(len(one), len(other))
+    return next((i for i in range(shorter) if one[i] != other[i]), shorter)
+
+
 @dataclass(frozen=True, slots=True)
 class SpanHidden:
     """The M scored tokens of a batch, row after row."""
@@ -64,7 +89,8 @@ class SpanHidden:
 
 def span_hidden(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") -> SpanHidden:
     """Hidden states that predict the scored tokens, by either of two passes that are equal to rounding."""
-    if not batch.rows or any(not row.tokens or row.start >= len(row.tokens) for row in batch.rows) or not all(batch.prefixes):
+    rows = batch.rows
+    if not rows or any(row.start >= len(row.tokens) or row.keep == 0 for row in rows) or not all(batch.prefixes):
         raise ValueError("every row needs a prefix and at least one scored token")
     predictors_NTH = _shared_pass(lm, batch) if sharing == "shared" else _padded_pass(lm, batch)
     row_of, position, target = [], [], []
@@ -79,9 +105,10 @@ def span_hidden(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") ->
 
 def _padded_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     """Every row whole, padded on the right: under a causal mask padding can't reach a scored position."""
-    whole = [batch.prefixes[row.prefix] + row.tokens[:-1] for row in batch.rows]
+    kept = [batch.prefixes[row.prefix][: row.keep] for row in batch.rows]
+    whole = [prefix + row.tokens[:-1] for prefix, row in zip(kept, batch.rows, strict=True)]
     hidden = lm.decode(_pad_right(whole, lm), use_cache=False).last_hidden_state
-    starts = torch.tensor([len(batch.prefixes[row.prefix]) - 1 for row in batch.rows], device=lm.device)
+    starts = torch.tensor([len(prefix) - 1 for prefix in kept], device=lm.device)
     longest = max(len(row.tokens) for row in batch.rows)
     # the next-token shift: token t of a continuation is predicted at position (prefix length - 1) + t
     position = (starts[:, None] + torch.arange(longest, device=lm.device)).clamp(max=hidden.shape[1] - 1)
@@ -91,14 +118,16 @@ def _padded_pass(lm: LanguageModel, batch: Batch) -> Tensor:
 def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     """Each prefix once; its KV cache (with gradient, if gradients are on) is repeated over its rows."""
     prefilled = prefill(lm, batch.prefixes)
+    if any(row.keep is not None for row in batch.rows) and not _keeps_all(prefilled.cache):
+        return _padded_pass(lm, batch)
     owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
-    first = prefilled.last_hidden[owner][:, None]  # [N, 1, H]
+    mask, lengths, last = _visible(prefilled, owner, batch.rows)
+    first = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
     inputs = [row.tokens[:-1] for row in batch.rows]
     if not any(inputs):
         return first
     ids = _pad_right(inputs, lm)
     prefilled.cache.batch_select_indices(owner)
-    mask, lengths = prefilled.mask[owner], prefilled.lengths[owner]
     position = lengths[:, None] + torch.arange(ids.shape[1], device=lm.device)
     mask = torch.cat([mask, mask.new_ones(ids.shape)], dim=1)
     rest = lm.decode(
@@ -108,14 +137,37 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     return torch.cat([first, rest], dim=1)
 
 
+def _keeps_all(cache: Any) -> bool:
+    """Does every layer keep every token? A sliding window forgets the first ones, and counts columns, hidden ones too."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _visible(prefilled: Prefilled, owner: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row: the mask [N, P] of the prefix tokens it continues, their number [N], and the column of the last [N]."""
+    mask, lengths = prefilled.mask[owner], prefilled.lengths[owner]
+    columns = mask.shape[1]
+    if all(row.keep is None for row in rows):
+        return mask, lengths, torch.full_like(lengths, columns - 1)
+    wanted = [-1 if row.keep is None else row.keep for row in rows]
+    kept = torch.tensor(wanted, device=lengths.device)
+    kept = torch.where(kept < 0, lengths, kept)
+    last = columns - lengths + kept - 1
+    return mask * (torch.arange(columns, device=mask.device) <= last[:, None]), kept, last
+
+
 @dataclass(slots=True)
 class Prefilled:
     """G prefixes after their pass, padded on the left so that all end at the same column."""
 
-    last_hidden: Tensor  # [G, H] the state that predicts the first continuation token
+    hidden: Tensor  # [G, P, H] the states that predict the tokens after each
     cache: Any  # transformers DynamicCache of G rows
     mask: Tensor  # [G, P] 1 where a real token is
     lengths: Tensor  # [G] real tokens = the position of the first continuation token
+
+    @property
+    def last_hidden(self) -> Tensor:
+        """[G, H] the state that predicts the first continuation token."""
+        return self.hidden[:, -1]
 
 
 def prefill(lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> Prefilled:
@@ -127,7 +179,7 @@ def prefill(lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> Prefilled:
     mask = (column >= longest - lengths[:, None]).long()
     position = (column - (longest - lengths)[:, None]).clamp(min=0)
     out = lm.decode(ids, attention_mask=mask, position_ids=position, use_cache=True)
-    return Prefilled(out.last_hidden_state[:, -1], out.past_key_values, mask, lengths)
+    return Prefilled(out.last_hidden_state, out.past_key_values, mask, lengths)
 
 
 def _pad_right(rows: Sequence[Sequence[int]], lm: LanguageModel) -> Tensor:

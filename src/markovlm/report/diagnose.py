@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markovlm.models.registry import highest_tried_lr
 from markovlm.report.readers import read_runs
 from markovlm.report.records import RunData
 from markovlm.report.rules import Case, Confidence, Finding, findings
@@ -58,7 +59,7 @@ def _high_rate(case: Case, _: Mapping[str, Finding]) -> Confidence | None:
     if not case.collapsed or not _kinds(case) & _DRIFTING:
         return None
     rate = case.setting("training.lr")
-    limit = 2e-3 if case.setting("model") == "embedded" else 1e-4
+    limit = highest_tried_lr(str(case.setting("model")))
     return "medium" if isinstance(rate, (int, float)) and rate > limit else "low"
 
 

@@ -101,11 +101,16 @@ class Prompter:
         return tuple(ids)
 
 
-def encode_fragment(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Ids of a piece in the middle of a text: no special tokens added, no space put in front (as SentencePiece does)."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    anchor = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    anchored = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
+def encode_fragment(tokenizer: Any, text: str, *, special: bool = True) -> tuple[int, ...]:
+    """Ids of a piece in the middle of a text: no special tokens added, no space put in front (as SentencePiece does).
+
+    `special`: strings that look like special tokens are those.
+    """
+
+    def encode(piece: str) -> list[int]:
+        return tokenizer(piece, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+
+    ids, anchor, anchored = encode(text), encode("\n"), encode("\n" + text)
     if anchor and anchored[: len(anchor)] == anchor and tokenizer.decode(anchored[len(anchor) :]) == text:
         return tuple(anchored[len(anchor) :])
     return tuple(ids)

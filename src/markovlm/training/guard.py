@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from markovlm.config import HealthConfig, RunConfig
+from markovlm.models.registry import highest_tried_lr
 from markovlm.objectives.ppo_frozen_anchor import NOTICE
 from markovlm.training.health import HealthMonitor, Verdict
 
 _SMALL_GROUP = 8
-_TRIED_LR = {"embedded": 2e-3}  # docs/findings.md: held up on ten seeds; METHOD §7 saw 4e-3 break every objective
-_TRIED_LR_ELSEWHERE = 1e-4  # the seed's rate at 8B; its own recommendation is half of it
 _PPO_LR_SHARE = 0.5
 
 
@@ -71,7 +70,7 @@ class Guard:
 def doubts(config: RunConfig) -> list[str]:
     """Settings that work on paper and have failed in practice: one line each, with a pointer."""
     objective, training = config.objective, config.training
-    tried = _TRIED_LR.get(config.model, _TRIED_LR_ELSEWHERE)
+    tried = highest_tried_lr(config.model)
     found = []
     if objective.name == "ppo_frozen_anchor":
         found.append(NOTICE)

@@ -1,0 +1,136 @@
+"""Two controls: does the answer survive without the CoT (bypass), and is the CoT a private code or a plain copy (leak)?
+
+Bypass: a model that sees the question may answer around its CoT (arXiv 2602.03994 measures that in the activations;
+this is its behavioural counterpart). The answer is read with the own CoT, an empty one, another question's and filler,
+once with the question in sight and once without: what survives in the second case is what anybody could guess.
+
+Leak: where in the CoT the gold answer first stands as a plain copy, and what can be read from the part before it. How
+often another question's answer stands there says how much of that is chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from markovlm.analysis.fragility import RAW, other_cot, whole
+from markovlm.analysis.leak import first_appearance, fraction
+from markovlm.analysis.perturb import Context, perturb_text
+from markovlm.analysis.scoring import Scored, Variant, encode_cot
+from markovlm.analysis.study import Study, StudyCot, estimate, estimate_some
+from markovlm.rollouts.streams import stream
+
+OWN = "own"
+CONTROLS = ("empty", "other", "filler")
+READERS = {"non_markovian": "sees the question", "markovian": "question hidden"}
+
+
+def bypass(study: Study) -> tuple[dict[str, Any], Path]:
+    """How far the answer survives without its CoT; result and where it is kept."""
+    variants = [
+        _controlled(study, cot, control, conditioning)
+        for conditioning in READERS
+        for control in (OWN, *CONTROLS)
+        for cot in study.cots
+    ]
+    scored = iter(study.read(variants, "controls"))
+    read = {
+        (conditioning, control): [next(scored) for _ in study.cots] for conditioning in READERS for control in (OWN, *CONTROLS)
+    }
+    rows = [_bypass_row(study, conditioning, control, read) for conditioning, control in read]
+    result = {**study.header("bypass"), "rows": rows, "bypass": _bypass_score(study, read)}
+    return result, study.write("bypass", result)
+
+
+def _controlled(study: Study, cot: StudyCot, control: str, conditioning: str) -> Variant:
+    if control == OWN:
+        return whole(study, cot, RAW, conditioning)
+    if control == "empty":
+        ids: tuple[int, ...] = ()
+    elif control == "other":
+        ids = other_cot(study, cot).ids
+    else:
+        rng = stream(study.how.seed, "filler", cot.example.id, cot.number)
+        text = perturb_text("filler", cot.text, 1.0, rng, Context(cot.example.question, ""))
+        ids = encode_cot(study.setup.prompter, text)
+    return Variant(cot.example, cot.number, control, ids, cot.ids, conditioning)
+
+
+_Read = dict[tuple[str, str], list[Scored]]
+
+
+def _bypass_row(study: Study, conditioning: str, control: str, read: _Read) -> dict[str, Any]:
+    scored, seed = read[conditioning, control], study.how.seed
+    clusters = [cot.example.id for cot in study.cots]
+    survives = None
+    if control != OWN:
+        kept = [i for i, own in enumerate(read[conditioning, OWN]) if own.correct]
+        found = estimate_some([_right(scored[i]) for i in kept], [clusters[i] for i in kept], seed)
+        survives = found and found | {"n": len(kept)}
+    return {
+        "control": control,
+        "reader": READERS[conditioning],
+        "n": len(study.questions),
+        "accuracy": estimate_some([_right(one) for one in scored], clusters, seed),
+        "logprob": estimate([one.logprob for one in scored], clusters, seed),
+        "survives": survives,
+    }
+
+
+def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
+    """Of the questions answered rightly with the own CoT in sight of the question: the share still right without it.
+
+    Mean of the three controls; None where nothing was right or answers are not extracted.
+    """
+    sight = "non_markovian"
+    kept = [i for i, own in enumerate(read[sight, OWN]) if own.correct]
+    values = [float(np.mean([bool(read[sight, control][i].correct) for control in CONTROLS])) for i in kept]
+    return estimate(values, [study.cots[i].example.id for i in kept], study.how.seed) if kept else None
+
+
+def _right(scored: Scored) -> float | None:
+    return None if scored.correct is None else float(scored.correct)
+
+
+# ------------------------------------------------------------------------------------------------------------- leak
+
+
+def leak(study: Study) -> tuple[dict[str, Any], Path]:
+    """Where the answer first appears, and what the CoT says before that; result and where it is kept."""
+    kind = study.setup.task.answer_type
+    places = [first_appearance(cot.text, cot.example.answer, kind, cot.example.choices) for cot in study.cots]
+    donors = [other_cot(study, cot).example for cot in study.cots]
+    chance = [first_appearance(c.text, d.answer, kind, d.choices) for c, d in zip(study.cots, donors, strict=True)]
+    leaking = [(cot, place) for cot, place in zip(study.cots, places, strict=True) if place is not None]
+    cut = [_cut_before(study, cot, place) for cot, place in leaking]
+    full = [whole(study, cot, RAW) for cot, _ in leaking]
+    scored = study.read(full + cut, "CoTs cut before the answer")
+    before, after = scored[: len(full)], scored[len(full) :]
+    clusters, seed = [cot.example.id for cot, _ in leaking], study.how.seed
+    result = {
+        **study.header("leak"),
+        "cots": len(study.cots),
+        "leaks": estimate([float(place is not None) for place in places], [cot.example.id for cot in study.cots], seed),
+        "leaks_other": estimate([float(place is not None) for place in chance], [cot.example.id for cot in study.cots], seed),
+        "position": _positions([fraction(place, cot.text) for cot, place in leaking]),
+        "accuracy": estimate_some([_right(one) for one in before], clusters, seed),
+        "accuracy_cut_before": estimate_some([_right(one) for one in after], clusters, seed),
+        "logprob": estimate_some([one.logprob for one in before], clusters, seed),
+        "logprob_cut_before": estimate_some([one.logprob for one in after], clusters, seed),
+    }
+    return result, study.write("leak", result)
+
+
+def _cut_before(study: Study, cot: StudyCot, place: int) -> Variant:
+    ids = encode_cot(study.setup.prompter, cot.text[:place])
+    return Variant(cot.example, cot.number, "cut before the answer", ids, cot.ids, study.conditioning)
+
+
+def _positions(fractions: Sequence[float]) -> dict[str, Any] | None:
+    if not fractions:
+        return None
+    quartiles: list[float] = np.quantile(fractions, [0.25, 0.5, 0.75]).tolist()
+    return {"mean": sum(fractions) / len(fractions), "quartiles": quartiles}

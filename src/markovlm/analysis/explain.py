@@ -1,0 +1,167 @@
+"""Which tokens, words or sentences of a CoT bear the load: exact occlusion.
+
+A unit's drop is `ln pi(a|z) - ln pi(a|z without it)`, nats per answer token. Units are taken out of (or replaced in) the
+token ids, so nothing is re-tokenised; all versions of a CoT share what comes before the unit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markovlm.analysis.attribution import Attribution, By, How, UnitDrop, aggregate
+from markovlm.analysis.fragility import RAW, whole
+from markovlm.analysis.perturb import FILLER
+from markovlm.analysis.render import explain_html
+from markovlm.analysis.scoring import Scored, Variant, encode_cot
+from markovlm.analysis.study import Study, StudyCot, open_folder
+from markovlm.analysis.units import Unit, units_of
+from markovlm.errors import UserError
+from markovlm.rollouts.prompter import Prompter
+from markovlm.tasks.base import Example
+
+EXAMPLES_SHOWN = 8  # of an aggregate; wrong answers first, up to half
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a CoT is cut into units, and what becomes of each."""
+
+    by: By = "token"
+    how: How = "remove"
+
+
+def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribution]]:
+    """Every CoT towards the gold answer; over many, the aggregate. JSON result and the attributions shown with it."""
+    attributions = attribute(study, study.cots, manner)
+    shown = _shown(attributions)
+    wrong = [cot for cot in study.cots for one in shown if cot.example.id == one.id and one.correct is False]
+    own = {one.id: one for one in attribute_own(study, wrong, manner)}
+    pairs = [both for one in shown for both in (one, own.get(one.id)) if both is not None]
+    result = {**study.header("explain"), **aggregate(attributions, study.how.seed), "examples": [a.to_json() for a in pairs]}
+    return result, pairs
+
+
+def explain_one(study: Study, manner: Manner, gold_known: bool = True) -> list[Attribution]:
+    """One question: towards the gold answer, and where the model answers otherwise, towards its own answer too."""
+    cots = study.cots[:1]
+    if not gold_known:
+        return [replace(one, gold="", correct=None) for one in attribute_own(study, cots, manner)]
+    towards_gold = attribute(study, cots, manner)
+    return towards_gold + (attribute_own(study, cots, manner) if towards_gold[0].correct is not True else [])
+
+
+def attribute(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[Attribution]:
+    """The drops of each CoT towards the gold answer of its question."""
+    read = study.read([whole(study, cot, RAW) for cot in cots], "answers")
+    return _attributions(study, [(cot, cot.example, one) for cot, one in zip(cots, read, strict=True)], manner)
+
+
+def attribute_own(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[Attribution]:
+    """As `attribute`, towards what the model itself answers. CoTs without an answer are left out."""
+    read = study.read([whole(study, cot, RAW) for cot in cots], "answers")
+    asked: list[tuple[StudyCot, Example, Scored]] = []
+    for cot, one in zip(cots, read, strict=True):
+        answer = (one.extracted or one.answer or "").strip()
+        if answer and answer != cot.example.answer:
+            asked.append((cot, replace(cot.example, answer=answer), one))
+    return _attributions(study, asked, manner)
+
+
+def _attributions(study: Study, asked: Sequence[tuple[StudyCot, Example, Scored]], manner: Manner) -> list[Attribution]:
+    """`asked`: a CoT, its question with the answer to explain, and the reading of the whole CoT."""
+    pieces = [pieces_of(study.setup.prompter, cot.ids) for cot, _, _ in asked]
+    units = [units_of(texts, manner.by) for texts in pieces]
+    variants: list[Variant] = []
+    for (cot, example, _), own in zip(asked, units, strict=True):
+        intact = replace(whole(study, cot, RAW), example=example, write=False)
+        without = (_without(study.setup.prompter, cot.ids, unit, manner.how) for unit in own)
+        variants += [
+            intact,
+            *(replace(intact, name=f"{manner.how} {manner.by} {n}", ids=ids) for n, ids in enumerate(without)),
+        ]
+    scores = iter(study.read(variants, f"CoTs with one {manner.by} out"))
+    return [_attribution(one, own, scores, manner) for one, own in zip(asked, units, strict=True)]
+
+
+def _attribution(
+    asked: tuple[StudyCot, Example, Scored], units: Sequence[Unit], scores: Iterator[Scored], manner: Manner
+) -> Attribution:
+    cot, example, read = asked
+    whole_logprob = next(scores).logprob
+    length = max(1, len(cot.ids))
+    drops = tuple(
+        UnitDrop(unit.text, unit.kind, unit.positions[0] / length, whole_logprob - next(scores).logprob) for unit in units
+    )
+    return Attribution(
+        id=cot.example.id,
+        question=cot.example.question,
+        gold=cot.example.answer,
+        choices=cot.example.choices,
+        cot=cot.text,
+        answer=read.answer or "",
+        extracted=read.extracted,
+        correct=read.correct,
+        target=example.answer,
+        logprob=whole_logprob,
+        units=drops,
+        how=manner.how,
+        by=manner.by,
+    )
+
+
+def _without(prompter: Prompter, ids: tuple[int, ...], unit: Unit, how: How) -> tuple[int, ...]:
+    """The CoT with a unit removed, or replaced by as many tokens of filler."""
+    if how == "remove":
+        gone = set(unit.positions)
+        return tuple(token for position, token in enumerate(ids) if position not in gone)
+    filler = encode_cot(prompter, FILLER.strip())
+    changed = list(ids)
+    for nth, position in enumerate(unit.positions):
+        changed[position] = filler[nth % len(filler)]
+    return tuple(changed)
+
+
+def pieces_of(prompter: Prompter, ids: tuple[int, ...]) -> list[str]:
+    """The text that each token adds; '' for one that only begins a character."""
+    pieces: list[str] = []
+    known = ""
+    for end in range(1, len(ids) + 1):
+        text = prompter.text(ids[:end])
+        whole_text = text if end == len(ids) else text.rstrip("\N{REPLACEMENT CHARACTER}")
+        longer = whole_text.startswith(known)
+        pieces.append(whole_text[len(known) :] if longer else "")
+        known = whole_text if longer else known
+    return pieces
+
+
+def _shown(attributions: Sequence[Attribution]) -> list[Attribution]:
+    """A few for people: wrong ones first, up to half."""
+    wrong = [one for one in attributions if one.correct is False][: EXAMPLES_SHOWN // 2]
+    rest = [one for one in attributions if one.correct is not False][: EXAMPLES_SHOWN - len(wrong)]
+    return wrong + rest
+
+
+# ----------------------------------------------------------------------------------------------------------- output
+
+
+def write_page(study: Study, attributions: Sequence[Attribution], result: dict[str, Any] | None, manner: Manner) -> Path:
+    """The HTML page of an explanation, beside the other results. A question's id never names a file."""
+    what = "all" if result is not None else hashlib.blake2b(attributions[0].id.encode(), digest_size=4).hexdigest()
+    folder = open_folder(study.folder)
+    name = f"explain-{manner.by}-{manner.how}-{what}-{study.label.file.removesuffix('.jsonl')}.html"
+    title = f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"
+    folder.write(name, explain_html(attributions, result, title))
+    return folder.path / name
+
+
+def find_example(examples: Sequence[Example], wanted: str) -> Example:
+    """The question of that id (or the only one whose id ends so). UserError where there is none."""
+    found = [e for e in examples if e.id == wanted] or [e for e in examples if e.id.endswith(f"/{wanted}")]
+    if len(found) != 1:
+        known = ", ".join(example.id for example in examples[:3])
+        raise UserError(f"--example {wanted}: no such question; the split has {len(examples)}, such as {known}")
+    return found[0]

@@ -1,0 +1,219 @@
+"""What damage to a CoT does to the answer, and how much more it does to one model than to its twin (METHOD §4).
+
+`drop = ln pi(a|z) - ln pi(a|p(z))`, nats per answer token, for a perturbation p of the CoT z; likewise for accuracy. The
+*fragility* is the difference of two models' drops on the same questions, each with its own fresh CoTs. A text-level
+perturbation re-tokenises, so both its terms are read after one round trip of the tokenizer; what that round trip does by
+itself is reported apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
+from markovlm.analysis.scoring import Scored, Variant, encode_cot
+from markovlm.analysis.study import CotKey, Study, StudyCot, estimate, estimate_some
+from markovlm.errors import UserError
+from markovlm.rollouts.streams import stream
+
+INTACT, RAW = "intact", "raw"  # after a round trip of the tokenizer; as sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which damage is done."""
+
+    perturbations: tuple[str, ...] = tuple(PERTURBATIONS)
+    severities: tuple[float, ...] | None = None  # None: those of each perturbation; 0 always comes too, as a check
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.perturbations if name not in PERTURBATIONS]
+        if unknown:
+            raise UserError(f"--perturbations {unknown[0]}: unknown; known are {', '.join(PERTURBATIONS)}")
+        bad = [s for s in self.severities or () if not 0 <= s <= 1]
+        if bad:
+            raise UserError(f"--severities {bad[0]:g}: must be between 0 and 1")
+
+    def cells(self) -> list[tuple[str, float]]:
+        """(perturbation, severity), severity 0 first."""
+        cells: list[tuple[str, float]] = []
+        for name in self.perturbations:
+            own = PERTURBATIONS[name].severities
+            graded = self.severities if self.severities is not None and len(own) > 1 else own
+            cells += [(name, severity) for severity in sorted({0.0, *graded})]
+        return cells
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Of one CoT under one perturbation."""
+
+    key: CotKey
+    logprob: float
+    accuracy: float | None  # 1: the answer was right and is wrong now; -1 the other way round
+    changed: bool  # did the perturbation change the CoT at all?
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """All drops of one model."""
+
+    study: Study
+    cells: dict[tuple[str, float], list[Drop]]
+    gaps: list[Drop]  # of the tokenizer's round trip
+    intact: list[tuple[StudyCot, Scored]]  # as sampled
+
+    def intact_summary(self) -> dict[str, Any]:
+        """Likelihood and accuracy from undamaged CoTs."""
+        clusters, seed = [cot.example.id for cot, _ in self.intact], self.study.how.seed
+        right = [None if s.correct is None else float(s.correct) for _, s in self.intact]
+        return {
+            "logprob": estimate([s.logprob for _, s in self.intact], clusters, seed),
+            "accuracy": estimate_some(right, clusters, seed),
+        }
+
+
+def measure_damage(study: Study, plan: Plan) -> Damage:
+    """Read every damaged variant of every CoT of a study."""
+    pool = _pool(study) if any(PERTURBATIONS[name].level == "token" for name in plan.perturbations) else None
+    variants: list[Variant] = []
+    for cot in study.cots:
+        variants += [whole(study, cot, RAW), _round_trip(study, cot)]
+        variants += [_damaged(study, cot, name, severity, pool) for name, severity in plan.cells()]
+    scored = iter(study.read(variants, "damaged CoTs"))
+    made = iter(variants)
+    cells: dict[tuple[str, float], list[Drop]] = {cell: [] for cell in plan.cells()}
+    gaps: list[Drop] = []
+    intact: list[tuple[StudyCot, Scored]] = []
+    for cot in study.cots:
+        raw, trip = next(made), next(made)
+        read_raw, read_trip = next(scored), next(scored)
+        intact.append((cot, read_raw))
+        gaps.append(_drop(cot, read_raw, read_trip, raw.ids != trip.ids))
+        for cell, drops in cells.items():
+            before, ids = (read_raw, raw.ids) if PERTURBATIONS[cell[0]].level == "token" else (read_trip, trip.ids)
+            drops.append(_drop(cot, before, next(scored), next(made).ids != ids))
+    return Damage(study, cells, gaps, intact)
+
+
+def whole(study: Study, cot: StudyCot, name: str, conditioning: str | None = None) -> Variant:
+    """The CoT as it was sampled."""
+    return Variant(cot.example, cot.number, name, cot.ids, cot.ids, conditioning or study.conditioning)
+
+
+def _round_trip(study: Study, cot: StudyCot) -> Variant:
+    ids = encode_cot(study.setup.prompter, cot.text)
+    return Variant(cot.example, cot.number, INTACT, ids, cot.ids, study.conditioning)
+
+
+def _damaged(study: Study, cot: StudyCot, name: str, severity: float, pool: TokenPool | None) -> Variant:
+    """The draw depends on seed, perturbation, question and CoT alone: what a severity damages, every higher one does too."""
+    rng = stream(study.how.seed, "perturb", name, cot.example.id, cot.number)
+    if PERTURBATIONS[name].level == "token":
+        assert pool is not None
+        ids = perturb_ids(name, cot.ids, severity, rng, pool)
+    else:
+        context = Context(cot.example.question, other_cot(study, cot).text)
+        ids = encode_cot(study.setup.prompter, perturb_text(name, cot.text, severity, rng, context))
+    return Variant(cot.example, cot.number, f"{name}@{severity:g}", ids, cot.ids, study.conditioning)
+
+
+def other_cot(study: Study, cot: StudyCot) -> StudyCot:
+    """The CoT of another question, one with another answer where there is any (else the answer could survive by chance)."""
+    others = [other for other in study.cots if other.example.id != cot.example.id]
+    apart = [other for other in others if other.example.answer != cot.example.answer] or others or [cot]
+    return apart[int(stream(study.how.seed, "other CoT", cot.example.id, cot.number).integers(len(apart)))]
+
+
+def _pool(study: Study) -> TokenPool:
+    """What token-level perturbations draw from: the tokenizer's ordinary tokens."""
+    tokenizer = study.setup.lm.tokenizer
+    size = min(study.setup.lm.vocabulary, len(tokenizer))
+    return token_pool([tokenizer.decode([i]) for i in range(size)], {*tokenizer.all_special_ids, *study.setup.lm.terminators})
+
+
+def _drop(cot: StudyCot, before: Scored, after: Scored, changed: bool) -> Drop:
+    accuracy = None if before.correct is None or after.correct is None else float(before.correct) - float(after.correct)
+    return Drop(cot.key, before.logprob - after.logprob, accuracy, changed)
+
+
+# --------------------------------------------------------------------------------------------------------- results
+
+
+def perturb_result(damage: Damage, against: Damage | None) -> dict[str, Any]:
+    """JSON: a row for each perturbation and severity, with the fragility where there is a twin."""
+    study = damage.study
+    gap = {**_estimates(damage.gaps, study.how.seed)["drop_logprob"], "changed": _share(damage.gaps, lambda d: d.changed)}
+    twin = against.study if against else None
+    other = (
+        {
+            "run": twin.target.name,
+            "checkpoint": twin.target.checkpoint,
+            "conditioning": twin.conditioning,
+            "model": twin.label.model,
+        }
+        if twin and against
+        else None
+    )
+    return {
+        **study.header("perturb"),
+        "against": other,
+        "round_trip_gap": gap,
+        "intact": damage.intact_summary(),
+        "intact_against": against.intact_summary() if against else None,
+        "rows": [_row(cell, damage, against) for cell in damage.cells],
+    }
+
+
+def _row(cell: tuple[str, float], damage: Damage, against: Damage | None) -> dict[str, Any]:
+    drops, seed = damage.cells[cell], damage.study.how.seed
+    row = {
+        "perturbation": cell[0],
+        "level": PERTURBATIONS[cell[0]].level,
+        "severity": cell[1],
+        "n": len({drop.key[0] for drop in drops}),
+        "changed": _share(drops, lambda drop: drop.changed),
+        **_estimates(drops, seed),
+        "fragility": None,
+        "fragility_accuracy": None,
+    }
+    if against is None:
+        return row
+    theirs = {drop.key: drop for drop in against.cells[cell]}
+    pairs = [(drop, theirs[drop.key]) for drop in drops if drop.key in theirs]
+    differences = [
+        Drop(ours.key, ours.logprob - other.logprob, _minus(ours.accuracy, other.accuracy), True) for ours, other in pairs
+    ]
+    found = _estimates(differences, seed)
+    twin = _estimates([other for _, other in pairs], seed)
+    return row | {"fragility": found["drop_logprob"], "fragility_accuracy": found["drop_accuracy"], "against": twin}
+
+
+def _minus(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _estimates(drops: Sequence[Drop], seed: int) -> dict[str, Any]:
+    clusters = [drop.key[0] for drop in drops]
+    return {
+        "drop_logprob": estimate([drop.logprob for drop in drops], clusters, seed),
+        "drop_accuracy": estimate_some([drop.accuracy for drop in drops], clusters, seed),
+    }
+
+
+def _share(drops: Sequence[Drop], flag: Callable[[Drop], bool]) -> float:
+    return sum(map(flag, drops)) / len(drops)
+
+
+def require_twins(study: Study, against: Study) -> None:
+    """UserError unless both were asked the same questions."""
+    ours, theirs = ({(cot.key, cot.example.question, cot.example.answer) for cot in one.cots} for one in (study, against))
+    if ours != theirs:
+        raise UserError(f"--against {against.target.name}: was not asked the questions of {study.target.name}")
+
+
+def twin_name(against: Study) -> str:
+    """Tells results against different twins apart, in file names."""
+    return against.label.file.rsplit("-", 1)[-1].removesuffix(".jsonl")

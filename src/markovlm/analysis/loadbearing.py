@@ -1,0 +1,195 @@
+"""The studies of one run, in one go: damage, controls, leaks, a map of the load, and other readers.
+
+One model is in memory at a time: this run's, then its twin's, then each reader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from markovlm.analysis.attribution import Attribution
+from markovlm.analysis.controls import bypass, leak
+from markovlm.analysis.explain import Manner, explain, explain_one, find_example, write_page
+from markovlm.analysis.fragility import Damage, Plan, measure_damage, perturb_result, require_twins, twin_name
+from markovlm.analysis.study import FOLDER, Counting, Study, open_study
+from markovlm.analysis.transfer import transfer
+from markovlm.ask import check_question
+from markovlm.errors import RunFailed, UserError
+from markovlm.evaluation.run import Target
+from markovlm.tasks.base import Example
+
+Part = Literal["perturb", "bypass", "leak", "explain", "transfer"]
+PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "explain", "transfer")
+EXPLAINED = 50  # CoTs of the map of the load, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for."""
+
+    target: Target  # the checkpoint under study
+    parts: tuple[Part, ...] = PARTS
+    against: Target | None = None  # its twin
+    checkpoints: tuple[Target, ...] = ()  # whose CoTs go to other readers: the base and those of training
+    readers: tuple[str, ...] = ()
+    split: str = "test"
+    limit: int = 100
+    cots: int = 1  # of each question
+    plan: Plan = field(default_factory=Plan)
+    manner: Manner = field(default_factory=Manner)
+    explained: int = EXPLAINED
+    out: Path | None = None  # where results go; None: the run directory
+
+    def folder(self, target: Target) -> Path:
+        """Where the results of a target are kept."""
+        if self.out is not None:
+            return self.out if target is not self.against else self.out / "against"
+        if target.run is None:
+            raise UserError(f"{target.name}: is no run of markovlm; say with --out where results go")
+        return target.run.path / FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Results by part (JSON values), and where they are."""
+
+    results: dict[str, dict[str, Any]]
+    paths: tuple[Path, ...]
+    attributions: tuple[Attribution, ...] = ()  # the examples of `explain`
+    page: Path | None = None  # of `explain`
+
+
+def run_studies(request: Request, counting: Counting | None = None) -> Found:
+    """Do the parts asked for. Whatever is finished is kept; the same request continues an interrupted one."""
+    _check(request)
+    results: dict[str, dict[str, Any]] = {}
+    paths: list[Path] = []
+    shown: list[Attribution] = []
+    page: Path | None = None
+
+    def keep(name: str, found: tuple[dict[str, Any], Path]) -> None:
+        results[name] = found[0]
+        paths.append(found[1])
+
+    if set(request.parts) - {"transfer"}:
+        study = _open(request, request.target, counting)
+        if "bypass" in request.parts:
+            keep("bypass", bypass(study))
+        if "leak" in request.parts:
+            keep("leak", leak(study))
+        if "explain" in request.parts:
+            result, shown = explain(replace(study, cots=study.cots[: request.explained]), request.manner)
+            keep("explain", (result, study.write("explain", result)))
+            page = write_page(study, shown, result, request.manner)
+        if "perturb" in request.parts:
+            keep("perturb", _perturb(request, study, counting, results, paths))
+    if "transfer" in request.parts and request.readers:
+        keep("transfer", _transfer(request, counting))
+    return Found(results, tuple(paths), tuple(shown), page)
+
+
+def _open(request: Request, target: Target, counting: Counting | None) -> Study:
+    return open_study(
+        target,
+        target.prepare(),
+        split=request.split,
+        limit=request.limit,
+        cots=request.cots,
+        folder=request.folder(target),
+        counting=counting,
+    )
+
+
+def _perturb(
+    request: Request, study: Study, counting: Counting | None, results: dict[str, dict[str, Any]], paths: list[Path]
+) -> tuple[dict[str, Any], Path]:
+    """Damage to this run's CoTs, then to the twin's, which shows its controls too."""
+    damage, twin = measure_damage(study, request.plan), None
+    name = "perturb"
+    if request.against is not None:
+        study.close()
+        twin = _twin_damage(request, study, counting, results, paths)
+        name = f"perturb-vs-{twin_name(twin.study)}"
+    result = perturb_result(damage, twin)
+    return result, study.write(name, result)
+
+
+def _twin_damage(
+    request: Request, study: Study, counting: Counting | None, results: dict[str, dict[str, Any]], paths: list[Path]
+) -> Damage:
+    assert request.against is not None
+    other = _open(request, request.against, counting)
+    require_twins(study, other)
+    damage = measure_damage(other, request.plan)
+    if "bypass" in request.parts:
+        results["bypass_against"], path = bypass(other)
+        paths.append(path)
+    other.close()
+    return damage
+
+
+def _transfer(request: Request, counting: Counting | None) -> tuple[dict[str, Any], Path]:
+    return transfer(
+        request.checkpoints,
+        request.readers,
+        split=request.split,
+        limit=request.limit,
+        cots=request.cots,
+        folder=request.folder(request.target),
+        counting=counting,
+    )
+
+
+def _check(request: Request) -> None:
+    """What can be told before any model is loaded."""
+    if request.limit < 1:
+        raise UserError(f"--limit {request.limit}: must be at least 1")
+    if request.cots < 1:
+        raise UserError(f"--cots {request.cots}: must be at least 1")
+    ours, against = request.target, request.against
+    request.folder(ours)
+    if against is None:
+        return
+    request.folder(against)
+    for setting in ("task", "task_options", "data"):
+        mine, its = getattr(ours.config, setting), getattr(against.config, setting)
+        if mine != its:
+            raise UserError(
+                f"--against {against.name}: its {setting} is {its}, that of {ours.name} is {mine}; fragility needs the same questions"
+            )
+    if _same(ours, against):
+        raise UserError(f"--against {against.name}: is the run itself; name its twin")
+
+
+def _same(one: Target, other: Target) -> bool:
+    return (
+        one.run is not None
+        and other.run is not None
+        and one.run.path.resolve() == other.run.path.resolve()
+        and one.step == other.step
+    )
+
+
+def explain_question(request: Request, example: str | None, question: str | None) -> tuple[list[Attribution], Path]:
+    """One question, of the split by its id or in the user's words; attributions and their page."""
+    target = request.target
+    folder = request.folder(target)
+    setup = target.prepare()
+    if example is not None:
+        asked = find_example(target.load(setup, request.split).examples, example)
+    else:
+        asked = Example("question", check_question(setup, question or ""), "0")  # the gold answer is not known
+    study = open_study(target, setup, split=request.split, limit=None, cots=1, folder=folder, examples=[asked])
+    found = explain_one(study, request.manner, gold_known=example is not None)
+    if not found:
+        raise RunFailed(f"nothing to explain: the model reads no answer from its CoT ({study.cots[0].text!r})")
+    return found, write_page(study, found, None, request.manner)
+
+
+def default_readers(targets: Sequence[Target], others: Sequence[str]) -> tuple[str, ...]:
+    """Models that can always read a run's CoTs: its own base, and the embedded ones for embedded runs."""
+    model = targets[0].config.model
+    return (model, *(name for name in others if name != model)) if model in others else (model,)

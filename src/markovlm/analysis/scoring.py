@@ -1,0 +1,159 @@
+"""Many variants of CoTs, read together: ln pi(a|variant) and the greedy answer of each.
+
+The variants of one CoT fork off the intact one: what a variant shares with it is computed once for all of them. Variants
+that come to the same tokens are read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from markovlm.evaluation.answering import LIKELIHOOD, score_text
+from markovlm.models.logprobs import by_row, token_stats
+from markovlm.models.memory import map_splitting
+from markovlm.models.sequences import Batch, forked_batch, span_hidden
+from markovlm.rollouts.prompter import Prompter, encode_fragment
+from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
+from markovlm.tasks.base import LETTERS, Example
+from markovlm.training.setup import Setup
+
+_RAGGED = 1.5  # rows of one pass differ in length by at most this factor (and a few tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A CoT as a reader gets it. `example.answer` is the answer whose likelihood is asked for."""
+
+    example: Example
+    number: int  # of the CoT among those of its question
+    name: str  # such as "delete@0.4"
+    ids: tuple[int, ...]
+    trunk: tuple[int, ...]  # the CoT that this is a variant of
+    conditioning: str
+    write: bool = True  # have the greedy answer written too, not only the likelihood
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What decides the reading."""
+        return self.example.id, self.number, self.conditioning, self.example.answer, digest(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What came of a variant; None where no answer was asked for or the task extracts none."""
+
+    logprob: float  # ln pi(a|variant), nats per answer token
+    answer: str | None = None  # raw greedy answer
+    extracted: str | None = None  # by the task's default extractor
+    correct: bool | None = None
+
+
+def digest(ids: Sequence[int]) -> str:
+    """Tells variants of one name apart, should the code that makes them change."""
+    return hashlib.blake2b(" ".join(map(str, ids)).encode(), digest_size=6).hexdigest()
+
+
+def read_variants(setup: Setup, sampler: Sampler, variants: Sequence[Variant]) -> list[Scored]:
+    """Each variant read by the policy that `setup.lm` is now, in order."""
+    rows = setup.config.evaluation.batch_size
+    logprob = logprobs(setup, variants, rows)
+    writing = [i for i, variant in enumerate(variants) if variant.write and setup.task.extractors]
+    answers = dict(zip(writing, _answers(setup, sampler, [variants[i] for i in writing], rows), strict=True))
+    return [Scored(score, *answers[i]) if i in answers else Scored(score) for i, score in enumerate(logprob)]
+
+
+# ------------------------------------------------------------------------------------------------------ likelihoods
+
+
+@torch.no_grad()
+def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: str = "mean") -> list[float]:
+    """ln pi(a|variant), per answer token or their "sum", at most `rows` in one pass, those of like length together."""
+    found: list[float] = [0.0] * len(variants)
+    sequences = [_sequence(setup.prompter, variant) for variant in variants]
+    for part in _batches([_own_length(*sequence) for sequence in sequences], rows):
+        scores = map_splitting(lambda some: _score(setup, [sequences[i] for i in some], reduction), part)
+        for i, score in zip(part, scores, strict=True):
+            found[i] = score
+    return found
+
+
+_Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # trunk, what precedes the answer, answer
+
+
+def _sequence(prompter: Prompter, variant: Variant) -> _Sequence:
+    prompt = prompter.reader_prompt(variant.example, variant.conditioning)
+    return prompt + variant.trunk, prompt + variant.ids + prompter.header_ids, prompter.answer_ids(variant.example)
+
+
+def _own_length(trunk: tuple[int, ...], before: tuple[int, ...], answer: tuple[int, ...]) -> int:
+    """Tokens that a sequence does not share with its trunk."""
+    batch = forked_batch([(trunk, before, answer)])
+    return len(batch.rows[0].tokens)
+
+
+def _score(setup: Setup, sequences: Sequence[_Sequence], reduction: str) -> list[float]:
+    batch: Batch = forked_batch(sequences)
+    span = span_hidden(setup.lm, batch)
+    stats = token_stats(setup.lm, span.hidden, span.targets)
+    return by_row(stats.logp, span.row, len(batch.rows), reduction).tolist()
+
+
+def _batches(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Indices by length, so that little padding is computed."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) == rows or lengths[i] > _RAGGED * lengths[batch[0]] + 8):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+# ---------------------------------------------------------------------------------------------------------- answers
+
+
+def _answers(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[tuple[str, str | None, bool | None]]:
+    """(raw greedy answer, extracted, right) by the task's default extractor."""
+    prompter, task = setup.prompter, setup.task
+    method = task.extractors[0] if task.extractors else ""
+    texts = _greedy(setup, sampler, variants, rows)
+    choices = _choice_logprobs(setup, variants, rows) if method == LIKELIHOOD else [dict[str, float]()] * len(variants)
+    found: list[tuple[str, str | None, bool | None]] = []
+    for variant, text, letters in zip(variants, texts, choices, strict=True):
+        scored = score_text(task, variant.example, prompter.text(variant.ids), text, letters)
+        found.append((text, scored.extracted[method], scored.correct[method]))
+    return found
+
+
+def _greedy(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[str]:
+    prompter = setup.prompter
+    prefixes = [
+        prompter.reader_prompt(variant.example, variant.conditioning) + variant.ids + prompter.header_ids for variant in variants
+    ]
+    decoding = Decoding(setup.task.max_answer_tokens, temperature=0.0)
+    texts: list[str] = [""] * len(variants)
+    for part in _batches([len(prefix) for prefix in prefixes], rows):
+        groups = sampler.sample([SampleRequest(prefixes[i], (("greedy answer",),)) for i in part], decoding)
+        for i, group in zip(part, groups, strict=True):
+            texts[i] = prompter.text(group[0].ids)
+    return texts
+
+
+def _choice_logprobs(setup: Setup, variants: Sequence[Variant], rows: int) -> list[dict[str, float]]:
+    """ln pi(letter | variant) of every choice, for tasks whose default extractor goes by likelihood."""
+    asked: list[Variant] = []
+    for variant in variants:
+        letters = LETTERS[: len(variant.example.choices)]
+        asked += [replace(variant, example=replace(variant.example, answer=letter)) for letter in letters]
+    scores = iter(logprobs(setup, asked, rows, "sum"))
+    return [{letter: next(scores) for letter in LETTERS[: len(variant.example.choices)]} for variant in variants]
+
+
+def encode_cot(prompter: Prompter, text: str) -> tuple[int, ...]:
+    """Ids of a CoT given as text. Strings in it that look like special tokens are plain text."""
+    return encode_fragment(prompter.tokenizer, text, special=False) if text else ()

@@ -1,0 +1,188 @@
+"""The studies as tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from markovlm.analysis.loadbearing import Found
+from markovlm.analysis.perturb import PERTURBATIONS
+from markovlm.analysis.render import explain_text
+from markovlm.console import table
+
+_TITLES = {
+    "drop_logprob": "Drop of ln pi(answer|CoT), nats per answer token",
+    "drop_accuracy": "Drop of accuracy",
+    "fragility": "Fragility: this run's drop of ln pi(answer|CoT) minus the other's, nats per answer token",
+    "fragility_accuracy": "Fragility of accuracy: this run's drop minus the other's",
+}
+_WIDTH = 140  # where it is not a terminal
+_EXAMPLES = 2  # explained CoTs shown under the tables
+
+
+def show_found(console: Console, found: Found) -> None:
+    """Every part that was done."""
+    if not console.is_terminal:
+        console.width = _WIDTH
+    shows = {
+        "perturb": show_perturb,
+        "bypass": show_bypass,
+        "leak": show_leak,
+        "explain": show_explain,
+        "transfer": show_transfer,
+    }
+    for name in ("perturb", "bypass", "bypass_against", "leak", "explain", "transfer"):
+        if name in found.results:
+            shows[name.removesuffix("_against")](console, found.results[name])
+            console.print()
+    if found.attributions:
+        first = [one for one in found.attributions if one.id in {a.id for a in found.attributions[: 2 * _EXAMPLES]}]
+        console.print(explain_text(first[: 2 * _EXAMPLES]))
+        console.print()
+    if found.page is not None:
+        console.print(Text(f"page: {found.page}"), soft_wrap=True)
+    for path in found.paths:
+        console.print(Text(f"kept: {path}"), soft_wrap=True)
+
+
+def show_perturb(console: Console, result: Mapping[str, Any]) -> None:
+    """Two tables, perturbation by severity: nats and accuracy; fragility where there is a twin."""
+    intact, gap, against = result["intact"], result["round_trip_gap"], result["against"]
+    say(
+        console,
+        f"{_who(result)}: n={result['n']} questions, {result['cots_per_question']} CoT each; 95 % bootstrap intervals over questions",
+    )
+    say(console, f"undamaged: ln pi {estimate(intact['logprob'])}, accuracy {estimate(intact['accuracy'])}")
+    if against is not None:
+        theirs = result["intact_against"]
+        twin = f"{against['run']} ({against['conditioning'].replace('_', '-')})"
+        say(console, f"against {twin}: ln pi {estimate(theirs['logprob'])}, accuracy {estimate(theirs['accuracy'])}")
+    say(console, f"the tokenizer's round trip by itself: {estimate(gap)} nats, changes {gap['changed']:.0%} of the CoTs")
+    worst = max((abs(r["drop_logprob"]["mean"]) for r in result["rows"] if r["severity"] == 0), default=0.0)
+    say(console, f"identity check (severity 0): largest drop {worst:g}")
+    keys = ("fragility", "fragility_accuracy") if against is not None else ("drop_logprob", "drop_accuracy")
+    for key in keys:
+        if any(row[key] is not None for row in result["rows"]):
+            console.print()
+            _graded(console, result["rows"], key)
+    console.print()
+    _single(console, result["rows"], against is not None)
+
+
+def _graded(console: Console, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    graded = [row for row in rows if row["severity"] > 0 and len(PERTURBATIONS[row["perturbation"]].severities) > 1]
+    severities = sorted({row["severity"] for row in graded})
+    cells = {(row["perturbation"], row["severity"]): row[key] for row in graded}
+    names = dict.fromkeys(row["perturbation"] for row in graded)
+    if names:
+        body = [[name, *(estimate(cells.get((name, s)), 2) for s in severities)] for name in names]
+        console.print(table(_TITLES[key], ["perturbation", *(f"{s:.0%}" for s in severities)], body))
+
+
+def _single(console: Console, rows: Sequence[Mapping[str, Any]], twin: bool) -> None:
+    single = [row for row in rows if row["severity"] > 0 and len(PERTURBATIONS[row["perturbation"]].severities) == 1]
+    keys = ["drop_logprob", "drop_accuracy", *(["fragility", "fragility_accuracy"] if twin else [])]
+    heads = ["drop, nats", "drop, accuracy", *(["fragility, nats", "fragility, accuracy"] if twin else [])]
+    body = [[row["perturbation"], f"{row['changed']:.0%}", *(estimate(row[key], 2) for key in keys)] for row in single]
+    if body:
+        console.print(table("Perturbations with meaning", ["perturbation", "CoTs changed", *heads], body))
+
+
+def show_bypass(console: Console, result: Mapping[str, Any]) -> None:
+    """Controls by what the reader sees."""
+    rows = [
+        [row["control"], row["reader"], estimate(row["accuracy"]), estimate(row["logprob"]), _survives(row["survives"])]
+        for row in result["rows"]
+    ]
+    title = f"Bypass, {_who(result)}: does the answer survive without its CoT? (n={result['n']})"
+    console.print(table(title, ["CoT", "reader", "accuracy", "ln pi(answer)", "of the right ones, still right"], rows))
+    if result["bypass"] is not None:
+        say(
+            console,
+            f"bypass: {estimate(result['bypass'])} of the answers that are right with question and CoT in sight stay right without the CoT",
+        )
+
+
+def _survives(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else f"{estimate(found)} (n={found['n']})"
+
+
+def show_leak(console: Console, result: Mapping[str, Any]) -> None:
+    """In words."""
+    here, elsewhere = estimate(result["leaks"]), estimate(result["leaks_other"])
+    say(
+        console,
+        f"Leak, {_who(result)}: the gold answer stands in {here} of {result['cots']} CoTs, another question's in {elsewhere}",
+    )
+    if result["position"] is not None:
+        low, middle, high = result["position"]["quartiles"]
+        say(console, f"first at {middle:.2f} of the CoT (quartiles {low:.2f} and {high:.2f})")
+        say(
+            console,
+            f"accuracy of these {estimate(result['accuracy'])}; cut before the answer {estimate(result['accuracy_cut_before'])}",
+        )
+        say(
+            console,
+            f"ln pi(answer) {estimate(result['logprob'])}; cut before the answer {estimate(result['logprob_cut_before'])}",
+        )
+
+
+def show_explain(console: Console, result: Mapping[str, Any]) -> None:
+    """Kinds and places."""
+    title = f"Load by kind of {result['by']}, {_who(result)}: drop of ln pi(answer|CoT) when it is {result['how']}d (n={result['n']} questions)"
+    rows = [
+        [row["kind"], str(row["units"]), estimate(row["drop"]), _percent(row["share"]), _percent(row["share_of_units"])]
+        for row in result["by_kind"]
+    ]
+    console.print(table(title, ["kind", "units", "drop, nats", "share of the load", "share of the units"], rows))
+    console.print()
+    places = [
+        [f"{row['from']:.0%} to {row['to']:.0%}", str(row["units"]), estimate(row["drop"])]
+        for row in result["by_position"]
+        if row["units"]
+    ]
+    console.print(table("Load by place in the CoT", ["place", "units", "drop, nats"], places))
+
+
+def show_transfer(console: Console, result: Mapping[str, Any]) -> None:
+    """Points by checkpoint and reader, and the rank correlations."""
+    rows = []
+    for point in result["points"]:
+        paired = point["vs_base"]
+        rows.append(
+            [
+                point["checkpoint"], point["reader"], estimate(point["logprob"]), estimate(point["accuracy"]),
+                "" if paired is None else estimate(paired["logprob"]), "" if paired is None else estimate(paired["accuracy"]),
+            ]
+        )  # fmt: skip
+    title = f"Transfer: CoTs of {result['run']} read by others, which don't see the question (n={result['n']})"
+    heads = ["CoTs of", "reader", "ln pi(answer|CoT)", "accuracy", "ln pi, minus base's CoTs", "accuracy, minus base's CoTs"]
+    console.print(table(title, heads, rows))
+    for row in result["correlation"]:
+        rho = "not defined" if row["spearman"] is None else f"{row['spearman']:+.2f} (p={row['p']:.3f})"
+        say(console, f"rank correlation of actor and {row['reader']} over {row['n']} checkpoints: {rho}")
+
+
+def estimate(found: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
+    if found is None or found["mean"] is None:
+        return "-"
+    low, high = found["ci95"]
+    bounds = "[-, -]" if low is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{found['mean']:.{digits}f} {bounds}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _who(result: Mapping[str, Any]) -> str:
+    return f"{result['checkpoint']} of {result['run']} ({result['conditioning'].replace('_', '-')})"
+
+
+def say(console: Console, text: str) -> None:
+    """A line that is text and never markup."""
+    console.print(Text(text), soft_wrap=True)

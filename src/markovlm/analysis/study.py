@@ -1,0 +1,264 @@
+"""What every study of a run's CoTs shares: fresh CoTs of one checkpoint, read again in many variants.
+
+A *variant* is a CoT as a reader might get it: intact, damaged, replaced, or with the question in sight. CoTs and readings
+are kept as they come, so that an interrupted study continues and no study draws or reads again what another one has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from markovlm.analysis.scoring import Scored, Variant, digest, read_variants
+from markovlm.errors import UserError
+from markovlm.evaluation.evaluate import How, how_evaluated
+from markovlm.evaluation.run import Target, label_of
+from markovlm.evaluation.statistics import cluster_mean_ci
+from markovlm.evaluation.store import Label
+from markovlm.rollouts.types import Decoding, SampleRequest
+from markovlm.tasks.base import Example
+from markovlm.training.runlog import RunDirectory, clean, read_rows, replace_whole, writing
+from markovlm.training.setup import Setup
+
+FOLDER = "loadbearing"  # in the run directory
+Counting = Callable[[str, int], Any]
+_ROWS_KEPT = 4  # batches after which readings are written down
+CotKey = tuple[str, int]  # question id, number of the CoT among those of its question
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCot:
+    """One CoT, drawn for the studies: another draw than training and evaluation saw."""
+
+    example: Example
+    number: int  # among the CoTs of its question
+    ids: tuple[int, ...]
+    text: str
+    ended: bool  # by itself, not by the budget
+
+    @property
+    def key(self) -> CotKey:
+        return self.example.id, self.number
+
+
+@dataclass(slots=True)
+class Reader:
+    """A loaded model that reads variants, and the file that keeps what it read."""
+
+    setup: Setup
+    frozen: bool  # reads with the adapter off
+    path: Path
+    name: str = ""  # for the progress display
+    counting: Counting | None = None
+    _kept: dict[tuple[Hashable, ...], Scored] | None = None
+
+    def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
+        """The reading of each variant, in order; what is kept already is not read again."""
+        kept = self._kept = _kept_readings(self.path) if self._kept is None else self._kept
+        wanted = {variant.key: variant for variant in variants}
+        extracts = bool(self.setup.task.extractors)
+        todo = [v for key, v in wanted.items() if key not in kept or (v.write and extracts and kept[key].answer is None)]
+        with bar(self.counting, f"{self.name}: {doing}", len(todo)) as advance:
+            for batch in chunks(todo, _ROWS_KEPT * self.setup.config.evaluation.batch_size):
+                scored = self._read(batch)
+                kept |= {variant.key: one for variant, one in zip(batch, scored, strict=True)}
+                self._write(batch, scored)
+                if advance is not None:
+                    advance(len(batch))
+        return [kept[variant.key] for variant in variants]
+
+    @torch.no_grad()
+    def _read(self, variants: Sequence[Variant]) -> list[Scored]:
+        with self.setup.lm.frozen() if self.frozen else nullcontext():
+            return read_variants(self.setup, self.setup.sampler(), variants)
+
+    def _write(self, variants: Sequence[Variant], scored: Sequence[Scored]) -> None:
+        rows = [
+            {"id": variant.example.id, "cot": variant.number, "variant": variant.name, "conditioning": variant.conditioning}
+            | {"target": variant.example.answer, "text": self.setup.prompter.text(variant.ids), "digest": digest(variant.ids)}
+            | asdict(one)
+            for variant, one in zip(variants, scored, strict=True)
+        ]
+        open_folder(self.path.parent).append(self.path.name, rows)
+
+
+@dataclass(slots=True)
+class Study:
+    """One checkpoint, loaded, with its CoTs. Everything it finds is kept under `folder`."""
+
+    target: Target
+    setup: Setup
+    label: Label
+    cots: list[StudyCot]
+    folder: Path
+    reader: Reader
+    notes: tuple[str, ...] = ()
+
+    @property
+    def how(self) -> How:
+        return self.label.how
+
+    @property
+    def conditioning(self) -> str:
+        """What this model's reader sees beside the CoT."""
+        return self.how.conditioning
+
+    @property
+    def questions(self) -> list[Example]:
+        return list({cot.example.id: cot.example for cot in self.cots}.values())
+
+    def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
+        """As `Reader.read`, by this checkpoint itself."""
+        return self.reader.read(variants, doing)
+
+    def close(self) -> None:
+        """Let go of the model; results can still be made and written."""
+        del self.setup, self.reader
+
+    def header(self, kind: str) -> dict[str, Any]:
+        """The first keys of every result."""
+        return {
+            "kind": kind,
+            "run": self.target.name,
+            "checkpoint": self.target.checkpoint,
+            "step": self.target.step or 0,
+            "split": self.label.split,
+            "task": self.label.task,
+            "model": self.label.model,
+            "conditioning": self.conditioning,
+            "n": len(self.questions),
+            "cots_per_question": 1 + max(cot.number for cot in self.cots),
+            "seed": self.how.seed,
+            "notes": list(self.notes),
+        }
+
+    def write(self, name: str, result: Mapping[str, Any]) -> Path:
+        """Keep a result where `markovlm report` finds it."""
+        path = open_folder(self.folder).path / f"{name}-{self.label.file.removesuffix('.jsonl')}.json"
+        replace_whole(path, json.dumps(clean(result), ensure_ascii=False, indent=1, allow_nan=False).encode())
+        return path
+
+
+def open_study(
+    target: Target,
+    setup: Setup,
+    *,
+    split: str,
+    limit: int | None,
+    cots: int,
+    folder: Path,
+    counting: Counting | None = None,
+    examples: Sequence[Example] | None = None,
+) -> Study:
+    """Questions of `split` (or `examples`), and `cots` CoTs of each, drawn anew or found from an earlier study.
+
+    Raises UserError for a split that is not there or too few questions to study.
+    """
+    loaded = target.load(setup, split, limit) if examples is None else None
+    asked = list(loaded.examples if loaded else examples or ())
+    if not asked:
+        raise UserError(f"{target.name}: no questions in the {split} split")
+    how = how_evaluated(setup.config, setup.prompter.style, step=setup.config.training.steps)
+    label = label_of(target, setup, split, how)
+    reader = Reader(setup, how.reader == "frozen", folder / f"readings-{label.file}", target.checkpoint, counting)
+    study = Study(target, setup, label, [], folder, reader, loaded.notes if loaded else ())
+    study.cots = _draw(study, asked, cots, counting)
+    return study
+
+
+def _draw(study: Study, examples: Sequence[Example], count: int, counting: Counting | None) -> list[StudyCot]:
+    """CoT `number` of a question comes from the stream (seed, "study", question, number), whatever else is drawn."""
+    file = f"cots-{study.label.file}"
+    known = _kept_cots(study.folder / file, examples)
+    todo = [(example, number) for example in examples for number in range(count) if (example.id, number) not in known]
+    how, setup = study.how, study.setup
+    decoding = Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop)
+    with bar(counting, f"{study.target.checkpoint}: writing CoTs", len(todo)) as advance:
+        for batch in chunks(todo, setup.config.evaluation.batch_size):
+            requests = [
+                SampleRequest(setup.prompter.cot_prompt(example), ((how.seed, "study", example.id, number),))
+                for example, number in batch
+            ]
+            drawn = [group[0] for group in setup.sampler().sample(requests, decoding)]
+            fresh = [
+                StudyCot(example, number, cot.ids, setup.prompter.text(cot.ids), cot.ended)
+                for (example, number), cot in zip(batch, drawn, strict=True)
+            ]
+            known |= {cot.key: cot for cot in fresh}
+            open_folder(study.folder).append(file, [_cot_row(cot) for cot in fresh])
+            if advance is not None:
+                advance(len(batch))
+    return [known[example.id, number] for example in examples for number in range(count)]
+
+
+# ------------------------------------------------------------------------------------------------------------ kept
+
+
+def open_folder(path: Path) -> RunDirectory:
+    """The place of results, made if need be."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return RunDirectory(path)
+
+
+def _cot_row(cot: StudyCot) -> dict[str, Any]:
+    example = cot.example
+    row = {"id": example.id, "cot": cot.number, "question": example.question, "gold": example.answer}
+    return row | {"text": cot.text, "ended": cot.ended, "ids": list(cot.ids)}
+
+
+def _kept_cots(path: Path, examples: Sequence[Example]) -> dict[CotKey, StudyCot]:
+    _mend(path)
+    asked = {(example.id, example.question, example.answer): example for example in examples}
+    found: dict[CotKey, StudyCot] = {}
+    for row in read_rows(path):
+        example = asked.get((row["id"], row["question"], row["gold"]))
+        if example is not None:
+            cot = StudyCot(example, row["cot"], tuple(row["ids"]), row["text"], row["ended"])
+            found[cot.key] = cot
+    return found
+
+
+def _kept_readings(path: Path) -> dict[tuple[Hashable, ...], Scored]:
+    _mend(path)
+    found: dict[tuple[Hashable, ...], Scored] = {}
+    for row in read_rows(path):
+        key = (row["id"], row["cot"], row["conditioning"], row["target"], row["digest"])
+        found[key] = Scored(row["logprob"], row["answer"], row["extracted"], row["correct"])
+    return found
+
+
+def _mend(path: Path) -> None:
+    if path.exists():
+        RunDirectory(path.parent).mend_last_line(path.name)
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """`items` in pieces of `size`."""
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def bar(counting: Counting | None, label: str, total: int) -> Any:
+    """A progress bar where there is something to do and somebody to see it."""
+    return counting(label, total) if counting and total else nullcontext()
+
+
+# ------------------------------------------------------------------------------------------------------- estimates
+
+
+def estimate(values: Sequence[float], clusters: Sequence[Hashable], seed: int) -> dict[str, Any]:
+    """{"mean", "ci95"}: percentile bootstrap over questions, all CoTs of a question together."""
+    found = cluster_mean_ci(values, clusters, seed)
+    return clean({"mean": found.mean, "ci95": [found.low, found.high]})
+
+
+def estimate_some(values: Sequence[float | None], clusters: Sequence[Hashable], seed: int) -> dict[str, Any] | None:
+    """As `estimate`, of the values that are not None; None where there is none (answers are not extracted)."""
+    there = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
+    return estimate([value for value, _ in there], [cluster for _, cluster in there], seed) if there else None

@@ -1,0 +1,183 @@
+"""Do other models understand the CoT? Each checkpoint's CoTs, as text, read by models that did not write them.
+
+The readers see the CoT and never the question, each through its own tokenizer and prompts. Their curves over training beside
+the actor's own are the evidence of METHOD §4 that the CoT is text and not a private code. The control is the base
+model's CoTs, read by the same readers on the same questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats as scipy_stats
+
+from markovlm.analysis.fragility import RAW, whole
+from markovlm.analysis.scoring import Scored, Variant, encode_cot
+from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimate, estimate_some, open_study
+from markovlm.config import RunConfig, flatten, nest
+from markovlm.errors import UserError
+from markovlm.evaluation.run import BASE, Target, open_targets, prepared
+from markovlm.evaluation.store import Label
+from markovlm.training.setup import Setup
+
+ACTOR = "actor"  # the checkpoint reading its own CoTs
+_EXACT = 7  # checkpoints up to which the p of a rank correlation is computed over all orders
+_QUESTIONS = ("task", "task_options.", "data.", "loading.device")  # settings that a reader takes over from the run
+
+stats: Any = scipy_stats
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The CoTs of one checkpoint and what it reads from them itself."""
+
+    checkpoint: str
+    step: int
+    label: Label
+    cots: list[StudyCot]
+    own: list[Scored]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What one reader made of every checkpoint's CoTs."""
+
+    reader: str
+    model: str
+    prompt_style: str
+    read: dict[str, list[Scored]]  # checkpoint -> one a CoT
+
+
+def transfer(
+    targets: Sequence[Target],
+    readers: Sequence[str],
+    *,
+    split: str,
+    limit: int | None,
+    cots: int,
+    folder: Path,
+    counting: Counting | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """`targets`: checkpoints of one run and its base. Result and where it is kept; UserError for a reader that is not there."""
+    config = targets[-1].config
+    opened = [(name, _open_reader(name, config)) for name in readers]  # before any long work
+    study, written = _write_all(targets, split, limit, cots, folder, counting)
+    curves = [Curve(ACTOR, config.model, study.how.prompt_style, {one.checkpoint: one.own for one in written})]
+    for name, target in opened:
+        curves.append(_read_all(name, target, written, folder, counting))
+    result = transfer_result(study, written, curves)
+    return result, study.write("transfer", result)
+
+
+def _open_reader(name: str, config: RunConfig) -> Target:
+    """A model, or a run's last checkpoint, put to the questions of `config`."""
+    taken = {key: value for key, value in flatten(config.model_dump(mode="json")).items() if key.startswith(_QUESTIONS)}
+    try:
+        return open_targets(name, "last", nest(taken))[0]
+    except UserError as error:
+        raise UserError(f"--readers {name}: {error}") from error
+
+
+def _write_all(
+    targets: Sequence[Target], split: str, limit: int | None, cots: int, folder: Path, counting: Counting | None
+) -> tuple[Study, list[Written]]:
+    """The CoTs of every checkpoint, first to last; and the last one's study (its model may have changed since)."""
+    written: list[Written] = []
+    study: Study | None = None
+    for target, setup in prepared(sorted(targets, key=lambda one: -1 if one.step is None else one.step)):
+        study = open_study(target, setup, split=split, limit=limit, cots=cots, folder=folder, counting=counting)
+        own = study.read([whole(study, cot, RAW) for cot in study.cots], "its own CoTs")
+        written.append(Written(target.checkpoint, target.step or 0, study.label, study.cots, own))
+    assert study is not None
+    return study, written
+
+
+def _read_all(name: str, target: Target, written: Sequence[Written], folder: Path, counting: Counting | None) -> Curve:
+    setup = target.prepare()
+    read: dict[str, list[Scored]] = {}
+    for one in written:
+        by = hashlib.blake2b(f"{target.name}/{target.checkpoint}".encode(), digest_size=4).hexdigest()
+        path = folder / f"readings-{one.label.file.removesuffix('.jsonl')}-by-{by}.jsonl"
+        reader = Reader(setup, False, path, name, counting)
+        read[one.checkpoint] = reader.read([_as_read(setup, cot) for cot in one.cots], f"CoTs of {one.checkpoint}")
+    return Curve(name, target.config.model, setup.prompter.style, read)
+
+
+def _as_read(setup: Setup, cot: StudyCot) -> Variant:
+    ids = encode_cot(setup.prompter, cot.text)
+    return Variant(cot.example, cot.number, "transferred", ids, ids, "markovian")
+
+
+# --------------------------------------------------------------------------------------------------------- results
+
+
+def transfer_result(study: Study, written: Sequence[Written], curves: Sequence[Curve]) -> dict[str, Any]:
+    """JSON: a point for each checkpoint and reader, each paired with the base's CoTs, and rank correlations."""
+    seed = study.how.seed
+    points = [point for curve in curves for point in _points(curve, written, seed)]
+    means = {curve.reader: [p["logprob"]["mean"] for p in points if p["reader"] == curve.reader] for curve in curves}
+    return {
+        **study.header("transfer"),
+        "reader_conditioning": "markovian",
+        "readers": [{"reader": c.reader, "model": c.model, "prompt_style": c.prompt_style} for c in curves],
+        "points": points,
+        "correlation": [
+            {"reader": name, **rank_correlation(means[ACTOR], values)} for name, values in means.items() if name != ACTOR
+        ],
+    }
+
+
+def _points(curve: Curve, written: Sequence[Written], seed: int) -> Iterator[dict[str, Any]]:
+    base = {cot.key: one for w in written if w.checkpoint == BASE for cot, one in zip(w.cots, curve.read[BASE], strict=True)}
+    for one in written:
+        scored = curve.read[one.checkpoint]
+        clusters = [cot.example.id for cot in one.cots]
+        pairs = [(s, base[cot.key]) for cot, s in zip(one.cots, scored, strict=True) if cot.key in base]
+        yield {
+            "checkpoint": one.checkpoint,
+            "step": one.step,
+            "reader": curve.reader,
+            "n": len(set(clusters)),
+            "logprob": estimate([s.logprob for s in scored], clusters, seed),
+            "accuracy": estimate_some([_right(s) for s in scored], clusters, seed),
+            "vs_base": None if one.checkpoint == BASE or not pairs else _paired(pairs, clusters, seed),
+        }
+
+
+def _paired(pairs: Sequence[tuple[Scored, Scored]], clusters: Sequence[str], seed: int) -> dict[str, Any]:
+    accuracy = [None if a.correct is None or b.correct is None else float(a.correct) - float(b.correct) for a, b in pairs]
+    return {
+        "logprob": estimate([a.logprob - b.logprob for a, b in pairs], clusters, seed),
+        "accuracy": estimate_some(accuracy, clusters, seed),
+    }
+
+
+def _right(scored: Scored) -> float | None:
+    return None if scored.correct is None else float(scored.correct)
+
+
+def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Spearman's rho over checkpoints with a two-sided p: over all orders up to 7, else from Student's t.
+
+    Null where there are fewer than three checkpoints or one curve is flat.
+    """
+    n = len(ours)
+    if n < 3 or len(set(ours)) == 1 or len(set(theirs)) == 1:
+        return {"spearman": None, "n": n, "p": None}
+    found = stats.spearmanr(ours, theirs)
+    rho = float(found.statistic)
+    p = _exact_p(ours, theirs, rho) if n <= _EXACT else float(found.pvalue)
+    return {"spearman": rho, "n": n, "p": p}
+
+
+def _exact_p(ours: Sequence[float], theirs: Sequence[float], rho: float) -> float:
+    a, b = stats.rankdata(ours), stats.rankdata(theirs)
+    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
+    found = [sum(x * y for x, y in zip(a, order, strict=True)) / len(ours) for order in itertools.permutations(b)]
+    return sum(abs(value) >= abs(rho) - 1e-12 for value in found) / math.factorial(len(ours))

@@ -1,0 +1,237 @@
+"""Commands that ask whether the reasoning is load-bearing: perturb, transfer, explain, loadbearing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from markovlm.errors import UserError
+from markovlm.flags import EVAL_SECTIONS, config_flags, default_store, overrides, print_json
+from markovlm.models.registry import KNOWN
+
+if TYPE_CHECKING:
+    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.loadbearing import Part, Request
+    from markovlm.evaluation.run import Target
+
+_Command = Callable[..., Any]
+
+
+def _shared(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], _Command]:
+    """Flags of every study."""
+
+    def decorate(command: _Command) -> _Command:
+        command = config_flags(*EVAL_SECTIONS)(command)
+        command = click.option("--json", "as_json", is_flag=True, help="print one JSON object")(command)
+        command = click.option("--out", type=click.Path(path_type=Path), help="where results go; default RUN/loadbearing")(
+            command
+        )
+        command = click.option("--cots", type=int, default=1, help="CoTs of each question [default 1]")(command)
+        command = click.option("--limit", type=int, default=limit, help=f"questions [default {limit}]")(command)
+        command = click.option("--split", help="split they come from; default data.test_split")(command)
+        if checkpoint:
+            text = "last, best, base or a step [default last]"
+            command = click.option("--checkpoint", default="last", help=text)(command)
+        return command
+
+    return decorate
+
+
+def _damage_flags(command: _Command) -> _Command:
+    names = "comma-separated; default all (docs/perturbations.md)"
+    command = click.option("--severities", metavar="LIST", help="comma-separated, 0 to 1; default 0.2,0.4,0.6,0.8,1")(command)
+    command = click.option("--perturbations", metavar="LIST", help=names)(command)
+    text = "a second run, the non-Markovian twin: the difference of the drops is the fragility"
+    return click.option("--against", metavar="RUN", help=text)(command)
+
+
+def _manner_flags(command: _Command) -> _Command:
+    how = click.Choice(["remove", "replace"])
+    command = click.option("--how", type=how, default="remove", help="what becomes of each, in turn [default remove]")(command)
+    by = click.Choice(["token", "word", "sentence"])
+    return click.option("--by", type=by, default="token", help="what is taken out [default token]")(command)
+
+
+@click.command()
+@click.argument("run", metavar="RUN|MODEL")
+@_damage_flags
+@_shared(100)
+def perturb(run: str, perturbations: str | None, severities: str | None, against: str | None, **flags: Any) -> None:
+    """What damage to the CoT does to the answer; with --against, how much more than to a twin (fragility)."""
+    request = _request(run, ("perturb",), against, _plan(perturbations, severities), flags)
+    _run(request, flags["as_json"], "perturb")
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--readers", required=True, multiple=True, metavar="MODEL", help="model or run that reads; repeat or separate by commas"
+)
+@click.option("--checkpoints", default="all", help="whose CoTs: all, last, best, or steps such as 100,200 [default all]")
+@_shared(100, checkpoint=False)
+def transfer(run: str, readers: tuple[str, ...], checkpoints: str, **flags: Any) -> None:
+    """Do other models understand the CoT? The base model's CoTs, read by the same readers, are the control."""
+    names = [name.strip() for text in readers for name in text.split(",") if name.strip()]
+    request = _request(run, ("transfer",), None, None, flags | {"checkpoint": "last"}, readers=names, checkpoints=checkpoints)
+    _run(request, flags["as_json"], "transfer")
+
+
+@click.command()
+@click.argument("run", metavar="RUN|MODEL")
+@click.option("--example", metavar="ID", help="one question of the split, by its id")
+@click.option("--question", metavar="TEXT", help="one question of your own")
+@_manner_flags
+@_shared(50)
+def explain(run: str, example: str | None, question: str | None, by: str, how: str, **flags: Any) -> None:
+    """Which tokens, words or sentences of a CoT bear the load; over many CoTs, which kinds and where."""
+    from markovlm.analysis.explain import Manner
+
+    if example is not None and question is not None:
+        raise UserError("--example and --question: give one of them")
+    manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
+    request = _request(run, ("explain",), None, None, flags, manner=manner)
+    if example is None and question is None:
+        _run(request, flags["as_json"], "explain")
+    else:
+        _explain_one(request, example, question, flags["as_json"])
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@_damage_flags
+@_manner_flags
+@click.option(
+    "--readers", multiple=True, metavar="MODEL", help="who else reads; default the run's base, embedded ones for an embedded run"
+)
+@_shared(100)
+def loadbearing(
+    run: str, perturbations: str | None, severities: str | None, against: str | None, by: str, how: str, readers: tuple[str, ...],
+    **flags: Any,
+) -> None:  # fmt: skip
+    """All studies of a run in one go, and its report with them."""
+    from markovlm.analysis.explain import Manner
+    from markovlm.analysis.loadbearing import PARTS
+    from markovlm.report import write_report
+
+    manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
+    names = [name.strip() for text in readers for name in text.split(",") if name.strip()]
+    request = _request(
+        run, PARTS, against, _plan(perturbations, severities), flags, readers=names, manner=manner, checkpoints="all"
+    )
+    found = _studied(request)
+    where = request.target.run
+    paths = [one.run.path for one in (request.target, request.against) if one is not None and one.run is not None]
+    page = write_report(paths, where.path / "report").html if where is not None else None
+    if flags["as_json"]:
+        print_json({**found.results, "files": [str(path) for path in found.paths], "report": page and str(page)})
+        return
+    _show(found)
+    if page is not None:
+        click.echo(f"report: {page}")
+
+
+STUDIES = (perturb, transfer, explain, loadbearing)
+
+
+# --------------------------------------------------------------------------------------------------------- helpers
+
+
+def _plan(perturbations: str | None, severities: str | None) -> Plan:
+    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.perturb import PERTURBATIONS
+
+    names = tuple(name.strip() for name in perturbations.split(",")) if perturbations else tuple(PERTURBATIONS)
+    try:
+        graded = tuple(float(text) for text in severities.split(",")) if severities else None
+    except ValueError:
+        raise UserError(f"--severities {severities}: write numbers between 0 and 1, such as 0.2,0.6") from None
+    return Plan(names, graded)
+
+
+def _request(
+    run: str,
+    parts: tuple[Part, ...],
+    against: str | None,
+    plan: Plan | None,
+    flags: dict[str, Any],
+    *,
+    readers: list[str] | None = None,
+    checkpoints: str = "last",
+    **more: Any,
+) -> Request:
+    from markovlm.analysis.loadbearing import Request, default_readers
+    from markovlm.evaluation.run import open_targets
+
+    over = overrides(flags)
+    target = open_targets(run, flags["checkpoint"], over)[0]
+    if target.run is None and "task" not in over and target.config.model not in KNOWN:
+        raise UserError(f"--task: {run} is no run of markovlm, so say which task")
+    twin = open_targets(against, flags["checkpoint"], over)[0] if against is not None else None
+    transferred = tuple(_with_base(run, checkpoints, over)) if "transfer" in parts else ()
+    if "transfer" in parts and not readers:
+        readers = list(default_readers(transferred, tuple(KNOWN)))
+    out = flags["out"] or (default_store(run, target.config.task) / "loadbearing" if target.run is None else None)
+    return Request(
+        target,
+        parts,
+        twin,
+        transferred,
+        tuple(dict.fromkeys(readers or ())),
+        flags["split"] or target.config.data.test_split,
+        flags["limit"],
+        flags["cots"],
+        out=out,
+        **({"plan": plan} if plan else {}),
+        **({"explained": flags["limit"]} if parts == ("explain",) else {}),
+        **more,
+    )
+
+
+def _with_base(run: str, checkpoints: str, over: dict[str, Any]) -> list[Target]:
+    """Checkpoints of a run and its base; step 0, whose adapter does nothing yet, is the base once more and left out."""
+    from markovlm.evaluation.run import open_targets
+
+    found = open_targets(run, f"{checkpoints},base", over)
+    if found[0].run is None and found[0].foreign is None:
+        raise UserError(f"{run}: transfer follows a run's checkpoints, and this is a plain model")
+    return [target for target in found if target.step != 0]
+
+
+def _studied(request: Request) -> Any:
+    from markovlm.analysis.loadbearing import run_studies
+    from markovlm.console import counting, stderr
+
+    console = stderr()
+    return run_studies(request, lambda label, n: counting(console, label, n))
+
+
+def _run(request: Request, as_json: bool, part: str) -> None:
+    found = _studied(request)
+    if as_json:
+        print_json({**found.results[part], "files": [str(path) for path in found.paths]})
+    else:
+        _show(found)
+
+
+def _show(found: Any) -> None:
+    from markovlm.analysis.show import show_found
+    from markovlm.console import stdout
+
+    show_found(stdout(), found)
+
+
+def _explain_one(request: Request, example: str | None, question: str | None, as_json: bool) -> None:
+    from markovlm.analysis.loadbearing import explain_question
+    from markovlm.analysis.render import explain_text
+    from markovlm.console import stdout
+
+    attributions, page = explain_question(request, example, question)
+    if as_json:
+        print_json({"attributions": [one.to_json() for one in attributions], "page": str(page)})
+        return
+    console = stdout()
+    console.print(explain_text(attributions))
+    click.echo(f"page: {page}")
