@@ -24,6 +24,7 @@ from markovlm.report.figures import (
     reward_distributions,
 )
 from markovlm.report.html import render_html
+from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
 from markovlm.report.readers import read_runs
 from markovlm.report.records import RunData
@@ -69,10 +70,11 @@ def write_report(paths: Sequence[str | Path], out_dir: str | Path) -> ReportResu
         runs = list(read_runs(paths))
         diagnoses = diagnose_all(runs)
         about = _about(runs)
-        drawings = _start_drawing(diagnoses, drawers)
-        written = [_write(out / "tables" / f"{t.name}.csv", to_csv(t)) for t in _all_tables(diagnoses)]
-        html = _write(out / "report.html", render_html(diagnoses, out, about, library.result()))
-        markdown = _write(out / "report.md", render_markdown(diagnoses, _write_figures(drawings, out), about))
+        section = section_of(runs)
+        drawings = _start_drawing(diagnoses, section, drawers)
+        written = [_write(out / "tables" / f"{t.name}.csv", to_csv(t)) for t in _all_tables(diagnoses, section)]
+        html = _write(out / "report.html", render_html(diagnoses, section, out, about, library.result()))
+        markdown = _write(out / "report.md", render_markdown(diagnoses, section, _write_figures(drawings, out), about))
     steps = sum(run.steps for run in runs)
     return ReportResult(html, markdown, tuple(written), len(runs), steps, time.perf_counter() - started, tuple(diagnoses))
 
@@ -90,7 +92,7 @@ def _about(runs: Sequence[RunData]) -> dict[str, str]:
     }
 
 
-def _all_tables(diagnoses: Sequence[Diagnosis]) -> list[Table]:
+def _all_tables(diagnoses: Sequence[Diagnosis], section: Section) -> list[Table]:
     runs = [d.run for d in diagnoses]
     return [
         tables.verdicts(diagnoses),
@@ -99,6 +101,7 @@ def _all_tables(diagnoses: Sequence[Diagnosis]) -> list[Table]:
         *tables.settings(runs),
         tables.accuracies(diagnoses),
         tables.all_milestones(diagnoses),
+        *section.csv,
         tables.samples(runs),
         tables.problems(runs),
         tables.thresholds(),
@@ -106,7 +109,7 @@ def _all_tables(diagnoses: Sequence[Diagnosis]) -> list[Table]:
     ]
 
 
-def _start_drawing(diagnoses: Sequence[Diagnosis], drawers: Drawers) -> list[tuple[Figure, Future[str]]]:
+def _start_drawing(diagnoses: Sequence[Diagnosis], section: Section, drawers: Drawers) -> list[tuple[Figure, Future[str]]]:
     """Figures of the runs on show, being drawn."""
     shown = set(first_shown(diagnoses))
     drawn = [d for d in diagnoses if d.run.name in shown]
@@ -115,6 +118,7 @@ def _start_drawing(diagnoses: Sequence[Diagnosis], drawers: Drawers) -> list[tup
         *([final] if final else []),
         *curves(drawn, PRINT_POINTS)[:PRINTED_CURVES],
         *reward_distributions(drawn, PRINTED_SPREADS),
+        *section.printed,
     ]
     return [(figure, drawers.svg(for_print(figure, drawn), PRINT_CONFIG)) for figure in figures]
 

@@ -211,6 +211,11 @@ def _base(shown: Sequence[str], title: str, height: int = 190) -> dict[str, Any]
     }
 
 
+def blank(title: str) -> dict[str, Any]:
+    """The start of a specification that does not react to the runs on show."""
+    return _base([], title)
+
+
 def _curve_spec(all_of_them: Sequence[Diagnosis], title: str, scale: Scale, series: list[str] | None) -> dict[str, Any]:
     y_scale: dict[str, Any] = {"zero": False, "nice": True}
     if scale != "linear":

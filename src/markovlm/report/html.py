@@ -19,6 +19,7 @@ from markupsafe import Markup
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
+from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Section
 from markovlm.report.records import RunData, Sample
 from markovlm.report.tables import Source
 
@@ -120,7 +121,7 @@ def _environment(links: _Links, library: str) -> Environment:
     return environment
 
 
-def render_html(all_of_them: Sequence[Diagnosis], out_dir: Path, about: Mapping[str, str], library: str) -> str:
+def render_html(all_of_them: Sequence[Diagnosis], section: Section, out_dir: Path, about: Mapping[str, str], library: str) -> str:
     """The whole page. `library` is Vega's script."""
     runs = [d.run for d in all_of_them]
     ids = {d.run.name: f"run-{i}" for i, d in enumerate(all_of_them)}
@@ -146,12 +147,16 @@ def render_html(all_of_them: Sequence[Diagnosis], out_dir: Path, about: Mapping[
         "figures": figures,
         "accuracy_figure": accuracy,
         "spreads": spreads,
+        "loadbearing": section,
+        "loadbearing_title": TITLE,
+        "loadbearing_note": NOTE,
+        "nothing_claimed": NOTHING_CLAIMED,
         "toggles": _toggles(all_of_them, ids),
         "shown": set(first_shown(all_of_them)),
         "runs": runs,
         "samples": sum(len(run.samples) for run in runs),
         "sample_rows": sum(run.sample_rows for run in runs),
-        "data": script_json(_data(all_of_them, [*figures, *([accuracy] if accuracy else []), *spreads])),
+        "data": script_json(_data(all_of_them, [*figures, *([accuracy] if accuracy else []), *spreads, *section.figures])),
         "library": LIBRARY,
     }
     return _environment(_Links(out_dir), library).get_template("report.html").render(context)

@@ -9,10 +9,12 @@ from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure
 from markovlm.report.html import sentence, trusted
+from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, RunPart, Section, ShownExample
 from markovlm.report.tables import Cell, Table
 
 MOST_TEXT = 700  # characters of a sample's text
 SAMPLES_OF_A_RUN = 3
+MOST_STUDIED = 3  # runs with their tables of studies; all have their sentences, and CSV files
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
 
 
@@ -50,11 +52,15 @@ def _sources(row: Sequence[Cell]) -> str:
 
 
 def render_markdown(
-    all_of_them: Sequence[Diagnosis], figures: Sequence[tuple[Figure, str | None]], about: Mapping[str, str]
+    all_of_them: Sequence[Diagnosis],
+    section: Section,
+    figures: Sequence[tuple[Figure, str | None]],
+    about: Mapping[str, str],
 ) -> str:
     """The whole document; `figures` come with the paths of their SVG files."""
     runs = [d.run for d in all_of_them]
     differ, common = tables.settings(runs)
+    of_studies = {figure.name for figure in section.printed}
     parts = [
         f"# Training report\n\n**{sentence(all_of_them)}** {about['runs']}, {about['steps']}, written {about['time']}.",
         "## Verdicts\n\n" + table(tables.verdicts(all_of_them)),
@@ -63,8 +69,9 @@ def render_markdown(
         "## Settings\n\n" + (table(differ) if len(differ.columns) > 2 else "All runs have the same settings."),
         "### Settings in common\n\n" + table(common) if common.rows else "",
         "## Accuracy from the CoT alone\n\n" + _accuracy(all_of_them),
-        "## Learning curves and rewards\n\n" + "\n\n".join(_figure(f, path) for f, path in figures),
+        "## Learning curves and rewards\n\n" + "\n\n".join(_figure(f, path) for f, path in figures if f.name not in of_studies),
         "## Milestones\n\n" + "\n\n".join(_milestones(d) for d in all_of_them if d.run.steps),
+        _loadbearing(section, {figure.name: path for figure, path in figures}),
         "## Samples\n\n" + ("\n\n".join(_samples(d) for d in all_of_them if d.run.samples) or "No samples were logged."),
         _methods(all_of_them, about),
     ]
@@ -111,6 +118,44 @@ def _accuracy(all_of_them: Sequence[Diagnosis]) -> str:
 
 def _milestones(d: Diagnosis) -> str:
     return f"### {escaped(d.run.name)}\n\n{table(tables.milestones(d))}"
+
+
+def _loadbearing(section: Section, paths: Mapping[str, str | None]) -> str:
+    """The section of the studies; one line where there are none."""
+    line = escaped(section.not_measured_line)
+    without = f"{TITLE} Not measured: `markovlm loadbearing RUN`, {line}." if line else ""
+    if not section.parts:
+        return without
+    said = "\n".join(
+        f"- **{escaped(part.run)}** ({escaped(part.claims[0].study.where)}): {escaped(part.line or NOTHING_CLAIMED)}"
+        for part in section.parts
+    )
+    parts = (_run_studies(part, paths) for part in section.parts[:MOST_STUDIED])
+    return "\n\n".join(part for part in (f"## {TITLE}", NOTE, said, *parts, without) if part)
+
+
+def _run_studies(part: RunPart, paths: Mapping[str, str | None]) -> str:
+    more = [f"- *{c.about}* ({escaped(c.study.where)}): {escaped(c.more)}" for c in part.claims if c.more]
+    lines = [f"### {escaped(part.run)}", "\n".join([*more, *(f"- {escaped(note)}" for note in part.notes)])]
+    lines += [_figure(figure, paths[figure.name]) for figure in part.figures if figure.name in paths]
+    for shown in part.studies:
+        for found in shown.tables:
+            lines.append(f"**{escaped(found.title)}** ({escaped(shown.study.where)})\n\n{table(found)}\n\n{found.note}")
+    lines += [_example(example) for example in part.examples[:1]]
+    if part.missing:
+        lines.append(f"Not measured here: {', '.join(part.missing)} (`markovlm loadbearing RUN`).")
+    return "\n\n".join(line for line in lines if line)
+
+
+def _example(example: ShownExample) -> str:
+    found = example.found
+    cot = "".join(unit.text for unit in found.units)
+    heavy = ", ".join(f"“{escaped(text)}” ({escaped(kind)}, {drop:.2g} nats)" for text, kind, drop in example.heaviest)
+    outcome = "" if found.correct is None else ", right" if found.correct else ", wrong"
+    return (
+        f"**One CoT** {escaped(found.id)}{outcome}; gold answer {escaped(found.gold[:80])}; the most costly to lose: "
+        f"{heavy or 'nothing'}\n\n{fenced(f'{found.question}{chr(10)}---{chr(10)}{cot}')}"
+    )
 
 
 def _samples(d: Diagnosis) -> str:

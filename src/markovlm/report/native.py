@@ -13,6 +13,7 @@ import yaml
 
 from markovlm.config import flatten
 from markovlm.report.choose import Light, choose
+from markovlm.report.loadbearing.reader import FOLDER, read_studies
 from markovlm.report.records import Evaluation, RunData, Sample, Score
 from markovlm.report.rows import (
     Problems,
@@ -52,6 +53,8 @@ def read_native(path: Path, max_samples: int) -> RunData:
     if samples.exists():
         run.files["samples"] = samples
         _guarded(run, samples, lambda: _read_samples(run, samples, max_samples))
+    if (folder / FOLDER).is_dir():
+        run.studies = read_studies(folder / FOLDER, run.problems)
     return run
 
 

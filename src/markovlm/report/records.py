@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from markovlm.report.loadbearing.records import Study
+
 Kind = Literal["native", "g1", "g1b", "g1c", "g1d", "g2", "g3", "g4", "evaluation", "unknown"]
 
 
@@ -82,6 +84,7 @@ class RunData:
     sample_rows: int = 0  # rows in the file, of which `samples` are a choice
     evals: list[Evaluation] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    studies: list[Study] = field(default_factory=list)  # of RUN/loadbearing/
     problems: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)  # role (metrics, samples, evals, …) -> file
     config_text: str = ""  # the configuration as a file to copy

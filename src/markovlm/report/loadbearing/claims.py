@@ -1,0 +1,288 @@
+"""Studies as sentences. What a sentence says follows from the interval: one that holds 0 is "no measurable" difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from markovlm.report.loadbearing.records import (
+    ACTOR,
+    BASE,
+    Bypass,
+    Damage,
+    Estimate,
+    Explain,
+    KindLoad,
+    Leak,
+    Perturb,
+    Point,
+    Study,
+    Transfer,
+)
+from markovlm.report.loadbearing.words import nats, opposite, plain, points, severity_text, share
+
+FEW = 50  # questions below which a bootstrap interval is too narrow to lean on
+HEADLINE = 0.4  # the severity that is put in words
+_MOST_READERS = 4  # named in words; the table has all
+_UNCHANGED = 0.5  # that a perturbation changed fewer of the CoTs is said
+_LEVELS = ("character", "token", "meaning")
+_DAMAGE = {
+    "delete": "deleting {s} of the CoT",
+    "truncate front": "cutting the first {s} of the CoT",
+    "truncate back": "cutting the last {s} of the CoT",
+    "replace digits": "replacing {s} of the digits",
+    "replace characters": "replacing {s} of the letters and digits",
+}
+_SIGHT = {"markovian": "Markovian", "non_markovian": "non-Markovian"}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one study found. `lead` belongs into the run's one line, `more` under it; either may be empty."""
+
+    about: str
+    lead: str
+    more: str
+    study: Study
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    lead: list[str] = field(default_factory=list[str])
+    more: list[str] = field(default_factory=list[str])
+
+
+def claim_of(study: Study) -> Claim:
+    """The sentences of one study, none of them about a number without its interval."""
+    about, write = _WRITERS[study.kind]
+    said = write(study)
+    if (said.lead or said.more) and study.n is not None and study.n < FEW:
+        (said.lead or said.more).append(f"Few questions (n={study.n:,}): read these intervals as rough.")
+    return Claim(about, " ".join(said.lead), " ".join(said.more), study)
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _questions(n: int | None, study: Study) -> int | None:
+    """Questions behind a number: never more than the study has, for CoTs of one question are not independent."""
+    known = [v for v in (n, study.n) if v is not None]
+    return min(known) if known else None
+
+
+# --- damage ------------------------------------------------------------------------------------------------------------
+
+
+def headline(rows: Sequence[Damage], of: Callable[[Damage], Estimate]) -> Damage | None:
+    """The row to put in words: deletion before others, at the severity nearest to 40 %, always one with an interval."""
+
+    def rank(row: Damage) -> tuple[int, float, int]:
+        name = plain(row.perturbation)
+        severity = 1.0 if row.severity is None else row.severity
+        level = _LEVELS.index(row.level) if row.level in _LEVELS else len(_LEVELS)
+        return 0 if name == "delete" else 1 if name in _DAMAGE else 2, round(abs(severity - HEADLINE), 9), level
+
+    return min((row for row in rows if of(row).sign is not None and row.severity != 0), key=rank, default=None)
+
+
+def _perturb(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Perturb)
+    said = _Said(_identity(found.rows))
+    first = headline(found.rows, lambda row: row.drop)
+    if first is not None:
+        said.lead.append(_cost(first, study))
+        meaning = _meaning(found.rows) or first
+        said.more.extend([] if meaning is first else [_cost(meaning, study)])
+        said.more.append(_how_many(found.rows))
+    compared = headline(found.rows, lambda row: row.fragility)
+    if compared is not None and found.against is not None:
+        said.lead.append(_fragility(compared, study, found))
+    return said
+
+
+def _meaning(rows: Sequence[Damage]) -> Damage | None:
+    """A perturbation with meaning to put in words: the CoT replaced by another one or by filler, before gentler ones."""
+    known = [row for row in rows if row.level == "meaning" and row.severity != 0 and row.drop.sign is not None]
+    wanted = (next((row for row in known if word in plain(row.perturbation)), None) for word in ("other", "filler"))
+    return next((row for row in wanted if row), known[0] if known else None)
+
+
+def _identity(rows: Sequence[Damage]) -> list[str]:
+    wrong = [row for row in rows if row.severity == 0 and row.drop.mean not in (None, 0.0)]
+    if not wrong:
+        return []
+    drop = wrong[0].drop.mean or 0.0
+    return [f"The identity check fails: at severity 0, {wrong[0].label} has a drop of {drop:.3g} and not 0. Trust no row."]
+
+
+def _verb(row: Damage) -> str:
+    known = _DAMAGE.get(plain(row.perturbation))
+    if known is not None and row.severity is not None:
+        text = known.format(s=severity_text(row.severity)) + (" by tokens" if row.level == "token" else "")
+    else:
+        at = f" at {severity_text(row.severity)}" if row.severity not in (None, 1.0) else ""
+        text = f"the damage “{row.perturbation.replace('_', ' ')}”{at}"
+    few = row.changed is not None and row.changed < _UNCHANGED
+    return f"{text}, which changed only {100 * (row.changed or 0):.0f} % of the CoTs," if few else text
+
+
+def _cost(row: Damage, study: Study) -> str:
+    drop, hits, n = row.drop, row.accuracy, _questions(row.n, study)
+    verb = _upper(_verb(row))
+    if drop.sign == 0:
+        start = f"{verb} has no measurable cost: {nats(drop, n)}"
+    elif drop.sign == -1:
+        start = f"{verb} does not hurt: it raises the answer's likelihood by {nats(opposite(drop), n)}"
+    else:
+        start = f"{verb} costs {nats(drop, n)}"
+    if hits.sign is None:
+        return f"{start}."
+    if hits.sign == 0:
+        return f"{start}; no measurable change of accuracy: {points(opposite(hits))}."
+    if hits.sign == -1:
+        return f"{start}; accuracy rises by {points(opposite(hits))}."
+    return f"{start} and {points(hits, ' of accuracy')}." if drop.sign == 1 else f"{start}; accuracy falls by {points(hits)}."
+
+
+def _how_many(rows: Sequence[Damage]) -> str:
+    known = [row.drop.sign for row in rows if row.drop.sign is not None and row.severity != 0]
+    hurt = sum(sign == 1 for sign in known)
+    return f"{hurt} of {len(known)} kinds and strengths of damage have a measurable cost (interval above 0, each taken alone)."
+
+
+def _fragility(row: Damage, study: Study, found: Perturb) -> str:
+    other, e, n = found.against, row.fragility, _questions(row.n, study)
+    assert other is not None
+    details = [text for text in (_SIGHT.get(other.conditioning, other.conditioning), other.checkpoint) if text]
+    name = f"{other.run or 'the other run'}{' (' + ', '.join(details) + ')' if details else ''}"
+    if e.sign == 0:
+        text = f"Against {name}: no measurable difference in what {_verb(row)} costs, {nats(e, n)}."
+    else:
+        more, by = ("more", e) if e.sign == 1 else ("less", opposite(e))
+        text = f"Against {name}: {_verb(row)} costs this run {more}, by {nats(by, n)}."
+    if other.conditioning and other.conditioning == study.conditioning:
+        text += f" Both runs are {_SIGHT.get(other.conditioning, other.conditioning)}, so this is not the paper's fragility."
+    return text
+
+
+# --- other readers -----------------------------------------------------------------------------------------------------
+
+
+def _transfer(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Transfer)
+    last = max((p.step for p in found.points if p.checkpoint != BASE), default=None)
+    at = [p for p in found.points if p.step == last and p.checkpoint != BASE and p.reader != ACTOR and p.gain.sign is not None]
+    if not at:
+        return _Said()
+    read = sum(p.gain.sign == 1 for p in at)
+    sentences = [_reader(point, found, study) for point in at[:_MOST_READERS]]
+    if len(at) == 1:
+        return _Said([f"Read by another model: {sentences[0]}"])
+    start = f"{read} of {len(at)} other models measurably gain from the CoTs of {at[0].checkpoint} over the base model's."
+    rest = [f"{len(at) - _MOST_READERS} more readers are in the table."] if len(at) > _MOST_READERS else []
+    return _Said([start], [*sentences, *rest])
+
+
+def _reader(point: Point, found: Transfer, study: Study) -> str:
+    e, hits, n = point.gain, point.gain_accuracy, _questions(point.n, study)
+    model = found.models.get(point.reader)
+    name = point.reader if not model or model == point.reader else f"{point.reader} ({model})"
+    if e.sign == 0:
+        text = f"{name}: no measurable gain over the base model's CoTs, {nats(e, n)}"
+    elif e.sign == 1:
+        text = f"{name}: the gold answer gains {nats(e, n)} over the base model's CoTs"
+    else:
+        text = f"{name}: the gold answer loses {nats(opposite(e), n)} against the base model's CoTs"
+    if hits.sign == 0:
+        return f"{text}; no measurable change of its accuracy: {points(hits)}."
+    if hits.sign is not None:
+        return f"{text}; its accuracy {'rises' if hits.sign == 1 else 'falls'} by {points(hits if hits.sign == 1 else opposite(hits))}."
+    return f"{text}."
+
+
+# --- which words, where ------------------------------------------------------------------------------------------------
+
+
+def _explain(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Explain)
+    heavy = sorted((k for k in found.kinds if k.drop.sign == 1), key=lambda k: -(k.drop.mean or 0.0))
+    idle = [k.kind for k in found.kinds if k.drop.sign == 0]
+    helped = [k.kind for k in found.kinds if k.drop.sign == -1]
+    did = "replacing" if found.how == "replace" else "removing"
+    said = [f"{_upper(did)} one {_unit(kind, found.by)} costs {nats(kind.drop, kind.units, 'units')}." for kind in heavy[:2]]
+    if not heavy and (idle or helped):
+        said.append(f"{_upper(did)} one {found.by} has no measurable cost, of whatever kind it is.")
+    elif idle:
+        said.append(f"No measurable load: {', '.join(idle)}.")
+    if helped:
+        said.append(f"The answer gets likelier without: {', '.join(helped)}.")
+    known = [p.drop.sign for p in found.positions if p.drop.sign is not None]
+    if known:
+        said.append(f"{sum(s == 1 for s in known)} of {len(known)} stretches of the CoT, start to end, carry measurable load.")
+    return _Said(more=said)
+
+
+def _unit(kind: KindLoad, by: str) -> str:
+    return by if kind.kind == by else f"{by} of the kind “{kind.kind}”"
+
+
+# --- without the CoT ---------------------------------------------------------------------------------------------------
+
+
+def _bypass(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Bypass)
+    e = found.bypass
+    if e.sign is None:
+        return _Said()
+    n = next((r.survives.n for r in found.rows if plain(r.control) == "empty" and "sees" in r.reader and r.survives.n), e.n)
+    if e.sign == 0:
+        text = f"With the question in sight, no measurable share of the right answers survives without the CoT: {share(e, n)}."
+    else:
+        text = f"With the question in sight, {share(e, n)} of the right answers survive without the CoT."
+    few = n is not None and n < FEW <= (study.n or 0)
+    return _Said([text, f"Few right answers (n={n}): read this interval as rough."] if few else [text])
+
+
+def _leak(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Leak)
+    if found.leaks.sign is None:
+        return _Said()
+    if found.leaks.sign == 0:
+        said = [f"No measurable share of the CoTs holds the gold answer as a plain copy: {share(found.leaks, study.n)}."]
+    else:
+        said = [f"{share(found.leaks, study.n)} of the CoTs hold the gold answer as a plain copy."]
+    whole, cut = found.accuracy, found.accuracy_cut
+    if whole.sign is not None and cut.sign is not None:
+        said.append(_cut("accuracy", whole, cut, share))
+    elif found.logprob.sign is not None and found.logprob_cut.sign is not None:
+        said.append(_cut("ln pi(a|CoT)", found.logprob, found.logprob_cut, nats))
+    return _Said(more=said)
+
+
+def _cut(what: str, whole: Estimate, cut: Estimate, text: Callable[[Estimate], str]) -> str:
+    """Whole and cut CoTs have an interval each and none for their difference: only intervals apart count as a difference."""
+    start = f"Reading only what comes before that copy, {what}"
+    assert whole.low is not None
+    assert whole.high is not None
+    assert cut.low is not None
+    assert cut.high is not None
+    if cut.high < whole.low:
+        return f"{start} falls from {text(whole)} to {text(cut)}."
+    if cut.low > whole.high:
+        return f"{start} rises from {text(whole)} to {text(cut)}."
+    return f"{start} shows no clear change, for the intervals overlap: {text(whole)} whole, {text(cut)} cut."
+
+
+_WRITERS: dict[str, tuple[str, Callable[[Study], _Said]]] = {
+    "perturb": ("damage", _perturb),
+    "transfer": ("other readers", _transfer),
+    "explain": ("which words", _explain),
+    "bypass": ("bypass", _bypass),
+    "leak": ("answer leak", _leak),
+}

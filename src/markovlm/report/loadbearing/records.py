@@ -1,0 +1,220 @@
+"""What the files of RUN/loadbearing/ say, read and checked. Log-likelihoods and drops are in nats per answer token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KINDS = ("perturb", "transfer", "explain", "bypass", "leak")
+ACTOR = "actor"  # the reader that is the trained model itself
+BASE = "base"  # the checkpoint that is the untrained model
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its 95 % interval. Without the interval it is shown, but nothing is claimed from it."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+    @property
+    def sign(self) -> int | None:
+        """1 or -1 where the interval is wholly above or below 0, 0 where it contains 0, None where mean or interval is missing."""
+        if self.mean is None or self.low is None or self.high is None:
+            return None
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One perturbation at one severity. drop = ln pi(a|z) - ln pi(a|p(z)); fragility = this run's drop less the other run's."""
+
+    perturbation: str
+    level: str  # character, token, meaning
+    severity: float | None
+    n: int | None
+    changed: float | None  # share of CoTs that the perturbation changed
+    drop: Estimate
+    accuracy: Estimate  # drop of accuracy, 0.55 = 55 points
+    fragility: Estimate
+    fragility_accuracy: Estimate
+
+    @property
+    def label(self) -> str:
+        name = self.perturbation.replace("_", " ")
+        return f"{name} ({self.level})" if self.level else name
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """The other run of a fragility."""
+
+    run: str
+    checkpoint: str
+    conditioning: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Perturb:
+    """Damage to the CoT."""
+
+    rows: tuple[Damage, ...]
+    against: Against | None
+    round_trip: Estimate  # what decode and encode alone cost
+    round_trip_changed: float | None
+    intact: Estimate
+    intact_accuracy: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One checkpoint's CoTs, read by one reader. `gain` is over the base model's CoTs read by the same reader."""
+
+    checkpoint: str
+    step: int
+    reader: str
+    n: int | None
+    logprob: Estimate
+    accuracy: Estimate
+    gain: Estimate
+    gain_accuracy: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Spearman's rank correlation of a reader's curve with the actor's, over `n` checkpoints."""
+
+    reader: str
+    spearman: float | None
+    n: int | None
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Other models reading the CoTs."""
+
+    models: dict[str, str]  # reader -> model
+    points: tuple[Point, ...]
+    correlations: tuple[Correlation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KindLoad:
+    """Units of one kind. `share` of the whole load, `share_of_units` of all units."""
+
+    kind: str
+    units: int | None
+    drop: Estimate
+    share: float | None
+    share_of_units: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLoad:
+    """Units between two places of the CoT, 0 its start and 1 its end."""
+
+    start: float
+    end: float
+    units: int | None
+    drop: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One unit of one CoT; `drop` is exact for that CoT, so it has no interval."""
+
+    text: str
+    kind: str
+    drop: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One CoT, unit by unit. `drop` is of ln pi(target|CoT)."""
+
+    id: str
+    question: str
+    gold: str
+    answer: str
+    correct: bool | None
+    target: str
+    logprob: float | None
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """Which parts of the CoT carry the answer."""
+
+    by: str  # token, word, sentence
+    how: str  # remove, replace
+    kinds: tuple[KindLoad, ...]
+    positions: tuple[PositionLoad, ...]
+    examples: tuple[Explained, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The CoT replaced. `survives`: share still right, among those right with the own CoT."""
+
+    control: str  # own, empty, other, filler
+    reader: str  # "sees the question", "question hidden"
+    n: int | None
+    accuracy: Estimate
+    logprob: Estimate
+    survives: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """How far the answer survives without the CoT."""
+
+    rows: tuple[Control, ...]
+    bypass: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Whether the CoT holds the gold answer as a plain copy, where, and what is left without what follows."""
+
+    leaks: Estimate
+    position: float | None  # mean, 0 start of the CoT, 1 its end
+    quartiles: tuple[float, ...]  # three or none
+    accuracy: Estimate
+    accuracy_cut: Estimate
+    logprob: Estimate
+    logprob_cut: Estimate
+
+
+Found = Perturb | Transfer | Explain | Bypass | Leak
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One file."""
+
+    path: Path
+    kind: str
+    checkpoint: str
+    step: int
+    split: str
+    task: str
+    model: str
+    conditioning: str
+    n: int | None  # questions
+    cots_per_question: int | None
+    notes: tuple[str, ...]
+    found: Found
+
+    @property
+    def where(self) -> str:
+        """`step-000050, test split, n=100`"""
+        cots = f" × {self.cots_per_question} CoTs" if (self.cots_per_question or 1) > 1 else ""
+        n = f"n={self.n:,} questions{cots}" if self.n is not None else ""
+        split = f"{self.split} split" if self.split else ""
+        sight = {"markovian": "question hidden", "non_markovian": "question in sight"}.get(self.conditioning, "")
+        return ", ".join(part for part in (self.checkpoint or "checkpoint ?", split, n, sight) if part)

@@ -1,0 +1,155 @@
+"""The section "Is the reasoning load-bearing?" of all runs: what is said, shown and tabulated, and which runs were not studied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markovlm.report.figures import Figure
+from markovlm.report.loadbearing.claims import Claim, claim_of
+from markovlm.report.loadbearing.figures import figures
+from markovlm.report.loadbearing.records import BASE, KINDS, Explain, Explained, Perturb, Study
+from markovlm.report.loadbearing.tables import long_tables, readable
+from markovlm.report.records import RunData
+from markovlm.report.tables import Source, Table
+
+TITLE = "Is the reasoning load-bearing?"
+NOTHING_CLAIMED = "No damage, bypass or reader was measured with an interval, so nothing is claimed about them."
+NOTE = (
+    "Intervals are 95 % over questions, and each sentence follows from its interval; one of no width says that all questions "
+    "agreed, not that the number is certain."
+)
+MOST_DETAILED = 12  # runs with tables and figures on the page
+MOST_PRINTED = 3  # runs with figures beside the Markdown file
+_STEPS = 5  # of colour
+_FAINT = 0.05  # nats below which the heaviest unit of a CoT is not shown as heavy
+
+
+@dataclass(frozen=True, slots=True)
+class Shade:
+    """A unit of a CoT as shown. `tone`: p5 costs most when missing, p0 nothing, m5 helps most when missing."""
+
+    text: str
+    tone: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """One CoT, unit by unit."""
+
+    found: Explained
+    shades: tuple[Shade, ...]
+    heaviest: tuple[tuple[str, str, float], ...]  # (text, kind, drop)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStudy:
+    """One study: where it was made and its tables."""
+
+    study: Study
+    source: Source
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPart:
+    """What is known of one run."""
+
+    run: str
+    claims: tuple[Claim, ...]
+    missing: tuple[str, ...]  # kinds of study that were not made
+    studies: tuple[ShownStudy, ...]
+    figures: tuple[Figure, ...]
+    examples: tuple[ShownExample, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """What was found, in one line: damage, bypass, other readers; each with its checkpoint where these differ."""
+        several = len({claim.study.checkpoint for claim in self.claims}) > 1
+        said = {c.study.kind: f"[{c.study.checkpoint}] {c.lead}" if several and c.lead else c.lead for c in self.claims}
+        return " ".join(said[kind] for kind in ("perturb", "bypass", "transfer") if said.get(kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """All of it."""
+
+    parts: tuple[RunPart, ...]
+    not_measured: tuple[str, ...]  # runs of this package without studies
+    csv: tuple[Table, ...]
+
+    @property
+    def figures(self) -> list[Figure]:
+        return [figure for part in self.parts for figure in part.figures]
+
+    @property
+    def printed(self) -> list[Figure]:
+        return [figure for part in self.parts[:MOST_PRINTED] for figure in part.figures]
+
+    @property
+    def not_measured_line(self) -> str:
+        """`Not measured: markovlm loadbearing RUN, for RUN a, b`; empty where all runs are."""
+        if not self.not_measured:
+            return ""
+        names = ", ".join(self.not_measured[:6])
+        more = f" and {len(self.not_measured) - 6} more" if len(self.not_measured) > 6 else ""
+        return f"for RUN {names}{more}"
+
+
+def section_of(runs: Sequence[RunData]) -> Section:
+    """The section; `parts` is empty where no run was studied."""
+    studied = [run for run in runs if run.studies]
+    parts = tuple(_part(i, run, detailed=i < MOST_DETAILED) for i, run in enumerate(studied))
+    named = [(run.name, study) for run in studied for study in run.studies]
+    without = tuple(run.name for run in runs if run.native and not run.studies)
+    return Section(parts, without, tuple(long_tables(named)))
+
+
+def chief(studies: Sequence[Study]) -> Study:
+    """The study that is put in words: of the last checkpoint; against another run before alone; on most questions."""
+
+    def rank(study: Study) -> tuple[int, bool, int]:
+        against = isinstance(study.found, Perturb) and study.found.against is not None
+        return -1 if study.checkpoint == BASE else study.step, against, study.n or 0
+
+    return max(studies, key=rank)
+
+
+def _part(index: int, run: RunData, detailed: bool) -> RunPart:
+    by_kind = {kind: [s for s in run.studies if s.kind == kind] for kind in KINDS}
+    chiefs = [chief(found) for found in by_kind.values() if found]
+    ordered = [*chiefs, *(s for s in run.studies if s not in chiefs)]
+    drawn = [f for i, s in enumerate(chiefs) for f in figures(f"loadbearing-{index}-{i}", run.name, s)] if detailed else []
+    shown = [ShownStudy(s, Source(s.path), tuple(readable(s))) for s in ordered] if detailed else []
+    explained = next((s.found for s in chiefs if isinstance(s.found, Explain)), None)
+    return RunPart(
+        run=run.name,
+        claims=tuple(claim_of(study) for study in chiefs),
+        missing=tuple(kind for kind, found in by_kind.items() if not found),
+        studies=tuple(shown),
+        figures=tuple(drawn),
+        examples=tuple(shade(e) for e in explained.examples) if explained and detailed else (),
+        notes=tuple(dict.fromkeys(note for study in chiefs for note in study.notes)),
+    )
+
+
+def shade(example: Explained) -> ShownExample:
+    """Colours of the units, relative to the heaviest of the CoT."""
+    drops = [abs(unit.drop) for unit in example.units if unit.drop is not None]
+    most = max([_FAINT, *drops])
+    shades = tuple(
+        Shade(u.text, _tone(u.drop, most), f"{u.kind}: not measured" if u.drop is None else f"{u.kind}: drop {u.drop:.3g} nats")
+        for u in example.units
+    )
+    heavy = sorted((u for u in example.units if u.drop is not None and u.drop > 0), key=lambda u: -(u.drop or 0.0))[:5]
+    return ShownExample(example, shades, tuple((u.text, u.kind, u.drop or 0.0) for u in heavy))
+
+
+def _tone(drop: float | None, most: float) -> str:
+    if drop is None:
+        return "p0"
+    level = math.ceil(_STEPS * abs(drop) / most - 0.25)  # a twentieth of the heaviest is nothing yet
+    return f"{'p' if drop >= 0 or level <= 0 else 'm'}{max(0, level)}"

@@ -1,0 +1,70 @@
+"""Estimates as text. No number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markovlm.report.loadbearing.records import Estimate
+
+
+def decimal_texts(values: Sequence[float], places: int, most: int = 5) -> list[str]:
+    """Numbers with one count of decimals, at least `places`; beyond `most`, small ones as powers of ten."""
+    while places < most and any(v != 0 and round(v, places) == 0 for v in values):
+        places += 1
+    return [f"{v:.0e}" if v != 0 and round(v, places) == 0 else f"{round(v, places) + 0.0:,.{places}f}" for v in values]
+
+
+def cell_text(e: Estimate, scale: float = 1.0, places: int = 2) -> str:
+    """`1.20 [0.90, 1.50]`"""
+    if e.mean is None:
+        return "—"
+    if e.low is None or e.high is None:
+        return f"{decimal_texts([scale * e.mean], places)[0]} [no interval]"
+    mean, low, high = decimal_texts([scale * e.mean, scale * e.low, scale * e.high], places)
+    return f"{mean} [{low}, {high}]"
+
+
+def _three(e: Estimate, scale: float, places: int) -> tuple[str, str, str]:
+    """Mean, low and high of an estimate that has its interval."""
+    if e.mean is None or e.low is None or e.high is None:
+        raise ValueError("an estimate without an interval has no place in a sentence")
+    mean, low, high = decimal_texts([scale * e.mean, scale * e.low, scale * e.high], places)
+    return mean, low, high
+
+
+def nats(e: Estimate, n: int | None = None, unit: str = "") -> str:
+    """`1.20 nats an answer token (95 % 0.90 to 1.50, n=100)`. Raises ValueError without an interval."""
+    mean, low, high = _three(e, 1.0, 2)
+    return f"{mean} nats an answer token (95 % {low} to {high}{_counted(n, unit)})"
+
+
+def points(e: Estimate, of: str = "") -> str:
+    """`55 points of accuracy (45 to 64)`, with " of accuracy" as `of`. Raises ValueError without an interval."""
+    mean, low, high = _three(e, 100.0, 0)
+    return f"{mean} point{'' if mean in ('1', '-1') else 's'}{of} ({low} to {high})"
+
+
+def share(e: Estimate, n: int | None = None, unit: str = "") -> str:
+    """`3 % (1 to 6 %, n=80)`. Raises ValueError without an interval."""
+    mean, low, high = _three(e, 100.0, 0)
+    return f"{mean} % ({low} to {high} %{_counted(n, unit)})"
+
+
+def _counted(n: int | None, unit: str) -> str:
+    return "" if n is None else f", n={n:,}{' ' + unit if unit else ''}"
+
+
+def opposite(e: Estimate) -> Estimate:
+    """The same said the other way round: a drop of -0.2 is a rise of 0.2."""
+    mean, low, high = (None if v is None else -v for v in (e.mean, e.high, e.low))
+    return Estimate(mean, low, high, e.n)
+
+
+def severity_text(severity: float | None) -> str:
+    """`40 %`"""
+    return "—" if severity is None else f"{100 * severity:.4g} %"
+
+
+def plain(name: str) -> str:
+    """`truncate_front`, `Truncate-Front` -> `truncate front`"""
+    return name.replace("_", " ").replace("-", " ").lower()

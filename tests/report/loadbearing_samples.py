@@ -1,0 +1,143 @@
+"""Files of RUN/loadbearing/ as the studies write them, with numbers made up for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
+PERTURBATIONS = (
+    ("delete", "character"), ("truncate_front", "character"), ("truncate_back", "character"), ("replace_digits", "character"),
+    ("replace_characters", "character"), ("delete", "token"), ("truncate_front", "token"), ("truncate_back", "token"),
+)  # fmt: skip
+MEANINGS = (
+    ("swap_numbers", 0.02),
+    ("change_intermediate", 0.35),
+    ("reorder_sentences", 0.1),
+    ("other_cot", 1.4),
+    ("filler", 1.1),
+)
+
+
+def est(mean: float | None, half: float | None = None, **more: Any) -> dict[str, Any]:
+    """`mean` ± `half`; no interval without `half`."""
+    ends = [None, None] if mean is None or half is None else [round(mean - half, 6), round(mean + half, 6)]
+    return {"mean": mean, "ci95": ends} | more
+
+
+def head(kind: str, step: int = 50, **more: Any) -> dict[str, Any]:
+    return {
+        "kind": kind, "run": "run", "checkpoint": f"step-{step:06d}" if step else "base", "step": step, "split": "test",
+        "task": "arithmetic", "model": "embedded", "conditioning": "markovian", "n": 100, "seed": 0,
+    } | more  # fmt: skip
+
+
+def damage(name: str, level: str, severity: float | None, drop: float, half: float = 0.3, **more: Any) -> dict[str, Any]:
+    return {
+        "perturbation": name, "level": level, "severity": severity, "n": 100, "changed": 1.0, "drop_logprob": est(drop, half),
+        "drop_accuracy": est(round(drop / 2.2, 6), 0.09), "fragility": None, "fragility_accuracy": None,
+    } | more  # fmt: skip
+
+
+def perturb(against: bool = False, **more: Any) -> dict[str, Any]:
+    """Deleting 40 % costs 1.20 nats (0.90 to 1.50) and 55 points (46 to 64)."""
+    rows = [damage("delete", "character", 0.0, 0.0, 0.0)]
+    for i, (name, level) in enumerate(PERTURBATIONS):
+        for s in SEVERITIES:
+            drop = round(3.0 * s * (1 - 0.11 * i), 6)
+            rows.append(damage(name, level, s, drop, drop_accuracy=est(round(min(0.8, 1.375 * s * (1 - 0.11 * i)), 6), 0.09)))
+    rows += [damage(name, "meaning", 1.0, drop, 0.1, changed=0.4 if name == "swap_numbers" else 1.0) for name, drop in MEANINGS]
+    other = {"run": "twin", "checkpoint": "step-000050", "conditioning": "non_markovian", "model": "embedded"}
+    if against:
+        for row in rows:
+            drop = row["drop_logprob"]["mean"]
+            row["fragility"] = est(round(0.5 * drop - 0.35, 6), 0.2)
+            row["fragility_accuracy"] = est(round(0.2 * drop - 0.1, 6), 0.08)
+    return head("perturb") | {
+        "cots_per_question": 1, "against": other if against else None, "round_trip_gap": est(0.001, 0.002, changed=0.03),
+        "intact": {"logprob": est(-0.21, 0.05), "accuracy": est(0.9, 0.05)}, "rows": rows, "notes": ["a note of the study"],
+    } | more  # fmt: skip
+
+
+def transfer(**more: Any) -> dict[str, Any]:
+    points = []
+    for reader, start, gain in (("actor", -1.6, 1.35), ("gpt2", -2.4, 0.8), ("tiny-llama", -2.0, 0.05)):
+        for step in (0, 10, 20, 30, 40, 50):
+            up = gain * step / 50
+            points.append(
+                {
+                    "checkpoint": f"step-{step:06d}" if step else "base", "step": step, "reader": reader, "n": 100,
+                    "logprob": est(round(start + up, 6), 0.2), "accuracy": est(round(0.1 + 0.5 * up, 6), 0.08),
+                    "vs_base": {"logprob": est(round(up, 6), 0.15), "accuracy": est(round(0.5 * up, 6), 0.06)} if step else None,
+                }
+            )  # fmt: skip
+    readers = [{"reader": r, "model": m, "prompt_style": "plain"} for r, m in (("gpt2", "openai/gpt2"), ("tiny-llama", "x/tiny"))]
+    correlation = [{"reader": "gpt2", "spearman": 1.0, "n": 6, "p": 0.0028}, {"reader": "tiny-llama", "spearman": None, "n": 6}]
+    return head("transfer") | {"readers": readers, "points": points, "correlation": correlation} | more
+
+
+def example(id: str = "test/3", correct: bool = True) -> dict[str, Any]:
+    parts = (
+        ("17", "number", 0.9), ("+", "operator", 0.2), ("4", "number", 0.4), ("=", "operator", 0.05), ("21", "number", 1.6),
+        (",", "punctuation", 0.0), (" so", "filler", -0.3), (" 21", "number", 0.7), ("+", "operator", 0.1), ("9", "number", 1.1),
+        ("=", "operator", 0.3), ("30" if correct else "31", "number", 2.2),
+    )  # fmt: skip
+    units, start = [], 0
+    for text, kind, drop in parts:
+        units.append({"text": text, "kind": kind, "start": start, "drop": drop})
+        start += len(text)
+    written = "30" if correct else "31"
+    return {
+        "id": id, "question": "17+4+9", "gold": "30", "answer": written, "correct": correct, "target": "30", "logprob": -0.1,
+        "units": units,
+    }  # fmt: skip
+
+
+def explain(**more: Any) -> dict[str, Any]:
+    kinds = (("number", 0.8, 0.1, 0.71, 0.4), ("operator", 0.2, 0.05, 0.25, 0.3), ("punctuation", 0.05, 0.02, 0.05, 0.2))
+    by_kind = [
+        {"kind": k, "units": 400, "drop": est(d, h), "share": s, "share_of_units": u}
+        for k, d, h, s, u in (*kinds, ("filler", -0.01, 0.03, -0.01, 0.1))
+    ]
+    drops = (0.1, 0.2, 0.15, 0.3, 0.35, 0.3, 0.5, 0.6, 0.9, 1.4)
+    by_position = [{"from": i / 10, "to": (i + 1) / 10, "units": 90, "drop": est(d, 0.15)} for i, d in enumerate(drops)]
+    examples = [example(), example("test/4", False)]
+    found = {"by": "word", "how": "remove", "by_kind": by_kind, "by_position": by_position, "examples": examples}
+    return head("explain") | found | more
+
+
+def bypass(share: float = 0.03, half: float = 0.02, **more: Any) -> dict[str, Any]:
+    rows = [
+        {
+            "control": control, "reader": reader, "n": 100,
+            "accuracy": est(0.9 if control == "own" else share + 0.02, 0.05), "logprob": est(-0.2 if control == "own" else -2.1, 0.2),
+            "survives": None if control == "own" else est(share, half, n=90),
+        }
+        for reader in ("sees the question", "question hidden")
+        for control in ("own", "empty", "other", "filler")
+    ]  # fmt: skip
+    return head("bypass") | {"rows": rows, "bypass": est(share, half)} | more
+
+
+def leak(**more: Any) -> dict[str, Any]:
+    found = {
+        "leaks": est(0.92, 0.04), "position": {"mean": 0.78, "quartiles": [0.66, 0.8, 0.93]}, "accuracy": est(0.95, 0.03),
+        "accuracy_cut_before": est(0.4, 0.1), "logprob": est(-0.15, 0.04), "logprob_cut_before": est(-1.1, 0.2),
+    }  # fmt: skip
+    return head("leak") | found | more
+
+
+def write_studies(run: Path, *studies: dict[str, Any]) -> Path:
+    """Write studies where `analysis` leaves them; the names count up."""
+    folder = run / "loadbearing"
+    folder.mkdir(exist_ok=True)
+    start = len(list(folder.iterdir()))
+    for i, study in enumerate(studies, start):
+        (folder / f"{study.get('kind', 'x')}-{i:02d}.json").write_text(json.dumps(study), encoding="utf-8")
+    return run
+
+
+def everything(run: Path, against: bool = True) -> Path:
+    """One study of each kind."""
+    return write_studies(run, perturb(against), transfer(), explain(), bypass(), leak())

@@ -1,0 +1,503 @@
+"""The section on studies: words that follow from intervals, tables, figures, hostile and broken files, runs without studies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from markovlm.report import ReportResult, write_report
+from markovlm.report.draw import Drawers
+from markovlm.report.figures import PRINT_CONFIG, for_print
+from markovlm.report.loadbearing.claims import claim_of
+from markovlm.report.loadbearing.reader import MAX_BYTES, MAX_ROWS, MAX_UNITS, read_studies
+from markovlm.report.loadbearing.records import Estimate, Explain, Perturb, Study, Transfer
+from markovlm.report.loadbearing.section import section_of, shade
+from markovlm.report.loadbearing.tables import readable
+from markovlm.report.loadbearing.words import cell_text, decimal_texts, nats, points, share
+from markovlm.report.readers import find_runs, read_run
+from report.loadbearing_samples import (
+    bypass,
+    damage,
+    est,
+    everything,
+    example,
+    explain,
+    head,
+    leak,
+    perturb,
+    transfer,
+    write_studies,
+)
+from report.native import write_native
+from report.test_report import HOSTILE, parsed, without_scripts
+
+
+def study_of(tmp_path: Path, study: dict[str, Any]) -> Study:
+    """The study as a report reads it; it must read without problems."""
+    (tmp_path / "loadbearing").mkdir()
+    problems: list[str] = []
+    found = read_studies(write_studies(tmp_path, study) / "loadbearing", problems)
+    assert problems == []
+    assert len(found) == 1
+    return found[0]
+
+
+def said(tmp_path: Path, study: dict[str, Any]) -> str:
+    claim = claim_of(study_of(tmp_path, study))
+    return f"{claim.lead} {claim.more}".strip()
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_as_text() -> None:
+    e = Estimate(0.55, 0.451, 0.642)
+    assert points(e) == "55 points (45 to 64)"
+    assert points(Estimate(0.01, -0.02, 0.04), " of accuracy") == "1 point of accuracy (-2 to 4)"
+    assert nats(Estimate(1.2, 0.9, 1.5), 100) == "1.20 nats an answer token (95 % 0.90 to 1.50, n=100)"
+    assert share(Estimate(0.03, 0.01, 0.06), 80) == "3 % (1 to 6 %, n=80)"
+    assert cell_text(Estimate(1.2)) == "1.20 [no interval]"
+    assert cell_text(Estimate()) == "—"
+    with pytest.raises(ValueError, match="no place in a sentence"):
+        nats(Estimate(1.2))
+
+
+def test_a_bound_near_zero_keeps_its_side() -> None:
+    assert cell_text(Estimate(0.5, 0.004, 1.0)) == "0.500 [0.004, 1.000]"  # not [0.00, 1.00], which would hold 0
+    assert decimal_texts([1e-9, 1.0], 2) == ["1e-09", "1.00000"]
+    assert decimal_texts([-0.0, 0.0], 2) == ["0.00", "0.00"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=3), st.integers(0, 2))
+def test_no_number_but_zero_reads_as_zero(values: list[float], places: int) -> None:
+    texts = [float(text.replace(",", "")) for text in decimal_texts(values, places)]
+    assert [(t > 0) - (t < 0) for t in texts] == [(v > 0) - (v < 0) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"),
+    [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0.0, 0.1, 0), (-0.1, 0.0, 0), (0.0, 0.0, 0), (None, 0.1, None)],
+)
+def test_the_sign_of_an_interval(low: float | None, high: float | None, sign: int | None) -> None:
+    assert Estimate(0.05, low, high).sign == sign
+
+
+# --- what damage says --------------------------------------------------------------------------------------------------
+
+
+def one_damage(half: float, drop: float = 1.2, **more: Any) -> dict[str, Any]:
+    return perturb(rows=[damage("delete", "character", 0.4, drop, half, **more)], notes=[])
+
+
+def test_damage_in_words(tmp_path: Path) -> None:
+    study = one_damage(0.3, drop_accuracy={"mean": 0.55, "ci95": [0.45, 0.64]})
+    assert claim_of(study_of(tmp_path, study)).lead == (
+        "Deleting 40 % of the CoT costs 1.20 nats an answer token (95 % 0.90 to 1.50, n=100) and 55 points of accuracy (45 to 64)."
+    )
+
+
+def test_damage_whose_interval_holds_zero(tmp_path: Path) -> None:
+    text = said(tmp_path, one_damage(1.3, drop_accuracy=est(0.02, 0.05)))
+    assert text.startswith(
+        "Deleting 40 % of the CoT has no measurable cost: 1.20 nats an answer token (95 % -0.10 to 2.50, n=100)"
+    )
+    assert "no measurable change of accuracy: -2 points (-7 to 3)." in text
+    assert "0 of 1 kinds and strengths of damage have a measurable cost" in text
+
+
+def test_damage_that_helps(tmp_path: Path) -> None:
+    text = said(tmp_path, one_damage(0.1, drop=-0.4, drop_accuracy=est(-0.1, 0.05)))
+    assert "does not hurt: it raises the answer's likelihood by 0.40 nats an answer token (95 % 0.30 to 0.50, n=100)" in text
+    assert "accuracy rises by 10 points (5 to 15)." in text
+
+
+@given(mean=st.floats(-5, 5), half=st.floats(0, 5), level=st.sampled_from(["character", "token", "meaning"]))
+def test_words_follow_the_interval(tmp_path_factory: pytest.TempPathFactory, mean: float, half: float, level: str) -> None:
+    row = damage("delete", level, 0.4, mean, half, drop_accuracy=None)
+    low, high = row["drop_logprob"]["ci95"]
+    lead = claim_of(study_of(tmp_path_factory.mktemp("x"), perturb(rows=[row]))).lead
+    assert (" costs " in lead) == (low > 0)
+    assert ("no measurable" in lead) == (low <= 0 <= high)
+    assert ("does not hurt" in lead) == (high < 0)
+
+
+def test_no_claim_without_an_interval(tmp_path: Path) -> None:
+    study = perturb(rows=[damage("delete", "character", 0.4, 1.2, None, drop_accuracy=None)])  # type: ignore[arg-type]
+    claim = claim_of(study_of(tmp_path, study))
+    assert (claim.lead, claim.more) == ("", "")
+    assert "1.20 [no interval]" in {cell.text for table in readable(claim.study) for row in table.rows for cell in row}
+
+
+def test_a_perturbation_that_changed_few_cots_says_so(tmp_path: Path) -> None:
+    text = said(tmp_path, one_damage(0.3, changed=0.12, drop_accuracy=None))
+    assert text.startswith("Deleting 40 % of the CoT, which changed only 12 % of the CoTs, costs")
+
+
+def test_few_questions_are_said(tmp_path: Path) -> None:
+    text = said(tmp_path, one_damage(0.3, drop_accuracy=None) | {"n": 12})
+    assert "n=12)" in text  # rows of one question are not independent: the row's n=100 is not shown
+    assert "Few questions (n=12)" in text
+
+
+def test_a_broken_identity_check_comes_first(tmp_path: Path) -> None:
+    rows = [damage("delete", "token", 0.0, 0.01, 0.0), damage("delete", "token", 0.4, 1.0)]
+    assert said(tmp_path, perturb(rows=rows)).startswith(
+        "The identity check fails: at severity 0, delete (token) has a drop of 0.01"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "words"),
+    [
+        (0.35, "deleting 40 % of the CoT costs this run more, by 0.35 nats an answer token (95 % 0.15 to 0.55, n=100)."),
+        (-0.35, "deleting 40 % of the CoT costs this run less, by 0.35 nats an answer token (95 % 0.15 to 0.55, n=100)."),
+        (
+            0.1,
+            "no measurable difference in what deleting 40 % of the CoT costs, 0.10 nats an answer token (95 % -0.10 to 0.30, n=100).",
+        ),
+    ],
+)
+def test_fragility_in_words(tmp_path: Path, mean: float, words: str) -> None:
+    against = {"run": "twin", "checkpoint": "step-000050", "conditioning": "non_markovian", "model": "embedded"}
+    text = said(tmp_path, one_damage(0.3, fragility=est(mean, 0.2)) | {"against": against})
+    assert f"Against twin (non-Markovian, step-000050): {words}" in text
+    assert "Both runs" not in text
+
+
+def test_twins_of_one_conditioning_are_not_the_papers_fragility(tmp_path: Path) -> None:
+    against = {"run": "twin", "checkpoint": "base", "conditioning": "markovian", "model": "embedded"}
+    text = said(tmp_path, one_damage(0.3, fragility=est(0.5, 0.2)) | {"against": against})
+    assert "Both runs are Markovian, so this is not the paper's fragility." in text
+
+
+# --- what the others say -----------------------------------------------------------------------------------------------
+
+
+def test_transfer_in_words(tmp_path: Path) -> None:
+    claim = claim_of(study_of(tmp_path, transfer()))
+    assert claim.lead == "1 of 2 other models measurably gain from the CoTs of step-000050 over the base model's."
+    assert "gpt2 (openai/gpt2): the gold answer gains 0.80 nats an answer token (95 % 0.65 to 0.95, n=100)" in claim.more
+    assert "tiny-llama (x/tiny): no measurable gain over the base model's CoTs, 0.05 nats" in claim.more
+
+
+def test_which_words_in_words(tmp_path: Path) -> None:
+    text = said(tmp_path, explain())
+    assert "Removing one word of the kind “number” costs 0.80 nats an answer token (95 % 0.70 to 0.90, n=400 units)." in text
+    assert "No measurable load: filler." in text
+    assert "8 of 10 stretches" in text  # 0.1 ± 0.15 and 0.15 ± 0.15 hold 0
+
+
+def test_bypass_in_words(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    assert (
+        said(tmp_path, bypass())
+        == "With the question in sight, 3 % (1 to 5 %, n=90) of the right answers survive without the CoT."
+    )
+    text = said(tmp_path / "b", bypass(0.01, 0.01))
+    assert (
+        text
+        == "With the question in sight, no measurable share of the right answers survives without the CoT: 1 % (0 to 2 %, n=90)."
+    )
+
+
+def test_a_bypass_over_few_right_answers_says_so(tmp_path: Path) -> None:
+    rows = [{"control": "empty", "reader": "sees the question", "n": 100, "survives": est(0.25, 0.2, n=12)}]
+    assert said(tmp_path, bypass(0.25, 0.2, rows=rows)).endswith("Few right answers (n=12): read this interval as rough.")
+
+
+def test_leak_in_words(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    assert "accuracy falls from 95 % (92 to 98 %) to 40 % (30 to 50 %)." in said(tmp_path / "a", leak())
+    overlap = said(tmp_path / "b", leak(accuracy_cut_before=est(0.9, 0.04)))
+    assert "accuracy shows no clear change, for the intervals overlap" in overlap
+    logprob = said(tmp_path / "c", leak(accuracy=None, accuracy_cut_before=None))
+    assert "ln pi(a|CoT) falls from -0.15 nats" in logprob
+
+
+# --- tables and figures ------------------------------------------------------------------------------------------------
+
+
+def test_the_table_like_the_papers(tmp_path: Path) -> None:
+    tables = {t.title: t for t in readable(study_of(tmp_path, perturb(against=True)))}
+    drop = next(t for title, t in tables.items() if title.startswith("Drop of ln pi"))
+    assert drop.columns == ("perturbation", "20 %", "40 %", "60 %", "80 %", "100 %", "n", "CoTs changed")
+    row = next(row for row in drop.rows if row[0].text == "delete (character)")
+    assert [cell.text for cell in row] == [
+        *("delete (character)", "0.60 [0.30, 0.90]", "1.20 [0.90, 1.50]", "1.80 [1.50, 2.10]", "2.40 [2.10, 2.70]"),
+        *("3.00 [2.70, 3.30]", "100", "100 %"),
+    ]
+    assert next(iter(tables)).startswith("Fragility in nats")  # the comparison comes first
+    assert "At severity 0 the drop is 0, as it must be." in next(iter(tables.values())).note
+    fragile = next(t for title, t in tables.items() if title.startswith("Fragility in nats"))
+    row = next(row for row in fragile.rows if row[0].text == "delete (character)")
+    assert [cell.kind for cell in row[1:3]] == ["number null", "number"]  # -0.05 ± 0.2 and 0.25 ± 0.2
+
+
+def drawn(tmp_path: Path) -> dict[str, Any]:
+    run = read_run(everything(write_native(tmp_path / "run")))
+    return {figure.name.split("-", 3)[-1]: figure for figure in section_of([run]).figures}
+
+
+def test_the_heat_map_of_fragility_is_centred_at_zero(tmp_path: Path) -> None:
+    figures = drawn(tmp_path)
+    scale = figures["fragility"].spec["layer"][0]["encoding"]["color"]["scale"]
+    low, middle, high = scale["domain"]
+    assert (low, middle) == (-high, 0)
+    assert high == pytest.approx(1.15)  # 0.5 * 3.0 - 0.35
+    cells = {(c["damage"], c["at"]): c for c in figures["drop"].rows["cells"]}
+    assert len(cells) == 8 * 5 + 5  # no identity check
+    assert cells["delete (character)", "40 %"]["text"] == "1.20"
+    assert cells["swap numbers (meaning)", "100 %"]["text"] == "(0.02)"
+    assert figures["drop"].spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == [0, 3.0]
+
+
+def test_curves_of_readers_keep_the_base_apart(tmp_path: Path) -> None:
+    rows = drawn(tmp_path)["transfer"].rows
+    assert {(row["reader"], row["value"]) for row in rows["base"]} == {("actor", -1.6), ("gpt2", -2.4), ("tiny-llama", -2.0)}
+    assert [row["step"] for row in rows["trained"] if row["reader"] == "gpt2"] == [10, 20, 30, 40, 50]
+
+
+def test_every_figure_can_be_drawn(tmp_path: Path) -> None:
+    figures = drawn(tmp_path)
+    assert set(figures) == {"fragility", "drop", "transfer", "transfer-accuracy", "kinds", "positions"}
+    with Drawers(1) as drawers:
+        for figure in figures.values():
+            assert drawers.svg(for_print(figure, []), PRINT_CONFIG).result().startswith("<svg")
+
+
+def test_shades_of_a_cot(tmp_path: Path) -> None:
+    found = study_of(tmp_path, explain()).found
+    assert isinstance(found, Explain)
+    shown = shade(found.examples[0])
+    tones = {(s.text, s.tone) for s in shown.shades}
+    assert {("30", "p5"), (",", "p0"), ("=", "p0"), (" so", "m1"), ("21", "p4")} <= tones  # of 2.2: 0, 0.05, -0.3, 1.6
+    assert shown.heaviest[0] == ("30", "number", 2.2)
+    assert "".join(s.text for s in shown.shades) == "17+4=21, so 21+9=30"
+
+
+def test_white_space_between_words_is_shown(tmp_path: Path) -> None:
+    units = [{"text": "a", "start": 0, "drop": 0.1, "kind": "word"}, {"text": "bc", "start": 2, "drop": 0.1, "kind": "word"}]
+    found = study_of(tmp_path, explain(examples=[example() | {"units": units}])).found
+    assert isinstance(found, Explain)
+    assert [u.text for u in found.examples[0].units] == ["a", " bc"]
+
+
+# --- the written report ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
+    folder = tmp_path_factory.mktemp("studied")
+    everything(write_native(folder / "runs" / "studied"))
+    write_native(folder / "runs" / "plain")
+    return write_report([folder / "runs"], folder / "out")
+
+
+def test_the_section_has_its_place(report: ReportResult) -> None:
+    text = report.html.read_text()
+    sections = re.findall(r'<section id="(\w+)"', text)
+    assert sections[sections.index("loadbearing") - 1 : sections.index("loadbearing") + 2] == [
+        "rewards",
+        "loadbearing",
+        "samples",
+    ]
+    assert "Deleting 40 % of the CoT costs 1.20 nats an answer token (95 % 0.90 to 1.50, n=100) and 55 points of accuracy" in text
+    assert "Not measured: <code>markovlm loadbearing RUN</code>, for RUN plain." in text
+    page = parsed(report.html)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.targets) <= set(page.ids)
+    assert re.search(r'href="[^"]*loadbearing/perturb-00.json" title="perturb-00.json">1.20 \[0.90, 1.50\]</a>', text)
+
+
+def test_the_markdown_has_it_too(report: ReportResult) -> None:
+    text = report.markdown.read_text()
+    headings = re.findall(r"^## (.*)", text, flags=re.MULTILINE)
+    assert headings[headings.index("Is the reasoning load-bearing?") + 1] == "Samples"
+    section = text[text.index("## Is the reasoning") : text.index("## Samples")]
+    paths = re.findall(r"\((figures/loadbearing-[\w-]+\.svg)\)", section)
+    assert len(paths) == 6
+    assert all((report.markdown.parent / path).read_text().startswith("<svg") for path in paths)
+    assert "loadbearing" not in text[: text.index("## Is the reasoning")]
+    assert "Not measured: `markovlm loadbearing RUN`, for RUN plain." in section
+
+
+def test_csv_has_full_values(report: ReportResult) -> None:
+    with open(next(p for p in report.tables if p.stem == "loadbearing-perturb")) as file:
+        rows = {(r["perturbation"], r["level"], r["severity"]): r for r in csv.DictReader(file)}
+    row = rows["delete", "character", "0.4"]
+    assert (row["run"], row["drop_logprob"], row["drop_logprob_low"], row["drop_accuracy"]) == ("studied", "1.2", "0.9", "0.55")
+    assert (row["fragility"], row["against"]) == ("0.25", "twin")
+    assert row["source"].endswith("perturb-00.json:")
+    names = {p.stem for p in report.tables if p.stem.startswith("loadbearing")}
+    assert {
+        f"loadbearing-{n}" for n in ("transfer", "correlation", "explain-kinds", "explain-positions", "bypass", "leak")
+    } < names
+
+
+def test_a_report_without_studies_gains_one_line(tmp_path: Path) -> None:
+    result = write_report([write_native(tmp_path / "runs" / "a"), write_native(tmp_path / "runs" / "b")], tmp_path / "out")
+    line = "Is the reasoning load-bearing? Not measured: {}markovlm loadbearing RUN{}, for RUN a, b."
+    page = without_scripts(result.html.read_text())
+    page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert [row for row in page.splitlines() if "loadbearing" in row] == [
+        f'<p class="note" id="not-measured">{line.format("<code>", "</code>")}</p>'
+    ]
+    assert [row for row in result.markdown.read_text().splitlines() if "loadbearing" in row] == [line.format("`", "`")]
+    assert not any("loadbearing" in path.name for path in result.tables)
+
+
+def test_a_run_with_some_studies_says_what_is_missing(tmp_path: Path) -> None:
+    result = write_report([write_studies(write_native(tmp_path / "a"), bypass())], tmp_path / "out")
+    assert "perturb, transfer, explain, leak: <code>markovlm loadbearing RUN</code>" in result.html.read_text()
+    assert "Not measured here: perturb, transfer, explain, leak" in result.markdown.read_text()
+
+
+def test_words_are_of_the_last_checkpoint_and_the_comparison(tmp_path: Path) -> None:
+    run = write_native(tmp_path / "a")
+    write_studies(
+        run, perturb(n=90), perturb(against=True), perturb(**head("perturb", step=0)), perturb(**head("perturb", step=10))
+    )
+    part = section_of([read_run(run)]).parts[0]
+    assert part.claims[0].study.path.name == "perturb-01.json"
+    assert len(part.studies) == 4
+    assert "[step" not in part.line
+    write_studies(run, bypass(**head("bypass", step=10)))
+    line = section_of([read_run(run)]).parts[0].line
+    assert line.startswith("[step-000050] Deleting 40 % of the CoT costs")
+    assert "[step-000010] With the question in sight" in line
+
+
+# --- broken and hostile ------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_told_and_nothing_fails(tmp_path: Path) -> None:
+    run = write_native(tmp_path / "a")
+    folder = run / "loadbearing"
+    write_studies(run, leak(), {"kind": "horoscope", "n": 1}, {"kind": ["perturb"]}, {"kind": "perturb", "rows": "none"})
+    (folder / "torn.json").write_text('{"kind": "perturb", "rows": [')
+    (folder / "list.json").write_text("[1, 2]")
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (folder / "large.json").write_bytes(b" " * (MAX_BYTES + 1))
+    (folder / "folder.json").mkdir()
+    (folder / "readings.jsonl").write_text('{"id": 1}\n')
+    found = read_run(run)
+    assert [s.kind for s in found.studies] == ["leak"]
+    told = "\n".join(found.problems)
+    for name in ("torn", "deep", "bytes"):
+        assert f"loadbearing/{name}.json: not valid JSON" in told
+    assert "loadbearing/list.json: not a JSON object" in told
+    assert "loadbearing/large.json: larger than 8 MB, not read" in told
+    assert "loadbearing/folder.json: " in told
+    assert "perturb-03.json: a study of kind perturb without results" in told
+    assert "rows: not a list" in told
+    assert "horoscope" not in told
+    assert find_runs([tmp_path]) == [run]
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    row = damage("delete", "token", 0.4, 1.0) | {
+        "drop_logprob": {"mean": float("nan"), "ci95": [0.1, 0.2]}, "drop_accuracy": {"mean": "0.5", "ci95": [0.4, 0.6]},
+        "fragility": {"mean": 1e300, "ci95": [0, 1]}, "fragility_accuracy": {"mean": 0.5, "ci95": [0.6, 0.4]}, "changed": 7, "n": -3,
+    }  # fmt: skip
+    run = write_studies(write_native(tmp_path / "a"), perturb(rows=[row, 7, None]))
+    found = read_run(run)
+    perturbed = found.studies[0].found
+    assert isinstance(perturbed, Perturb)
+    only = perturbed.rows[0]
+    assert (only.drop.mean, only.accuracy.mean, only.fragility.mean, only.changed, only.n) == (None, None, None, None, None)
+    assert only.fragility_accuracy == Estimate(0.5, None, None)
+    assert sum("mean: not a number of a bearable size" in p and "3 times" in p for p in found.problems) == 1
+    assert any("rows: an entry that is not an object (2 times)" in p for p in found.problems)
+
+
+def test_long_lists_are_cut_and_told(tmp_path: Path) -> None:
+    long = [{"text": "x", "kind": "word", "start": i, "drop": 0.1} for i in range(MAX_UNITS + 5)]
+    run = write_studies(
+        write_native(tmp_path / "a"),
+        perturb(rows=[damage(f"p{i}", "token", 0.4, 1.0) for i in range(MAX_ROWS + 1)]),
+        explain(examples=[example() | {"units": long}] * 9),
+    )
+    found = read_run(run)
+    assert len(found.studies[0].found.rows) == MAX_ROWS  # type: ignore[union-attr]
+    explained = found.studies[1].found
+    assert isinstance(explained, Explain)
+    assert [len(e.units) for e in explained.examples] == [MAX_UNITS] * 6
+    assert any("1,001 entries, of which the first 1,000 are shown" in p for p in found.problems)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["mean", "ci95", "n", "units", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak]))
+def test_junk_anywhere_never_fails_the_report(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, which: Any) -> None:
+    study = which()
+    for _ in range(data.draw(st.integers(1, 4))):
+        here = study
+        while True:
+            key = data.draw(st.sampled_from(sorted(here))) if isinstance(here, dict) else data.draw(st.integers(0, len(here) - 1))
+            if key == "kind" and here is study:
+                break
+            if data.draw(st.booleans()) or not isinstance(here[key], dict | list) or not here[key]:
+                here[key] = data.draw(JUNK)
+                break
+            here = here[key]
+    run = tmp_path_factory.mktemp("junk")
+    (run / "config.yaml").write_text("task: arithmetic\n")
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    section = section_of([read_run(write_studies(run, study))])
+    assert all(table.rows for table in section.csv)
+    json.dumps([figure.rows for figure in section.figures], allow_nan=False)
+    assert all(part.line is not None and part.claims for part in section.parts)
+
+
+def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
+    for i, text in enumerate(HOSTILE):
+        run = write_native(tmp_path / "runs" / f"run-{i}", steps=3, samples=[])
+        units = [{"text": text, "kind": text, "start": 0, "drop": 1.0}]
+        shown = {"id": text, "question": text, "gold": text, "answer": text, "correct": True, "target": text, "logprob": -1.0}
+        other = {"run": text, "checkpoint": text, "conditioning": text, "model": text}
+        by_kind = [{"kind": text, "units": 3, "drop": est(1.0, 0.1)}]
+        write_studies(
+            run,
+            perturb(rows=[damage(text, text, 0.4, 1.2, fragility=est(0.5, 0.1))], notes=[text]) | {"against": other},
+            transfer(readers=[{"reader": "gpt2", "model": text}], checkpoint=text, split=text, conditioning=text),
+            explain(examples=[shown | {"units": units}], by=text, how=text, by_kind=by_kind),
+            bypass(rows=[{"control": text, "reader": text, "n": 3, "accuracy": est(0.5, 0.1)}]),
+        )
+    result = write_report([tmp_path / "runs"], tmp_path / "out")
+    page = parsed(result.html)
+    assert page.tags["script"] == 3
+    assert "img" not in page.tags
+    visible = without_scripts(result.html.read_text())
+    assert visible.count('<article class="studied">') == len(HOSTILE)
+    assert "<script>document" not in visible
+    assert 'onerror="document' not in visible
+    outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", result.markdown.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert not re.search(r"(?<!\\)<(script|img)", outside)
+    assert not re.search(r"(?<!\\)!\[x", outside)
+    assert result.html.stat().st_size < 4_000_000
+    for path in (tmp_path / "out" / "figures").glob("loadbearing*.svg"):
+        ElementTree.parse(path)
+
+
+def test_the_studies_of_transfer_have_their_models(tmp_path: Path) -> None:
+    found = study_of(tmp_path, transfer()).found
+    assert isinstance(found, Transfer)
+    assert found.models["gpt2"] == "openai/gpt2"
+    assert found.correlations[1].spearman is None
