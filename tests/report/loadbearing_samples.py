@@ -8,13 +8,13 @@ from typing import Any
 
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 PERTURBATIONS = (
-    ("delete", "character"), ("truncate_front", "character"), ("truncate_back", "character"), ("replace_digits", "character"),
-    ("replace_characters", "character"), ("delete", "token"), ("truncate_front", "token"), ("truncate_back", "token"),
+    ("delete", "character"), ("truncate_front", "character"), ("truncate_back", "character"), ("digit_replace", "character"),
+    ("char_replace", "character"), ("token_delete", "token"), ("token_truncate_front", "token"), ("token_truncate_back", "token"),
 )  # fmt: skip
 MEANINGS = (
     ("swap_numbers", 0.02),
-    ("change_intermediate", 0.35),
-    ("reorder_sentences", 0.1),
+    ("change_result", 0.35),
+    ("shuffle_sentences", 0.1),
     ("other_cot", 1.4),
     ("filler", 1.1),
 )
@@ -48,7 +48,7 @@ def perturb(against: bool = False, **more: Any) -> dict[str, Any]:
             drop = round(3.0 * s * (1 - 0.11 * i), 6)
             rows.append(damage(name, level, s, drop, drop_accuracy=est(round(min(0.8, 1.375 * s * (1 - 0.11 * i)), 6), 0.09)))
     rows += [damage(name, "meaning", 1.0, drop, 0.1, changed=0.4 if name == "swap_numbers" else 1.0) for name, drop in MEANINGS]
-    other = {"run": "twin", "checkpoint": "step-000050", "conditioning": "non_markovian", "model": "embedded"}
+    other = {"run": "runs/twin", "checkpoint": "step-000050", "conditioning": "non_markovian", "model": "embedded"}
     if against:
         for row in rows:
             drop = row["drop_logprob"]["mean"]
@@ -56,7 +56,8 @@ def perturb(against: bool = False, **more: Any) -> dict[str, Any]:
             row["fragility_accuracy"] = est(round(0.2 * drop - 0.1, 6), 0.08)
     return head("perturb") | {
         "cots_per_question": 1, "against": other if against else None, "round_trip_gap": est(0.001, 0.002, changed=0.03),
-        "intact": {"logprob": est(-0.21, 0.05), "accuracy": est(0.9, 0.05)}, "rows": rows, "notes": ["a note of the study"],
+        "intact": {"logprob": est(-0.21, 0.05), "accuracy": est(0.9, 0.05)},
+        "intact_against": {"accuracy": est(0.8, 0.06)} if against else None, "rows": rows, "notes": ["a note of the study"],
     } | more  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def example(id: str = "test/3", correct: bool = True) -> dict[str, Any]:
     )  # fmt: skip
     units, start = [], 0
     for text, kind, drop in parts:
-        units.append({"text": text, "kind": kind, "start": start, "drop": drop})
+        units.append({"text": text, "kind": kind, "start": start / 22, "drop": drop})
         start += len(text)
     written = "30" if correct else "31"
     return {
@@ -97,7 +98,7 @@ def example(id: str = "test/3", correct: bool = True) -> dict[str, Any]:
 def explain(**more: Any) -> dict[str, Any]:
     kinds = (("number", 0.8, 0.1, 0.71, 0.4), ("operator", 0.2, 0.05, 0.25, 0.3), ("punctuation", 0.05, 0.02, 0.05, 0.2))
     by_kind = [
-        {"kind": k, "units": 400, "drop": est(d, h), "share": s, "share_of_units": u}
+        {"kind": k, "units": 400, "questions": 80, "drop": est(d, h), "share": s, "share_of_units": u}
         for k, d, h, s, u in (*kinds, ("filler", -0.01, 0.03, -0.01, 0.1))
     ]
     drops = (0.1, 0.2, 0.15, 0.3, 0.35, 0.3, 0.5, 0.6, 0.9, 1.4)
@@ -122,7 +123,8 @@ def bypass(share: float = 0.03, half: float = 0.02, **more: Any) -> dict[str, An
 
 def leak(**more: Any) -> dict[str, Any]:
     found = {
-        "leaks": est(0.92, 0.04), "position": {"mean": 0.78, "quartiles": [0.66, 0.8, 0.93]}, "accuracy": est(0.95, 0.03),
+        "leaks": est(0.92, 0.04), "leaks_other": est(0.05, 0.03),
+        "position": {"mean": 0.78, "quartiles": [0.66, 0.8, 0.93]}, "accuracy": est(0.95, 0.03),
         "accuracy_cut_before": est(0.4, 0.1), "logprob": est(-0.15, 0.04), "logprob_cut_before": est(-1.1, 0.2),
     }  # fmt: skip
     return head("leak") | found | more

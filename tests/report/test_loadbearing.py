@@ -148,7 +148,7 @@ def test_few_questions_are_said(tmp_path: Path) -> None:
 
 
 def test_a_broken_identity_check_comes_first(tmp_path: Path) -> None:
-    rows = [damage("delete", "token", 0.0, 0.01, 0.0), damage("delete", "token", 0.4, 1.0)]
+    rows = [damage("token_delete", "token", 0.0, 0.01, 0.0), damage("token_delete", "token", 0.4, 1.0)]
     assert said(tmp_path, perturb(rows=rows)).startswith(
         "The identity check fails: at severity 0, delete (token) has a drop of 0.01"
     )
@@ -190,22 +190,21 @@ def test_transfer_in_words(tmp_path: Path) -> None:
 
 def test_which_words_in_words(tmp_path: Path) -> None:
     text = said(tmp_path, explain())
-    assert "Removing one word of the kind “number” costs 0.80 nats an answer token (95 % 0.70 to 0.90, n=400 units)." in text
-    assert "No measurable load: filler." in text
+    assert (
+        "Removing one word of the kind “number” costs 0.80 nats an answer token (95 % 0.70 to 0.90, n=400 units in 80 questions)."
+        in text
+    )
+    assert "No measurable load: filler (80 questions)." in text
     assert "8 of 10 stretches" in text  # 0.1 ± 0.15 and 0.15 ± 0.15 hold 0
 
 
 def test_bypass_in_words(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    assert (
-        said(tmp_path, bypass())
-        == "With the question in sight, 3 % (1 to 5 %, n=90) of the right answers survive without the CoT."
-    )
-    text = said(tmp_path / "b", bypass(0.01, 0.01))
-    assert (
-        text
-        == "With the question in sight, no measurable share of the right answers survives without the CoT: 1 % (0 to 2 %, n=90)."
-    )
+    how = " Mean of the controls “empty”, “other”, “filler”."
+    first = "With the question in sight, 3 % (1 to 5 %, n=90) of the right answers survive without the CoT."
+    assert said(tmp_path, bypass()) == first + how
+    none = "With the question in sight, no measurable share of the right answers survives without the CoT: 1 % (0 to 2 %, n=90)."
+    assert said(tmp_path / "b", bypass(0.01, 0.01)) == none + how
 
 
 def test_a_bypass_over_few_right_answers_says_so(tmp_path: Path) -> None:
@@ -214,9 +213,10 @@ def test_a_bypass_over_few_right_answers_says_so(tmp_path: Path) -> None:
 
 
 def test_leak_in_words(tmp_path: Path) -> None:
-    for name in "abc":
+    for name in "abcd":
         (tmp_path / name).mkdir()
     assert "accuracy falls from 95 % (92 to 98 %) to 40 % (30 to 50 %)." in said(tmp_path / "a", leak())
+    assert "Another question's answer stands there in 5 % (2 to 8 %, n=100), by chance." in said(tmp_path / "d", leak())
     overlap = said(tmp_path / "b", leak(accuracy_cut_before=est(0.9, 0.04)))
     assert "accuracy shows no clear change, for the intervals overlap" in overlap
     logprob = said(tmp_path / "c", leak(accuracy=None, accuracy_cut_before=None))
@@ -284,13 +284,6 @@ def test_shades_of_a_cot(tmp_path: Path) -> None:
     assert "".join(s.text for s in shown.shades) == "17+4=21, so 21+9=30"
 
 
-def test_white_space_between_words_is_shown(tmp_path: Path) -> None:
-    units = [{"text": "a", "start": 0, "drop": 0.1, "kind": "word"}, {"text": "bc", "start": 2, "drop": 0.1, "kind": "word"}]
-    found = study_of(tmp_path, explain(examples=[example() | {"units": units}])).found
-    assert isinstance(found, Explain)
-    assert [u.text for u in found.examples[0].units] == ["a", " bc"]
-
-
 # --- the written report ------------------------------------------------------------------------------------------------
 
 
@@ -335,7 +328,7 @@ def test_csv_has_full_values(report: ReportResult) -> None:
         rows = {(r["perturbation"], r["level"], r["severity"]): r for r in csv.DictReader(file)}
     row = rows["delete", "character", "0.4"]
     assert (row["run"], row["drop_logprob"], row["drop_logprob_low"], row["drop_accuracy"]) == ("studied", "1.2", "0.9", "0.55")
-    assert (row["fragility"], row["against"]) == ("0.25", "twin")
+    assert (row["fragility"], row["against"]) == ("0.25", "runs/twin")
     assert row["source"].endswith("perturb-00.json:")
     names = {p.stem for p in report.tables if p.stem.startswith("loadbearing")}
     assert {
@@ -431,7 +424,7 @@ def test_long_lists_are_cut_and_told(tmp_path: Path) -> None:
     assert len(found.studies[0].found.rows) == MAX_ROWS  # type: ignore[union-attr]
     explained = found.studies[1].found
     assert isinstance(explained, Explain)
-    assert [len(e.units) for e in explained.examples] == [MAX_UNITS] * 6
+    assert [len(e.units) for e in explained.examples] == [MAX_UNITS] * 9
     assert any("1,001 entries, of which the first 1,000 are shown" in p for p in found.problems)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from markovlm.report.loadbearing.records import (
     ACTOR,
@@ -30,8 +31,9 @@ _DAMAGE = {
     "delete": "deleting {s} of the CoT",
     "truncate front": "cutting the first {s} of the CoT",
     "truncate back": "cutting the last {s} of the CoT",
-    "replace digits": "replacing {s} of the digits",
-    "replace characters": "replacing {s} of the letters and digits",
+    "digit replace": "replacing digits with probability {s}",
+    "char replace": "replacing letters and digits with probability {s}",
+    "replace": "replacing tokens with probability {s}",
 }
 _SIGHT = {"markovian": "Markovian", "non_markovian": "non-Markovian"}
 
@@ -78,7 +80,7 @@ def headline(rows: Sequence[Damage], of: Callable[[Damage], Estimate]) -> Damage
     """The row to put in words: deletion before others, at the severity nearest to 40 %, always one with an interval."""
 
     def rank(row: Damage) -> tuple[int, float, int]:
-        name = plain(row.perturbation)
+        name = row.name
         severity = 1.0 if row.severity is None else row.severity
         level = _LEVELS.index(row.level) if row.level in _LEVELS else len(_LEVELS)
         return 0 if name == "delete" else 1 if name in _DAMAGE else 2, round(abs(severity - HEADLINE), 9), level
@@ -105,7 +107,7 @@ def _perturb(study: Study) -> _Said:
 def _meaning(rows: Sequence[Damage]) -> Damage | None:
     """A perturbation with meaning to put in words: the CoT replaced by another one or by filler, before gentler ones."""
     known = [row for row in rows if row.level == "meaning" and row.severity != 0 and row.drop.sign is not None]
-    wanted = (next((row for row in known if word in plain(row.perturbation)), None) for word in ("other", "filler"))
+    wanted = (next((row for row in known if word in row.name), None) for word in ("other", "filler"))
     return next((row for row in wanted if row), known[0] if known else None)
 
 
@@ -118,12 +120,12 @@ def _identity(rows: Sequence[Damage]) -> list[str]:
 
 
 def _verb(row: Damage) -> str:
-    known = _DAMAGE.get(plain(row.perturbation))
+    known = _DAMAGE.get(row.name)
     if known is not None and row.severity is not None:
         text = known.format(s=severity_text(row.severity)) + (" by tokens" if row.level == "token" else "")
     else:
         at = f" at {severity_text(row.severity)}" if row.severity not in (None, 1.0) else ""
-        text = f"the damage “{row.perturbation.replace('_', ' ')}”{at}"
+        text = f"the damage “{row.name}”{at}"
     few = row.changed is not None and row.changed < _UNCHANGED
     return f"{text}, which changed only {100 * (row.changed or 0):.0f} % of the CoTs," if few else text
 
@@ -156,7 +158,8 @@ def _fragility(row: Damage, study: Study, found: Perturb) -> str:
     other, e, n = found.against, row.fragility, _questions(row.n, study)
     assert other is not None
     details = [text for text in (_SIGHT.get(other.conditioning, other.conditioning), other.checkpoint) if text]
-    name = f"{other.run or 'the other run'}{' (' + ', '.join(details) + ')' if details else ''}"
+    run = PurePath(other.run).name or "the other run"
+    name = f"{run}{' (' + ', '.join(details) + ')' if details else ''}"
     if e.sign == 0:
         text = f"Against {name}: no measurable difference in what {_verb(row)} costs, {nats(e, n)}."
     else:
@@ -210,10 +213,12 @@ def _explain(study: Study) -> _Said:
     found = study.found
     assert isinstance(found, Explain)
     heavy = sorted((k for k in found.kinds if k.drop.sign == 1), key=lambda k: -(k.drop.mean or 0.0))
-    idle = [k.kind for k in found.kinds if k.drop.sign == 0]
+    idle = [
+        k.kind + (f" ({k.questions:,} questions)" if k.questions is not None else "") for k in found.kinds if k.drop.sign == 0
+    ]
     helped = [k.kind for k in found.kinds if k.drop.sign == -1]
     did = "replacing" if found.how == "replace" else "removing"
-    said = [f"{_upper(did)} one {_unit(kind, found.by)} costs {nats(kind.drop, kind.units, 'units')}." for kind in heavy[:2]]
+    said = [f"{_upper(did)} one {_unit(kind, found.by)} costs {nats(kind.drop, kind.units, _units(kind))}." for kind in heavy[:2]]
     if not heavy and (idle or helped):
         said.append(f"{_upper(did)} one {found.by} has no measurable cost, of whatever kind it is.")
     elif idle:
@@ -224,6 +229,10 @@ def _explain(study: Study) -> _Said:
     if known:
         said.append(f"{sum(s == 1 for s in known)} of {len(known)} stretches of the CoT, start to end, carry measurable load.")
     return _Said(more=said)
+
+
+def _units(kind: KindLoad) -> str:
+    return "units" if kind.questions is None else f"units in {kind.questions:,} questions"
 
 
 def _unit(kind: KindLoad, by: str) -> str:
@@ -240,12 +249,15 @@ def _bypass(study: Study) -> _Said:
     if e.sign is None:
         return _Said()
     n = next((r.survives.n for r in found.rows if plain(r.control) == "empty" and "sees" in r.reader and r.survives.n), e.n)
+    controls = [f"“{c}”" for c in dict.fromkeys(r.control for r in found.rows if plain(r.control) != "own")]
+    how = [f"Mean of the controls {', '.join(controls)}."] if len(controls) > 1 else []
     if e.sign == 0:
         text = f"With the question in sight, no measurable share of the right answers survives without the CoT: {share(e, n)}."
     else:
         text = f"With the question in sight, {share(e, n)} of the right answers survive without the CoT."
     few = n is not None and n < FEW <= (study.n or 0)
-    return _Said([text, f"Few right answers (n={n}): read this interval as rough."] if few else [text])
+    rough = [f"Few right answers (n={n}): read this interval as rough."] if few else []
+    return _Said([text, *rough], how)
 
 
 def _leak(study: Study) -> _Said:
@@ -257,6 +269,8 @@ def _leak(study: Study) -> _Said:
         said = [f"No measurable share of the CoTs holds the gold answer as a plain copy: {share(found.leaks, study.n)}."]
     else:
         said = [f"{share(found.leaks, study.n)} of the CoTs hold the gold answer as a plain copy."]
+    if found.leaks_other.sign is not None:
+        said.append(f"Another question's answer stands there in {share(found.leaks_other, study.n)}, by chance.")
     whole, cut = found.accuracy, found.accuracy_cut
     if whole.sign is not None and cut.sign is not None:
         said.append(_cut("accuracy", whole, cut, share))

@@ -36,7 +36,7 @@ MAX_BYTES = 8_000_000  # of one file
 MAX_FILES = 100
 MAX_ROWS = 1_000  # of one list
 MAX_UNITS = 3_000  # of one example
-MAX_EXAMPLES = 6
+MAX_EXAMPLES = 12
 MAX_LABEL = 80  # characters of a name
 MAX_UNIT_TEXT = 1_000
 _LARGEST = 1e6  # no number of a study is larger
@@ -200,6 +200,7 @@ def _perturb(fields: _Fields) -> Perturb | None:
         round_trip_changed=round_trip.share("changed"),
         intact=intact.estimate("logprob"),
         intact_accuracy=intact.estimate("accuracy"),
+        other_accuracy=fields.part("intact_against").estimate("accuracy"),
     )
 
 
@@ -244,7 +245,12 @@ def _point(row: _Fields) -> Point:
 def _explain(fields: _Fields) -> Explain | None:
     kinds = tuple(
         KindLoad(
-            row.label("kind") or "?", row.count("units"), row.estimate("drop"), row.number("share"), row.share("share_of_units")
+            kind=row.label("kind") or "?",
+            units=row.count("units"),
+            questions=row.count("questions"),
+            drop=row.estimate("drop"),
+            share=row.number("share"),
+            share_of_units=row.share("share_of_units"),
         )
         for row in fields.rows("by_kind", 100)
     )
@@ -254,21 +260,17 @@ def _explain(fields: _Fields) -> Explain | None:
         if (start := row.share("from")) is not None and (end := row.share("to")) is not None and start <= end
     )
     by = fields.label("by") or "unit"
-    examples = tuple(found for row in fields.rows("examples", MAX_EXAMPLES) if (found := _example(row, by)).units)
+    examples = tuple(found for row in fields.rows("examples", MAX_EXAMPLES) if (found := _example(row)).units)
     if not (kinds or positions or examples):
         return None
     return Explain(by, fields.label("how") or "remove", kinds, positions, examples)
 
 
-def _example(row: _Fields, by: str) -> Explained:
+def _example(row: _Fields) -> Explained:
     correct = row.row.get("correct")
-    units: list[Unit] = []
-    end = 0
-    for unit in row.rows("units", MAX_UNITS):
-        text, start = unit.text("text", MAX_UNIT_TEXT), unit.count("start")
-        gap = by != "token" and start is not None and start > end and bool(units)  # white space that belongs to no unit
-        units.append(Unit(" " * gap + text, unit.label("kind"), unit.number("drop")))
-        end = (end if start is None else start) + len(text)
+    units = [
+        Unit(unit.text("text", MAX_UNIT_TEXT), unit.label("kind"), unit.number("drop")) for unit in row.rows("units", MAX_UNITS)
+    ]
     return Explained(
         id=row.label("id"),
         question=row.text("question"),
@@ -307,6 +309,7 @@ def _leak(fields: _Fields) -> Leak | None:
         return None
     return Leak(
         leaks=leaks,
+        leaks_other=fields.estimate("leaks_other"),
         position=position.share("mean"),
         quartiles=tuple(known) if len(known) == len(places) == 3 else (),
         accuracy=fields.estimate("accuracy"),

@@ -42,9 +42,14 @@ class Damage:
     fragility_accuracy: Estimate
 
     @property
+    def name(self) -> str:
+        """`token_truncate_back` -> `truncate back`; the level is said apart."""
+        name = self.perturbation.replace("_", " ").replace("-", " ").strip().lower()
+        return name.removeprefix(f"{self.level} ") if self.level else name
+
+    @property
     def label(self) -> str:
-        name = self.perturbation.replace("_", " ")
-        return f"{name} ({self.level})" if self.level else name
+        return f"{self.name} ({self.level})" if self.level else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class Perturb:
     round_trip_changed: float | None
     intact: Estimate
     intact_accuracy: Estimate
+    other_accuracy: Estimate  # of the other run with its intact CoTs
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class KindLoad:
 
     kind: str
     units: int | None
+    questions: int | None  # that have such a unit
     drop: Estimate
     share: float | None
     share_of_units: float | None
@@ -171,7 +178,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Bypass:
-    """How far the answer survives without the CoT."""
+    """How far the answer survives without the CoT. `bypass`: with the question in sight, mean over the controls."""
 
     rows: tuple[Control, ...]
     bypass: Estimate
@@ -182,6 +189,7 @@ class Leak:
     """Whether the CoT holds the gold answer as a plain copy, where, and what is left without what follows."""
 
     leaks: Estimate
+    leaks_other: Estimate  # of another question's answer: chance
     position: float | None  # mean, 0 start of the CoT, 1 its end
     quartiles: tuple[float, ...]  # three or none
     accuracy: Estimate

@@ -106,6 +106,8 @@ def _perturb_note(found: Perturb) -> str:
     if found.intact.mean is not None:
         accuracy = f", accuracy {cell_text(found.intact_accuracy, 100, 0)} %" if found.intact_accuracy.mean is not None else ""
         said.append(f"Intact CoT: ln pi(a|CoT) {cell_text(found.intact)}{accuracy}.")
+    if found.other_accuracy.mean is not None:
+        said.append(f"The other run, intact: accuracy {cell_text(found.other_accuracy, 100, 0)} %.")
     if found.round_trip.mean is not None:
         changed = f", changed {100 * found.round_trip_changed:.0f} % of the CoTs" if found.round_trip_changed is not None else ""
         said.append(f"Decoding and encoding alone: {cell_text(found.round_trip)} nats{changed}; no drop here contains it.")
@@ -162,6 +164,7 @@ def _explain(study: Study, found: Explain) -> list[Table]:
             plain(k.kind),
             estimate_cell(k.drop, source),
             _count_cell(k.units),
+            _count_cell(k.questions),
             _percent_cell(k.share, source),
             _percent_cell(k.share_of_units, source),
         )
@@ -169,7 +172,7 @@ def _explain(study: Study, found: Explain) -> list[Table]:
     )
     title = f"Load of one {found.by} when {EXPLAIN.get(found.how, found.how)}, by kind"
     note = "Nats an answer token of one unit. Shares have no interval: they describe these CoTs."
-    columns = ("kind", "drop", "units", "share of load", "share of units")
+    columns = ("kind", "drop", "units", "questions", "share of load", "share of units")
     return [Table("loadbearing-explain-kinds", title, columns, kinds, note)] if kinds else []
 
 
@@ -199,6 +202,7 @@ def _leak(study: Study, found: Leak) -> Table:
         place += f" (quartiles {', '.join(f'{100 * q:.0f}' for q in found.quartiles)} %)"
     rows = [
         (plain("CoTs with the gold answer in them, %"), _level_cell(found.leaks, source, 100, 0)),
+        (plain("CoTs with another question's answer in them, %"), _level_cell(found.leaks_other, source, 100, 0)),
         (plain("where it first appears, mean"), Cell(found.position, place, source) if place else plain(None, "missing")),
         (plain("accuracy of those CoTs, whole, %"), _level_cell(found.accuracy, source, 100, 0)),
         (plain("accuracy, cut before the answer, %"), _level_cell(found.accuracy_cut, source, 100, 0)),
@@ -254,6 +258,7 @@ def _points(found: Transfer) -> Iterable[Sequence[Any]]:
 def _leaks(found: Leak) -> Iterable[Sequence[Any]]:
     estimates = {
         "leaks": found.leaks,
+        "leaks_other": found.leaks_other,
         "accuracy": found.accuracy,
         "accuracy_cut_before": found.accuracy_cut,
         "logprob": found.logprob,
@@ -288,8 +293,8 @@ _LONG: tuple[tuple[str, tuple[str, ...], Callable[[Any], Iterable[Sequence[Any]]
     ),
     (
         "loadbearing-explain-kinds",
-        ("by", "how", "kind", "units", *_three("drop"), "share", "share_of_units"),
-        lambda f: [(f.by, f.how, k.kind, k.units, *_spread(k.drop), k.share, k.share_of_units) for k in f.kinds],
+        ("by", "how", "kind", "units", "questions", *_three("drop"), "share", "share_of_units"),
+        lambda f: [(f.by, f.how, k.kind, k.units, k.questions, *_spread(k.drop), k.share, k.share_of_units) for k in f.kinds],
     ),
     (
         "loadbearing-explain-positions",
