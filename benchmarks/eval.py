@@ -1,11 +1,12 @@
 """Questions per second of `markovlm eval` against a plain evaluation loop, on the embedded model.
 
-    python benchmarks/eval.py [--questions 200] [--batch 64] [--repeats 5]
+    python benchmarks/eval.py [--questions 200] [--batch 64] [--repeats 5] [--base]
 
 The plain loop is what one writes first: transformers' `generate` on left-padded batches in the order of the data, once for
 the CoTs (sampled at temperature 1) and once for the answers from redacted prompt + CoT (greedy), then the default
 extractor. Ours does the same and scores the gold answer's log-likelihood besides. Both use the same questions, prompts,
 batch size and one process; they alternate, and medians are compared, because other work on the machine slows both alike.
+What is evaluated is a checkpoint: the base model with a LoRA adapter (with `--base`, without).
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--base", action="store_true", help="the base model alone, no adapter")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
-    setup = prepare(build_config(model_defaults("embedded"), {"model": "embedded"}))
+    setup = prepare(build_config(model_defaults("embedded"), {"model": "embedded"}), trainable=not arguments.base)
     examples = list(setup.load("test", arguments.questions).examples)
     cot_tokens = setup.config.rollouts.max_cot_tokens or setup.task.default_cot_tokens
     loops = {

@@ -39,7 +39,7 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option("--device", default="auto", help="cpu, cuda or auto")
 def demo(out: Path | None, seed: str, as_json: bool, device: str) -> None:
-    """The whole method in about a minute: evaluate the embedded model, train it, evaluate it again."""
+    """The whole method in about a minute and a half: evaluate the embedded model, train it, evaluate again, study its CoTs."""
     from markovlm.console import counting, stderr, training_progress
     from markovlm.demo import demo as run_demo
 

@@ -1,4 +1,4 @@
-"""The whole method on the embedded model, in about a minute: evaluate, train, evaluate again."""
+"""The whole method on the embedded model, in about a minute and a half: evaluate, train, evaluate again, study the CoTs, report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markovlm.analysis.fragility import Plan
+from markovlm.analysis.loadbearing import Found, Request, default_readers, run_studies
 from markovlm.config import RunConfig
 from markovlm.errors import MarkovlmError
 from markovlm.evaluation.run import BASE, Control, Result, Target, evaluate_targets
+from markovlm.models.registry import KNOWN
 from markovlm.report import write_report
 from markovlm.training.loop import Progress, train
 from markovlm.training.runlog import RunDirectory
 
 TEST_QUESTIONS = 500
+STUDIED_QUESTIONS = 50
+STUDIED_DAMAGE = Plan(("delete", "truncate_back", "digit_replace"))
 Counting = Callable[[str, int], Any]
 
 
@@ -29,7 +34,9 @@ class DemoResult:
     steps: int
     base: Result
     trained: Result
+    studies: Found  # of the trained model's CoTs
     report: Path  # report.html
+    total_seconds: float  # studies and report too
 
     def to_json(self) -> dict[str, Any]:
         """The shape that `markovlm demo --json` promises."""
@@ -39,7 +46,9 @@ class DemoResult:
             "steps": self.steps,
             "base": _summary(self.base),
             "trained": _summary(self.trained),
+            "loadbearing": {name: result for name, result in self.studies.results.items() if name != "explain"},
             "report": str(self.report),
+            "total_seconds": self.total_seconds,
         }
 
     def changed_example(self) -> int:
@@ -66,5 +75,20 @@ def demo(config: RunConfig, out: Path, progress: Progress, counting: Counting | 
     base, trained = evaluate_targets(targets, config.data.test_split, TEST_QUESTIONS, Control(), out / "evaluations", counting)
     assert base.checkpoint == BASE
     seconds = time.perf_counter() - started
+    studies = run_studies(_small_study(config, run, targets[-1]), counting)
     report = write_report([out], out / "report").html
-    return DemoResult(out, seconds, trained_run.steps, base, trained, report)
+    return DemoResult(out, seconds, trained_run.steps, base, trained, studies, report, time.perf_counter() - started)
+
+
+def _small_study(config: RunConfig, run: RunDirectory, last: Target) -> Request:
+    """Every study at a modest n; the CoTs of all checkpoints go to other readers."""
+    checkpoints = tuple(Target(last.name, config, run, step) for step in (None, *run.saved_steps()) if step != 0)
+    return Request(
+        last,
+        checkpoints=checkpoints,
+        readers=default_readers(checkpoints, tuple(KNOWN)),
+        split=config.data.test_split,
+        limit=STUDIED_QUESTIONS,
+        plan=STUDIED_DAMAGE,
+        explained=STUDIED_QUESTIONS // 2,
+    )

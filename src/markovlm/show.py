@@ -24,6 +24,8 @@ _SHOWN_SKIPS = 5  # lines of skipped rows
 
 def show_demo(result: DemoResult) -> None:
     """The table of `markovlm demo`."""
+    from markovlm.analysis.show import show_summary
+
     console = stdout()
     rows = []
     for name, one in (("base", result.base), ("trained", result.trained)):
@@ -36,7 +38,10 @@ def show_demo(result: DemoResult) -> None:
     console.print(Text(f"\nQuestion  {before.question}    gold answer {before.gold}"))
     for name, reading in (("before", before), ("after", after)):
         console.print(Text(f"{name:8}  {reading.cot}  ->  {reading.answer}"))
-    console.print(Text(f"\nrun: {result.run}  ({result.steps} steps, {result.seconds:.0f} s with both evaluations)"))
+    console.print()
+    show_summary(console, result.studies.results)
+    times = f"{result.steps} steps, {result.seconds:.0f} s with both evaluations, {result.total_seconds:.0f} s in all"
+    console.print(Text(f"\nrun: {result.run}  ({times})"))
     console.print(Text(f"report: {result.report}"))
     console.print(Text(f"next: markovlm ask {result.run} 17+4+79"))
 

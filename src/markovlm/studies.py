@@ -185,7 +185,7 @@ def _request(
         flags["cots"],
         out=out,
         **({"plan": plan} if plan else {}),
-        **({"explained": flags["limit"]} if parts == ("explain",) else {}),
+        **({"explained": flags["limit"] * flags["cots"]} if parts == ("explain",) else {}),
         **more,
     )
 

@@ -121,7 +121,7 @@ def test_a_frozen_reader_reads_with_the_base(tiny_models: dict[str, Path]) -> No
 
 def test_a_task_without_extractors_is_judged_by_likelihood_alone(tiny_models: dict[str, Path], monkeypatch) -> None:
     setup = prepare(tiny.config(tiny_models["llama"], task="wiki"))
-    monkeypatch.setattr("markovlm.evaluation.evaluate.greedy_answers", lambda *_: pytest.fail("nothing is to be written"))
+    monkeypatch.setattr("markovlm.evaluation.evaluate.greedy_reads", lambda *_: pytest.fail("nothing is to be written"))
     with torch.random.fork_rng():
         done = run(setup, [Example("w/1", "The sea is", " deep and blue.")])
     summary = done.summary()

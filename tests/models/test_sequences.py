@@ -141,5 +141,7 @@ def test_a_fork_computes_only_what_follows_the_common_part() -> None:
         Row(0, (54,), 0, 5),
         Row(1, (61, 62, 63, 64, 65), 2, 3),
     )
+    early = forked_batch([(LONG, (*LONG[:4], 70), (50,)), (LONG, (*LONG[:2], 70), (51,)), (SHORT, (*SHORT[:1], 70), (52,))])
+    assert early.prefixes == (LONG[:4], SHORT[:1])  # what no row goes along with is not computed
     with pytest.raises(ValueError, match="begin as its trunk"):
         forked_batch([(LONG, (1, 2), (3,))])

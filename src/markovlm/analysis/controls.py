@@ -120,8 +120,14 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
         "accuracy_cut_before": estimate_some([_right(one) for one in after], clusters, seed),
         "logprob": estimate_some([one.logprob for one in before], clusters, seed),
         "logprob_cut_before": estimate_some([one.logprob for one in after], clusters, seed),
+        "drop_accuracy": estimate_some([_drop(a, b) for a, b in zip(before, after, strict=True)], clusters, seed),
+        "drop_logprob": estimate_some([a.logprob - b.logprob for a, b in zip(before, after, strict=True)], clusters, seed),
     }
     return result, study.write("leak", result)
+
+
+def _drop(before: Scored, after: Scored) -> float | None:
+    return None if before.correct is None or after.correct is None else float(before.correct) - float(after.correct)
 
 
 def _cut_before(study: Study, cot: StudyCot, place: int) -> Variant:

@@ -38,9 +38,9 @@ def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribut
     """Every CoT towards the gold answer; over many, the aggregate. JSON result and the attributions shown with it."""
     attributions = attribute(study, study.cots, manner)
     shown = _shown(attributions)
-    wrong = [cot for cot in study.cots for one in shown if cot.example.id == one.id and one.correct is False]
-    own = {one.id: one for one in attribute_own(study, wrong, manner)}
-    pairs = [both for one in shown for both in (one, own.get(one.id)) if both is not None]
+    wrong = [study.cots[i] for i in shown if attributions[i].correct is False]
+    own = dict(zip((cot.key for cot in wrong), attribute_own(study, wrong, manner), strict=True))
+    pairs = [one for i in shown for one in (attributions[i], own.get(study.cots[i].key)) if one is not None]
     result = {**study.header("explain"), **aggregate(attributions, study.how.seed), "examples": [a.to_json() for a in pairs]}
     return result, pairs
 
@@ -49,9 +49,11 @@ def explain_one(study: Study, manner: Manner, gold_known: bool = True) -> list[A
     """One question: towards the gold answer, and where the model answers otherwise, towards its own answer too."""
     cots = study.cots[:1]
     if not gold_known:
-        return [replace(one, gold="", correct=None) for one in attribute_own(study, cots, manner)]
+        own = attribute_own(study, cots, manner, apart_from_gold=False)
+        return [replace(one, gold="", correct=None) for one in own if one is not None]
     towards_gold = attribute(study, cots, manner)
-    return towards_gold + (attribute_own(study, cots, manner) if towards_gold[0].correct is not True else [])
+    own = attribute_own(study, cots, manner) if towards_gold[0].correct is not True else []
+    return towards_gold + [one for one in own if one is not None]
 
 
 def attribute(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[Attribution]:
@@ -60,15 +62,20 @@ def attribute(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[At
     return _attributions(study, [(cot, cot.example, one) for cot, one in zip(cots, read, strict=True)], manner)
 
 
-def attribute_own(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[Attribution]:
-    """As `attribute`, towards what the model itself answers. CoTs without an answer are left out."""
+def attribute_own(
+    study: Study, cots: Sequence[StudyCot], manner: Manner, *, apart_from_gold: bool = True
+) -> list[Attribution | None]:
+    """As `attribute`, towards what the model itself answers; None for a CoT without an answer, or with the gold one."""
     read = study.read([whole(study, cot, RAW) for cot in cots], "answers")
     asked: list[tuple[StudyCot, Example, Scored]] = []
-    for cot, one in zip(cots, read, strict=True):
+    has = [False] * len(cots)
+    for i, (cot, one) in enumerate(zip(cots, read, strict=True)):
         answer = (one.extracted or one.answer or "").strip()
-        if answer and answer != cot.example.answer:
+        if answer and not (apart_from_gold and answer == cot.example.answer):
+            has[i] = True
             asked.append((cot, replace(cot.example, answer=answer), one))
-    return _attributions(study, asked, manner)
+    found = iter(_attributions(study, asked, manner))
+    return [next(found) if there else None for there in has]
 
 
 def _attributions(study: Study, asked: Sequence[tuple[StudyCot, Example, Scored]], manner: Manner) -> list[Attribution]:
@@ -138,10 +145,10 @@ def pieces_of(prompter: Prompter, ids: tuple[int, ...]) -> list[str]:
     return pieces
 
 
-def _shown(attributions: Sequence[Attribution]) -> list[Attribution]:
-    """A few for people: wrong ones first, up to half."""
-    wrong = [one for one in attributions if one.correct is False][: EXAMPLES_SHOWN // 2]
-    rest = [one for one in attributions if one.correct is not False][: EXAMPLES_SHOWN - len(wrong)]
+def _shown(attributions: Sequence[Attribution]) -> list[int]:
+    """Where a few for people are: wrong ones first, up to half."""
+    wrong = [i for i, one in enumerate(attributions) if one.correct is False][: EXAMPLES_SHOWN // 2]
+    rest = [i for i, one in enumerate(attributions) if one.correct is not False][: EXAMPLES_SHOWN - len(wrong)]
     return wrong + rest
 
 
@@ -150,12 +157,16 @@ def _shown(attributions: Sequence[Attribution]) -> list[Attribution]:
 
 def write_page(study: Study, attributions: Sequence[Attribution], result: dict[str, Any] | None, manner: Manner) -> Path:
     """The HTML page of an explanation, beside the other results. A question's id never names a file."""
-    what = "all" if result is not None else hashlib.blake2b(attributions[0].id.encode(), digest_size=4).hexdigest()
+    what = "all" if result is not None else _digest(attributions[0])
     folder = open_folder(study.folder)
     name = f"explain-{manner.by}-{manner.how}-{what}-{study.label.file.removesuffix('.jsonl')}.html"
     title = f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"
     folder.write(name, explain_html(attributions, result, title))
     return folder.path / name
+
+
+def _digest(one: Attribution) -> str:
+    return hashlib.blake2b(f"{one.id}\x1f{one.question}".encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
 def find_example(examples: Sequence[Example], wanted: str) -> Example:

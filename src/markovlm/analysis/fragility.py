@@ -39,7 +39,7 @@ class Plan:
     def cells(self) -> list[tuple[str, float]]:
         """(perturbation, severity), severity 0 first."""
         cells: list[tuple[str, float]] = []
-        for name in self.perturbations:
+        for name in dict.fromkeys(self.perturbations):
             own = PERTURBATIONS[name].severities
             graded = self.severities if self.severities is not None and len(own) > 1 else own
             cells += [(name, severity) for severity in sorted({0.0, *graded})]

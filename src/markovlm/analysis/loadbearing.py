@@ -15,7 +15,7 @@ from markovlm.analysis.controls import bypass, leak
 from markovlm.analysis.explain import Manner, explain, explain_one, find_example, write_page
 from markovlm.analysis.fragility import Damage, Plan, measure_damage, perturb_result, require_twins, twin_name
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
-from markovlm.analysis.transfer import transfer
+from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.ask import check_question
 from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.run import Target
@@ -86,6 +86,7 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             page = write_page(study, shown, result, request.manner)
         if "perturb" in request.parts:
             keep("perturb", _perturb(request, study, counting, results, paths))
+        study.close()
     if "transfer" in request.parts and request.readers:
         keep("transfer", _transfer(request, counting))
     return Found(results, tuple(paths), tuple(shown), page)
@@ -151,6 +152,8 @@ def _check(request: Request) -> None:
         raise UserError(f"--cots {request.cots}: must be at least 1")
     ours, against = request.target, request.against
     request.folder(ours)
+    if "transfer" in request.parts:
+        open_readers(request.readers, ours.config)
     if against is None:
         return
     request.folder(against)
@@ -165,12 +168,10 @@ def _check(request: Request) -> None:
 
 
 def _same(one: Target, other: Target) -> bool:
-    return (
-        one.run is not None
-        and other.run is not None
-        and one.run.path.resolve() == other.run.path.resolve()
-        and one.step == other.step
-    )
+    """The same weights under whatever name."""
+    if one.adapter is None and other.adapter is None:
+        return one.config.model == other.config.model and one.config.objective == other.config.objective
+    return one.adapter is not None and other.adapter is not None and one.adapter.resolve() == other.adapter.resolve()
 
 
 def explain_question(request: Request, example: str | None, question: str | None) -> tuple[list[Attribution], Path]:

@@ -39,7 +39,13 @@ class Variant:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What decides the reading."""
-        return self.example.id, self.number, self.conditioning, self.example.answer, digest(self.ids)
+        return self.example.id, self.number, self.conditioning, self.example.answer, self.digest
+
+    @property
+    def digest(self) -> str:
+        """Tells readings of one name apart: other tokens (the code that makes them changed), or the question was reworded."""
+        parts = (" ".join(map(str, self.ids)), self.example.question, *self.example.choices)
+        return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,6 @@ class Scored:
     answer: str | None = None  # raw greedy answer
     extracted: str | None = None  # by the task's default extractor
     correct: bool | None = None
-
-
-def digest(ids: Sequence[int]) -> str:
-    """Tells variants of one name apart, should the code that makes them change."""
-    return hashlib.blake2b(" ".join(map(str, ids)).encode(), digest_size=6).hexdigest()
 
 
 def read_variants(setup: Setup, sampler: Sampler, variants: Sequence[Variant]) -> list[Scored]:

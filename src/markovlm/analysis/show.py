@@ -19,6 +19,7 @@ _TITLES = {
     "fragility": "Fragility: this run's drop of ln pi(answer|CoT) minus the other's, nats per answer token",
     "fragility_accuracy": "Fragility of accuracy: this run's drop minus the other's",
 }
+_SUMMARY_SEVERITIES = (0.2, 0.6, 1.0)
 _WIDTH = 140  # where it is not a terminal
 _EXAMPLES = 2  # explained CoTs shown under the tables
 
@@ -46,6 +47,30 @@ def show_found(console: Console, found: Found) -> None:
         console.print(Text(f"page: {found.page}"), soft_wrap=True)
     for path in found.paths:
         console.print(Text(f"kept: {path}"), soft_wrap=True)
+
+
+def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """A few lines of each study, for the demo."""
+    damage = results["perturb"]
+    say(console, f"Is the CoT load-bearing? ({damage['n']} questions; drops with 95 % bootstrap intervals)")
+    body = [
+        [row["perturbation"], f"{row['severity']:.0%}", estimate(row["drop_logprob"], 2), estimate(row["drop_accuracy"], 2)]
+        for row in damage["rows"]
+        if row["severity"] in _SUMMARY_SEVERITIES
+    ]
+    console.print(table("Damage to the CoT", ["damage", "of it", "drop of ln pi(answer|CoT)", "drop of accuracy"], body))
+    bypass, leak, transfer = results["bypass"], results["leak"], results["transfer"]
+    empty = next(row for row in bypass["rows"] if row["control"] == "empty" and row["reader"] == "sees the question")
+    say(console, f"with the question in sight and no CoT, accuracy is {estimate(empty['accuracy'], 2)}")
+    say(
+        console,
+        f"the answer stands in {estimate(leak['leaks'], 2)} of the CoTs; cut before it, accuracy {estimate(leak['accuracy_cut_before'], 2)}",
+    )
+    last = {point["reader"]: point for point in transfer["points"]}
+    for name, point in last.items():
+        if name != "actor" and point["vs_base"] is not None:
+            gain = estimate(point["vs_base"]["accuracy"], 2)
+            say(console, f"read by {name}: accuracy {estimate(point['accuracy'], 2)}, {gain} above the base model's CoTs")
 
 
 def show_perturb(console: Console, result: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from markovlm.analysis.scoring import Scored, Variant, digest, read_variants
+from markovlm.analysis.scoring import Scored, Variant, read_variants
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.evaluation.run import Target, label_of
@@ -61,7 +61,10 @@ class Reader:
     def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
         """The reading of each variant, in order; what is kept already is not read again."""
         kept = self._kept = _kept_readings(self.path) if self._kept is None else self._kept
-        wanted = {variant.key: variant for variant in variants}
+        wanted: dict[tuple[Hashable, ...], Variant] = {}
+        for variant in variants:  # of those that come to the same, the first; but one that asks for an answer gets it
+            if variant.key not in wanted or (variant.write and not wanted[variant.key].write):
+                wanted[variant.key] = variant
         extracts = bool(self.setup.task.extractors)
         todo = [v for key, v in wanted.items() if key not in kept or (v.write and extracts and kept[key].answer is None)]
         with bar(self.counting, f"{self.name}: {doing}", len(todo)) as advance:
@@ -75,13 +78,13 @@ class Reader:
 
     @torch.no_grad()
     def _read(self, variants: Sequence[Variant]) -> list[Scored]:
-        with self.setup.lm.frozen() if self.frozen else nullcontext():
+        with self.setup.lm.frozen() if self.frozen else self.setup.lm.merged():
             return read_variants(self.setup, self.setup.sampler(), variants)
 
     def _write(self, variants: Sequence[Variant], scored: Sequence[Scored]) -> None:
         rows = [
             {"id": variant.example.id, "cot": variant.number, "variant": variant.name, "conditioning": variant.conditioning}
-            | {"target": variant.example.answer, "text": self.setup.prompter.text(variant.ids), "digest": digest(variant.ids)}
+            | {"target": variant.example.answer, "text": self.setup.prompter.text(variant.ids), "digest": variant.digest}
             | asdict(one)
             for variant, one in zip(variants, scored, strict=True)
         ]
@@ -118,8 +121,9 @@ class Study:
         return self.reader.read(variants, doing)
 
     def close(self) -> None:
-        """Let go of the model; results can still be made and written."""
-        del self.setup, self.reader
+        """Let go of the model; results can still be made and written. Closing twice does nothing."""
+        if hasattr(self, "setup"):
+            del self.setup, self.reader
 
     def header(self, kind: str) -> dict[str, Any]:
         """The first keys of every result."""

@@ -22,8 +22,12 @@ from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimate, estimate_some, open_study
 from markovlm.config import RunConfig, flatten, nest
 from markovlm.errors import UserError
-from markovlm.evaluation.run import BASE, Target, open_targets, prepared
+from markovlm.evaluation.run import BASE, Target, label_of, open_targets, prepared
 from markovlm.evaluation.store import Label
+from markovlm.models.load import load_tokenizer
+from markovlm.rollouts.prompter import build_prompter
+from markovlm.tasks import get_task
+from markovlm.tasks.base import Example
 from markovlm.training.setup import Setup
 
 ACTOR = "actor"  # the checkpoint reading its own CoTs
@@ -66,7 +70,7 @@ def transfer(
 ) -> tuple[dict[str, Any], Path]:
     """`targets`: checkpoints of one run and its base. Result and where it is kept; UserError for a reader that is not there."""
     config = targets[-1].config
-    opened = [(name, _open_reader(name, config)) for name in readers]  # before any long work
+    opened = open_readers(readers, config)  # before any long work
     study, written = _write_all(targets, split, limit, cots, folder, counting)
     curves = [Curve(ACTOR, config.model, study.how.prompt_style, {one.checkpoint: one.own for one in written})]
     for name, target in opened:
@@ -75,25 +79,38 @@ def transfer(
     return result, study.write("transfer", result)
 
 
-def _open_reader(name: str, config: RunConfig) -> Target:
-    """A model, or a run's last checkpoint, put to the questions of `config`."""
-    taken = {key: value for key, value in flatten(config.model_dump(mode="json")).items() if key.startswith(_QUESTIONS)}
-    try:
-        return open_targets(name, "last", nest(taken))[0]
-    except UserError as error:
-        raise UserError(f"--readers {name}: {error}") from error
+def open_readers(readers: Sequence[str], config: RunConfig) -> list[tuple[str, Target]]:
+    """Models, or last checkpoints of runs, put to the questions of `config`, with their names.
+
+    UserError for one that is not there or that has no prompts for the task: its tokenizer is loaded to see, not its weights.
+    """
+    taken = nest({key: value for key, value in flatten(config.model_dump(mode="json")).items() if key.startswith(_QUESTIONS)})
+    opened: list[tuple[str, Target]] = []
+    for name in readers:
+        try:
+            target = open_targets(name, "last", taken)[0]
+            tokenizer = load_tokenizer(target.config.model, target.config.loading)
+            task = get_task(config.task, config.task_options)
+            prompter = build_prompter(task, tokenizer, target.config.prompt.style, 1, target.config.prompt.answer_header)
+            prompter.reader_prompt(Example("check", "1+1", "2"), "markovian")
+        except UserError as error:
+            raise UserError(f"--readers {name}: {error}") from error
+        opened.append((name, target))
+    return opened
 
 
 def _write_all(
     targets: Sequence[Target], split: str, limit: int | None, cots: int, folder: Path, counting: Counting | None
 ) -> tuple[Study, list[Written]]:
-    """The CoTs of every checkpoint, first to last; and the last one's study (its model may have changed since)."""
+    """The CoTs of every checkpoint, first to last; and the last one's study, closed."""
     written: list[Written] = []
     study: Study | None = None
     for target, setup in prepared(sorted(targets, key=lambda one: -1 if one.step is None else one.step)):
         study = open_study(target, setup, split=split, limit=limit, cots=cots, folder=folder, counting=counting)
         own = study.read([whole(study, cot, RAW) for cot in study.cots], "its own CoTs")
         written.append(Written(target.checkpoint, target.step or 0, study.label, study.cots, own))
+        study.close()
+        del setup  # nothing but `prepared` holds the model while the next one is loaded
     assert study is not None
     return study, written
 
@@ -102,7 +119,8 @@ def _read_all(name: str, target: Target, written: Sequence[Written], folder: Pat
     setup = target.prepare()
     read: dict[str, list[Scored]] = {}
     for one in written:
-        by = hashlib.blake2b(f"{target.name}/{target.checkpoint}".encode(), digest_size=4).hexdigest()
+        itself = label_of(target, setup, one.label.split, one.label.how)  # a reader of other weights is another reader
+        by = hashlib.blake2b(f"{itself.model}/{itself.weights}".encode(), digest_size=4).hexdigest()
         path = folder / f"readings-{one.label.file.removesuffix('.jsonl')}-by-{by}.jsonl"
         reader = Reader(setup, False, path, name, counting)
         read[one.checkpoint] = reader.read([_as_read(setup, cot) for cot in one.cots], f"CoTs of {one.checkpoint}")

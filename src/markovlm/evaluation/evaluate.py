@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from markovlm.evaluation.statistics import wilson
 from markovlm.models.load import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.prompter import Prompter
-from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_answers, score_answers
+from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_reads, logprob_of_greedy, score_answers
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
 from markovlm.tasks.answers import FAILURE_KINDS
 from markovlm.tasks.base import LETTERS, Example
@@ -156,10 +155,13 @@ def _read_batch(
     written = _write_cots(sampler, prompter, examples, how)
     cots = [(example, cot.ids) for example, cot in zip(examples, written, strict=True)]
     answers, choices = [""] * len(cots), [dict[str, float]()] * len(cots)
-    with lm.frozen() if how.reader == "frozen" else nullcontext():
+    known: list[float | None] = [None] * len(cots)
+    with lm.frozen() if how.reader == "frozen" else lm.merged():
         if write_answers:
-            answers = greedy_answers(sampler, prompter, how.conditioning, cots, prompter.task.max_answer_tokens)
-        logprobs = score_answers(lm, answer_batch(prompter, how.conditioning, cots)).logp_mean.tolist()
+            reads = greedy_reads(sampler, prompter, how.conditioning, cots, prompter.task.max_answer_tokens)
+            answers = [prompter.text(read.ids) for read in reads]
+            known = [logprob_of_greedy(prompter.answer_ids(e), read) for (e, _), read in zip(cots, reads, strict=True)]
+        logprobs = _answer_logprobs(lm, prompter, how.conditioning, cots, known)
         if LIKELIHOOD in prompter.task.extractors:
             choices = _choice_logprobs(lm, prompter, how.conditioning, cots)
     return [
@@ -174,6 +176,19 @@ def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example
     requests = [SampleRequest(prompter.cot_prompt(e), ((how.seed, "evaluation", e.id),)) for e in examples]
     groups = sampler.sample(requests, Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop))
     return [group[0] for group in groups]
+
+
+def _answer_logprobs(
+    lm: LanguageModel,
+    prompter: Prompter,
+    conditioning: str,
+    cots: Sequence[tuple[Example, tuple[int, ...]]],
+    known: Sequence[float | None],
+) -> list[float]:
+    """ln pi(a|z) per answer token of each, those not known from the greedy answer scored in one pass."""
+    todo = [cot for cot, value in zip(cots, known, strict=True) if value is None]
+    fresh = iter(score_answers(lm, answer_batch(prompter, conditioning, todo)).logp_mean.tolist() if todo else ())
+    return [next(fresh) if value is None else value for value in known]
 
 
 def _choice_logprobs(

@@ -60,17 +60,20 @@ def forked_batch(parts: Sequence[tuple[Sequence[int], Sequence[int], Sequence[in
     """Sequences that fork off a common trunk: from (trunk, whole sequence without its scored end, scored end) triples.
 
     A row computes only what comes after the part that it shares with its trunk: for a CoT with one token left out, only what
-    follows that token. `prefixes` are the trunks.
+    follows that token. `prefixes` are the trunks, as far as any of their rows goes along.
     """
     index: dict[tuple[int, ...], int] = {}
+    used: dict[int, int] = {}  # trunk -> tokens of it that a row goes along with
     rows = []
     for trunk, before, scored in parts:
         key = tuple(trunk)
         keep = _common_length(key, before)
         if keep == 0:
             raise ValueError("a sequence must begin as its trunk does")
-        rows.append(Row(index.setdefault(key, len(index)), (*before[keep:], *scored), len(before) - keep, keep))
-    return Batch(tuple(index), tuple(rows))
+        number = index.setdefault(key, len(index))
+        used[number] = max(keep, used.get(number, 0))
+        rows.append(Row(number, (*before[keep:], *scored), len(before) - keep, keep))
+    return Batch(tuple(trunk[: used[number]] for trunk, number in index.items()), tuple(rows))
 
 
 def _common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -16,7 +16,7 @@ from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.sequences import Batch, Sharing, batch_of, span_hidden
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.streams import Key
-from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
+from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
 from markovlm.tasks.base import LETTERS, Example
 
 
@@ -61,11 +61,23 @@ def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") 
 def greedy_answers(
     sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
 ) -> list[str]:
+    """The text of each of `greedy_reads`."""
+    return [prompter.text(answer.ids) for answer in greedy_reads(sampler, prompter, conditioning, cots, max_tokens)]
+
+
+def greedy_reads(
+    sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
+) -> list[CoT]:
     """The answer that the current policy reads from each CoT, decoded greedily to its end token or budget."""
     requests = []
     for example, cot in cots:
         prefix = prompter.reader_prompt(example, conditioning) + cot + prompter.header_ids
         key: Key = ("greedy answer",)
         requests.append(SampleRequest(prefix, (key,)))
-    groups = sampler.sample(requests, Decoding(max_tokens, temperature=0.0))
-    return [prompter.text(group[0].ids) for group in groups]
+    return [group[0] for group in sampler.sample(requests, Decoding(max_tokens, temperature=0.0))]
+
+
+def logprob_of_greedy(answer: Sequence[int], read: CoT) -> float | None:
+    """ln pi(a|z) per answer token where the greedy answer begins with all of the gold one: it was computed in passing."""
+    end = len(answer)
+    return sum(read.behavior_logp[:end]) / end if read.tokens[:end] == tuple(answer) else None
