@@ -29,6 +29,7 @@ def _shared(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], _Com
         command = click.option("--out", type=click.Path(path_type=Path), help="where results go; default RUN/loadbearing")(
             command
         )
+        command = click.option("--non-markovian", is_flag=True, help="control: the reader sees the question too")(command)
         command = click.option("--cots", type=int, default=1, help="CoTs of each question [default 1]")(command)
         command = click.option("--limit", type=int, default=limit, help=f"questions [default {limit}]")(command)
         command = click.option("--split", help="split they come from; default data.test_split")(command)
@@ -163,7 +164,7 @@ def _request(
     **more: Any,
 ) -> Request:
     from markovlm.analysis.loadbearing import Request, default_readers
-    from markovlm.evaluation.run import open_targets
+    from markovlm.evaluation.run import open_targets, sighted
 
     over = overrides(flags)
     target = open_targets(run, flags["checkpoint"], over)[0]
@@ -171,6 +172,8 @@ def _request(
         raise UserError(f"--task: {run} is no run of markovlm, so say which task")
     twin = open_targets(against, flags["checkpoint"], over)[0] if against is not None else None
     transferred = tuple(_with_base(run, checkpoints, over)) if "transfer" in parts else ()
+    if flags["non_markovian"]:
+        target, twin, transferred = sighted(target), twin and sighted(twin), tuple(map(sighted, transferred))
     if "transfer" in parts and not readers:
         readers = list(default_readers(transferred, tuple(KNOWN)))
     out = flags["out"] or (default_store(run, target.config.task) / "loadbearing" if target.run is None else None)

@@ -322,3 +322,10 @@ def test_tables_of_a_study():
 def test_a_study_of_nothing():
     assert "No CoT to show" in explain_html([], aggregate([], 0), "t")
     assert '<h2 id="h-study"' not in explain_html([RIGHT], None, "t")
+
+
+def test_false_equations_of_the_cot_are_named():
+    slipped = replace(WRONG, cot="17+4=21,21+3=25 <b>,1+1=3")
+    assert re.search(r"^false +21\+3=25, 1\+1=3 *$", plain(explain_text(slipped)), re.MULTILINE)
+    assert "<code>21+3=25, 1+1=3</code>" in explain_html([slipped], None, "t")
+    assert "false " not in plain(explain_text(RIGHT))

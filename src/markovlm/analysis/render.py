@@ -18,6 +18,7 @@ from rich.text import Text
 from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
 from markovlm.analysis.units import KINDS
 from markovlm.console import table
+from markovlm.tasks.equations import equations
 
 LEAST_LIMIT = 0.1  # nats: the end of the colour scale is never nearer, so that noise stays pale
 _CUTS = (0.1, 0.4, 0.7)  # fractions of the scale's end where the terminal's three shades begin
@@ -77,6 +78,11 @@ def outcome(attribution: Attribution) -> str:
         return f"{visible(attribution.extracted)}, {verdict}"
     raw = f"'{visible(attribution.answer)}'"
     return f"{raw}, not judged" if attribution.correct is None else f"no answer found in {raw}"
+
+
+def false_equations(attribution: Attribution) -> str:
+    """The CoT's equations that are checked and false, the first few; '' where there is none."""
+    return ", ".join(_one_line(one.text) for one in [e for e in equations(attribution.cot) if not e.holds][:TOP_UNITS])
 
 
 def _split(unit: UnitDrop) -> tuple[str, str]:
@@ -147,6 +153,7 @@ def explain_text(attributions: Attribution | Sequence[Attribution]) -> Group:
             _line("drop", f"in nats per answer token, {_method(first)}"),
             _scale(limit),
             _line("read", outcome(first)),
+            *([_line("false", text)] if (text := false_equations(first)) else []),
             *([_line("gold", visible(first.gold))] if first.gold else []),
             Text(),
         ]
@@ -218,6 +225,7 @@ def _card(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
         "of": first,
         "verdict": {True: "right", False: "wrong", None: "unknown"}[first.correct],
         "outcome": outcome(first),
+        "false": false_equations(first),
         "limit": limit,
         "sections": [
             {"role": role(a), "of": a, "method": _method(a), "spans": _spans(a, limit), "named": _rows(a)} for a in group

@@ -72,6 +72,12 @@ def _questions(config: RunConfig) -> tuple[Any, ...]:
     return config.task, path, tuple(sorted(config.task_options.items(), key=lambda pair: pair[0]))
 
 
+def sighted(target: Target) -> Target:
+    """The same weights, read with the question in sight whatever they were trained for."""
+    objective = target.config.objective.model_copy(update={"conditioning": "non_markovian"})
+    return replace(target, config=target.config.model_copy(update={"objective": objective}))
+
+
 def is_run(path: Path) -> bool:
     """A directory that training made."""
     return (path / "config.yaml").is_file() and (path / "checkpoints").is_dir()
