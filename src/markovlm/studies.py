@@ -170,7 +170,7 @@ def _request(
     target = open_targets(run, flags["checkpoint"], over)[0]
     if target.run is None and "task" not in over and target.config.model not in KNOWN:
         raise UserError(f"--task: {run} is no run of markovlm, so say which task")
-    twin = open_targets(against, flags["checkpoint"], over)[0] if against is not None else None
+    twin = _twin(against, flags["checkpoint"], over) if against is not None else None
     transferred = tuple(_with_base(run, checkpoints, over)) if "transfer" in parts else ()
     if flags["non_markovian"]:
         target, twin, transferred = sighted(target), twin and sighted(twin), tuple(map(sighted, transferred))
@@ -191,6 +191,15 @@ def _request(
         **({"explained": flags["limit"] * flags["cots"]} if parts == ("explain",) else {}),
         **more,
     )
+
+
+def _twin(name: str, checkpoint: str, over: dict[str, Any]) -> Target:
+    from markovlm.evaluation.run import open_targets
+
+    try:
+        return open_targets(name, checkpoint, over)[0]
+    except UserError as error:
+        raise UserError(f"--against {name}: {error}") from error
 
 
 def _with_base(run: str, checkpoints: str, over: dict[str, Any]) -> list[Target]:

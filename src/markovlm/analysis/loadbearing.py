@@ -19,6 +19,7 @@ from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.ask import check_question
 from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.run import Target
+from markovlm.models.load import load_tokenizer
 from markovlm.tasks.base import Example
 
 Part = Literal["perturb", "bypass", "leak", "explain", "transfer"]
@@ -156,7 +157,13 @@ def _check(request: Request) -> None:
         open_readers(request.readers, ours.config)
     if against is None:
         return
-    request.folder(against)
+    try:
+        load_tokenizer(against.config.model, against.config.loading)
+        request.folder(against)
+    except UserError as error:
+        raise UserError(
+            f"--against {error}" if str(error).startswith(against.name) else f"--against {against.name}: {error}"
+        ) from error
     for setting in ("task", "task_options", "data"):
         mine, its = getattr(ours.config, setting), getattr(against.config, setting)
         if mine != its:

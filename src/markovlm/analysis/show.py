@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,10 @@ from markovlm.console import table
 _TITLES = {
     "drop_logprob": "Drop of ln pi(answer|CoT), nats per answer token",
     "drop_accuracy": "Drop of accuracy",
-    "fragility": "Fragility: this run's drop of ln pi(answer|CoT) minus the other's, nats per answer token",
-    "fragility_accuracy": "Fragility of accuracy: this run's drop minus the other's",
+    "fragility": "Fragility of ln pi(answer|CoT), nats per answer token: this run's drop minus its twin's, above 0 where this run suffers more",
+    "fragility_accuracy": "Fragility of accuracy: this run's drop minus its twin's",
 }
+_CONTROLS = {"own": "its own", "empty": "none", "other": "another question's", "filler": "filler"}
 _SUMMARY_SEVERITIES = (0.2, 0.6, 1.0)
 _WIDTH = 140  # where it is not a terminal
 _EXAMPLES = 2  # explained CoTs shown under the tables
@@ -74,21 +76,23 @@ def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def show_perturb(console: Console, result: Mapping[str, Any]) -> None:
-    """Two tables, perturbation by severity: nats and accuracy; fragility where there is a twin."""
+    """Tables, perturbation by severity: drops of nats and of accuracy; where there is a twin, drops of nats and both fragilities."""
     intact, gap, against = result["intact"], result["round_trip_gap"], result["against"]
     say(
         console,
-        f"{_who(result)}: n={result['n']} questions, {result['cots_per_question']} CoT each; 95 % bootstrap intervals over questions",
+        f"{_who(result)}: {result['n']} questions, CoTs of each: {result['cots_per_question']}; in brackets 95 % bootstrap intervals over questions",
     )
-    say(console, f"undamaged: ln pi {estimate(intact['logprob'])}, accuracy {estimate(intact['accuracy'])}")
+    say(console, f"undamaged CoTs: ln pi(answer|CoT) {estimate(intact['logprob'])}, accuracy {estimate(intact['accuracy'])}")
     if against is not None:
         theirs = result["intact_against"]
-        twin = f"{against['run']} ({against['conditioning'].replace('_', '-')})"
-        say(console, f"against {twin}: ln pi {estimate(theirs['logprob'])}, accuracy {estimate(theirs['accuracy'])}")
-    say(console, f"the tokenizer's round trip by itself: {estimate(gap)} nats, changes {gap['changed']:.0%} of the CoTs")
+        say(
+            console,
+            f"its twin, {_who(against)}: ln pi(answer|CoT) {estimate(theirs['logprob'])}, accuracy {estimate(theirs['accuracy'])}",
+        )
+    say(console, f"decoding and encoding alone: drop {estimate(gap)}, changes the tokens of {gap['changed']:.0%} of the CoTs")
     worst = max((abs(r["drop_logprob"]["mean"]) for r in result["rows"] if r["severity"] == 0), default=0.0)
-    say(console, f"identity check (severity 0): largest drop {worst:g}")
-    keys = ("fragility", "fragility_accuracy") if against is not None else ("drop_logprob", "drop_accuracy")
+    say(console, f"identity check (severity 0): the largest change is {worst:g}")
+    keys = ("drop_logprob", "fragility", "fragility_accuracy") if against is not None else ("drop_logprob", "drop_accuracy")
     for key in keys:
         if any(row[key] is not None for row in result["rows"]):
             console.print()
@@ -119,15 +123,22 @@ def _single(console: Console, rows: Sequence[Mapping[str, Any]], twin: bool) -> 
 def show_bypass(console: Console, result: Mapping[str, Any]) -> None:
     """Controls by what the reader sees."""
     rows = [
-        [row["control"], row["reader"], estimate(row["accuracy"]), estimate(row["logprob"]), _survives(row["survives"])]
+        [
+            _CONTROLS[row["control"]],
+            row["reader"],
+            estimate(row["accuracy"]),
+            estimate(row["logprob"]),
+            _survives(row["survives"]),
+        ]
         for row in result["rows"]
     ]
     title = f"Bypass, {_who(result)}: does the answer survive without its CoT? (n={result['n']})"
-    console.print(table(title, ["CoT", "reader", "accuracy", "ln pi(answer)", "of the right ones, still right"], rows))
+    console.print(table(title, ["CoT", "reader", "accuracy", "ln pi(answer)", "of those right with its own, still right"], rows))
     if result["bypass"] is not None:
         say(
             console,
-            f"bypass: {estimate(result['bypass'])} of the answers that are right with question and CoT in sight stay right without the CoT",
+            f"bypass: with the question in sight, {estimate(result['bypass'])} of the answers that are right with the CoT stay right without it "
+            "(mean of the three that stand in for it)",
         )
 
 
@@ -140,18 +151,18 @@ def show_leak(console: Console, result: Mapping[str, Any]) -> None:
     here, elsewhere = estimate(result["leaks"]), estimate(result["leaks_other"])
     say(
         console,
-        f"Leak, {_who(result)}: the gold answer stands in {here} of {result['cots']} CoTs, another question's in {elsewhere}",
+        f"Leak, {_who(result)}: the gold answer stands in {here} of {result['cots']} CoTs; another question's answer, by chance, in {elsewhere}",
     )
     if result["position"] is not None:
         low, middle, high = result["position"]["quartiles"]
-        say(console, f"first at {middle:.2f} of the CoT (quartiles {low:.2f} and {high:.2f})")
+        say(console, f"its first copy begins {middle:.0%} into the CoT (median; quartiles {low:.0%} and {high:.0%})")
         say(
             console,
-            f"accuracy of these {estimate(result['accuracy'])}; cut before the answer {estimate(result['accuracy_cut_before'])}",
+            f"accuracy from these CoTs {estimate(result['accuracy'])}; cut before that copy {estimate(result['accuracy_cut_before'])}",
         )
         say(
             console,
-            f"ln pi(answer) {estimate(result['logprob'])}; cut before the answer {estimate(result['logprob_cut_before'])}",
+            f"ln pi(answer|CoT) {estimate(result['logprob'])}; cut before that copy {estimate(result['logprob_cut_before'])}",
         )
 
 
@@ -162,14 +173,14 @@ def show_explain(console: Console, result: Mapping[str, Any]) -> None:
         [row["kind"], str(row["units"]), estimate(row["drop"]), _percent(row["share"]), _percent(row["share_of_units"])]
         for row in result["by_kind"]
     ]
-    console.print(table(title, ["kind", "units", "drop, nats", "share of the load", "share of the units"], rows))
+    console.print(table(title, ["kind", "units", "drop of one, nats", "share of all positive drops", "share of the units"], rows))
     console.print()
     places = [
         [f"{row['from']:.0%} to {row['to']:.0%}", str(row["units"]), estimate(row["drop"])]
         for row in result["by_position"]
         if row["units"]
     ]
-    console.print(table("Load by place in the CoT", ["place", "units", "drop, nats"], places))
+    console.print(table("Load by place in the CoT", ["place", "units", "drop of one, nats"], places))
 
 
 def show_transfer(console: Console, result: Mapping[str, Any]) -> None:
@@ -186,9 +197,18 @@ def show_transfer(console: Console, result: Mapping[str, Any]) -> None:
     title = f"Transfer: CoTs of {result['run']} read by others, which don't see the question (n={result['n']})"
     heads = ["CoTs of", "reader", "ln pi(answer|CoT)", "accuracy", "ln pi, minus base's CoTs", "accuracy, minus base's CoTs"]
     console.print(table(title, heads, rows))
+    own = " and the question" if result["conditioning"] == "non_markovian" else ""
+    say(console, f"actor: the checkpoint itself, reading its own CoTs{own}; the others read them as text, in their own tokens")
     for row in result["correlation"]:
-        rho = "not defined" if row["spearman"] is None else f"{row['spearman']:+.2f} (p={row['p']:.3f})"
-        say(console, f"rank correlation of actor and {row['reader']} over {row['n']} checkpoints: {rho}")
+        say(console, f"rank correlation of actor and {row['reader']} over {row['n']} checkpoints: {_correlation(row)}")
+
+
+def _correlation(row: Mapping[str, Any]) -> str:
+    if row["spearman"] is None:
+        return "not defined (it takes three checkpoints and curves that are not flat)"
+    least = 2 / math.factorial(row["n"])
+    floor = f"; with so few no p is below {least:.2f}" if least > 0.05 else ""
+    return f"{row['spearman']:+.2f} (p={row['p']:.3f}{floor})"
 
 
 def estimate(found: Mapping[str, Any] | None, digits: int = 3) -> str:
