@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,12 +61,21 @@ def test_perturb_as_the_issue_promises_it(call) -> None:
 
     code, out, _ = call("perturb", "run", "--against", "twin", *SMALL, "--severities", "0.5,1")
     assert code == 0
-    for text in ("Fragility of ln pi", "Fragility of accuracy", "identity check", "step-000003 of run (markovian): 3 questions"):
+    for text in ("Fragility of ln pi", "Fragility of accuracy", "identity check", "step-000003 of run (markovian): questions: 3"):
         assert text in out, text
     assert "identity check (severity 0): the largest change is 0" in out
     code, out, _ = call("perturb", "run", "--perturbations", "delete", *SMALL)
     assert "Drop of ln pi(answer|CoT)" in out
     assert "ragility" not in out
+
+
+def test_the_question_in_sight_of_both_readers_is_a_study_of_its_own(call) -> None:
+    flags = ("--against", "twin", *SMALL, "--perturbations", "delete", "--severities", "1", "--json")
+    plain, sighted = (answered(call("perturb", "run", *flags, *more)) for more in ((), ("--non-markovian",)))
+    assert (plain["conditioning"], sighted["conditioning"]) == ("markovian", "non_markovian")
+    assert plain["files"] != sighted["files"]
+    assert plain["rows"][1]["against"] == sighted["rows"][1]["against"]  # the twin is read as before
+    assert plain["rows"][1]["drop_logprob"] != sighted["rows"][1]["drop_logprob"]
 
 
 def test_transfer_from_checkpoints_to_readers(call) -> None:
@@ -96,6 +106,9 @@ def test_explain_over_many_and_one(call) -> None:
     assert "17+4+30" in out
     assert "towards the model's own answer" in out
     assert "gold" not in out.split("page:")[0]
+    assert "saw the question" not in out
+    code, out, err = call("explain", "twin", "--question", "17+4+30")
+    assert code == 1 or "the reader saw the question too" in out, err
 
 
 def test_a_plain_model_has_a_place_of_its_own(call) -> None:
@@ -104,12 +117,13 @@ def test_a_plain_model_has_a_place_of_its_own(call) -> None:
     assert [Path(path).parent for path in result["files"]] == [Path("runs/evaluations/embedded-arithmetic/loadbearing")]
 
 
-def test_the_whole_study_and_its_report(call) -> None:
+def test_the_whole_study_and_its_report(call, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--against", "twin", "--readers", "twin", *SMALL, "--severities", "1")
     result = answered(call("loadbearing", "run", *flags, "--json"))
     assert {"perturb", "bypass", "bypass_against", "leak", "explain", "transfer", "files", "report"} == set(result)
     assert all(Path(path).exists() for path in [*result["files"], result["report"]])
     assert "load-bearing" in Path(result["report"]).read_text()
+    monkeypatch.setattr("markovlm.report.write_report", lambda _, out: SimpleNamespace(html=out / "report.html"))  # not twice
     code, out, err = call("loadbearing", "run", *flags)
     assert code == 0, err
     for text in (

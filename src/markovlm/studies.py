@@ -246,4 +246,6 @@ def _explain_one(request: Request, example: str | None, question: str | None, as
         return
     console = stdout()
     console.print(explain_text(attributions))
+    if request.target.config.objective.conditioning == "non_markovian":
+        click.echo("the reader saw the question too: what the CoT does not bear, the question may")
     click.echo(f"page: {page}")

@@ -14,7 +14,7 @@ from markovlm.analysis import study as study_module
 from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import PARTS, Request, default_readers, explain_question, run_studies
 from markovlm.errors import UserError
-from markovlm.evaluation.run import Target, open_targets
+from markovlm.evaluation.run import Target, open_targets, sighted
 from markovlm.training.runlog import RunDirectory
 from support import studied
 from support.studied import Stopped, counted_readings, stop_after, targets_of, watch
@@ -126,6 +126,7 @@ def test_itself_is_told_by_its_weights(twins: Twins, byte_model: Path, tmp_path:
     assert refused(one(twins[0]), one(f"{twins[0]}/../{twins[0].name}"))
     assert not refused(one(twins[0]), one(twins[0], "1"))  # another checkpoint may be compared
     assert not refused(one(twins[0], "base"), one(twins[1], "base"))  # the same model, read in two ways
+    assert not refused(sighted(one(twins[0])), one(twins[0]))
 
 
 def test_a_plain_model_needs_a_place(byte_model: Path) -> None:

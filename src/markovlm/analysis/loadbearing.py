@@ -175,9 +175,11 @@ def _check(request: Request) -> None:
 
 
 def _same(one: Target, other: Target) -> bool:
-    """The same weights under whatever name."""
+    """The same weights under whatever name, read in the same way."""
+    if one.config.objective.conditioning != other.config.objective.conditioning:
+        return False
     if one.adapter is None and other.adapter is None:
-        return one.config.model == other.config.model and one.config.objective == other.config.objective
+        return one.config.model == other.config.model
     return one.adapter is not None and other.adapter is not None and one.adapter.resolve() == other.adapter.resolve()
 
 

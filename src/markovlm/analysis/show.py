@@ -80,7 +80,7 @@ def show_perturb(console: Console, result: Mapping[str, Any]) -> None:
     intact, gap, against = result["intact"], result["round_trip_gap"], result["against"]
     say(
         console,
-        f"{_who(result)}: {result['n']} questions, CoTs of each: {result['cots_per_question']}; in brackets 95 % bootstrap intervals over questions",
+        f"{_who(result)}: questions: {result['n']}, CoTs of each: {result['cots_per_question']}; in brackets 95 % bootstrap intervals over questions",
     )
     say(console, f"undamaged CoTs: ln pi(answer|CoT) {estimate(intact['logprob'])}, accuracy {estimate(intact['accuracy'])}")
     if against is not None:
@@ -212,12 +212,17 @@ def _correlation(row: Mapping[str, Any]) -> str:
 
 
 def estimate(found: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
+    """`0.93 [0.90, 0.95]`; dashes where there is nothing, or one question and so no interval."""
     if found is None or found["mean"] is None:
         return "-"
     low, high = found["ci95"]
-    bounds = "[-, -]" if low is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{found['mean']:.{digits}f} {bounds}"
+    bounds = "[-, -]" if low is None else f"[{_rounded(low, digits)}, {_rounded(high, digits)}]"
+    return f"{_rounded(found['mean'], digits)} {bounds}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """What rounds to zero has no sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _percent(share: float | None) -> str:

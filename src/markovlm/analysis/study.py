@@ -6,6 +6,7 @@ are kept as they come, so that an interrupted study continues and no study draws
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -124,6 +125,7 @@ class Study:
         """Let go of the model; results can still be made and written. Closing twice does nothing."""
         if hasattr(self, "setup"):
             del self.setup, self.reader
+            gc.collect()  # a model may be part of a cycle, and the next one needs the memory now
 
     def header(self, kind: str) -> dict[str, Any]:
         """The first keys of every result."""

@@ -7,6 +7,7 @@ model's CoTs, read by the same readers on the same questions.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import math
@@ -75,6 +76,7 @@ def transfer(
     curves = [Curve(ACTOR, config.model, study.how.prompt_style, {one.checkpoint: one.own for one in written})]
     for name, target in opened:
         curves.append(_read_all(name, target, written, folder, counting))
+        gc.collect()  # as in Study.close
     result = transfer_result(study, written, curves)
     return result, study.write("transfer", result)
 
