@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAX_ASSETS = 4 * 2**20
+MAX_ASSETS = 4_000_000  # bytes, both embedded models together
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_the_embedded_models_and_nothing_large(wheel: Path) -> None:
     sizes = {item.filename: item.file_size for item in zipfile.ZipFile(wheel).infolist()}
-    assert any(name.endswith("assets/arithmetic/model.safetensors") for name in sizes)
+    for asset in ("arithmetic", "shortcut"):
+        here = {name.rpartition("/")[2] for name in sizes if f"/assets/{asset}/" in name}
+        assert here >= {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert any(name.endswith("licenses/LICENSE") for name in sizes)
     assert any("report/templates/" in name for name in sizes)
-    assert sum(size for name, size in sizes.items() if "/assets/arithmetic/" in name) <= MAX_ASSETS
+    assert sum(size for name, size in sizes.items() if "/assets/" in name) <= MAX_ASSETS
     assert not any(name.startswith(("tests", "docs")) for name in sizes)
 
 

@@ -50,13 +50,24 @@ class Loading(Section):
         return self
 
 
+def _module_names(value: Any) -> Any:
+    """Of `lora.targets`: here, because pydantic's message for a union names its branches."""
+    many = isinstance(value, list | tuple)
+    names = list(cast("list[Any]", value)) if many else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"must be all-linear or names of modules such as q_proj,v_proj (got {value!r:.80})")
+    return tuple(names) if many else value
+
+
 class Lora(Section):
     """The adapter that is trained."""
 
     rank: int = Field(8, ge=1, description="rank of the LoRA matrices")
     alpha: float = Field(16, gt=0, description="LoRA scale: the update is alpha/rank * B A")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input, in the training pass only")
-    targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear (all but the output head)")
+    targets: Annotated[str | tuple[str, ...], BeforeValidator(_module_names)] = Field(
+        "all-linear", description="module names, or all-linear (all but the output head)"
+    )
 
 
 class Prompt(Section):

@@ -216,6 +216,8 @@ def test_adapters_that_do_not_fit(tiny_models: dict[str, Path], tmp_path: Path) 
     lm.model.save_pretrained(str(tmp_path / "gpt2"), save_embedding_layers=False)
     assert "does not fit the model" in refused(tiny_models["llama"], adapter=tmp_path / "gpt2")
     assert "lora.targets" in refused(tiny_models["llama"], lora=Lora(targets=("no_such_layer",)))
+    partly = refused(tiny_models["llama"], lora=Lora(targets=("q_proj", "no_such_layer")))
+    assert "has no linear layer named no_such_layer" in partly
     assert "output head" in refused(tiny_models["llama"], lora=Lora(targets=("lm_head",)))
 
 

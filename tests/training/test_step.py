@@ -131,12 +131,25 @@ def test_out_of_memory_in_forward_changes_nothing(
     memory = Memory(rows).install(monkeypatch)
     split, result = stepped(learner)
     assert memory.refused
-    assert result.splits
+    assert result.splits == memory.refused  # those of the sampler too
     naive.assert_close(split, whole, GPT2)
     assert [s.cot.tokens for s in result.samples] == [s.cot.tokens for s in expected.samples]
     for ours, theirs in zip(result.samples, expected.samples, strict=True):
         assert ours.reward == pytest.approx(theirs.reward, abs=1e-10)
         assert ours.baseline == pytest.approx(theirs.baseline, abs=1e-10)
+        assert ours.stats == pytest.approx(theirs.stats, abs=1e-8)
+
+
+def test_out_of_memory_in_a_step_that_trains_nothing(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expert iteration before its first threshold only measures."""
+    idle: dict[str, Any] = {"objective__name": "expert_iteration", "objective__warmup_batches": 3}
+    expected = take_step(make(tiny_models, **idle), tiny.QUESTIONS[:2], 1)
+    learner = make(tiny_models, **idle)
+    memory = Memory(3, when=lambda: learner.lm.model.training).install(monkeypatch)
+    result = take_step(learner, tiny.QUESTIONS[:2], 1)
+    assert memory.refused == result.splits > 0
+    assert not result.passes
+    for ours, theirs in zip(result.samples, expected.samples, strict=True):
         assert ours.stats == pytest.approx(theirs.stats, abs=1e-8)
 
 

@@ -19,6 +19,7 @@ class FakeSampler:
         self.script = script
         self.logp = logp
         self.terminators = tuple(terminators)
+        self.splits = 0
 
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
         return [[self._cot(request.prompt, number, decoding) for number in range(len(request.streams))] for request in requests]

@@ -24,6 +24,7 @@ class HFSampler:
     def __init__(self, lm: LanguageModel, batch_tokens: int = 32768):
         self.lm = lm
         self.batch_tokens = batch_tokens
+        self.splits = 0  # times a batch was halved for memory
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
@@ -32,9 +33,12 @@ class HFSampler:
         cots: list[CoT] = []
         with self.lm.merged():
             for batch in self._batches(jobs, decoding.max_tokens):
-                cots += map_splitting(lambda part: _sample_batch(self.lm, part, decoding), batch)
+                cots += map_splitting(lambda part: _sample_batch(self.lm, part, decoding), batch, self._count_split)
         drawn = iter(cots)
         return [[next(drawn) for _ in request.streams] for request in requests]
+
+    def _count_split(self, _: int) -> None:
+        self.splits += 1
 
     def _batches(self, jobs: Sequence[_Job], max_tokens: int) -> Iterator[list[_Job]]:
         batch: list[_Job] = []

@@ -49,4 +49,6 @@ class Decoding:
 class Sampler(Protocol):
     """Anything that turns requests into groups of CoTs, in order."""
 
+    splits: int  # times a batch was halved for memory, so far
+
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]: ...

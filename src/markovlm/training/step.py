@@ -105,7 +105,7 @@ def take_step(learner: Learner, questions: Sequence[Example], step: int) -> Step
     config, world = learner.config, learner.world
     torch.manual_seed(torch_seed(config.seed, "torch", step, world.rank))  # LoRA dropout: the only use of torch's generator
     clock = _Clock(learner.lm.device)
-    splits = _Counter()
+    splits, sampler_splits = _Counter(), learner.sampler.splits
 
     groups = _sample_groups(learner, questions, step)
     clock.mark("sampling")
@@ -129,11 +129,11 @@ def take_step(learner: Learner, questions: Sequence[Example], step: int) -> Step
         norm = _apply(learner, gradients.total, mine, step)
         clock.mark("optimizer")
     if credit.idle:
-        with torch.no_grad():
-            for part in plan:
-                _losses(learner, [mine[i] for i in part], credit.select(_index(part, credit)), None, step)
+        for part in plan:
+            map_splitting(lambda some: _measure(learner, mine, some, credit, step), part, lambda _: splits.add())
     gathered = [sample for group in world.gather(groups) for sample in group]
-    return StepResult(gathered, norm, clock.seconds, splits.count, passes, term_norms)
+    halved = splits.count + learner.sampler.splits - sampler_splits
+    return StepResult(gathered, norm, clock.seconds, halved, passes, term_norms)
 
 
 # ---------------------------------------------------------------------------------------------------------- sample
@@ -383,8 +383,8 @@ def _pass_stats(learner: Learner, groups: list[list[Sample]]) -> dict[str, float
     return {name: math.fsum(s[name] for s in stats) / len(stats) for name in _PASS_STATS if name in stats[0]}
 
 
-def _index(part: list[int], credit: Credit) -> Tensor:
-    return torch.tensor(part, dtype=torch.long, device=credit.centre.device)
+def _index(part: Sequence[int], credit: Credit) -> Tensor:
+    return torch.tensor(list(part), dtype=torch.long, device=credit.centre.device)
 
 
 def _losses(learner: Learner, samples: list[Sample], credit: Credit, live: Tensor | None, step: int) -> LossTerms:
@@ -406,6 +406,13 @@ def _losses(learner: Learner, samples: list[Sample], credit: Credit, live: Tenso
     terms = loss_terms(learner.objective, batch, credit, live_reward, scores.kl, scores.entropy, weights)
     _fill_stats(samples, batch, terms, scores)
     return terms
+
+
+@torch.no_grad()
+def _measure(learner: Learner, mine: list[Sample], part: Sequence[int], credit: Credit, step: int) -> list[None]:
+    """The statistics of a micro-batch that trains nothing."""
+    _losses(learner, [mine[i] for i in part], credit.select(_index(part, credit)), None, step)
+    return [None] * len(part)
 
 
 @dataclass(frozen=True, slots=True)
