@@ -25,6 +25,7 @@ from markovlm.evaluation.run import (
 )
 from markovlm.evaluation.store import Label
 from markovlm.training.runlog import RunDirectory, read_rows
+from support import studied
 
 HOW = How("sampled", 1.0, 5, False, (), "actor", "markovian", "plain", None, 0)
 
@@ -126,6 +127,12 @@ def test_adapters_that_are_swapped_in_read_like_loaded_ones(run: Path) -> None:
     base, start, _, last = together
     assert [a.cot for a in base.evaluation.readings] == [b.cot for b in start.evaluation.readings]
     assert [a.logprob for a in base.evaluation.readings] != [b.logprob for b in last.evaluation.readings]
+
+
+def test_one_model_is_in_memory_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = studied.watch(monkeypatch)
+    evaluated(run, "base,3,7", limit=2)
+    assert len(loaded) == 2  # the base, and the model that takes both adapters
 
 
 def test_foreign_adapters_read_like_the_checkpoints_they_are(run: Path, adapters: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from markovlm.errors import UserError
 from markovlm.evaluation.compare import score
 from markovlm.evaluation.evaluate import Evaluation, How, Reading, evaluate, how_evaluated
 from markovlm.evaluation.store import Label, Readings, Stored, rescore, weights_identity
+from markovlm.models.memory import release_memory
 from markovlm.models.registry import model_defaults, resolve
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example, Loaded
@@ -59,7 +61,9 @@ class Target:
         return self.trained is None or _questions(self.config) == _questions(self.trained)
 
     def prepare(self) -> Setup:
-        """Load it."""
+        """Load it. A model that nobody holds any more goes first: two may not fit."""
+        gc.collect()
+        release_memory()
         return prepare(self.config, adapter=self.adapter)
 
     def load(self, setup: Setup, split: str, limit: int | None = None) -> Loaded:
@@ -273,6 +277,7 @@ def evaluate_targets(
         results.append(Result(target.checkpoint, target.step or 0, done, label, dev, notes, loaded.skipped))
         if target.run is not None:
             _record(target, split, done)
+        del setup  # the next one may not fit beside it
     return results
 
 
