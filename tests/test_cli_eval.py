@@ -232,3 +232,12 @@ def test_every_task_trains_and_evaluates_from_its_original_files(call, llama: Pa
     assert f"{task}, test split" in out
     dev = [row for row in read_rows(Path("run/evals.jsonl")) if row["role"] == "dev"]
     assert [row["step"] for row in dev] == [0, 1, 2]
+
+
+def test_several_processes_would_write_the_same_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["eval", "embedded"]) == 2
+    assert capsys.readouterr().err == ("markovlm: eval: runs in one process, and torchrun started 2; only train takes several\n")

@@ -29,8 +29,12 @@ _GRACE = 3.0  # seconds in which the main process says the same and torchrun end
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="markovlm")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Train language models whose chain of thought carries the whole answer, and measure that it does."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and context.invoked_subcommand != "train":  # they would write the same files
+        raise UserError(f"{context.invoked_subcommand}: runs in one process, and torchrun started {processes}; only train takes several")
 
 
 @cli.command()

@@ -1,1 +1,1 @@
-"""Data files shipped with the package: the embedded model."""
+"""Data files shipped with the package: the embedded models."""
