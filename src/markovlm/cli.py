@@ -34,7 +34,9 @@ def cli(context: click.Context) -> None:
     """Train language models whose chain of thought carries the whole answer, and measure that it does."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and context.invoked_subcommand != "train":  # they would write the same files
-        raise UserError(f"{context.invoked_subcommand}: runs in one process, and torchrun started {processes}; only train takes several")
+        raise UserError(
+            f"{context.invoked_subcommand}: runs in one process, and torchrun started {processes}; only train takes several"
+        )
 
 
 @cli.command()

@@ -222,10 +222,25 @@ def _studied(request: Request) -> Any:
 
 def _run(request: Request, as_json: bool, part: str) -> None:
     found = _studied(request)
+    figures = _drawn(found)
     if as_json:
-        print_json({**found.results[part], "files": [str(path) for path in found.paths]})
-    else:
-        _show(found)
+        print_json({**found.results[part], "files": [str(path) for path in (*found.paths, *figures)]})
+        return
+    _show(found)
+    for figure in figures:
+        click.echo(f"figure: {figure}")
+
+
+def _drawn(found: Any) -> list[Path]:
+    """Heat maps, curves and bars beside the results. What Vega refuses is said; the results are there already."""
+    from markovlm.report.draw import DrawingFailed
+    from markovlm.report.loadbearing.beside import draw_beside
+
+    try:
+        return draw_beside(found.paths)
+    except DrawingFailed as error:
+        click.echo(f"no figures: {error}", err=True)
+        return []
 
 
 def _show(found: Any) -> None:

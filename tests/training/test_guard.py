@@ -36,6 +36,7 @@ class Scripted:
 
     def __init__(self, bad: Bad):
         self.bad = bad
+        self.splits = 0
 
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
         length = min(decoding.max_tokens, TOKENS)

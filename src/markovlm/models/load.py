@@ -315,7 +315,9 @@ def _attach_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | Non
             raise UserError(
                 f"lora.targets: {lora.targets!r} does not fit {name!r}: {' '.join(str(error).split()):.200}"
             ) from None
-    missed = [name for name in _named(lora.targets) if not any(_is_target(module, name) for module in model.targeted_module_names)]
+    missed = [
+        name for name in _named(lora.targets) if not any(_is_target(module, name) for module in model.targeted_module_names)
+    ]
     if missed:
         raise UserError(f"lora.targets: {name!r} has no linear layer named {', '.join(missed)}")
     return _full_precision_adapter(model), True

@@ -128,7 +128,7 @@ def read_studies(folder: Path, problems: list[str]) -> list[Study]:
         return []
     if len(files) > MAX_FILES:
         problems.append(f"{FOLDER}: {len(files):,} files, of which the first {MAX_FILES} were read")
-    found = [study for path in files[:MAX_FILES] if (study := _read_file(path, problems)) is not None]
+    found = [study for path in files[:MAX_FILES] if (study := read_study(path, problems)) is not None]
     return sorted(found, key=lambda study: (KINDS.index(study.kind), _order(study), study.path.name))
 
 
@@ -136,7 +136,8 @@ def _order(study: Study) -> int:
     return -1 if study.checkpoint == BASE else study.step
 
 
-def _read_file(path: Path, problems: list[str]) -> Study | None:
+def read_study(path: Path, problems: list[str]) -> Study | None:
+    """One file; None where it is of an unknown kind or can't be read, which `problems` then says."""
     name = f"{FOLDER}/{path.name}"
     try:
         if path.stat().st_size > MAX_BYTES:
