@@ -277,6 +277,7 @@ class Fixed:
 
     def __init__(self, groups: list[list[CoT]]):
         self.groups = groups
+        self.splits = 0
 
     def sample(self, requests: Sequence[SampleRequest], decoding: Any) -> list[list[CoT]]:
         return self.groups
