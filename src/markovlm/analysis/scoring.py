@@ -15,12 +15,13 @@ import torch
 from markovlm.evaluation.answering import LIKELIHOOD, score_text
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import map_splitting
-from markovlm.models.sequences import Batch, forked_batch, span_hidden
+from markovlm.models.sequences import Batch, common_length, forked_batch, span_hidden
 from markovlm.rollouts.prompter import Prompter, encode_fragment
 from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
 from markovlm.tasks.base import LETTERS, Example
 from markovlm.training.setup import Setup
 
+_WORTH_SHARING = 0.25  # of a variant: below that a pass over the trunk costs more than it saves (benchmarks/perturb.py)
 _RAGGED = 1.5  # rows of one pass differ in length by at most this factor (and a few tokens)
 
 
@@ -87,7 +88,9 @@ _Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # trunk, w
 
 def _sequence(prompter: Prompter, variant: Variant) -> _Sequence:
     prompt = prompter.reader_prompt(variant.example, variant.conditioning)
-    return prompt + variant.trunk, prompt + variant.ids + prompter.header_ids, prompter.answer_ids(variant.example)
+    shared = common_length(variant.trunk, variant.ids)
+    trunk = variant.trunk if shared >= _WORTH_SHARING * len(variant.ids) else ()
+    return prompt + trunk, prompt + variant.ids + prompter.header_ids, prompter.answer_ids(variant.example)
 
 
 def _own_length(trunk: tuple[int, ...], before: tuple[int, ...], answer: tuple[int, ...]) -> int:

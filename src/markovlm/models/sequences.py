@@ -67,7 +67,7 @@ def forked_batch(parts: Sequence[tuple[Sequence[int], Sequence[int], Sequence[in
     rows = []
     for trunk, before, scored in parts:
         key = tuple(trunk)
-        keep = _common_length(key, before)
+        keep = common_length(key, before)
         if keep == 0:
             raise ValueError("a sequence must begin as its trunk does")
         number = index.setdefault(key, len(index))
@@ -76,7 +76,8 @@ def forked_batch(parts: Sequence[tuple[Sequence[int], Sequence[int], Sequence[in
     return Batch(tuple(trunk[: used[number]] for trunk, number in index.items()), tuple(rows))
 
 
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens at the front that two sequences share."""
     shorter = min(len(one), len(other))
     return next((i for i in range(shorter) if one[i] != other[i]), shorter)
 
