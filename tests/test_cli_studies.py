@@ -56,7 +56,10 @@ def test_perturb_as_the_issue_promises_it(call) -> None:
     [path] = result["files"]
     assert Path(path).is_relative_to("run/loadbearing")
     kept = json.loads(Path(path).read_text())
-    assert {key: value for key, value in result.items() if key != "files"} == kept
+    assert {key: value for key, value in result.items() if key not in ("files", "figures")} == kept
+    stem = path.removesuffix(".json")
+    assert set(result["figures"]) == {f"{stem}-fragility.svg", f"{stem}-drop.svg"}
+    assert all(Path(figure).read_text().startswith("<svg") for figure in result["figures"])
     assert not list(Path("twin/loadbearing").glob("*.json"))
 
     code, out, _ = call("perturb", "run", "--against", "twin", *SMALL, "--severities", "0.5,1")

@@ -224,7 +224,8 @@ def _run(request: Request, as_json: bool, part: str) -> None:
     found = _studied(request)
     figures = _drawn(found)
     if as_json:
-        print_json({**found.results[part], "files": [str(path) for path in (*found.paths, *figures)]})
+        files, drawn = [str(path) for path in found.paths], [str(path) for path in figures]
+        print_json({**found.results[part], "files": files, "figures": drawn})
         return
     _show(found)
     for figure in figures:
