@@ -75,8 +75,9 @@ def perturb(run: str, perturbations: str | None, severities: str | None, against
 @_shared(100, checkpoint=False)
 def transfer(run: str, readers: tuple[str, ...], checkpoints: str, **flags: Any) -> None:
     """Do other models understand the CoT? The base model's CoTs, read by the same readers, are the control."""
-    names = [name.strip() for text in readers for name in text.split(",") if name.strip()]
-    request = _request(run, ("transfer",), None, None, flags | {"checkpoint": "last"}, readers=names, checkpoints=checkpoints)
+    request = _request(
+        run, ("transfer",), None, None, flags | {"checkpoint": "last"}, readers=_listed(readers), checkpoints=checkpoints
+    )
     _run(request, flags["as_json"], "transfer")
 
 
@@ -118,9 +119,8 @@ def loadbearing(
     from markovlm.report import write_report
 
     manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
-    names = [name.strip() for text in readers for name in text.split(",") if name.strip()]
     request = _request(
-        run, PARTS, against, _plan(perturbations, severities), flags, readers=names, manner=manner, checkpoints="all"
+        run, PARTS, against, _plan(perturbations, severities), flags, readers=_listed(readers), manner=manner, checkpoints="all"
     )
     found = _studied(request)
     where = request.target.run
@@ -138,6 +138,11 @@ STUDIES = (perturb, transfer, explain, loadbearing)
 
 
 # --------------------------------------------------------------------------------------------------------- helpers
+
+
+def _listed(texts: tuple[str, ...]) -> list[str]:
+    """Names of a flag that may be repeated or take several, separated by commas."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def _plan(perturbations: str | None, severities: str | None) -> Plan:

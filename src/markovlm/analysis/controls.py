@@ -20,7 +20,7 @@ from markovlm.analysis.fragility import RAW, other_cot, whole
 from markovlm.analysis.leak import first_appearance, fraction
 from markovlm.analysis.perturb import Context, perturb_text
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Study, StudyCot, estimate, estimate_some
+from markovlm.analysis.study import Study, StudyCot, estimate, estimate_some, minus
 from markovlm.rollouts.streams import stream
 
 OWN = "own"
@@ -68,13 +68,13 @@ def _bypass_row(study: Study, conditioning: str, control: str, read: _Read) -> d
     survives = None
     if control != OWN:
         kept = [i for i, own in enumerate(read[conditioning, OWN]) if own.correct]
-        found = estimate_some([_right(scored[i]) for i in kept], [clusters[i] for i in kept], seed)
+        found = estimate_some([scored[i].right for i in kept], [clusters[i] for i in kept], seed)
         survives = found and found | {"n": len(kept)}
     return {
         "control": control,
         "reader": READERS[conditioning],
         "n": len(study.questions),
-        "accuracy": estimate_some([_right(one) for one in scored], clusters, seed),
+        "accuracy": estimate_some([one.right for one in scored], clusters, seed),
         "logprob": estimate([one.logprob for one in scored], clusters, seed),
         "survives": survives,
     }
@@ -89,10 +89,6 @@ def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
     kept = [i for i, own in enumerate(read[sight, OWN]) if own.correct]
     values = [float(np.mean([bool(read[sight, control][i].correct) for control in CONTROLS])) for i in kept]
     return estimate(values, [study.cots[i].example.id for i in kept], study.how.seed) if kept else None
-
-
-def _right(scored: Scored) -> float | None:
-    return None if scored.correct is None else float(scored.correct)
 
 
 # ------------------------------------------------------------------------------------------------------------- leak
@@ -116,18 +112,14 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
         "leaks": estimate([float(place is not None) for place in places], [cot.example.id for cot in study.cots], seed),
         "leaks_other": estimate([float(place is not None) for place in chance], [cot.example.id for cot in study.cots], seed),
         "position": _positions([fraction(place, cot.text) for cot, place in leaking]),
-        "accuracy": estimate_some([_right(one) for one in before], clusters, seed),
-        "accuracy_cut_before": estimate_some([_right(one) for one in after], clusters, seed),
+        "accuracy": estimate_some([one.right for one in before], clusters, seed),
+        "accuracy_cut_before": estimate_some([one.right for one in after], clusters, seed),
         "logprob": estimate_some([one.logprob for one in before], clusters, seed),
         "logprob_cut_before": estimate_some([one.logprob for one in after], clusters, seed),
-        "drop_accuracy": estimate_some([_drop(a, b) for a, b in zip(before, after, strict=True)], clusters, seed),
+        "drop_accuracy": estimate_some([minus(a.right, b.right) for a, b in zip(before, after, strict=True)], clusters, seed),
         "drop_logprob": estimate_some([a.logprob - b.logprob for a, b in zip(before, after, strict=True)], clusters, seed),
     }
     return result, study.write("leak", result)
-
-
-def _drop(before: Scored, after: Scored) -> float | None:
-    return None if before.correct is None or after.correct is None else float(before.correct) - float(after.correct)
 
 
 def _cut_before(study: Study, cot: StudyCot, place: int) -> Variant:

@@ -14,7 +14,7 @@ from typing import Any
 
 from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import CotKey, Study, StudyCot, estimate, estimate_some
+from markovlm.analysis.study import CotKey, Study, StudyCot, estimate, estimate_some, minus
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
 
@@ -68,23 +68,24 @@ class Damage:
     def intact_summary(self) -> dict[str, Any]:
         """Likelihood and accuracy from undamaged CoTs."""
         clusters, seed = [cot.example.id for cot, _ in self.intact], self.study.how.seed
-        right = [None if s.correct is None else float(s.correct) for _, s in self.intact]
         return {
             "logprob": estimate([s.logprob for _, s in self.intact], clusters, seed),
-            "accuracy": estimate_some(right, clusters, seed),
+            "accuracy": estimate_some([s.right for _, s in self.intact], clusters, seed),
         }
 
 
 def measure_damage(study: Study, plan: Plan) -> Damage:
     """Read every damaged variant of every CoT of a study."""
     pool = _pool(study) if any(PERTURBATIONS[name].level == "token" for name in plan.perturbations) else None
+    todo = plan.cells()
     variants: list[Variant] = []
     for cot in study.cots:
+        context = Context(cot.example.question, other_cot(study, cot).text)
         variants += [whole(study, cot, RAW), _round_trip(study, cot)]
-        variants += [_damaged(study, cot, name, severity, pool) for name, severity in plan.cells()]
+        variants += [_damaged(study, cot, name, severity, context, pool) for name, severity in todo]
     scored = iter(study.read(variants, "damaged CoTs"))
     made = iter(variants)
-    cells: dict[tuple[str, float], list[Drop]] = {cell: [] for cell in plan.cells()}
+    cells: dict[tuple[str, float], list[Drop]] = {cell: [] for cell in todo}
     gaps: list[Drop] = []
     intact: list[tuple[StudyCot, Scored]] = []
     for cot in study.cots:
@@ -108,14 +109,13 @@ def _round_trip(study: Study, cot: StudyCot) -> Variant:
     return Variant(cot.example, cot.number, INTACT, ids, cot.ids, study.conditioning)
 
 
-def _damaged(study: Study, cot: StudyCot, name: str, severity: float, pool: TokenPool | None) -> Variant:
+def _damaged(study: Study, cot: StudyCot, name: str, severity: float, context: Context, pool: TokenPool | None) -> Variant:
     """The draw depends on seed, perturbation, question and CoT alone: what a severity damages, every higher one does too."""
     rng = stream(study.how.seed, "perturb", name, cot.example.id, cot.number)
     if PERTURBATIONS[name].level == "token":
         assert pool is not None
         ids = perturb_ids(name, cot.ids, severity, rng, pool)
     else:
-        context = Context(cot.example.question, other_cot(study, cot).text)
         ids = encode_cot(study.setup.prompter, perturb_text(name, cot.text, severity, rng, context))
     return Variant(cot.example, cot.number, f"{name}@{severity:g}", ids, cot.ids, study.conditioning)
 
@@ -135,8 +135,7 @@ def _pool(study: Study) -> TokenPool:
 
 
 def _drop(cot: StudyCot, before: Scored, after: Scored, changed: bool) -> Drop:
-    accuracy = None if before.correct is None or after.correct is None else float(before.correct) - float(after.correct)
-    return Drop(cot.key, before.logprob - after.logprob, accuracy, changed)
+    return Drop(cot.key, before.logprob - after.logprob, minus(before.right, after.right), changed)
 
 
 # --------------------------------------------------------------------------------------------------------- results
@@ -154,7 +153,7 @@ def perturb_result(damage: Damage, against: Damage | None) -> dict[str, Any]:
             "conditioning": twin.conditioning,
             "model": twin.label.model,
         }
-        if twin and against
+        if twin
         else None
     )
     return {
@@ -184,15 +183,11 @@ def _row(cell: tuple[str, float], damage: Damage, against: Damage | None) -> dic
     theirs = {drop.key: drop for drop in against.cells[cell]}
     pairs = [(drop, theirs[drop.key]) for drop in drops if drop.key in theirs]
     differences = [
-        Drop(ours.key, ours.logprob - other.logprob, _minus(ours.accuracy, other.accuracy), True) for ours, other in pairs
+        Drop(ours.key, ours.logprob - other.logprob, minus(ours.accuracy, other.accuracy), True) for ours, other in pairs
     ]
     found = _estimates(differences, seed)
     twin = _estimates([other for _, other in pairs], seed)
     return row | {"fragility": found["drop_logprob"], "fragility_accuracy": found["drop_accuracy"], "against": twin}
-
-
-def _minus(ours: float | None, theirs: float | None) -> float | None:
-    return None if ours is None or theirs is None else ours - theirs
 
 
 def _estimates(drops: Sequence[Drop], seed: int) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import torch
 from markovlm.evaluation.answering import LIKELIHOOD, score_text
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import map_splitting
-from markovlm.models.sequences import Batch, common_length, forked_batch, span_hidden
+from markovlm.models.sequences import common_length, forked_batch, span_hidden
 from markovlm.rollouts.prompter import Prompter, encode_fragment
-from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
+from markovlm.rollouts.reader import answer_request
+from markovlm.rollouts.types import Decoding, Sampler
 from markovlm.tasks.base import LETTERS, Example
 from markovlm.training.setup import Setup
 
@@ -58,6 +59,11 @@ class Scored:
     extracted: str | None = None  # by the task's default extractor
     correct: bool | None = None
 
+    @property
+    def right(self) -> float | None:
+        """1 or 0, to be averaged."""
+        return None if self.correct is None else float(self.correct)
+
 
 def read_variants(setup: Setup, sampler: Sampler, variants: Sequence[Variant]) -> list[Scored]:
     """Each variant read by the policy that `setup.lm` is now, in order."""
@@ -95,12 +101,11 @@ def _sequence(prompter: Prompter, variant: Variant) -> _Sequence:
 
 def _own_length(trunk: tuple[int, ...], before: tuple[int, ...], answer: tuple[int, ...]) -> int:
     """Tokens that a sequence does not share with its trunk."""
-    batch = forked_batch([(trunk, before, answer)])
-    return len(batch.rows[0].tokens)
+    return len(before) - common_length(trunk, before) + len(answer)
 
 
 def _score(setup: Setup, sequences: Sequence[_Sequence], reduction: str) -> list[float]:
-    batch: Batch = forked_batch(sequences)
+    batch = forked_batch(sequences)
     span = span_hidden(setup.lm, batch)
     stats = token_stats(setup.lm, span.hidden, span.targets)
     return by_row(stats.logp, span.row, len(batch.rows), reduction).tolist()
@@ -136,13 +141,11 @@ def _answers(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: 
 
 def _greedy(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[str]:
     prompter = setup.prompter
-    prefixes = [
-        prompter.reader_prompt(variant.example, variant.conditioning) + variant.ids + prompter.header_ids for variant in variants
-    ]
+    requests = [answer_request(prompter, variant.conditioning, variant.example, variant.ids) for variant in variants]
     decoding = Decoding(setup.task.max_answer_tokens, temperature=0.0)
     texts: list[str] = [""] * len(variants)
-    for part in _batches([len(prefix) for prefix in prefixes], rows):
-        groups = sampler.sample([SampleRequest(prefixes[i], (("greedy answer",),)) for i in part], decoding)
+    for part in _batches([len(request.prompt) for request in requests], rows):
+        groups = sampler.sample([requests[i] for i in part], decoding)
         for i, group in zip(part, groups, strict=True):
             texts[i] = prompter.text(group[0].ids)
     return texts

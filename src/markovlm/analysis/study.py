@@ -220,7 +220,7 @@ def _cot_row(cot: StudyCot) -> dict[str, Any]:
 
 
 def _kept_cots(path: Path, examples: Sequence[Example]) -> dict[CotKey, StudyCot]:
-    _mend(path)
+    RunDirectory(path.parent).mend_last_line(path.name)
     asked = {(example.id, example.question, example.answer): example for example in examples}
     found: dict[CotKey, StudyCot] = {}
     for row in read_rows(path):
@@ -232,17 +232,12 @@ def _kept_cots(path: Path, examples: Sequence[Example]) -> dict[CotKey, StudyCot
 
 
 def _kept_readings(path: Path) -> dict[tuple[Hashable, ...], Scored]:
-    _mend(path)
+    RunDirectory(path.parent).mend_last_line(path.name)
     found: dict[tuple[Hashable, ...], Scored] = {}
     for row in read_rows(path):
         key = (row["id"], row["cot"], row["conditioning"], row["target"], row["digest"])
         found[key] = Scored(row["logprob"], row["answer"], row["extracted"], row["correct"])
     return found
-
-
-def _mend(path: Path) -> None:
-    if path.exists():
-        RunDirectory(path.parent).mend_last_line(path.name)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
@@ -262,6 +257,11 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable], seed: int) -
     """{"mean", "ci95"}: percentile bootstrap over questions, all CoTs of a question together."""
     found = cluster_mean_ci(values, clusters, seed)
     return clean({"mean": found.mean, "ci95": [found.low, found.high]})
+
+
+def minus(ours: float | None, theirs: float | None) -> float | None:
+    """The difference, where both are there."""
+    return None if ours is None or theirs is None else ours - theirs
 
 
 def estimate_some(values: Sequence[float | None], clusters: Sequence[Hashable], seed: int) -> dict[str, Any] | None:

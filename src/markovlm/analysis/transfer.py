@@ -20,7 +20,7 @@ from scipy import stats as scipy_stats
 
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimate, estimate_some, open_study
+from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimate, estimate_some, minus, open_study
 from markovlm.config import RunConfig, flatten, nest
 from markovlm.errors import UserError
 from markovlm.evaluation.run import BASE, Target, label_of, open_targets, prepared
@@ -120,9 +120,9 @@ def _write_all(
 def _read_all(name: str, target: Target, written: Sequence[Written], folder: Path, counting: Counting | None) -> Curve:
     setup = target.prepare()
     read: dict[str, list[Scored]] = {}
+    itself = label_of(target, setup, written[0].label.split, written[0].label.how)  # other weights are another reader
+    by = hashlib.blake2b(f"{itself.model}/{itself.weights}".encode(), digest_size=4).hexdigest()
     for one in written:
-        itself = label_of(target, setup, one.label.split, one.label.how)  # a reader of other weights is another reader
-        by = hashlib.blake2b(f"{itself.model}/{itself.weights}".encode(), digest_size=4).hexdigest()
         path = folder / f"readings-{one.label.file.removesuffix('.jsonl')}-by-{by}.jsonl"
         reader = Reader(setup, False, path, name, counting)
         read[one.checkpoint] = reader.read([_as_read(setup, cot) for cot in one.cots], f"CoTs of {one.checkpoint}")
@@ -165,21 +165,17 @@ def _points(curve: Curve, written: Sequence[Written], seed: int) -> Iterator[dic
             "reader": curve.reader,
             "n": len(set(clusters)),
             "logprob": estimate([s.logprob for s in scored], clusters, seed),
-            "accuracy": estimate_some([_right(s) for s in scored], clusters, seed),
+            "accuracy": estimate_some([s.right for s in scored], clusters, seed),
             "vs_base": None if one.checkpoint == BASE or not pairs else _paired(pairs, clusters, seed),
         }
 
 
 def _paired(pairs: Sequence[tuple[Scored, Scored]], clusters: Sequence[str], seed: int) -> dict[str, Any]:
-    accuracy = [None if a.correct is None or b.correct is None else float(a.correct) - float(b.correct) for a, b in pairs]
+    accuracy = [minus(a.right, b.right) for a, b in pairs]
     return {
         "logprob": estimate([a.logprob - b.logprob for a, b in pairs], clusters, seed),
         "accuracy": estimate_some(accuracy, clusters, seed),
     }
-
-
-def _right(scored: Scored) -> float | None:
-    return None if scored.correct is None else float(scored.correct)
 
 
 def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:

@@ -69,12 +69,14 @@ def greedy_reads(
     sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
 ) -> list[CoT]:
     """The answer that the current policy reads from each CoT, decoded greedily to its end token or budget."""
-    requests = []
-    for example, cot in cots:
-        prefix = prompter.reader_prompt(example, conditioning) + cot + prompter.header_ids
-        key: Key = ("greedy answer",)
-        requests.append(SampleRequest(prefix, (key,)))
+    requests = [answer_request(prompter, conditioning, example, cot) for example, cot in cots]
     return [group[0] for group in sampler.sample(requests, Decoding(max_tokens, temperature=0.0))]
+
+
+def answer_request(prompter: Prompter, conditioning: str, example: Example, cot: tuple[int, ...]) -> SampleRequest:
+    """What a greedy answer is decoded from: reader prompt, CoT, header."""
+    key: Key = ("greedy answer",)
+    return SampleRequest(prompter.reader_prompt(example, conditioning) + cot + prompter.header_ids, (key,))
 
 
 def logprob_of_greedy(answer: Sequence[int], read: CoT) -> float | None:
