@@ -19,7 +19,7 @@ from typing import Any
 from training_runs import Variant, chosen, dev_rows, embedded, made, markdown, write_json
 
 from markovlm.config import RunConfig
-from markovlm.training.runlog import read_rows
+from markovlm.runs.rows import read_rows
 
 DEV = 100
 

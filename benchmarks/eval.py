@@ -23,9 +23,9 @@ import torch
 from markovlm.config import build_config
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.models.registry import model_defaults
+from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.answers import extract, is_correct
 from markovlm.tasks.base import Example
-from markovlm.training.setup import Setup, prepare
 
 
 def plain_loop(setup: Setup, examples: Sequence[Example], batch: int, cot_tokens: int) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 
 from training_runs import Variant, chosen, dev_rows, embedded, made, markdown, test_accuracy, write_json
 
-from markovlm.evaluation.statistics import wilson
-from markovlm.training.runlog import read_rows
+from markovlm.runs.rows import read_rows
+from markovlm.statistics import wilson
 
 GOAL = 0.8
 DEV = 200

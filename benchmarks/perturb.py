@@ -25,9 +25,9 @@ import torch
 from markovlm.analysis.perturb import PERTURBATIONS, Context, perturb_text
 from markovlm.analysis.scoring import Variant, encode_cot, logprobs, read_variants
 from markovlm.config import build_config
-from markovlm.evaluation.statistics import cluster_mean_ci
 from markovlm.models.registry import model_defaults
-from markovlm.training.setup import Setup, prepare
+from markovlm.runs.setup import Setup, prepare
+from markovlm.statistics import cluster_mean_ci
 
 
 @dataclass(frozen=True, slots=True)

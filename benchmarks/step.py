@@ -41,9 +41,9 @@ from markovlm.objectives import build_objective
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.types import CoT, SampleRequest
+from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
-from markovlm.training.setup import Setup, prepare
 from markovlm.training.step import Learner, StepResult, cot_decoding, take_step
 
 PHASES = ("sampling", "baseline", "scoring", "training", "optimizer")

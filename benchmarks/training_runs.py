@@ -11,10 +11,12 @@ from typing import Any
 
 from markovlm.config import RunConfig, build_config, load_yaml, nest
 from markovlm.errors import MarkovlmError
-from markovlm.evaluation.run import Control, Target, evaluate_targets
+from markovlm.evaluation.run import Control, evaluate_targets
 from markovlm.models.registry import model_defaults
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
+from markovlm.runs.targets import Target
 from markovlm.training.loop import train
-from markovlm.training.runlog import RunDirectory, read_rows
 
 TEST_QUESTIONS = 500
 

@@ -18,11 +18,11 @@ from training_runs import made, markdown, test_accuracy, write_json
 
 from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Request, run_studies
-from markovlm.analysis.show import estimate
 from markovlm.analysis.study import FOLDER
 from markovlm.config import RunConfig, build_config, load_yaml
-from markovlm.evaluation.run import Target, open_targets, sighted
 from markovlm.models.registry import model_defaults
+from markovlm.runs.targets import Target, open_targets, sighted
+from markovlm.terminal.studies import estimate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "embedded"
 TWINS = ("markovian", "non_markovian")

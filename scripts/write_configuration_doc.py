@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the field descriptions in config.py: `python scripts/write_configuration_doc.py`."""
+"""Write docs/configuration.md from the field descriptions in `config/`: `python scripts/write_configuration_doc.py`."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from markovlm.cli import main
-from markovlm.training.runlog import read_rows
+from markovlm.cli.main import main
+from markovlm.runs.rows import read_rows
 from support.paths import ABSENT, DATA
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from markovlm.cli import main
+from markovlm.cli.main import main
 from support import studied
 
 FIXTURES = Path(__file__).parent / "fixtures"

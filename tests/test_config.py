@@ -16,10 +16,10 @@ from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.models.load import load_model
 from markovlm.rollouts import hf
 from markovlm.rollouts.hf import HFSampler
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.setup import prepare
 from markovlm.training.guard import Guard
 from markovlm.training.loop import train
-from markovlm.training.runlog import RunDirectory
-from markovlm.training.setup import prepare
 from markovlm.training.step import _microbatches, take_step
 from support import runs, tiny
 
@@ -342,7 +342,7 @@ def _evaluated(models: dict[str, Path], tmp_path: Path, *flags: str) -> dict[str
     """What `markovlm eval MODEL --json` prints."""
     from click.testing import CliRunner
 
-    from markovlm.cli import cli
+    from markovlm.cli.main import cli
 
     command = [
         "eval",

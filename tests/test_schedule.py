@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markovlm.schedule import Schedule
+from markovlm.config.schedule import Schedule
 
 
 def test_constants() -> None:

@@ -1,6 +1,6 @@
 """`python -m markovlm`."""
 
-from markovlm.cli import entry
+from markovlm.cli.main import entry
 
 if __name__ == "__main__":
     entry()

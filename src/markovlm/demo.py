@@ -13,11 +13,12 @@ from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Found, Request, default_readers, run_studies
 from markovlm.config import RunConfig
 from markovlm.errors import MarkovlmError
-from markovlm.evaluation.run import BASE, Control, Result, Target, evaluate_targets
+from markovlm.evaluation.run import Control, Result, evaluate_targets
 from markovlm.models.registry import KNOWN
 from markovlm.report import write_report
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.targets import BASE, Target
 from markovlm.training.loop import Progress, train
-from markovlm.training.runlog import RunDirectory
 
 TEST_QUESTIONS = 500
 STUDIED_QUESTIONS = 50

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from markovlm.analysis.attribution import Attribution, UnitDrop, aggregate
-from markovlm.evaluation.statistics import cluster_mean_ci
+from markovlm.statistics import cluster_mean_ci
 
 
 def attribution(id="q1", units=(), **changes):

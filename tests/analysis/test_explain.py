@@ -12,8 +12,8 @@ from markovlm.analysis.explain import Manner, attribute, attribute_own, explain,
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import Study, StudyCot
 from markovlm.errors import UserError
+from markovlm.runs.setup import prepare
 from markovlm.tasks.base import Example
-from markovlm.training.setup import prepare
 from support import studied, tiny
 
 Twins = tuple[Path, Path]

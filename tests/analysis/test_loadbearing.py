@@ -14,8 +14,8 @@ from markovlm.analysis import study as study_module
 from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import PARTS, Request, default_readers, explain_question, run_studies
 from markovlm.errors import UserError
-from markovlm.evaluation.run import Target, open_targets, sighted
-from markovlm.training.runlog import RunDirectory
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.targets import Target, open_targets, sighted
 from support import studied
 from support.studied import Stopped, counted_readings, stop_after, targets_of, watch
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from markovlm.analysis.attribution import Attribution, UnitDrop, aggregate
-from markovlm.analysis.render import explain_html, explain_text, limit_of, nats, role, shade, visible
+from markovlm.analysis.render import explain_html, limit_of, nats, role, visible
+from markovlm.terminal.attribution import explain_text, shade
 
 UNITS = (
     UnitDrop("17", "number", 0.0, 1.5),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from markovlm.analysis import scoring
 from markovlm.analysis.scoring import Scored, Variant, encode_cot, logprobs, read_variants
+from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.base import LETTERS, Example
-from markovlm.training.setup import Setup, prepare
 from support import naive, studied, tiny
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"

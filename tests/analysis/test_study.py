@@ -17,10 +17,11 @@ from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant
 from markovlm.analysis.study import Study, estimate, estimate_some, open_study
 from markovlm.errors import UserError
-from markovlm.evaluation.run import open_targets
 from markovlm.rollouts.streams import stream
-from markovlm.training.runlog import RunDirectory, read_rows
-from markovlm.training.setup import Setup
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
+from markovlm.runs.setup import Setup
+from markovlm.runs.targets import open_targets
 from support import naive, studied
 from support.studied import Stopped, counted_readings, stop_after
 

@@ -11,9 +11,9 @@ from markovlm.analysis.scoring import Variant
 from markovlm.analysis.study import Study
 from markovlm.analysis.transfer import open_readers, rank_correlation, transfer
 from markovlm.errors import UserError
+from markovlm.runs.rows import read_rows
+from markovlm.runs.setup import Setup
 from markovlm.tasks.base import Example
-from markovlm.training.runlog import read_rows
-from markovlm.training.setup import Setup
 from support import studied
 from support.studied import targets_of, watch
 

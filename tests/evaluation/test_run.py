@@ -15,16 +15,11 @@ from markovlm.evaluation import run as module
 from markovlm.evaluation.compare import paired, power
 from markovlm.evaluation.evaluate import Evaluation, How, Reading
 from markovlm.evaluation.report import choose, evaluation_report
-from markovlm.evaluation.run import (
-    Control,
-    Result,
-    chosen_in_training,
-    evaluate_targets,
-    open_targets,
-    rescore_targets,
-)
+from markovlm.evaluation.run import Control, Result, chosen_in_training, evaluate_targets, rescore_targets
 from markovlm.evaluation.store import Label
-from markovlm.training.runlog import RunDirectory, read_rows
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
+from markovlm.runs.targets import open_targets
 from support import studied
 
 HOW = How("sampled", 1.0, 5, False, (), "actor", "markovian", "plain", None, 0)
@@ -242,7 +237,7 @@ def test_training_questions_are_called_so(run: Path, tiny_models: dict[str, Path
 def test_rescoring_reads_kept_answers_with_new_extractors(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, before = evaluated(run, "base,7")
     monkeypatch.setattr("markovlm.tasks.answers.METHODS", {**store_methods(), "anchor": lambda text, choices: "41"})
-    monkeypatch.setattr("markovlm.evaluation.run.prepare", lambda *_, **__: pytest.fail("nothing is generated"))
+    monkeypatch.setattr("markovlm.runs.targets.prepare", lambda *_, **__: pytest.fail("nothing is generated"))
     after = rescore_targets(run / "evaluations", "test", None, RunDirectory(run), "dev")
     assert [one.checkpoint for one in after] == ["base", "step-000007"]
     assert {reading.extracted["anchor"] for one in after for reading in one.evaluation.readings} == {"41"}

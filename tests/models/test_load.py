@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from markovlm.config import Loading, Lora
+from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.models.load import LanguageModel, load_model, pick_device
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
-from markovlm.training.checkpoint import save_checkpoint
-from markovlm.training.runlog import RunDirectory
+from markovlm.runs.checkpoint import save_checkpoint
+from markovlm.runs.directory import RunDirectory
 from markovlm.training.step import take_step
 from support import stories, tiny
 from support.paths import DATA

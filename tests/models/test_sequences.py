@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from markovlm.config import Loading, Lora
+from markovlm.config.model import Loading, Lora
 from markovlm.models.load import LanguageModel, load_model
 from markovlm.models.sequences import Batch, Row, Sharing, batch_of, forked_batch, prefill, span_hidden
 from support import naive, tiny

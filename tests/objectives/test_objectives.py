@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from markovlm.config import DrGrpo, Grpo, ObjectiveBase, Rloo, RolloutConfig, build_config
+from markovlm.config import ObjectiveBase, build_config
+from markovlm.config.objective import DrGrpo, Grpo, Rloo
+from markovlm.config.rollouts import RolloutConfig
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.objectives import PolicyBatch, build_objective

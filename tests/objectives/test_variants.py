@@ -11,15 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from markovlm.config import Ema, ExpertIteration, ObjectiveBase, Ppo, PpoFrozenAnchor, RunConfig, build_config, nest
+from markovlm.config import ObjectiveBase, RunConfig, build_config, nest
+from markovlm.config.objective import Ema, ExpertIteration, Ppo, PpoFrozenAnchor
 from markovlm.errors import UserError
 from markovlm.models.load import LanguageModel
 from markovlm.objectives import OBJECTIVES, PolicyBatch, PolicyLoss, build_objective
 from markovlm.objectives.base import Credit
 from markovlm.objectives.loss import Weights, loss_terms
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
 from markovlm.training.guard import doubts
 from markovlm.training.loop import train
-from markovlm.training.runlog import RunDirectory, read_rows
 from markovlm.training.step import StepResult, take_step
 from support import naive, runs, tiny
 

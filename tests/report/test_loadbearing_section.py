@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from markovlm.logs.find import find_runs, read_run
+from markovlm.logs.studies import MAX_BYTES, MAX_ROWS, MAX_UNITS, read_studies
+from markovlm.logs.study_records import Estimate, Explain, Perturb, Study, Transfer
 from markovlm.report import ReportResult, write_report
 from markovlm.report.draw import Drawers
 from markovlm.report.figures import PRINT_CONFIG, for_print
 from markovlm.report.loadbearing.claims import claim_of
-from markovlm.report.loadbearing.reader import MAX_BYTES, MAX_ROWS, MAX_UNITS, read_studies
-from markovlm.report.loadbearing.records import Estimate, Explain, Perturb, Study, Transfer
 from markovlm.report.loadbearing.section import section_of, shade
 from markovlm.report.loadbearing.tables import readable
 from markovlm.report.loadbearing.words import cell_text, decimal_texts, nats, points, share
-from markovlm.report.readers import find_runs, read_run
 from report.loadbearing_samples import (
     bypass,
     damage,

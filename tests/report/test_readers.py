@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from markovlm.errors import UserError
-from markovlm.report.choose import Light, choose
-from markovlm.report.foreign import generation, is_foreign
+from markovlm.logs.choose import Light, choose
+from markovlm.logs.find import find_runs, read_run, read_runs
+from markovlm.logs.research import generation, is_foreign
+from markovlm.logs.rows import MAX_TEXT
+from markovlm.logs.schema import METRIC, METRICS, foreign_keys
 from markovlm.report.metrics_doc import render
-from markovlm.report.readers import find_runs, read_run, read_runs
-from markovlm.report.rows import MAX_TEXT
-from markovlm.report.schema import METRIC, METRICS, foreign_keys
 from report.native import eval_row, metric_row, sample_row, write_jsonl, write_native
 from report.seed import GSM8K, record, write_run, write_seed
 from support.paths import ABSENT, DATA

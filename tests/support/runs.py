@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
 from markovlm.training.loop import Silent, TrainResult, resumed_config, train
-from markovlm.training.runlog import RunDirectory, read_rows
 from support import tiny
 
 NOT_COMPARED = ("_seconds", "_per_second", "_memory")

@@ -15,12 +15,12 @@ import torch
 from markovlm.analysis import study as study_module
 from markovlm.analysis.scoring import Scored, Variant
 from markovlm.analysis.study import Study, StudyCot, open_study
-from markovlm.evaluation.run import Target, open_targets
 from markovlm.models.load import LanguageModel
 from markovlm.rollouts.prompter import Prompter
+from markovlm.runs.setup import Setup
+from markovlm.runs.targets import Target, open_targets
 from markovlm.tasks.base import Example
 from markovlm.training.loop import train
-from markovlm.training.setup import Setup
 from support import naive, runs, tiny
 
 COT_TOKENS = 12

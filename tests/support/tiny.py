@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from markovlm.config import Loading, Lora, RunConfig, build_config
+from markovlm.config import RunConfig, build_config
+from markovlm.config.model import Loading, Lora
 from markovlm.models.load import LanguageModel, load_model
 from markovlm.objectives import build_objective
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Sampler
+from markovlm.runs.setup import prepare
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
-from markovlm.training.setup import prepare
 from markovlm.training.step import Learner
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt2")

@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 
 from markovlm.config import dump_yaml
 from markovlm.errors import UserError
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
 from markovlm.training.distributed import World
 from markovlm.training.loop import resumed_config, train
-from markovlm.training.runlog import RunDirectory, read_rows
 from support import runs, tiny
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")]

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from markovlm.cli import main
+from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.models.sequences import batch_of, span_hidden
+from markovlm.runs.setup import prepare
 from markovlm.training import estimate as module
 from markovlm.training.estimate import Workload, estimate, read_shape
 from markovlm.training.plan import plan, tokens_per_step
-from markovlm.training.setup import prepare
 from support import peak, tiny
 
 ROWS, COT, PROMPT = 12, 40, 60

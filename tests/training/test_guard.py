@@ -21,9 +21,10 @@ from markovlm.config import dump_yaml
 from markovlm.errors import StopVerdict
 from markovlm.rollouts.streams import Key, stream
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
 from markovlm.training import loop
 from markovlm.training.loop import train
-from markovlm.training.runlog import RunDirectory, read_rows
 from support import runs, tiny
 
 TOKENS = 24
@@ -118,7 +119,7 @@ def command(model: Path, out: Path, bad: Bad, monkeypatch: pytest.MonkeyPatch, *
     """`markovlm train CONFIG` with the script in place of the sampler."""
     file = out.with_suffix(".yaml")
     file.write_text(dump_yaml(config(model, **overrides)))
-    monkeypatch.setattr("markovlm.training.setup.HFSampler", lambda lm, batch_tokens: Scripted(bad))
+    monkeypatch.setattr("markovlm.runs.setup.HFSampler", lambda lm, batch_tokens: Scripted(bad))
     monkeypatch.setattr(loop, "check_sampler", lambda *args: 0.0)
     return cli.main(["train", str(file), "--out", str(out)])
 

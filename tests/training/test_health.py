@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from markovlm.training.health import (
-    KINDS,
-    MIN_ROWS,
-    THRESHOLDS,
-    HealthMonitor,
-    Row,
-    judge,
-    text_signals,
-    thresholds_table,
-)
+from markovlm.health.course import MIN_ROWS
+from markovlm.health.monitor import HealthMonitor, Row, judge, thresholds_table
+from markovlm.health.text import text_signals
+from markovlm.health.thresholds import KINDS, THRESHOLDS
 
 PROSE = (
     "First I add the price of the three apples, which is 6 dollars, to the price of the bread. "

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from markovlm.config import build_config, dump_yaml, load_yaml
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.load import load_model
-from markovlm.training.checkpoint import save_checkpoint
+from markovlm.runs.checkpoint import save_checkpoint
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import read_rows
 from markovlm.training.loop import resumed_config, train
-from markovlm.training.runlog import RunDirectory, read_rows
 from support import runs, tiny
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from markovlm.errors import RunFailed, UserError
-from markovlm.training.runlog import RunDirectory, clean, parse_row, read_rows, writing
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import clean, parse_row, read_rows, writing
 
 
 @pytest.fixture

@@ -114,8 +114,8 @@ def test_a_sampler_that_returns_nan_is_caught(learner: Learner) -> None:
 
 
 def test_a_run_with_a_wrong_sampler_stops_before_anything_is_trained(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    from markovlm.runs.rows import read_rows
     from markovlm.training.loop import train
-    from markovlm.training.runlog import read_rows
     from support.tiny import config
 
     class Cold(HFSampler):

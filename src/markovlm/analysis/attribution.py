@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from markovlm.analysis.units import KINDS, By
-from markovlm.evaluation.statistics import cluster_mean_ci
+from markovlm.statistics import cluster_mean_ci
 
 How = Literal["remove", "replace"]
 

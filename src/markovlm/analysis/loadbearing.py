@@ -16,10 +16,10 @@ from markovlm.analysis.explain import Manner, explain, explain_one, find_example
 from markovlm.analysis.fragility import Damage, Plan, measure_damage, perturb_result, require_twins, twin_name
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
-from markovlm.ask import check_question
 from markovlm.errors import RunFailed, UserError
-from markovlm.evaluation.run import Target
+from markovlm.evaluation.ask import check_question
 from markovlm.models.load import load_tokenizer
+from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example
 
 Part = Literal["perturb", "bypass", "leak", "explain", "transfer"]

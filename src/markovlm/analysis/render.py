@@ -12,19 +12,13 @@ from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
 from markovlm.analysis.units import KINDS
-from markovlm.console import table
 from markovlm.tasks.equations import equations
 
 LEAST_LIMIT = 0.1  # nats: the end of the colour scale is never nearer, so that noise stays pale
-_CUTS = (0.1, 0.4, 0.7)  # fractions of the scale's end where the terminal's three shades begin
-# Weak effects colour the letters, strong ones the background: this reads on light and on dark terminals.
-_WARM = ("", "#c76a15", "#000000 on #f0883e", "bold #ffffff on #b3261e")
-_COOL = ("", "#3d84d6", "#000000 on #79b8ff", "bold #ffffff on #1f5fbf")
+CUTS = (0.1, 0.4, 0.7)  # fractions of the scale's end where three shades begin
 _CONTEXT = 14  # characters on each side of a unit in the table
 _LONGEST = 60  # characters of a unit in the table
 _JOINERS = "\u200c\u200d"  # they spell words and emoji, and hide nothing
@@ -85,7 +79,7 @@ def false_equations(attribution: Attribution) -> str:
     return ", ".join(_one_line(one.text) for one in [e for e in equations(attribution.cot) if not e.holds][:TOP_UNITS])
 
 
-def _split(unit: UnitDrop) -> tuple[str, str]:
+def split_unit(unit: UnitDrop) -> tuple[str, str]:
     """White space before a unit, and the rest as it is shown. A unit of white space only is shown by its signs."""
     lead = unit.text[: len(unit.text) - len(unit.text.lstrip())]
     if lead == unit.text:
@@ -93,7 +87,7 @@ def _split(unit: UnitDrop) -> tuple[str, str]:
     return visible(lead), visible(unit.text[len(lead) :])
 
 
-def _label(unit: UnitDrop) -> str:
+def label_of_unit(unit: UnitDrop) -> str:
     """A unit in one line of a table."""
     text = unit.text.strip() or unit.text.replace(" ", "\N{OPEN BOX}")
     return _one_line(text)[:_LONGEST] or "(no text)"
@@ -103,103 +97,31 @@ def _one_line(text: str) -> str:
     return visible(text.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"))
 
 
-def _named(attribution: Attribution) -> list[tuple[str, int]]:
+def named_units(attribution: Attribution) -> list[tuple[str, int]]:
     """The units that a table names: the top ones by rank, then the one that hurts most, if it is none of them."""
     named = [(str(rank), i) for rank, i in enumerate(attribution.top(), 1)]
     hurting = attribution.hurting()
     return named if hurting is None or any(i == hurting for _, i in named) else [*named, ("hurts", hurting)]
 
 
-def _where(attribution: Attribution, number: int) -> str:
+def where_of(attribution: Attribution, number: int) -> str:
     """A unit in its surroundings: `…4=«21»,21+79…`."""
     unit = attribution.units[number]
     before = "".join(other.text for other in attribution.units[:number]) + unit.text[: -len(unit.text.strip()) or None]
     after = "".join(other.text for other in attribution.units[number + 1 :])
     left = ("…" if len(before) > _CONTEXT else "") + before[-_CONTEXT:]
     right = after[:_CONTEXT] + ("…" if len(after) > _CONTEXT else "")
-    return f"{_one_line(left)}«{_label(unit)}»{_one_line(right)}"
+    return f"{_one_line(left)}«{label_of_unit(unit)}»{_one_line(right)}"
 
 
-def _same_cot(attributions: Sequence[Attribution]) -> list[list[Attribution]]:
+def same_cot(attributions: Sequence[Attribution]) -> list[list[Attribution]]:
     """Neighbours that explain the same CoT towards several answers, together."""
     return [list(group) for _, group in groupby(attributions, key=lambda a: (a.id, a.question, a.cot))]
 
 
-def _method(attribution: Attribution) -> str:
+def method_of(attribution: Attribution) -> str:
     done = {"remove": "removed", "replace": "replaced"}[attribution.how]
     return f"each {attribution.by} {done} in turn"
-
-
-# ------------------------------------------------------------------------------------------------------------ terminal
-
-
-def explain_text(attributions: Attribution | Sequence[Attribution]) -> Group:
-    """For a rich console: question, coloured CoT, scale, the units that bear most, what was read. Needs no colour to be read.
-
-    Several attributions of one CoT (towards the gold answer and towards the model's own) share a question and a scale.
-    """
-    if isinstance(attributions, Attribution):
-        attributions = [attributions]
-    parts: list[RenderableType] = []
-    for group in _same_cot(attributions):
-        first, limit = group[0], limit_of(group)
-        parts.append(_line("question", visible(first.question)))
-        if first.choices:
-            parts.append(_line("choices", "  ".join(f"{chr(65 + i)}. {visible(c)}" for i, c in enumerate(first.choices))))
-        for attribution in group:
-            parts += _towards(attribution, limit)
-        parts += [
-            Text(),
-            _line("drop", f"in nats per answer token, {_method(first)}"),
-            _scale(limit),
-            _line("read", outcome(first)),
-            *([_line("false", text)] if (text := false_equations(first)) else []),
-            *([_line("gold", visible(first.gold))] if first.gold else []),
-            Text(),
-        ]
-    return Group(*parts[:-1])
-
-
-def _line(name: str, text: str) -> Text:
-    return Text(f"{name:9} ", style="dim").append(text, style="not dim")
-
-
-def _towards(attribution: Attribution, limit: float) -> list[RenderableType]:
-    """The CoT coloured by its load for one answer, and the units that matter most."""
-    target = visible(attribution.target.strip())
-    head = Text(f"\ntowards the {role(attribution)} '{target}'", style="bold")
-    head.append(f"  ln pi {attribution.logprob:.2f}", style="not bold dim")
-    if not attribution.units:
-        return [head, Text("the CoT is empty")]
-    top = attribution.top()
-    cot = Text()
-    for number, unit in enumerate(attribution.units):
-        lead, rest = _split(unit)
-        style = shade(unit.drop, limit)
-        cot.append(lead).append(rest, style=f"{style} underline" if number in top else style)
-    rows: list[list[str]] = []
-    for rank, number in _named(attribution):
-        unit = attribution.units[number]
-        rows.append([rank, _label(unit), unit.kind, f"{unit.start:.0%}", nats(unit.drop), _where(attribution, number)])
-    title = f"\nLargest drops of ln pi('{target}')"
-    return [head, cot, table(title, ["", "unit", "kind", "at", "drop", "where"], rows)]
-
-
-def shade(drop: float, limit: float) -> str:
-    """The terminal style of a drop: nothing, or one of three shades of warm (bears load) or cool (hurts)."""
-    level = sum(abs(drop) >= cut * limit for cut in _CUTS)
-    return (_WARM if drop > 0 else _COOL)[level]
-
-
-def _scale(limit: float) -> Text:
-    """The legend: each shade with the drop it begins at."""
-    text = Text(f"{'scale':9} ", style="dim").append("hurts  ", style="not dim")
-    for style, cut in zip(reversed(_COOL[1:]), reversed(_CUTS), strict=True):
-        text.append(f" {nats(-cut * limit)} ", style=f"not dim {style}").append(" ")
-    text.append("0", style="not dim").append(" ")
-    for style, cut in zip(_WARM[1:], _CUTS, strict=True):
-        text.append(f" {nats(cut * limit)} ", style=f"not dim {style}").append(" ")
-    return text.append(" bears load", style="not dim")
 
 
 # ---------------------------------------------------------------------------------------------------------------- page
@@ -211,7 +133,7 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
         loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(visible=lambda value: visible(str(value)), one_line=lambda value: _one_line(str(value)), nats=nats)
-    cards = [_card(number, group) for number, group in enumerate(_same_cot(attributions), 1)]
+    cards = [_card(number, group) for number, group in enumerate(same_cot(attributions), 1)]
     return environment.get_template("explain.html").render(
         title=title, cards=cards, study=_study(aggregate) if aggregate else None, kinds=KINDS, top_units=TOP_UNITS
     )
@@ -228,7 +150,7 @@ def _card(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
         "false": false_equations(first),
         "limit": limit,
         "sections": [
-            {"role": role(a), "of": a, "method": _method(a), "spans": _spans(a, limit), "named": _rows(a)} for a in group
+            {"role": role(a), "of": a, "method": method_of(a), "spans": _spans(a, limit), "named": _rows(a)} for a in group
         ],
     }
 
@@ -236,8 +158,8 @@ def _card(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
 def _rows(attribution: Attribution) -> list[dict[str, Any]]:
     """The table below a CoT."""
     return [
-        {"rank": rank, "label": _label(unit), "where": _where(attribution, number), "unit": unit}
-        for rank, number in _named(attribution)
+        {"rank": rank, "label": label_of_unit(unit), "where": where_of(attribution, number), "unit": unit}
+        for rank, number in named_units(attribution)
         for unit in [attribution.units[number]]
     ]
 
@@ -247,11 +169,11 @@ def _spans(attribution: Attribution, limit: float) -> list[dict[str, Any]]:
     ranks = {number: rank for rank, number in enumerate(attribution.top(), 1)}
     spans: list[dict[str, Any]] = []
     for number, unit in enumerate(attribution.units):
-        lead, rest = _split(unit)
+        lead, rest = split_unit(unit)
         tone = "warm" if unit.drop > 0 else "cool"
         strength = min(1.0, abs(unit.drop) / limit)
         style = f"background:rgb(var(--{tone})/{strength:.2f})" if strength >= 0.02 else ""
-        hurts = unit.drop <= -_CUTS[1] * limit
+        hurts = unit.drop <= -CUTS[1] * limit
         tip = f"{nats(unit.drop)} nats, {unit.kind}"
         spans.append({"lead": lead, "text": rest, "rank": ranks.get(number), "style": style, "hurts": hurts, "title": tip})
     return spans

@@ -19,8 +19,8 @@ from markovlm.models.sequences import common_length, forked_batch, span_hidden
 from markovlm.rollouts.prompter import Prompter, encode_fragment
 from markovlm.rollouts.reader import answer_request
 from markovlm.rollouts.types import Decoding, Sampler
+from markovlm.runs.setup import Setup
 from markovlm.tasks.base import LETTERS, Example
-from markovlm.training.setup import Setup
 
 _WORTH_SHARING = 0.25  # of a variant: below that a pass over the trunk costs more than it saves (benchmarks/perturb.py)
 _RAGGED = 1.5  # rows of one pass differ in length by at most this factor (and a few tokens)

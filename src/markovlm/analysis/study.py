@@ -19,13 +19,15 @@ import torch
 from markovlm.analysis.scoring import Scored, Variant, read_variants
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import How, how_evaluated
-from markovlm.evaluation.run import Target, label_of
-from markovlm.evaluation.statistics import cluster_mean_ci
+from markovlm.evaluation.run import label_of
 from markovlm.evaluation.store import Label
 from markovlm.rollouts.types import Decoding, SampleRequest
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import clean, read_rows, replace_whole, writing
+from markovlm.runs.setup import Setup
+from markovlm.runs.targets import Target
+from markovlm.statistics import cluster_mean_ci
 from markovlm.tasks.base import Example
-from markovlm.training.runlog import RunDirectory, clean, read_rows, replace_whole, writing
-from markovlm.training.setup import Setup
 
 FOLDER = "loadbearing"  # in the run directory
 Counting = Callable[[str, int], Any]

@@ -23,13 +23,14 @@ from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimate, estimate_some, minus, open_study
 from markovlm.config import RunConfig, flatten, nest
 from markovlm.errors import UserError
-from markovlm.evaluation.run import BASE, Target, label_of, open_targets, prepared
+from markovlm.evaluation.run import label_of, prepared
 from markovlm.evaluation.store import Label
 from markovlm.models.load import load_tokenizer
 from markovlm.rollouts.prompter import build_prompter
+from markovlm.runs.setup import Setup
+from markovlm.runs.targets import BASE, Target, open_targets
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example
-from markovlm.training.setup import Setup
 
 ACTOR = "actor"  # the checkpoint reading its own CoTs
 _EXACT = 7  # checkpoints up to which the p of a rank correlation is computed over all orders

@@ -12,7 +12,9 @@ from typing import Any
 
 from markovlm.evaluation.evaluate import Evaluation, How, Reading
 from markovlm.evaluation.reference import HOW_PAPER, Reference, lookup
-from markovlm.evaluation.statistics import (
+from markovlm.runs.rows import clean
+from markovlm.runs.targets import score
+from markovlm.statistics import (
     Estimate,
     cluster_mean_ci,
     mcnemar_exact,
@@ -20,7 +22,6 @@ from markovlm.evaluation.statistics import (
     paired_bootstrap,
     sample_size_for_difference,
 )
-from markovlm.training.runlog import clean
 
 POWER = 0.8
 LEVEL = 0.05
@@ -87,11 +88,6 @@ class Selection:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def score(summary: Mapping[str, Any]) -> tuple[float, float]:
-    """What checkpoints are chosen by: accuracy of the default extractor, then log-likelihood (alone for texts)."""
-    return summary["accuracy"] or 0.0, summary["logprob"]
 
 
 def select(

@@ -10,12 +10,12 @@ import torch
 
 from markovlm.config import RunConfig
 from markovlm.evaluation.answering import LIKELIHOOD, score_text
-from markovlm.evaluation.statistics import wilson
 from markovlm.models.load import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_reads, logprob_of_greedy, score_answers
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
+from markovlm.statistics import wilson
 from markovlm.tasks.answers import FAILURE_KINDS
 from markovlm.tasks.base import LETTERS, Example
 

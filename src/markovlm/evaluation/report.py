@@ -8,8 +8,9 @@ from typing import Any
 from markovlm.config import RunConfig
 from markovlm.evaluation import compare
 from markovlm.evaluation.compare import DIFFERENCE, Selection
-from markovlm.evaluation.run import BASE, Result, Target, chosen_in_training
-from markovlm.training.runlog import clean
+from markovlm.evaluation.run import Result, chosen_in_training
+from markovlm.runs.rows import clean
+from markovlm.runs.targets import BASE, Target
 
 
 def evaluation_report(

@@ -16,9 +16,10 @@ from typing import Any
 from markovlm.errors import UserError
 from markovlm.evaluation.answering import LIKELIHOOD, score_text
 from markovlm.evaluation.evaluate import Evaluation, How, Reading
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import encode_rows, read_rows, replace_whole, writing
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example, Task
-from markovlm.training.runlog import RunDirectory, encode_rows, read_rows, replace_whole, writing
 
 _HEADER = "evaluation"  # the value of `kind` in the first row
 _FIELDS = {field.name for field in fields(Reading)}

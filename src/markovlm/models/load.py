@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from markovlm.config import Loading, Lora
+from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
 from markovlm.models.registry import KNOWN, resolve
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from markovlm.config import DrGrpo as DrGrpoConfig
+from markovlm.config.objective import DrGrpo as DrGrpoConfig
 from markovlm.objectives.base import Credit, PolicyGradient, group_mean, unit_scale
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from markovlm.config import Ema as EmaConfig
+from markovlm.config.objective import Ema as EmaConfig
 from markovlm.objectives.base import Credit, PolicyGradient, in_order, unit_scale
 
 

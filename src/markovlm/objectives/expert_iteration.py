@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from markovlm.config import ExpertIteration as ExpertIterationConfig
+from markovlm.config.objective import ExpertIteration as ExpertIterationConfig
 from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, in_order, reduce_tokens, unit_scale
 
 

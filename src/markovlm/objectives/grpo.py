@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from markovlm.config import Grpo as GrpoConfig
+from markovlm.config.objective import Grpo as GrpoConfig
 from markovlm.objectives.base import Credit, PolicyGradient, group_mean
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from markovlm.config import Ppo as PpoConfig
+from markovlm.config.objective import Ppo as PpoConfig
 from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, reduce_tokens
 from markovlm.objectives.dr_grpo import mean_centred
 from markovlm.objectives.grpo import standardised

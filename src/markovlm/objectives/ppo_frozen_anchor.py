@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from markovlm.config import PpoFrozenAnchor as PpoFrozenAnchorConfig
+from markovlm.config.objective import PpoFrozenAnchor as PpoFrozenAnchorConfig
 from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, reduce_tokens
 from markovlm.objectives.grpo import standardised
 from markovlm.objectives.ppo import clipped_surrogate, ratio_metrics

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from markovlm.config import Rloo as RlooConfig
+from markovlm.config.objective import Rloo as RlooConfig
 from markovlm.objectives.base import Credit, PolicyGradient, unit_scale
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.errors import UserError
+from markovlm.logs.find import read_runs
+from markovlm.logs.records import RunData
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis, diagnose_all
 from markovlm.report.draw import Drawers, DrawingFailed
@@ -26,8 +28,6 @@ from markovlm.report.figures import (
 from markovlm.report.html import render_html
 from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
-from markovlm.report.readers import read_runs
-from markovlm.report.records import RunData
 from markovlm.report.tables import Table, to_csv
 
 PRINTED_CURVES = 9  # figures beside the Markdown file; the page has all

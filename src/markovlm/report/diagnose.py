@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markovlm.health.monitor import WATCHED, judge
+from markovlm.health.thresholds import KINDS
+from markovlm.health.verdict import Evidence, Verdict, VerdictName
+from markovlm.logs.find import read_runs
+from markovlm.logs.records import RunData
+from markovlm.logs.schema import METRIC
 from markovlm.models.registry import highest_tried_lr
-from markovlm.report.readers import read_runs
-from markovlm.report.records import RunData
 from markovlm.report.rules import Case, Confidence, Finding, findings
-from markovlm.report.schema import METRIC
-from markovlm.training.health import KINDS, WATCHED, Evidence, Verdict, VerdictName, judge
 
 NEW_RUN = "lower training.lr (5e-5, or half of what it was) and restart from a checkpoint before the onset"
 WATCH = "train with health.policy: stop, so that the guard ends a run like this one"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from markovlm.logs.schema import METRIC, label
 from markovlm.report.diagnose import Diagnosis
-from markovlm.report.schema import METRIC, label
 from markovlm.report.series import Course, Floats, course, reward_course, smooth
 
 COLOURS = (

@@ -16,11 +16,11 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from markovlm.logs.records import RunData, Sample
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Section
-from markovlm.report.records import RunData, Sample
 from markovlm.report.tables import Source
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"

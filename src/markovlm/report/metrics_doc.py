@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markovlm.logs.schema import FLAT, FOREIGN_CONFIG, GENERATIONS, METRICS, foreign_keys
 from markovlm.report.markdown import table
-from markovlm.report.schema import FLAT, FOREIGN_CONFIG, GENERATIONS, METRICS, foreign_keys
 from markovlm.report.tables import Table, plain, rules, thresholds
 
 _DERIVED = {
@@ -15,8 +15,8 @@ _DERIVED = {
 _HEAD = """\
 # Metrics
 
-Written by `python -m markovlm.report.metrics_doc` from the tables in `report/schema.py`, `report/rules.py` and
-`training/health.py`.
+Written by `python -m markovlm.report.metrics_doc` from the tables in `logs/schema.py`, `report/rules.py` and
+`health/`.
 
 A row of `metrics.jsonl` is one step: flat, stable keys, numbers or null. Any key may be missing. Keys that end in `_seconds`,
 `_per_second` or `_memory` hold time or memory; every other value is the same in a repeated run on one machine.

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from markovlm.evaluation.reference import Reference, lookup
-from markovlm.report.records import Evaluation, RunData, Sample
-from markovlm.report.schema import label
+from markovlm.health.verdict import Verdict
+from markovlm.logs.records import Evaluation, RunData, Sample
+from markovlm.logs.schema import label
 from markovlm.report.series import (
     Course,
     base_evaluation,
@@ -32,7 +33,6 @@ from markovlm.report.series import (
     peak,
     reward_course,
 )
-from markovlm.training.health import Verdict
 
 Confidence = Literal["high", "medium", "low"]
 Weight = Literal["note", "caution", "problem"]  # how much a finding should worry the reader

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from markovlm.report.records import Evaluation, RunData
+from markovlm.logs.records import Evaluation, RunData
 
 Floats = NDArray[np.float64]
 REWARD_KEYS = ("normalized_reward_mean", "reward_mean", "answer_logprob")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from markovlm.health.thresholds import THRESHOLDS
+from markovlm.logs.records import Evaluation, RunData
+from markovlm.logs.schema import METRIC
 from markovlm.report.diagnose import Diagnosis
-from markovlm.report.records import Evaluation, RunData
 from markovlm.report.rules import percent, reference_of, rules_table
-from markovlm.report.schema import METRIC
 from markovlm.report.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
-from markovlm.training.health import THRESHOLDS
 
 
 @dataclass(frozen=True, slots=True)

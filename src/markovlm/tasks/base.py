@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 AnswerType = Literal["number", "letter", "text"]
 PromptKind = Literal["arithmetic", "reasoning", "multiple_choice", "continuation"]
 LETTERS = "ABCDEFGHIJ"
+ENDLESS = 10_000_000  # sequences this long are generators drawn at random already
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from markovlm.config import Lora, RunConfig
+from markovlm.config import RunConfig
+from markovlm.config.model import Lora
 from markovlm.errors import UserError
 from markovlm.models.load import pick_device
 from markovlm.models.logprobs import _CHUNK_ELEMENTS as CHUNK_ELEMENTS

@@ -1,14 +1,16 @@
-"""The live guard: what `health.policy` does with the verdicts of `training/health.py`."""
+"""The live guard: what `health.policy` does with the verdicts of `health/`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from markovlm.config import HealthConfig, RunConfig
+from markovlm.config import RunConfig
+from markovlm.config.health import HealthConfig
+from markovlm.health.monitor import HealthMonitor
+from markovlm.health.verdict import Verdict
 from markovlm.models.registry import highest_tried_lr
 from markovlm.objectives.ppo_frozen_anchor import NOTICE
-from markovlm.training.health import HealthMonitor, Verdict
 
 _SMALL_GROUP = 8
 _PPO_LR_SHARE = 0.5

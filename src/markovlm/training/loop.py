@@ -23,15 +23,15 @@ from markovlm.evaluation.evaluate import Evaluation, evaluate, how_evaluated
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.objectives import build_objective
 from markovlm.rollouts.types import Sampler
+from markovlm.runs.checkpoint import load_adapter, load_state, restore_optimizer, save_checkpoint, update_state
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.setup import Setup, load_for_training, prepare
 from markovlm.tasks.base import Example, Loaded
-from markovlm.training.checkpoint import load_adapter, load_state, restore_optimizer, save_checkpoint, update_state
 from markovlm.training.distributed import World
 from markovlm.training.guard import Guard, doubts
 from markovlm.training.metrics import metric_row, sample_rows
 from markovlm.training.questions import Questions
-from markovlm.training.runlog import RunDirectory
 from markovlm.training.selfcheck import check_sampler
-from markovlm.training.setup import Setup, load_for_training, prepare
 from markovlm.training.step import Learner, take_step
 
 _SHOWN_SKIPS = 5

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from markovlm.config import RunConfig
-from markovlm.training.health import text_signals
+from markovlm.health.text import text_signals
 from markovlm.training.step import Sample, StepResult, learning_rate
 
 Text = Callable[[tuple[int, ...]], str]  # decodes ids

@@ -12,11 +12,11 @@ from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.registry import resolve
 from markovlm.rollouts.prompter import Prompter, build_prompter
+from markovlm.runs.setup import is_endless, load_examples
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.training.estimate import Shape, Workload, element_bytes, estimate, read_shape
 from markovlm.training.guard import doubts
-from markovlm.training.setup import is_endless, load_examples
 
 _SAMPLE = 64  # training questions whose prompts are measured
 _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from markovlm.rollouts.streams import stream
-from markovlm.tasks.base import Example
-
-ENDLESS = 10_000_000  # sequences this long are generators drawn at random already
+from markovlm.tasks.base import ENDLESS, Example
 
 
 class Questions:

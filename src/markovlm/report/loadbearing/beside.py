@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from markovlm.logs.studies import read_study
 from markovlm.report.draw import Drawers
 from markovlm.report.figures import PRINT_CONFIG, for_print
 from markovlm.report.loadbearing.figures import figures
-from markovlm.report.loadbearing.reader import read_study
-from markovlm.training.runlog import replace_whole
+from markovlm.runs.rows import replace_whole
 
 
 def draw_beside(results: Sequence[Path]) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from markovlm.report.loadbearing.records import (
+from markovlm.logs.study_records import (
     ACTOR,
     BASE,
     Bypass,

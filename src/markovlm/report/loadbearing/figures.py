@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from markovlm.logs.study_records import ACTOR, BASE, Damage, Estimate, Explain, Perturb, Point, Study, Transfer
 from markovlm.report.figures import COLOURS, Figure, blank
-from markovlm.report.loadbearing.records import ACTOR, BASE, Damage, Estimate, Explain, Perturb, Point, Study, Transfer
 from markovlm.report.loadbearing.tables import EXPLAIN, severities
 from markovlm.report.loadbearing.words import cell_text, decimal_texts, severity_text
 

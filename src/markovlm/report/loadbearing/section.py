@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markovlm.logs.records import RunData
+from markovlm.logs.study_records import BASE, KINDS, Explain, Explained, Perturb, Study
 from markovlm.report.figures import Figure
 from markovlm.report.loadbearing.claims import Claim, claim_of
 from markovlm.report.loadbearing.figures import figures
-from markovlm.report.loadbearing.records import BASE, KINDS, Explain, Explained, Perturb, Study
 from markovlm.report.loadbearing.tables import long_tables, readable
-from markovlm.report.records import RunData
 from markovlm.report.tables import Source, Table
 
 TITLE = "Is the reasoning load-bearing?"

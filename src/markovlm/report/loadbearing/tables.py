@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from markovlm.report.loadbearing.records import Bypass, Damage, Estimate, Explain, Leak, Perturb, Study, Transfer
+from markovlm.logs.study_records import Bypass, Damage, Estimate, Explain, Leak, Perturb, Study, Transfer
 from markovlm.report.loadbearing.words import cell_text, severity_text
 from markovlm.report.tables import Cell, Source, Table, number_text, plain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markovlm.report.loadbearing.records import Estimate
+from markovlm.logs.study_records import Estimate
 
 
 def decimal_texts(values: Sequence[float], places: int, most: int = 5) -> list[str]:

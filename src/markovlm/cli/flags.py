@@ -1,0 +1,123 @@
+"""Flags of commands from the keys of the configuration, and what commands share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from markovlm.config import Key, keys, merge, nest
+from markovlm.errors import UserError
+
+_SHORT = {"device": "loading.device", "data": "data.path"}  # flags that every command shares -> configuration keys
+EVAL_SECTIONS = ("model", "loading", "data", "prompt", "evaluation", "rollouts", "task_options", "task", "seed")
+
+
+def config_flags(*sections: str) -> Callable[[Any], Any]:
+    """Add one flag for every configuration key (of the sections, if any are named), from the descriptions in `config/`."""
+
+    def decorate(command: Any) -> Any:
+        for key in reversed(keys()):
+            if key.name == "task_options" or (sections and key.name.split(".")[0] not in sections):
+                continue
+            command = click.option(
+                f"--{key.name}",
+                _parameter(key.name),
+                type=_flag_type(key),
+                metavar=None if key.choices else "VALUE",
+                help=_help(key),
+            )(command)
+        for flag, name in reversed(_SHORT.items()):
+            command = click.option(f"--{flag}", f"short__{flag}", help=f"short for --{name}")(command)
+        return click.option(
+            "--option",
+            "options",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="an option of the task, e.g. max_terms=7 (also --task_options.KEY VALUE)",
+        )(command)
+
+    return decorate
+
+
+def _parameter(name: str) -> str:
+    return "key__" + name.replace(".", "__")
+
+
+def _flag_type(key: Key) -> Any:
+    return None if key.default == () or not key.choices else click.Choice(key.choices)
+
+
+def _help(key: Key) -> str:
+    only = f" (only {', '.join(key.only_for)})" if key.only_for else ""
+    default = "" if key.default in (None, ()) else f" [default {key.default}]"
+    return f"{key.description}{only}{default}"
+
+
+def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that the given flags make up, nested."""
+    flat: dict[str, Any] = {}
+    names = {_parameter(key.name): key for key in keys()}
+    for flag, value in flags.items():
+        if flag in names and value is not None:
+            flat[names[flag].name] = _value(names[flag], value)
+    for flag, name in _SHORT.items():
+        if flags.get(f"short__{flag}") is not None:
+            flat[name] = flags[f"short__{flag}"]
+    nested = nest(flat)
+    pairs = dict(_pair(text) for text in flags.get("options", ()))
+    return merge(nested, {"task_options": pairs}) if pairs else nested
+
+
+def _value(key: Key, text: str) -> Any:
+    """A list or null as YAML writes it, a comma-separated list where the key is one; everything else is for the config to read."""
+    if text == "null" or text.startswith("["):
+        return yaml.safe_load(text)
+    return (
+        [part.strip() for part in text.split(",")] if key.default == () or (key.name == "lora.targets" and "," in text) else text
+    )
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UserError(f"--option {text}: write KEY=VALUE")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
+
+
+def task_option_flags(arguments: Sequence[str]) -> list[str]:
+    """`--task_options.KEY VALUE` -> `--option KEY=VALUE`: keys that depend on the task can't be declared beforehand."""
+    out: list[str] = []
+    waiting: str | None = None
+    for argument in arguments:
+        if waiting is not None:
+            out += ["--option", f"{waiting}={argument}"]
+            waiting = None
+        elif argument.startswith("--task_options."):
+            name, equals, value = argument.removeprefix("--task_options.").partition("=")
+            if equals:
+                out += ["--option", f"{name}={value}"]
+            else:
+                waiting = name
+        else:
+            out.append(argument)
+    return out if waiting is None else [*out, f"--task_options.{waiting}"]
+
+
+def default_store(target: str, task: str) -> Path:
+    """Where readings of what is no run of ours are kept: runs/evaluations/NAME-TASK."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", target).strip("-.")
+    return Path("runs") / "evaluations" / f"{name}-{task}"
+
+
+def print_json(value: Any) -> None:
+    """One object on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))

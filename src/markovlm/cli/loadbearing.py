@@ -1,0 +1,43 @@
+"""`markovlm loadbearing`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from markovlm.cli.flags import print_json
+from markovlm.cli.study import damage_flags, listed, manner_flags, plan_of, request_of, show, studied, study_flags
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@damage_flags
+@manner_flags
+@click.option(
+    "--readers", multiple=True, metavar="MODEL", help="who else reads; default the run's base, embedded ones for an embedded run"
+)
+@study_flags(100)
+def loadbearing(
+    run: str, perturbations: str | None, severities: str | None, against: str | None, by: str, how: str, readers: tuple[str, ...],
+    **flags: Any,
+) -> None:  # fmt: skip
+    """All studies of a run in one go, and its report with them."""
+    from markovlm.analysis.explain import Manner
+    from markovlm.analysis.loadbearing import PARTS
+    from markovlm.report import write_report
+
+    manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
+    request = request_of(
+        run, PARTS, against, plan_of(perturbations, severities), flags, readers=listed(readers), manner=manner, checkpoints="all"
+    )
+    found = studied(request)
+    where = request.target.run
+    paths = [one.run.path for one in (request.target, request.against) if one is not None and one.run is not None]
+    page = write_report(paths, where.path / "report").html if where is not None else None
+    if flags["as_json"]:
+        print_json({**found.results, "files": [str(path) for path in found.paths], "report": page and str(page)})
+        return
+    show(found)
+    if page is not None:
+        click.echo(f"report: {page}")

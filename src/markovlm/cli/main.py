@@ -1,0 +1,85 @@
+"""The command line: parse, build a config, call, print. Nothing is computed here, and torch is imported only to compute."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from markovlm import __version__
+from markovlm.cli.ask import ask
+from markovlm.cli.common import rank
+from markovlm.cli.demo import demo
+from markovlm.cli.diagnose import diagnose
+from markovlm.cli.eval import evaluate
+from markovlm.cli.explain import explain
+from markovlm.cli.export import export
+from markovlm.cli.flags import task_option_flags
+from markovlm.cli.loadbearing import loadbearing
+from markovlm.cli.models import models
+from markovlm.cli.perturb import perturb
+from markovlm.cli.report import report
+from markovlm.cli.tasks import tasks
+from markovlm.cli.train import train
+from markovlm.cli.transfer import transfer
+from markovlm.errors import MarkovlmError, PeerLost, UserError
+
+COMMANDS = (demo, train, evaluate, ask, perturb, transfer, explain, loadbearing, diagnose, report, export, tasks, models)
+_GRACE = 3.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="markovlm")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Train language models whose chain of thought carries the whole answer, and measure that it does."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and context.invoked_subcommand != "train":  # they would write the same files
+        raise UserError(
+            f"{context.invoked_subcommand}: runs in one process, and torchrun started {processes}; only train takes several"
+        )
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 130 interrupted at once."""
+    try:
+        code = cli.main(
+            args=task_option_flags(sys.argv[1:] if arguments is None else arguments), prog_name="markovlm", standalone_mode=False
+        )
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Abort:
+        return _complain("interrupted", 130)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "markovlm"
+        return _complain(f"{' '.join(error.format_message().split())} (see `{where} --help`)", 2)
+    except MarkovlmError as error:
+        return _complain(str(error), error.exit_code, own=error.exit_code == 1 and not isinstance(error, PeerLost))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            return _complain(f"{error.filename or 'writing'}: {error.strerror}", 1)
+        raise
+
+
+def _complain(message: str, code: int, own: bool = False) -> int:
+    """One line. Of several processes the main one says what all have to say, each what is its `own`."""
+    if rank() and not own:
+        time.sleep(_GRACE)
+    name = f"markovlm (process {rank()})" if rank() else "markovlm"
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    return code
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

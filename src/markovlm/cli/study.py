@@ -1,0 +1,188 @@
+"""What the commands share that ask whether the reasoning is load-bearing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from markovlm.cli.flags import EVAL_SECTIONS, config_flags, default_store, overrides, print_json
+from markovlm.errors import UserError
+from markovlm.models.registry import KNOWN
+
+if TYPE_CHECKING:
+    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.loadbearing import Part, Request
+    from markovlm.runs.targets import Target
+
+_Command = Callable[..., Any]
+
+
+def study_flags(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], _Command]:
+    """Flags of every study."""
+
+    def decorate(command: _Command) -> _Command:
+        command = config_flags(*EVAL_SECTIONS)(command)
+        command = click.option("--json", "as_json", is_flag=True, help="print one JSON object")(command)
+        command = click.option("--out", type=click.Path(path_type=Path), help="where results go; default RUN/loadbearing")(
+            command
+        )
+        command = click.option("--non-markovian", is_flag=True, help="control: the reader sees the question too")(command)
+        command = click.option("--cots", type=int, default=1, help="CoTs of each question [default 1]")(command)
+        command = click.option("--limit", type=int, default=limit, help=f"questions [default {limit}]")(command)
+        command = click.option("--split", help="split they come from; default data.test_split")(command)
+        if checkpoint:
+            text = "last, best, base or a step [default last]"
+            command = click.option("--checkpoint", default="last", help=text)(command)
+        return command
+
+    return decorate
+
+
+def damage_flags(command: _Command) -> _Command:
+    names = "comma-separated; default all (docs/perturbations.md)"
+    command = click.option("--severities", metavar="LIST", help="comma-separated, 0 to 1; default 0.2,0.4,0.6,0.8,1")(command)
+    command = click.option("--perturbations", metavar="LIST", help=names)(command)
+    text = "a second run, the non-Markovian twin: the difference of the drops is the fragility"
+    return click.option("--against", metavar="RUN", help=text)(command)
+
+
+def manner_flags(command: _Command) -> _Command:
+    how = click.Choice(["remove", "replace"])
+    command = click.option("--how", type=how, default="remove", help="what becomes of each, in turn [default remove]")(command)
+    by = click.Choice(["token", "word", "sentence"])
+    return click.option("--by", type=by, default="token", help="what is taken out [default token]")(command)
+
+
+def listed(texts: tuple[str, ...]) -> list[str]:
+    """Names of a flag that may be repeated or take several, separated by commas."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
+def plan_of(perturbations: str | None, severities: str | None) -> Plan:
+    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.perturb import PERTURBATIONS
+
+    names = tuple(name.strip() for name in perturbations.split(",")) if perturbations else tuple(PERTURBATIONS)
+    try:
+        graded = tuple(float(text) for text in severities.split(",")) if severities else None
+    except ValueError:
+        raise UserError(f"--severities {severities}: write numbers between 0 and 1, such as 0.2,0.6") from None
+    return Plan(names, graded)
+
+
+def request_of(
+    run: str,
+    parts: tuple[Part, ...],
+    against: str | None,
+    plan: Plan | None,
+    flags: dict[str, Any],
+    *,
+    readers: list[str] | None = None,
+    checkpoints: str = "last",
+    **more: Any,
+) -> Request:
+    from markovlm.analysis.loadbearing import Request, default_readers
+    from markovlm.runs.targets import open_targets, sighted
+
+    over = overrides(flags)
+    target = open_targets(run, flags["checkpoint"], over)[0]
+    if target.run is None and "task" not in over and target.config.model not in KNOWN:
+        raise UserError(f"--task: {run} is no run of markovlm, so say which task")
+    twin = _twin(against, flags["checkpoint"], over) if against is not None else None
+    transferred = tuple(_with_base(run, checkpoints, over)) if "transfer" in parts else ()
+    if flags["non_markovian"]:
+        target, twin, transferred = sighted(target), twin and sighted(twin), tuple(map(sighted, transferred))
+    if "transfer" in parts and not readers:
+        readers = list(default_readers(transferred, tuple(KNOWN)))
+    out = flags["out"] or (default_store(run, target.config.task) / "loadbearing" if target.run is None else None)
+    return Request(
+        target,
+        parts,
+        twin,
+        transferred,
+        tuple(dict.fromkeys(readers or ())),
+        flags["split"] or target.config.data.test_split,
+        flags["limit"],
+        flags["cots"],
+        out=out,
+        **({"plan": plan} if plan else {}),
+        **({"explained": flags["limit"] * flags["cots"]} if parts == ("explain",) else {}),
+        **more,
+    )
+
+
+def _twin(name: str, checkpoint: str, over: dict[str, Any]) -> Target:
+    from markovlm.runs.targets import open_targets
+
+    try:
+        return open_targets(name, checkpoint, over)[0]
+    except UserError as error:
+        raise UserError(f"--against {name}: {error}") from error
+
+
+def _with_base(run: str, checkpoints: str, over: dict[str, Any]) -> list[Target]:
+    """Checkpoints of a run and its base; step 0, whose adapter does nothing yet, is the base once more and left out."""
+    from markovlm.runs.targets import open_targets
+
+    found = open_targets(run, f"{checkpoints},base", over)
+    if found[0].run is None and found[0].foreign is None:
+        raise UserError(f"{run}: transfer follows a run's checkpoints, and this is a plain model")
+    return [target for target in found if target.step != 0]
+
+
+def studied(request: Request) -> Any:
+    from markovlm.analysis.loadbearing import run_studies
+    from markovlm.terminal.console import counting, stderr
+
+    console = stderr()
+    return run_studies(request, lambda label, n: counting(console, label, n))
+
+
+def run_study(request: Request, as_json: bool, part: str) -> None:
+    found = studied(request)
+    figures = _drawn(found)
+    if as_json:
+        files, drawn = [str(path) for path in found.paths], [str(path) for path in figures]
+        print_json({**found.results[part], "files": files, "figures": drawn})
+        return
+    show(found)
+    for figure in figures:
+        click.echo(f"figure: {figure}")
+
+
+def _drawn(found: Any) -> list[Path]:
+    """Heat maps, curves and bars beside the results. What Vega refuses is said; the results are there already."""
+    from markovlm.report.draw import DrawingFailed
+    from markovlm.report.loadbearing.beside import draw_beside
+
+    try:
+        return draw_beside(found.paths)
+    except DrawingFailed as error:
+        click.echo(f"no figures: {error}", err=True)
+        return []
+
+
+def show(found: Any) -> None:
+    from markovlm.terminal.console import stdout
+    from markovlm.terminal.studies import show_found
+
+    show_found(stdout(), found)
+
+
+def explain_one_question(request: Request, example: str | None, question: str | None, as_json: bool) -> None:
+    from markovlm.analysis.loadbearing import explain_question
+    from markovlm.terminal.attribution import explain_text
+    from markovlm.terminal.console import stdout
+
+    attributions, page = explain_question(request, example, question)
+    if as_json:
+        print_json({"attributions": [one.to_json() for one in attributions], "page": str(page)})
+        return
+    console = stdout()
+    console.print(explain_text(attributions))
+    if request.target.config.objective.conditioning == "non_markovian":
+        click.echo("the reader saw the question too: what the CoT does not bear, the question may")
+    click.echo(f"page: {page}")

@@ -1,0 +1,36 @@
+"""`markovlm tasks`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from markovlm.cli.flags import config_flags, overrides, print_json
+from markovlm.config import build_config
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--split", default="test", help="split to preview [default test]")
+@click.option("--limit", type=int, default=3, help="examples to show [default 3]")
+@click.option(
+    "--style",
+    type=click.Choice(["plain", "chat", "compact"]),
+    help="prompt style shown [default plain, or that of --model]",
+)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@config_flags("data", "task_options", "seed", "model")
+def tasks(name: str | None, split: str, limit: int, style: str | None, as_json: bool, **flags: Any) -> None:
+    """The tasks; with NAME a preview of its parsed examples and exact prompts."""
+    from markovlm.runs.preview import preview_task
+    from markovlm.tasks.listing import tasks_json
+    from markovlm.terminal.tasks import show_preview, show_tasks
+
+    if name is None:
+        print_json(tasks_json()) if as_json else show_tasks()
+        return
+    over = overrides(flags)
+    config = build_config({"task": name}, over, source="tasks")
+    preview = preview_task(config, split, limit, style, model=over.get("model"))
+    print_json(preview.to_json()) if as_json else show_preview(preview)

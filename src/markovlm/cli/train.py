@@ -1,0 +1,73 @@
+"""`markovlm train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from markovlm.cli.common import defaults_of, new_run_directory, rank
+from markovlm.cli.flags import config_flags, overrides, print_json
+from markovlm.config import build_config, load_yaml
+from markovlm.errors import UserError
+
+
+@click.command()
+@click.argument("config_file", metavar="[CONFIG.yaml]", required=False, type=click.Path(path_type=Path))
+@click.option("--config", "config_option", type=click.Path(path_type=Path), help="the same as the argument")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="continue a run from its last checkpoint")
+@click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/TASK-DATE-TIME-XXXX")
+@click.option("--dry-run", is_flag=True, help="say what would be done, tokens a step and an estimate of memory; load no weights")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
+@config_flags()
+def train(
+    config_file: Path | None, config_option: Path | None, resume: Path | None, out: Path | None, dry_run: bool, as_json: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Train a model. Every configuration key is a flag; flags win over the file, the file over a model's defaults."""
+    from markovlm.terminal.console import stderr, training_progress
+    from markovlm.training.loop import resumed_config
+    from markovlm.training.loop import train as run_training
+
+    over = overrides(flags)
+    file = config_file or config_option
+    if resume is not None:
+        if file is not None or out is not None:
+            raise UserError("--resume takes the configuration and the place of the run itself; leave CONFIG.yaml and --out out")
+        config, directory = resumed_config(resume, over), resume
+    else:
+        layer = load_yaml(file) if file else {}
+        model = over.get("model", layer.get("model", "embedded"))
+        config = build_config(defaults_of(str(model)), layer, over, source=str(file) if file else "train")
+        directory = out or new_run_directory(config.task)
+    if dry_run:
+        _show_plan(config, as_json)
+        return
+    with training_progress(stderr()) as progress:
+        result = run_training(config, directory, resume=resume is not None, progress=progress)
+    if rank():
+        return  # the main process speaks
+    if as_json:
+        print_json(
+            {
+                "run": str(result.run),
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "best_step": result.best_step,
+                "interrupted": result.interrupted,
+            }
+        )
+    elif result.steps:
+        verb = "interrupted; continue with: markovlm train --resume" if result.interrupted else "done:"
+        click.echo(f"{verb} {result.run}")
+        if not result.interrupted:
+            click.echo(f"evaluate it with: markovlm eval {result.run} --checkpoints all --baseline")
+
+
+def _show_plan(config: Any, as_json: bool) -> None:
+    from markovlm.terminal.plan import show_plan
+    from markovlm.training.plan import plan
+
+    found = plan(config)
+    print_json(found) if as_json else show_plan(found)

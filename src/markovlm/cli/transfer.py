@@ -1,0 +1,24 @@
+"""`markovlm transfer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from markovlm.cli.study import listed, request_of, run_study, study_flags
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--readers", required=True, multiple=True, metavar="MODEL", help="model or run that reads; repeat or separate by commas"
+)
+@click.option("--checkpoints", default="all", help="whose CoTs: all, last, best, or steps such as 100,200 [default all]")
+@study_flags(100, checkpoint=False)
+def transfer(run: str, readers: tuple[str, ...], checkpoints: str, **flags: Any) -> None:
+    """Do other models understand the CoT? The base model's CoTs, read by the same readers, are the control."""
+    request = request_of(
+        run, ("transfer",), None, None, flags | {"checkpoint": "last"}, readers=listed(readers), checkpoints=checkpoints
+    )
+    run_study(request, flags["as_json"], "transfer")

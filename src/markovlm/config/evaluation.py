@@ -1,0 +1,20 @@
+"""Section: how accuracy from the CoT alone is measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from markovlm.config.base import Section
+
+
+class EvaluationConfig(Section):
+    """How accuracy from the CoT alone is measured."""
+
+    dev_size: int = Field(200, ge=1, description="dev questions used during training")
+    test_size: int | None = Field(None, ge=1, description="test questions of markovlm eval; default: all of the split")
+    decoding: Literal["sampled", "greedy"] = Field("sampled", description="how the CoT is decoded; the answer is always greedy")
+    temperature: float | None = Field(None, gt=0, description="of sampled CoTs; default: the training temperature at that step")
+    reader: Literal["same", "actor", "frozen"] = Field("same", description="who answers; same: the objective's reader")
+    batch_size: int = Field(128, ge=1, description="questions evaluated at once")

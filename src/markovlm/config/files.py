@@ -1,0 +1,95 @@
+"""Reading, merging, validating and writing configurations."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from markovlm.config.keys import known_keys
+from markovlm.config.objective import objective_classes
+from markovlm.config.run import RunConfig
+from markovlm.errors import UserError
+
+
+def build_config(*layers: Mapping[str, Any], source: str = "configuration") -> RunConfig:
+    """Validate the layers merged left to right (later ones win). Raises UserError naming the first wrong field."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(f"{source}: {describe_validation(error)}") from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge; naming another objective drops the keys that only the old one has."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        if key == "objective" and isinstance(old, Mapping) and isinstance(value, Mapping):
+            out[key] = _merge_objective(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value))
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            out[key] = merge(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value))
+        else:
+            out[key] = value
+    return out
+
+
+def _merge_objective(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    name = new.get("name", old.get("name", "grpo"))
+    if name != old.get("name", "grpo") and name in objective_classes():
+        shared = objective_classes()[name].model_fields
+        old = {key: value for key, value in old.items() if key in shared}
+    return {**old, **new}
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file as a nested dict. Raises UserError with file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a directory; a configuration file is needed (a run is continued with --resume)") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the configuration file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a UTF-8 text file; a YAML configuration is needed") from None
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: a mapping of keys is needed, found {type(loaded).__name__}")
+    return {str(key): value for key, value in cast(dict[Any, Any], loaded).items()}
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """YAML that `load_yaml` and `build_config` turn back into the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def describe_validation(error: ValidationError) -> str:
+    """One line for a pydantic error: key, what is wrong, and a suggestion for an unknown key."""
+    details = error.errors()
+    first = details[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in objective_classes())
+    if first["type"] == "extra_forbidden":
+        guess = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+        message = "unknown key" + (f"; did you mean {guess[0]}?" if guess else "; `markovlm train --help` lists all keys")
+    elif first["type"] == "union_tag_invalid":
+        key, message = "objective.name", f"unknown objective; choose from {', '.join(objective_classes())}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] != "value_error":
+            message += f" (got {first['input']!r:.80})"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{key}: {message}{more}" if key else f"{message}{more}"

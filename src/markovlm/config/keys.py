@@ -1,0 +1,93 @@
+"""The keys of the configuration as flags and rows of the documentation."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Union, cast, get_args, get_origin
+
+from markovlm.config.base import Section
+from markovlm.config.objective import ObjectiveBase, objective_classes
+from markovlm.config.run import RunConfig
+
+
+class Key:
+    """One leaf of the configuration: what a flag or a row of the documentation needs to know."""
+
+    __slots__ = ("choices", "default", "description", "name", "only_for")
+
+    def __init__(self, name: str, description: str, default: Any, choices: tuple[str, ...], only_for: tuple[str, ...]):
+        self.name = name  # "training.lr"
+        self.description = description
+        self.default = default
+        self.choices = choices
+        self.only_for = only_for  # objectives that have it; empty: all
+
+
+def keys() -> list[Key]:
+    """All leaf keys of RunConfig in order, those of every objective merged."""
+    found: dict[str, Key] = {}
+    for key in _walk(RunConfig, ""):
+        found.setdefault(key.name, key)
+    shared = set(ObjectiveBase.model_fields)
+    found["objective.name"] = Key(
+        "objective.name", "how advantages and the policy loss are formed", "grpo", tuple(objective_classes()), ()
+    )
+    for name, cls in objective_classes().items():
+        for key in _walk(cls, "objective."):
+            field = key.name.removeprefix("objective.")
+            if field == "name":
+                continue
+            if field not in shared:
+                owners = found[key.name].only_for if key.name in found else ()
+                key.only_for = (*owners, name)
+            found[key.name] = key
+    return list(found.values())
+
+
+def known_keys() -> list[str]:
+    """Names of all keys and of their sections."""
+    names = [key.name for key in keys()]
+    return names + sorted({name.split(".")[0] for name in names if "." in name})
+
+
+def _walk(cls: type[Section], prefix: str) -> Iterator[Key]:
+    for name, field in cls.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from _walk(annotation, f"{prefix}{name}.")
+        elif name == "objective":
+            continue
+        else:
+            yield Key(f"{prefix}{name}", field.description or "", field.default, _choices(annotation), ())
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return tuple(str(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+    return ()
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"training.lr": 1} -> {"training": {"lr": 1}}."""
+    out: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, leaf = name.split(".")
+        here = out
+        for section in sections:
+            here = here.setdefault(section, {})
+        here[leaf] = value
+    return out
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The inverse of `nest`."""
+    out: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            out |= flatten(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = value
+    return out

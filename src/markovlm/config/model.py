@@ -1,0 +1,61 @@
+"""Sections: how the base model is loaded, adapted and asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from markovlm.config.base import Section
+
+
+class Loading(Section):
+    """How the base model is loaded."""
+
+    device: str = Field("auto", description="cpu, cuda, cuda:N, mps, or auto (cuda where there is one, else cpu)")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        "auto", description="of the base weights; auto is bfloat16 on cuda and float32 elsewhere; the adapter is float32"
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="attention implementation; auto lets transformers choose"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute layers in backward: less memory, more time")
+    trust_remote_code: bool = Field(False, description="run Python code found in the model repository")
+    revision: str | None = Field(None, description="Hub revision of the model")
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Loading:
+        if self.attention == "eager" and self.dtype == "float64":
+            raise ValueError(
+                "attention=eager gives NaN with dtype=float64: transformers masks padding in float32 there; use sdpa"
+            )
+        return self
+
+
+def _module_names(value: Any) -> Any:
+    """Of `lora.targets`: here, because pydantic's message for a union names its branches."""
+    many = isinstance(value, list | tuple)
+    names = list(cast("list[Any]", value)) if many else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"must be all-linear or names of modules such as q_proj,v_proj (got {value!r:.80})")
+    return tuple(names) if many else value
+
+
+class Lora(Section):
+    """The adapter that is trained."""
+
+    rank: int = Field(8, ge=1, description="rank of the LoRA matrices")
+    alpha: float = Field(16, gt=0, description="LoRA scale: the update is alpha/rank * B A")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input, in the training pass only")
+    targets: Annotated[str | tuple[str, ...], BeforeValidator(_module_names)] = Field(
+        "all-linear", description="module names, or all-linear (all but the output head)"
+    )
+
+
+class Prompt(Section):
+    """How questions are put to the model."""
+
+    style: Literal["auto", "compact", "plain", "chat"] = Field(
+        "auto", description="auto: compact for embedded models, chat where the tokenizer has a template, else plain"
+    )
+    answer_header: str | None = Field(None, description="text between CoT and answer; default ' Answer:' (compact: its token)")

@@ -1,0 +1,59 @@
+"""A whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from markovlm.config.base import Scalar, Section
+from markovlm.config.data import Data
+from markovlm.config.evaluation import EvaluationConfig
+from markovlm.config.health import HealthConfig
+from markovlm.config.logging import LoggingConfig
+from markovlm.config.model import Loading, Lora, Prompt
+from markovlm.config.objective import Grpo, ObjectiveConfig
+from markovlm.config.rollouts import RolloutConfig
+from markovlm.config.training import TrainingConfig
+
+
+def _default_name(value: Any) -> Any:
+    """`objective` without a name is GRPO: lets `--objective.kl_weight 0` stand alone."""
+    if isinstance(value, Mapping) and "name" not in value:
+        return {"name": "grpo", **cast(Mapping[str, Any], value)}
+    return cast(Any, value)
+
+
+class RunConfig(Section):
+    """A whole run. `config.yaml` in a run directory is this, resolved."""
+
+    task: str = Field("arithmetic", description="a name from `markovlm tasks`")
+    model: str = Field("embedded", description="embedded, embedded-shortcut, a path, or a Hub id")
+    seed: int = Field(0, ge=0, description="of everything random")
+    task_options: dict[str, Scalar] = Field(
+        {}, description="options of the task, e.g. task_options.max_terms (see `markovlm tasks NAME`)"
+    )
+    loading: Loading = Loading()  # pyright: ignore[reportCallIssue]
+    lora: Lora = Lora()  # pyright: ignore[reportCallIssue]
+    prompt: Prompt = Prompt()  # pyright: ignore[reportCallIssue]
+    data: Data = Data()  # pyright: ignore[reportCallIssue]
+    objective: Annotated[ObjectiveConfig, BeforeValidator(_default_name)] = Grpo()  # pyright: ignore[reportCallIssue]
+    rollouts: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
+    training: TrainingConfig = TrainingConfig()  # pyright: ignore[reportCallIssue]
+    evaluation: EvaluationConfig = EvaluationConfig()  # pyright: ignore[reportCallIssue]
+    health: HealthConfig = HealthConfig()  # pyright: ignore[reportCallIssue]
+    logging: LoggingConfig = LoggingConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _combinations(self) -> RunConfig:
+        if self.objective.grouped and self.rollouts.group_size < 2:
+            raise ValueError(
+                f"rollouts.group_size must be at least 2 for objective {self.objective.name}: "
+                "a group of one has no spread to learn from"
+            )
+        if self.evaluation.decoding == "greedy" and self.evaluation.temperature is not None:
+            raise ValueError("evaluation.temperature has no effect with evaluation.decoding=greedy; leave one of them out")
+        if self.training.prompt_sharing == "shared" and self.loading.gradient_checkpointing:
+            raise ValueError("training.prompt_sharing=shared needs a KV cache, which loading.gradient_checkpointing rules out")
+        return self

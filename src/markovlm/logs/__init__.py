@@ -1,0 +1,1 @@
+"""Reading what runs wrote: ours and other frameworks'; one schema."""

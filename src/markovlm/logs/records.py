@@ -1,0 +1,114 @@
+"""What a report knows about one run, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from markovlm.logs.study_records import Study
+
+Kind = Literal["native", "g1", "g1b", "g1c", "g1d", "g2", "g3", "g4", "evaluation", "unknown"]
+
+
+@dataclass(slots=True)
+class Sample:
+    """One sampled CoT. `correct` is None where the log does not say."""
+
+    step: int
+    question: str
+    cot: str
+    answer: str
+    baseline_cot: str | None = None
+    reward: float | None = None
+    normalized_reward: float | None = None
+    advantage: float | None = None
+    answer_logprob: float | None = None
+    correct: bool | None = None
+    cot_tokens: int | None = None
+    line: int = 0  # line of the file it was read from, from 1
+    source: str = ""  # file name
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One extractor's result: accuracy and its 95 % interval, and the share of outputs without an answer."""
+
+    accuracy: float
+    low: float | None = None
+    high: float | None = None
+    no_answer: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One row of evals.jsonl, or one evaluation of the research code. `main` names the extractor of `accuracy`."""
+
+    step: int
+    split: str
+    n: int
+    scores: Mapping[str, Score]
+    main: str
+    logprob: float | None = None
+    checkpoint: str | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
+    source: str = ""
+
+    @property
+    def score(self) -> Score:
+        """The main extractor's."""
+        return self.scores[self.main]
+
+    @property
+    def of_actor(self) -> bool:
+        """False for the untrained base or another model evaluated beside the run."""
+        return self.checkpoint != "base"
+
+
+@dataclass(slots=True)
+class RunData:
+    """One run: its settings, its columns, and what could not be read. `metrics` always has the column `step`."""
+
+    path: Path
+    kind: Kind
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)  # flat, dotted names
+    environment: dict[str, Any] = field(default_factory=dict)
+    metrics: pl.DataFrame = field(default_factory=lambda: pl.DataFrame({"step": []}, schema={"step": pl.Int64}))
+    lines: dict[int, int] = field(default_factory=dict)  # step -> line of its row, where they differ from the row number
+    samples: list[Sample] = field(default_factory=list)
+    sample_rows: int = 0  # rows in the file, of which `samples` are a choice
+    evals: list[Evaluation] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    studies: list[Study] = field(default_factory=list)  # of RUN/loadbearing/
+    problems: list[str] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)  # role (metrics, samples, evals, …) -> file
+    config_text: str = ""  # the configuration as a file to copy
+
+    @property
+    def steps(self) -> int:
+        """Rows of metrics."""
+        return self.metrics.height
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step logged."""
+        return int(self.metrics["step"][-1]) if self.steps else None
+
+    @property
+    def task(self) -> str | None:
+        """Name of the task, where known."""
+        value = self.config.get("task")
+        return str(value) if value is not None else None
+
+    @property
+    def native(self) -> bool:
+        return self.kind == "native"
+
+    def has(self, key: str) -> bool:
+        """Does the column exist with at least one value?"""
+        return key in self.metrics.columns and self.metrics[key].null_count() < self.steps

@@ -1,0 +1,113 @@
+"""Checkpoints: a plain PEFT adapter beside the trainer's state, written beside and renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from markovlm.errors import UserError
+from markovlm.models.load import LanguageModel
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import replace_whole, writing
+
+STATE_FILE = "trainer_state.json"
+OPTIMIZER_FILE = "optimizer.pt"
+
+
+def save_checkpoint(
+    run: RunDirectory, step: int, lm: LanguageModel, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> Path:
+    """Write `checkpoints/step-NNNNNN`. A crash in the middle leaves only a `.tmp` that the next start removes."""
+    final = run.checkpoint(step)
+    beside = run.checkpoints / f".{final.name}.tmp"
+    with writing(final), _cleared(beside):
+        beside.mkdir()
+        _save_adapter(lm, beside)
+        moments = io.BytesIO()  # torch.save onto a full disk raises anything but an OSError
+        torch.save(optimizer.state_dict(), moments)
+        (beside / OPTIMIZER_FILE).write_bytes(moments.getbuffer())
+        (beside / STATE_FILE).write_text(json.dumps({"step": step, **state}, indent=1), encoding="utf-8")
+        _sync(beside)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(beside, final)
+    return final
+
+
+@contextlib.contextmanager
+def _cleared(directory: Path) -> Iterator[None]:
+    """The directory is absent before, and after a failure: a half-written checkpoint must not fill the disk."""
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _save_adapter(lm: LanguageModel, directory: Path) -> None:
+    try:
+        # the embeddings are never trained; asking PEFT to decide would make it look the base model up on the Hub
+        lm.model.save_pretrained(str(directory), save_embedding_layers=False)
+    except Exception as error:  # safetensors reports a full disk as its own SafetensorError
+        if type(error).__name__ == "SafetensorError":
+            raise OSError(None, str(error)) from error
+        raise
+    _sort_targets(directory / "adapter_config.json")
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; `markovlm export` writes a real one
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT keeps the target modules in a set: their order in the file would change from process to process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _sync(directory: Path) -> None:
+    for path in directory.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def load_state(directory: Path) -> dict[str, Any]:
+    """trainer_state.json. Raises UserError where it is missing or torn."""
+    try:
+        return json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(directory / STATE_FILE, error) from None
+
+
+def update_state(directory: Path, state: dict[str, Any]) -> None:
+    """Rewrite trainer_state.json of a checkpoint, whole or not at all."""
+    text = json.dumps({"step": load_state(directory)["step"], **state}, indent=1)
+    replace_whole(directory / STATE_FILE, text.encode("utf-8"))
+
+
+def load_adapter(lm: LanguageModel, directory: Path) -> None:
+    """Put the adapter weights of a checkpoint into the adapter that is there."""
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+    set_peft_model_state_dict(lm.model, load_peft_weights(str(directory), device=str(lm.device)))
+
+
+def restore_optimizer(directory: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Load the optimizer's moments. Unpickled weights-only."""
+    try:
+        optimizer.load_state_dict(torch.load(directory / OPTIMIZER_FILE, map_location=device, weights_only=True))
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise _unreadable(directory / OPTIMIZER_FILE, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"{path}: cannot be read ({reason:.120}); choose an earlier checkpoint by deleting this one")

@@ -1,0 +1,162 @@
+"""The run directory: append-only JSONL with stable keys, whole rows, atomic files (docs/run-directory.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from markovlm.errors import UserError
+from markovlm.runs.rows import encode_rows, parse_row, replace_whole, writing
+
+ROW_FILES = ("metrics.jsonl", "samples.jsonl", "evals.jsonl")
+
+
+class RunDirectory:
+    """Paths and writes of one run. One process writes; any number may read at any time."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: Any = None
+
+    # ---- paths
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:06d}"
+
+    def saved_steps(self) -> list[int]:
+        """Steps of the whole checkpoints, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = (entry.name for entry in self.checkpoints.iterdir() if entry.is_dir())
+        return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+
+    # ---- writing
+
+    def create(self) -> None:
+        """Make the directory. Raises UserError where something is in the way."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--out {self.path}: is a file; name a new directory")
+        if self.path.is_dir() and not self._never_began():
+            raise UserError(
+                f"--out {self.path}: is not empty; name a new directory, or continue the run with --resume {self.path}"
+            )
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {self.path}: cannot be created: {error.strerror}") from None
+
+    def _never_began(self) -> bool:
+        """Empty, or left by a run that was killed before it wrote its configuration (it can't be resumed, so it may be replaced)."""
+        before_config = {".lock", "checkpoints", "environment.json", ".environment.json.tmp", ".config.yaml.tmp"}
+        return all(entry.name in before_config for entry in self.path.iterdir()) and not self.saved_steps()
+
+    def discard(self) -> None:
+        """Take back what `create` made, of a run that never began."""
+        if self.config.exists():
+            return
+        (self.path / ".lock").unlink(missing_ok=True)
+        (self.path / "environment.json").unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.path):
+            with contextlib.suppress(OSError):  # not empty: somebody else's files stay
+                folder.rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; a second trainer of the same run is refused."""
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.path}: another process is training this run; wait for it, or name another --out"
+                ) from None
+            yield
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append whole rows to a JSONL file."""
+        data = encode_rows(rows)
+        if not data:
+            return
+        with writing(self.path / name), open(self.path / name, "ab") as file:
+            file.write(data)
+            file.flush()
+
+    def event(self, kind: str, step: int, message: str, **details: Any) -> None:
+        """One row of events.jsonl."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.append("events.jsonl", [{"time": stamp, "step": step, "kind": kind, "message": message, **details}])
+
+    def write(self, name: str, text: str) -> None:
+        """Write a small file whole or not at all."""
+        replace_whole(self.path / name, text.encode("utf-8"))
+
+    def cut_after(self, step: int) -> dict[str, int]:
+        """Drop rows past a checkpoint and a torn last line; file -> rows dropped."""
+        dropped = {}
+        for name in ROW_FILES:
+            gone = self._take_after(name, step)
+            if gone:
+                dropped[name] = len(gone)
+        self.mend_last_line("events.jsonl")
+        return dropped
+
+    def is_put_aside(self, number: int) -> bool:
+        """Has rollback NUMBER got its place?"""
+        return (self.path / "rollbacks" / str(number)).is_dir()
+
+    def put_aside(self, step: int, number: int) -> None:
+        """Move rows and checkpoints past `step` to rollbacks/NUMBER: the record of what went wrong."""
+        aside = self.path / "rollbacks" / str(number)
+        with writing(aside):
+            (aside / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for name in ROW_FILES:
+            gone = self._take_after(name, step)
+            if gone:
+                with writing(aside / name), open(aside / name, "ab") as file:
+                    file.write(b"".join(gone))
+        with writing(aside):
+            for later in (saved for saved in self.saved_steps() if saved > step):
+                place = aside / "checkpoints" / self.checkpoint(later).name
+                shutil.rmtree(place, ignore_errors=True)  # of a rollback that was killed and is made again
+                os.replace(self.checkpoint(later), place)
+
+    def _take_after(self, name: str, step: int) -> list[bytes]:
+        """Take the lines past `step` (and torn ones) out of a row file; returns them."""
+        path = self.path / name
+        kept: list[bytes] = []
+        gone: list[bytes] = []
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            row = parse_row(line)
+            whole = row is not None and line.endswith(b"\n") and row.get("step", 0) <= step
+            (kept if whole else gone).append(line)
+        if gone:
+            replace_whole(path, b"".join(kept))
+        return gone
+
+    def mend_last_line(self, name: str) -> None:
+        path = self.path / name
+        if path.exists() and not (data := path.read_bytes()).endswith(b"\n") and data:
+            replace_whole(path, data[: data.rfind(b"\n") + 1])
+
+    def clear_leftovers(self) -> None:
+        """Remove half-written files and checkpoints of a process that was killed."""
+        for folder in (self.path, self.checkpoints):
+            if not folder.is_dir():
+                continue
+            for entry in folder.iterdir():
+                if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -1,0 +1,128 @@
+"""From a configuration to the things it names: task, model, prompts, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markovlm.config import RunConfig
+from markovlm.errors import UserError
+from markovlm.models.load import LanguageModel, load_model
+from markovlm.rollouts.hf import HFSampler
+from markovlm.rollouts.prompter import Prompter, build_prompter
+from markovlm.rollouts.streams import torch_seed
+from markovlm.rollouts.types import Sampler
+from markovlm.tasks import get_task
+from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
+from markovlm.tasks.folds import assert_disjoint
+
+
+@dataclass(slots=True)
+class Setup:
+    """A configuration made real. `config` is the resolved one: nothing in it is left to defaults."""
+
+    config: RunConfig
+    task: Task
+    lm: LanguageModel
+    prompter: Prompter
+
+    def sampler(self) -> Sampler:
+        """The sampler that `rollouts.backend` names."""
+        return HFSampler(self.lm, self.config.rollouts.batch_tokens)
+
+    def load(self, split: str, limit: int | None = None, *, disjoint: bool = True) -> Loaded:
+        """Examples of a split; `disjoint` as in `load_examples`."""
+        return load_examples(self.config, self.task, split, limit=limit, tokenizer=self.lm.tokenizer, disjoint=disjoint)
+
+
+def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool = False, local_device: str | None = None) -> Setup:
+    """Load model and task and resolve what the configuration leaves open. Raises UserError for what is not there.
+
+    `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model.
+    """
+    task = get_task(config.task, config.task_options)
+    lora = config.lora if trainable else None
+    seed = torch_seed(config.seed, "adapter") % 2**63
+    lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)
+    resolved = resolve_config(config, task, lm.tokenizer)
+    assert resolved.rollouts.max_cot_tokens is not None
+    prompter = build_prompter(
+        task, lm.tokenizer, resolved.prompt.style, resolved.rollouts.max_cot_tokens, resolved.prompt.answer_header
+    )
+    return Setup(resolved, task, lm, prompter)
+
+
+def resolve_config(config: RunConfig, task: Task, tokenizer: Any) -> RunConfig:
+    """Fill in what depends on task and tokenizer: CoT budget and prompt style."""
+    tokens = config.rollouts.max_cot_tokens or task.default_cot_tokens
+    style = build_prompter(task, tokenizer, config.prompt.style, tokens, None).style
+    return config.model_copy(
+        update={
+            "rollouts": config.rollouts.model_copy(update={"max_cot_tokens": tokens}),
+            "prompt": config.prompt.model_copy(update={"style": style}),
+        }
+    )
+
+
+def load_examples(
+    config: RunConfig, task: Task, split: str, *, limit: int | None = None, tokenizer: Any = None, disjoint: bool = True
+) -> Loaded:
+    """Examples of one split, from `data.path`, the Hub, or the task's generator.
+
+    `disjoint`: the splits of a run, which trains on one, chooses on another and reports a third. Otherwise a single
+    data file is taken whole, and `split` only names it.
+    """
+    path = Path(config.data.path).expanduser() if config.data.path else None
+    return task.load(
+        LoadRequest(
+            split=split,
+            data=path,
+            limit=limit,
+            seed=config.seed,
+            strict=config.data.strict,
+            tokenizer=tokenizer,
+            options=dict(config.task_options),
+            disjoint=disjoint,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a run trains on and chooses checkpoints on."""
+
+    train: Loaded
+    dev: Loaded | None  # None: no evaluation during training
+
+
+def load_for_training(setup: Setup) -> TrainingData:
+    """Train and dev questions, asserted to share none with each other or with test (the loader sees to it).
+
+    UserError where the configuration gives two splits the same name; RunFailed where a question is in both.
+    """
+    data, size = setup.config.data, setup.config.evaluation.dev_size
+    for name in ("dev_split", "test_split"):
+        if getattr(data, name) == data.train_split:
+            raise UserError(f"data.{name} and data.train_split are both {data.train_split!r}: trained on, it can't be held out")
+    train = setup.load(data.train_split)
+    dev = setup.load(data.dev_split, limit=size) if setup.config.training.eval_every else None
+    if not is_endless(train.examples):  # a generator's stream keeps away from held-out questions by construction
+        for split in dict.fromkeys((data.dev_split, data.test_split)):
+            assert_disjoint(train.examples, _held_out(setup, split, dev))
+    return TrainingData(train, dev)
+
+
+def _held_out(setup: Setup, split: str, dev: Loaded | None) -> Sequence[Example]:
+    if dev is not None and split == setup.config.data.dev_split:
+        return dev.examples
+    try:
+        return setup.load(split).examples
+    except UserError:
+        return ()  # a source without that split holds nothing out
+
+
+def is_endless(examples: Sequence[Example]) -> bool:
+    """A generator's stream, which nobody may list."""
+    return len(examples) >= ENDLESS

@@ -1,0 +1,170 @@
+"""The result of `markovlm eval` as people read it: one table, and what must be known to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from markovlm.tasks.answers import FAILURE_KINDS, FailureKind
+from markovlm.terminal.console import percent, stdout, table
+
+_WIDTH = 150  # characters of a table in a file or pipe
+
+
+def show_evaluation(report: dict[str, Any], readings: str | None = None) -> None:
+    """Print a report of `evaluation.report`: a table for each way of evaluating, failure kinds, selection, references.
+
+    `readings`: where per-question results are kept.
+    """
+    console = stdout()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    for number, rows in enumerate(_alike(report["results"])):
+        if number:
+            console.print()
+        _show_rows(console, report, rows)
+        if not number:
+            _show_selection(console, report)
+        _show_failures(console, rows)
+    _show_references(console, report["references"])
+    for line in report["notes"]:
+        _say(console, f"note: {line}")
+    for line in report["warnings"]:
+        if not line.startswith("best"):  # said beside the selection
+            _say(console, f"warning: {line}")
+    if readings:
+        _say(console, f"every reading: {readings} (new extractors: --rescore)")
+
+
+def describe_how(how: dict[str, Any]) -> str:
+    """`CoT sampled at temperature 1, at most 48 tokens; answers greedy, read by the actor …` of a row's `how`."""
+    if how["cot_tokens"] == 0:
+        cot = "no CoT: the answer directly from the question"
+    else:
+        decoded = "greedy CoT" if how["decoding"] == "greedy" else f"CoT sampled at temperature {how['temperature']:g}"
+        cot = f"{decoded}, {'exactly' if how['fixed_length'] else 'at most'} {how['cot_tokens']} tokens"
+        cot += "; question hidden" if how["conditioning"] == "markovian" else "; question still visible (non-Markovian)"
+    header = "" if how["answer_header"] is None else f", answer header {how['answer_header']!r}"
+    return f"{cot}; answer greedy, read by the {how['reader']}; {how['prompt_style']} prompt{header}; seed {how['seed']}"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+def _alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows that were obtained in the same way, together."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['task']} {row['data']} {row['split']} {row['how']}", []).append(row)
+    return list(groups.values())
+
+
+def _show_rows(console: Console, report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    compared = any(row["vs_base"] for row in rows)
+    columns = ["checkpoint", "n", "extractor", "accuracy [95 %]", "no answer", "ln pi(a|CoT)"]
+    columns += ["vs base, paired [95 %]", "McNemar p"] if compared else []
+    cells = [line for row in rows for line in _lines(report, row, compared)]
+    console.print(table(_title(report, rows[0]), columns, cells))
+    _say(console, "accuracy: Wilson interval; ln pi(a|CoT): log-likelihood of the gold answer, mean nats per token")
+    _say(console, describe_how(rows[0]["how"]))
+    if len(rows[0]["extractors"]) > 1:
+        _say(console, f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best go by it")
+    if compared and len(rows) > 2:
+        _say(console, "p values are each for one comparison, not corrected for their number")
+
+
+def _title(report: dict[str, Any], row: dict[str, Any]) -> str:
+    data = f" of {row['data']}" if row["data"] else ""
+    return f"{row['task']}, {row['split']} split{data}, {report['model']}"
+
+
+def _lines(report: dict[str, Any], row: dict[str, Any], compared: bool) -> list[list[str]]:
+    """A checkpoint's lines of the table, one an extractor (one alone where nothing is extracted)."""
+    star = " *" if report["selection"] and row["checkpoint"] == report["best"] else ""
+    lines: list[list[str]] = []
+    for number, (name, entry) in enumerate(list(row["extractors"].items()) or [("-", None)]):
+        accuracy = [percent(entry), f"{entry['no_answer']:.3f}"] if entry else ["-", "-"]
+        if number:
+            lines.append(["", "", name, *accuracy, ""] + ([""] * 2 if compared else []))
+            continue
+        logprob = f"{row['logprob']:.3f}" + ("" if entry else f" {_interval(row['logprob_ci95'], '.3f')}")
+        first = [f"{row['checkpoint']}{star}", str(row["n"]), name, *accuracy, logprob]
+        lines.append(first + (_paired(row["vs_base"]) if compared else []))
+    return lines
+
+
+def _paired(paired: dict[str, Any] | None) -> list[str]:
+    if paired is None:
+        return ["", ""]
+    if paired["accuracy"] is None:
+        return [f"{paired['logprob']:+.3f} {_interval(paired['logprob_ci95'], '+.3f')} nats", ""]
+    if not paired["gained"] and not paired["lost"]:  # a bootstrap of equal values has an interval of width 0, which says too much
+        return ["+0.000, none differs", "1"]
+    return [f"{paired['accuracy']:+.3f} {_interval(paired['ci95'], '+.3f')}", f"{paired['mcnemar_p']:.2g}"]
+
+
+def _interval(bounds: Sequence[float | None], form: str) -> str:
+    return f"[{', '.join('?' if bound is None else format(bound, form) for bound in bounds)}]"
+
+
+def _show_selection(console: Console, report: dict[str, Any]) -> None:
+    chosen = report["selection"]
+    if chosen is None:
+        return
+    where = {
+        "training": f"evaluated during training on {chosen['n']} {chosen['split']} questions",
+        "now": f"evaluated now on {chosen['n']} {chosen['split']} questions",
+        "reported": f"selected here, optimistic: on the same {chosen['n']} {chosen['split']} questions",
+    }[chosen["source"]]
+    reported = f"the row reports it on {report['split']} (n = {report['n']})"
+    _say(console, f"* best of {chosen['among']} checkpoints, {where}; {reported}")
+    difference = chosen["difference"]
+    if difference is not None:
+        value, p = _paired(difference)
+        verdict = "can be told apart" if chosen["told_apart"] else "can't be told apart"
+        test = f", McNemar p = {p}" if p else ""
+        _say(console, f"  from the second best ({chosen['second']}) it {verdict}: {value}{test}, n = {difference['n']}")
+
+
+def _show_failures(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Kinds of failure that occur, as counts: what a low accuracy is made of."""
+    kinds: list[FailureKind] = [kind for kind in FAILURE_KINDS if any(row["failures"].get(kind) for row in rows)]
+    if not kinds:
+        return
+    console.print()
+    cells = [[row["checkpoint"], str(row["n"]), *(str(row["failures"].get(kind, 0)) for kind in kinds)] for row in rows]
+    console.print(table("Wrong answers by kind (default extractor)", ["checkpoint", "n", *kinds], cells))
+    for kind in kinds:
+        _say(console, f"  {kind}: {FAILURE_KINDS[kind]}")
+
+
+def _show_references(console: Console, references: list[dict[str, Any]]) -> None:
+    if not references:
+        return
+    console.print()
+    cells = [
+        [
+            entry["setting"],
+            f"{entry['value']:.3f}" + (f" (n {entry['n']})" if entry["n"] else ""),
+            entry["checkpoint"],
+            (entry["extractor"] or "log-likelihood") + ("" if entry["extractor_stated"] or not entry["extractor"] else " ?"),
+            f"{entry['gap']:+.3f} {_interval(entry['gap_ci95'], '+.3f')}",
+        ]
+        for entry in references
+    ]
+    title = "Gap to reference numbers (ours - theirs; interval of ours alone)"
+    console.print(table(title, ["their setting", "theirs", "our row", "extractor", "gap [95 %]"], cells))
+    if any(entry["extractor"] and not entry["extractor_stated"] for entry in references):
+        _say(console, "  ?: the source doesn't say which extractor; ours is the task's default")
+    for source, how in dict.fromkeys((entry["source"], entry["how"]) for entry in references):
+        settings = ", ".join(e["setting"] for e in references if (e["source"], e["how"]) == (source, how))
+        _say(console, f"  {settings}: {source}; {how}")
+    differing = dict.fromkeys(difference for entry in references for difference in entry["differs_in"])
+    if differing:
+        _say(console, f"  not comparable as they stand; done otherwise here: {'; '.join(differing)}")
+    else:
+        _say(console, "  numbers obtained in different ways (decoding, prompts, questions) are not comparable")

@@ -1,0 +1,62 @@
+"""What a run will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.text import Text
+
+from markovlm.terminal.console import stdout
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """What `markovlm train --dry-run` found: `training.plan.plan`."""
+    console = stdout()
+
+    def say(label: str, text: str) -> None:
+        console.print(Text(f"{label:12} {text}"), soft_wrap=True)
+
+    sizes = ", ".join(f"{name} {'endless' if n is None else f'{n:,}'}" for name, n in plan["splits"].items())
+    tokens, prompt = plan["tokens_per_step"], plan["prompt_tokens"]
+    say("dry run", "nothing is trained or written")
+    say("task", f"{plan['task']}; {plan['splits_note']}" + (f": {sizes}" if sizes else ""))
+    say("model", f"{plan['model']}{_parameters(plan['memory'])}")
+    reading = f"{plan['conditioning'].replace('_', '-')}, read by the {plan['reader']}"
+    say("objective", f"{plan['objective']}, {reading}, actor-reward weight {plan['actor_reward_weight']}")
+    epochs = "" if plan["epochs"] is None else f" ({plan['epochs']:.2g} epochs)"
+    group = f"{plan['questions_per_step']} x {plan['group_size']} CoTs of at most {plan['max_cot_tokens']} tokens"
+    say("steps", f"{plan['steps']:,}{epochs}, each {group}; health policy {plan['health_policy']}")
+    evaluations = f"{plan['evaluations']} on {plan['evaluation_questions']} dev questions" if plan["evaluations"] else "none"
+    say("evaluations", f"{evaluations}; checkpoints {plan['checkpoints']}")
+    say("prompts", f"{prompt['mean']} tokens on average, {prompt['longest']} the longest ({prompt['source']})")
+    scored = f"{tokens['scored_with_gradient']:,} scored with gradient, {tokens['scored_without_gradient']:,} without"
+    say(
+        "tokens", f"{tokens['total']:,} a step at most: {tokens['sampled']:,} sampled, {tokens['prompts']:,} of prompts, {scored}"
+    )
+    _show_memory(say, plan["memory"])
+    for line in (*plan["notes"], *plan["doubts"]):
+        say("note", line)
+    if plan["skipped"]:
+        say("note", f"{plan['skipped']} malformed rows are left out")
+
+
+def _parameters(memory: dict[str, Any]) -> str:
+    if memory["estimate"] is None:
+        return ""
+    return (
+        f", {memory['parameters'] / 1e9:.3g} billion parameters, {memory['adapter_parameters'] / 1e6:.3g} million of the adapter"
+    )
+
+
+def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> None:
+    found = memory["estimate"]
+    if found is None:
+        say("memory", f"no estimate: {memory['note']}")
+        return
+    size = {name: f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB" for name, value in found.items()}
+    say("memory", f"ESTIMATE: peak about {size['peak']} ({memory['note']})")
+    say("", f"weights {size['weights']}, adapter and optimizer {size['adapter']}; and the largest of")
+    say("", f"sampling {size['sampling_cache']} of cache + {size['sampling_logits']} of logits; evaluation {size['evaluation']};")
+    rows = f"a micro-batch of {found['microbatch_rows']} CoTs"
+    say("", f"training {size['activations']} of activations ({rows}) + {size['logits_chunk']} of logits")

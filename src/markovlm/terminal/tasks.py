@@ -1,0 +1,53 @@
+"""Tasks, and previews of their examples and prompts."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from markovlm.runs.preview import Preview
+from markovlm.tasks import task_names, task_options
+from markovlm.tasks.listing import tasks_json
+from markovlm.terminal.console import stdout, table
+
+_SHOWN_SKIPS = 5  # lines of skipped rows
+
+
+def show_tasks() -> None:
+    """A row a task, and its options."""
+    rows = [
+        [
+            t["name"],
+            t["summary"],
+            t["answer_type"],
+            str(t["cot_tokens"]),
+            ", ".join(t["splits"]),
+            t["hub"] or ("your file" if t["name"] == "custom" else "generated"),
+            t["licence"],
+        ]
+        for t in tasks_json()["tasks"]
+    ]
+    console = stdout()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table("Tasks", ["name", "what", "answer", "CoT tokens", "splits", "Hub", "licence"], rows))
+    console.print(Text("\nOptions (--option KEY=VALUE)"))
+    for name in task_names():
+        for option, text in task_options(name).items():
+            console.print(Text(f"  {name}: {option}: {text}"))
+
+
+def show_preview(preview: Preview) -> None:
+    """Counts, examples, prompts."""
+    console = stdout()
+    count = "generated without end" if preview.n is None else f"{preview.n} examples"
+    console.print(Text(f"{preview.task}, {preview.split} split: {count}, {len(preview.skipped)} rows skipped"))
+    for line in preview.notes:
+        console.print(Text(f"  note: {line}"), soft_wrap=True)
+    for line in preview.skipped[:_SHOWN_SKIPS]:
+        console.print(Text(f"  skipped: {line}"), soft_wrap=True)
+    if len(preview.skipped) > _SHOWN_SKIPS:
+        console.print(Text(f"  skipped: {len(preview.skipped) - _SHOWN_SKIPS} more"))
+    for example, rendered in zip(preview.examples, preview.prompts, strict=True):
+        console.print(Text(f"\n{example.id}    gold answer {example.answer}", style="bold"), soft_wrap=True)
+        console.print(Text(f"{rendered.cot_prompt}<CoT>"), soft_wrap=True)
+        console.print(Text(f"-- read from: {rendered.reader_prompt}<CoT>{rendered.target}", style="dim"), soft_wrap=True)

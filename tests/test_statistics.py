@@ -1,0 +1,167 @@
+"""Statistics against published values, against each other and at their edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from markovlm.statistics import (
+    clopper_pearson,
+    cluster_mean_ci,
+    mcnemar_exact,
+    minimum_detectable_difference,
+    paired_bootstrap,
+    sample_size_for_difference,
+    wilson,
+)
+
+COUNTS = st.integers(0, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+def test_wilson_by_hand():
+    # k = 8, n = 10, z = 1.959964: centre (0.8 + z²/20) / (1 + z²/10) = 0.716740,
+    # half width z sqrt(0.8*0.2/10 + z²/400) / (1 + z²/10) = 0.226578
+    low, high = wilson(8, 10)
+    assert low == pytest.approx(0.490162, abs=1e-5)
+    assert high == pytest.approx(0.943318, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    # Clopper-Pearson: k = 0 gives 1 - (0.025)^(1/n); k = 8 of 10 is tabulated in Clopper & Pearson 1934
+    [(0, 10, 0.0, 1 - 0.025 ** (1 / 10)), (10, 10, 0.025 ** (1 / 10), 1.0), (8, 10, 0.4439, 0.9748)],
+)
+def test_exact_interval(k, n, low, high):
+    found = clopper_pearson(k, n)
+    assert found == pytest.approx((low, high), abs=1e-4)
+
+
+@given(COUNTS, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_intervals_hold_the_rate_and_stay_in_range(counts, confidence):
+    k, n = counts
+    for interval in (wilson(k, n, confidence), clopper_pearson(k, n, confidence)):
+        assert 0 <= interval.low <= interval.high <= 1
+        if n:
+            assert interval.low <= k / n <= interval.high
+    assert wilson(k, n, confidence).low == pytest.approx(1 - wilson(n - k, n, confidence).high, abs=1e-9)
+
+
+@given(COUNTS)
+def test_more_confidence_is_wider(counts):
+    k, n = counts
+    assert wilson(k, n, 0.99).low <= wilson(k, n, 0.9).low <= wilson(k, n, 0.9).high <= wilson(k, n, 0.99).high
+
+
+def test_nothing_counted_says_nothing():
+    assert wilson(0, 0) == clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("k", "n"), [(-1, 3), (4, 3), (0, -1)])
+def test_impossible_counts(k, n):
+    with pytest.raises(ValueError, match="must be between 0 and n"):
+        wilson(k, n)
+
+
+def test_exact_mcnemar_by_hand():
+    # b = 2, c = 8 of 10: 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10 = 2 * 56 / 1024
+    assert mcnemar_exact(2, 8) == pytest.approx(112 / 1024)
+    assert mcnemar_exact(8, 2) == mcnemar_exact(2, 8)
+    assert mcnemar_exact(0, 0) == mcnemar_exact(5, 5) == 1.0
+    with pytest.raises(ValueError, match="must not be negative"):
+        mcnemar_exact(-1, 2)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=40), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_bootstrap_holds_its_mean_and_repeats(values, seed):
+    estimate = paired_bootstrap(values, seed=seed, resamples=400)
+    assert estimate == paired_bootstrap(values, seed=seed, resamples=400)
+    assert estimate.mean == pytest.approx(float(np.mean(values)), abs=1e-12)
+    assert min(values) - 1e-9 <= estimate.low <= estimate.high <= max(values) + 1e-9
+
+
+def test_bootstrap_agrees_with_the_normal_interval_where_that_holds():
+    values = np.random.default_rng(0).normal(0.3, 1.0, size=400)
+    half = 1.959964 * values.std(ddof=1) / math.sqrt(400)
+    mean, low, high = paired_bootstrap(values, seed=1)
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.01)
+
+
+def test_samples_of_one_question_are_no_new_evidence():
+    answers = np.random.default_rng(0).integers(0, 2, size=50).astype(float)
+    copies, labels = np.repeat(answers, 8), [f"q{i}" for i in range(50) for _ in range(8)]
+    once, clustered, naive = (
+        cluster_mean_ci(answers, None, 0),
+        cluster_mean_ci(copies, labels, 0),
+        cluster_mean_ci(copies, None, 0),
+    )
+    assert clustered == pytest.approx(once)
+    assert naive.high - naive.low < 0.5 * (clustered.high - clustered.low)
+
+
+def test_clusters_of_unequal_size_weigh_by_their_samples():
+    # Means are sums / sizes: clusters a (1, 1, 1) and b (0): 3/3, 0/1 or 3/4
+    estimate = cluster_mean_ci([1, 1, 1, 0], ["a", "a", "a", "b"], 0, resamples=2000)
+    assert estimate == (0.75, 0.0, 1.0)
+
+
+def test_large_bootstraps_are_cut_into_pieces():
+    values = np.random.default_rng(0).random(14_042)
+    assert paired_bootstrap(values, seed=0, resamples=300).low < 0.5 < paired_bootstrap(values, seed=0, resamples=300).high + 0.01
+
+
+def test_degenerate_samples():
+    assert all(map(math.isnan, paired_bootstrap([], seed=0)))
+    assert paired_bootstrap([0.5, 0.5, 0.5], seed=0) == (0.5, 0.5, 0.5)
+    alone = paired_bootstrap([1.0, 0.0], clusters=["q", "q"], seed=0)
+    assert alone.mean == 0.5
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
+    with pytest.raises(ValueError, match="finite"):
+        paired_bootstrap([1.0, math.nan], seed=0)
+    with pytest.raises(ValueError, match="1 cluster labels for 2 values"):
+        paired_bootstrap([1.0, 0.0], clusters=["q"], seed=0)
+    with pytest.raises(ValueError, match="strictly between"):
+        paired_bootstrap([1.0, 0.0], seed=0, confidence=1.0)
+
+
+def test_sample_sizes_against_tables():
+    # Fleiss, Levin & Paik: 0.5 against 0.6, power 0.8, alpha 0.05 without correction needs 388 in each group
+    assert sample_size_for_difference(0.5, 0.6) == 388
+    assert sample_size_for_difference(0.6, 0.5) == 388
+    # Connor 1987, discordant 0.3, difference 0.1: (1.95996 sqrt 0.3 + 0.84162 sqrt 0.29)² / 0.01 = 233.09
+    assert sample_size_for_difference(0.5, 0.6, paired=True, discordant=0.3) == 234
+    assert sample_size_for_difference(0.5, 0.6, paired=True, discordant=0.1) < 100
+    with pytest.raises(ValueError, match="difference of zero"):
+        sample_size_for_difference(0.5, 0.5)
+    with pytest.raises(ValueError, match="discordant share"):
+        sample_size_for_difference(0.5, 0.7, paired=True, discordant=0.1)
+
+
+def test_the_computed_size_has_the_power_it_promises():
+    n, rng = sample_size_for_difference(0.5, 0.65, paired=True, discordant=0.3), np.random.default_rng(0)
+    draws = rng.multinomial(n, [0.225, 0.075, 0.7], size=1000)
+    found = sum((c - b) ** 2 / max(b + c, 1) > 3.841 for b, c, _ in draws)
+    assert 0.75 < found / 1000 < 0.88
+
+
+@given(st.integers(20, 5000), st.floats(0.02, 0.98), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_detectable_difference_inverts_the_sample_size(n, p, paired):
+    gap = minimum_detectable_difference(n, p, paired=paired)
+    if gap == 1.0:
+        return
+    other = p + gap if p <= 0.5 else p - gap
+    assert sample_size_for_difference(p, other, paired=paired) <= n
+    closer = p + 0.99 * gap if p <= 0.5 else p - 0.99 * gap
+    assert sample_size_for_difference(p, closer, paired=paired) >= n * 0.9
+
+
+def test_thirty_questions_show_little():
+    assert minimum_detectable_difference(30, 0.2) > 0.3
+    assert minimum_detectable_difference(1319, 0.5) < 0.06
+    assert minimum_detectable_difference(0, 0.5) == minimum_detectable_difference(1, 0.5) == 1.0
