@@ -38,13 +38,16 @@ from torch import Tensor
 from markovlm.config import RunConfig, build_config, nest
 from markovlm.models.load import load_model
 from markovlm.objectives import build_objective
+from markovlm.rewards import build_reward
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.types import CoT, SampleRequest
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
-from markovlm.training.step import Learner, StepResult, cot_decoding, take_step
+from markovlm.training.records import Learner, StepResult
+from markovlm.training.sampling import cot_decoding
+from markovlm.training.step import take_step
 
 PHASES = ("sampling", "baseline", "scoring", "training", "optimizer")
 SIZES: dict[str, dict[str, Any]] = {  # hidden, intermediate, layers, heads, key-value heads
@@ -294,7 +297,17 @@ def learner(setup: Setup, optimizer: Any, sharing: str) -> Learner:
     parameters = [p for _, p in setup.lm.adapter_parameters()]
     sampler = HFSampler(setup.lm, setup.config.rollouts.batch_tokens)
     objective = build_objective(setup.config.objective)
-    return Learner(setup.config, setup.lm, setup.prompter, sampler, objective, optimizer(parameters), World(), sharing)  # type: ignore[arg-type]
+    return Learner(
+        setup.config,
+        setup.lm,
+        setup.prompter,
+        sampler,
+        objective,
+        build_reward(objective.config),
+        optimizer(parameters),
+        World(),
+        sharing,
+    )  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

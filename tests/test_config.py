@@ -18,9 +18,10 @@ from markovlm.rollouts import hf
 from markovlm.rollouts.hf import HFSampler
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import prepare
+from markovlm.training.gradients import microbatches
 from markovlm.training.guard import Guard
 from markovlm.training.loop import train
-from markovlm.training.step import _microbatches, take_step
+from markovlm.training.step import take_step
 from support import runs, tiny
 
 
@@ -276,6 +277,18 @@ def _task(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) ->
     assert prepare(tiny.config(models["llama"], task="gsm8k")).task.name == "gsm8k"
 
 
+def _plugins(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """A configuration can name code but not have it run (tests/test_plugins.py has the rest)."""
+    (tmp_path / "mine.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(UserError, match=r"plug-in .*mine\.py, which is Python code: load it with --plugin"):
+        build_config({"plugins": [str(tmp_path / "mine.py")]})
+
+
+def _extractors(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    assert prepare(tiny.config(models["llama"])).task.extractors == ("anchor", "simple", "math_verify")
+    assert prepare(tiny.config(models["llama"], evaluation__extractors=["simple"])).task.extractors == ("simple",)
+
+
 def _device(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"loading\.device"):
         prepare(tiny.config(models["llama"], loading__device="cuda:99"))
@@ -389,7 +402,7 @@ def _batch_tokens(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyP
 def _microbatch(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     for tokens, parts in ((16384, 1), (64, 2)):
         learner = tiny.learner(tiny.config(models["llama"], training__microbatch_tokens=tokens))
-        assert len(_microbatches(learner, take_step(learner, tiny.QUESTIONS[:2], 1).samples)) == parts
+        assert len(microbatches(learner, take_step(learner, tiny.QUESTIONS[:2], 1).samples)) == parts
 
 
 def _batch_size(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -422,6 +435,8 @@ def _trackers(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch
 
 ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]] = {
     "task": _task,
+    "plugins": _plugins,
+    "evaluation.extractors": _extractors,
     "loading.device": _device,
     "loading.attention": _attention,
     "loading.gradient_checkpointing": _checkpointing,

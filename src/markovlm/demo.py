@@ -18,7 +18,8 @@ from markovlm.models.registry import KNOWN
 from markovlm.report import write_report
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.targets import BASE, Target
-from markovlm.training.loop import Progress, train
+from markovlm.training.loop import train
+from markovlm.training.state import Progress
 
 TEST_QUESTIONS = 500
 STUDIED_QUESTIONS = 50

@@ -17,9 +17,11 @@ from markovlm.evaluation.evaluate import Evaluation, How, Reading
 from markovlm.evaluation.report import choose, evaluation_report
 from markovlm.evaluation.run import Control, Result, chosen_in_training, evaluate_targets, rescore_targets
 from markovlm.evaluation.store import Label
+from markovlm.registry import EXTRACTORS
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.runs.targets import open_targets
+from markovlm.tasks.answers import Extractor
 from support import studied
 
 HOW = How("sampled", 1.0, 5, False, (), "actor", "markovian", "plain", None, 0)
@@ -236,7 +238,8 @@ def test_training_questions_are_called_so(run: Path, tiny_models: dict[str, Path
 
 def test_rescoring_reads_kept_answers_with_new_extractors(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, before = evaluated(run, "base,7")
-    monkeypatch.setattr("markovlm.tasks.answers.METHODS", {**store_methods(), "anchor": lambda text, choices: "41"})
+    other = Extractor(lambda text, choices: "41", "number")
+    monkeypatch.setattr(EXTRACTORS._entries["anchor"], "item", other)
     monkeypatch.setattr("markovlm.runs.targets.prepare", lambda *_, **__: pytest.fail("nothing is generated"))
     after = rescore_targets(run / "evaluations", "test", None, RunDirectory(run), "dev")
     assert [one.checkpoint for one in after] == ["base", "step-000007"]
@@ -250,12 +253,6 @@ def test_rescoring_reads_kept_answers_with_new_extractors(run: Path, monkeypatch
 
 def by_id(done: Evaluation) -> dict[str, Reading]:
     return {reading.id: reading for reading in done.readings}
-
-
-def store_methods():
-    from markovlm.tasks.answers import METHODS
-
-    return METHODS
 
 
 def test_nothing_to_rescore(run: Path) -> None:

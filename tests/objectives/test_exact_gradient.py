@@ -21,7 +21,8 @@ from torch import Tensor
 
 from markovlm.rollouts.fake import FakeSampler
 from markovlm.tasks.base import Example
-from markovlm.training.step import Learner, take_step
+from markovlm.training.records import Learner
+from markovlm.training.step import take_step
 from support import tiny
 
 TAU = 0.7

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from markovlm.config import ObjectiveBase, build_config
-from markovlm.config.objective import DrGrpo, Grpo, Rloo
 from markovlm.config.rollouts import RolloutConfig
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.objectives import PolicyBatch, build_objective
 from markovlm.objectives.base import Credit, reduce_tokens
+from markovlm.objectives.dr_grpo import DrGrpoConfig
+from markovlm.objectives.grpo import GrpoConfig
 from markovlm.objectives.loss import Weights, loss_terms
-from markovlm.objectives.rewards import likelihood_reward
-from markovlm.training.step import Learner, StepResult, take_step
+from markovlm.objectives.rloo import RlooConfig
+from markovlm.rewards import Answers, build_reward
+from markovlm.training.records import Learner, StepResult
+from markovlm.training.step import take_step
 from support import naive, tiny
 
 REWARDS = np.array([[-1.0, -2.0, -4.0, -1.0], [0.3, 0.1, 0.2, 0.4]])
@@ -46,7 +49,7 @@ def advantage(config: ObjectiveBase, reward: NDArray[np.float64]) -> NDArray[np.
     return build_objective(config).credit(tensor).advantage(tensor).numpy()
 
 
-@pytest.mark.parametrize("config", [Grpo(), Rloo(), DrGrpo()], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [GrpoConfig(), RlooConfig(), DrGrpoConfig()], ids=lambda c: c.name)
 @pytest.mark.parametrize("reward", [REWARDS, REWARDS[:, :2], REWARDS * 1e-3], ids=["groups of 4", "groups of 2", "nearly equal"])
 def test_advantages_are_those_of_the_method(config: Any, reward: NDArray[np.float64]) -> None:
     assert advantage(config, reward) == pytest.approx(by_hand(config.name, reward))
@@ -55,12 +58,12 @@ def test_advantages_are_those_of_the_method(config: Any, reward: NDArray[np.floa
 def test_numbers_by_hand() -> None:
     # (-1, -3): mean -2, std sqrt(2) with ddof 1
     pair = np.array([[-1.0, -3.0]])
-    assert advantage(Grpo(), pair).tolist() == [pytest.approx([1 / math.sqrt(2), -1 / math.sqrt(2)])]
-    assert advantage(Rloo(), pair).tolist() == [[2.0, -2.0]]
-    assert advantage(DrGrpo(), pair).tolist() == [[1.0, -1.0]]
+    assert advantage(GrpoConfig(), pair).tolist() == [pytest.approx([1 / math.sqrt(2), -1 / math.sqrt(2)])]
+    assert advantage(RlooConfig(), pair).tolist() == [[2.0, -2.0]]
+    assert advantage(DrGrpoConfig(), pair).tolist() == [[1.0, -1.0]]
 
 
-@pytest.mark.parametrize("config", [Grpo(), Rloo(), DrGrpo()], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [GrpoConfig(), RlooConfig(), DrGrpoConfig()], ids=lambda c: c.name)
 def test_equal_rewards_give_no_advantage_but_a_live_reward_gradient(config: Any) -> None:
     """grad A = grad r / scale: 1 / floor for grpo, 1 for the others."""
     reward = torch.full((1, 4), -0.7, dtype=torch.float64, requires_grad=True)
@@ -73,8 +76,8 @@ def test_equal_rewards_give_no_advantage_but_a_live_reward_gradient(config: Any)
 
 def test_the_floor_bounds_the_scale() -> None:
     near = np.array([[0.0, 1e-6]])
-    assert advantage(Grpo(std_floor=0.1), near)[0, 1] == pytest.approx(5e-6)  # half the gap over the floor
-    assert advantage(Grpo(std_floor=1e-9), near)[0, 1] == pytest.approx(1 / math.sqrt(2))
+    assert advantage(GrpoConfig(std_floor=0.1), near)[0, 1] == pytest.approx(5e-6)  # half the gap over the floor
+    assert advantage(GrpoConfig(std_floor=1e-9), near)[0, 1] == pytest.approx(1 / math.sqrt(2))
 
 
 def test_a_selection_of_credit_is_in_question_major_order() -> None:
@@ -105,7 +108,7 @@ def test_the_terms_of_the_loss_by_hand() -> None:
     credit = Credit(torch.full((1, 2), -1.0), torch.ones(1, 2)).select(torch.arange(2))
     kl, entropy = torch.tensor([[0.2, 0.4], [0.6, 9.0]]), torch.tensor([[1.0, 3.0], [5.0, 9.0]])
     batch = policy_batch(logp, mask, torch.tensor([2.0, -3.0]))
-    terms = loss_terms(build_objective(Rloo()), batch, credit, reward[0], kl, entropy, Weights(0.5, 0.1, 0.2))
+    terms = loss_terms(build_objective(RlooConfig()), batch, credit, reward[0], kl, entropy, Weights(0.5, 0.1, 0.2))
     assert terms.policy.tolist() == [6.0, -12.0]  # -(-3)(2), -(-4)(-3)
     assert terms.actor_reward is not None
     assert terms.actor_reward.tolist() == [-1.0, 1.5]
@@ -114,7 +117,7 @@ def test_the_terms_of_the_loss_by_hand() -> None:
     assert terms.entropy is not None
     assert terms.entropy.tolist() == pytest.approx([-0.4, -1.0])
     assert terms.total().tolist() == pytest.approx([6 - 1 + 0.03 - 0.4, -12 + 1.5 + 0.06 - 1.0])
-    mean = build_objective(Rloo(cot_logprob="mean")).policy_loss(batch).loss
+    mean = build_objective(RlooConfig(cot_logprob="mean")).policy_loss(batch).loss
     assert mean.tolist() == [3.0, -12.0]
 
 
@@ -126,13 +129,13 @@ def test_reduce_tokens_ignores_what_is_masked() -> None:
 
 def test_reward_kinds() -> None:
     """An answer of two tokens with probabilities 1/2 and 1/4."""
-    total = torch.tensor([math.log(1 / 8)], dtype=torch.float64)
-    mean = total / 2
-    assert likelihood_reward(Grpo(), total, mean).tolist() == mean.tolist()
-    assert likelihood_reward(Grpo(answer_logprob="sum"), total, mean).tolist() == total.tolist()
-    assert likelihood_reward(Grpo(reward="prob"), total, mean).tolist() == [pytest.approx(1 / 8)]  # from the sum, not the mean
-    with pytest.raises(ValueError, match="not a likelihood"):
-        likelihood_reward(Grpo(reward="exact_match", actor_reward_weight=0), total, mean)  # type: ignore[arg-type]
+    tokens = torch.tensor([1 / 2, 1 / 4], dtype=torch.float64).log()
+    total, mean = tokens.sum()[None], tokens.mean()[None]
+    answers = Answers(total, mean, tokens, torch.tensor([0, 0]), group_size=1)
+    assert build_reward(GrpoConfig()).value(answers).tolist() == mean.tolist()
+    assert build_reward(GrpoConfig(answer_logprob="sum")).value(answers).tolist() == total.tolist()
+    assert build_reward(GrpoConfig(reward="prob")).value(answers).tolist() == [pytest.approx(1 / 8)]  # from the sum, not the mean
+    assert answers.mean_over_tokens(tokens.exp()).tolist() == [pytest.approx(3 / 8)]
 
 
 # ------------------------------------------------------------------------------------------------------- the real path
@@ -220,10 +223,10 @@ def test_a_frozen_reader_is_the_base_and_does_not_change(tiny_models: dict[str, 
 def test_exact_match_rewards_are_zero_or_one_and_train_the_policy_alone(
     tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from markovlm.training import step as step_module
+    from markovlm.training import scoring
 
     monkeypatch.setattr(
-        step_module, "answers_are_right", lambda sampler, prompter, conditioning, cots: [i % 2 == 0 for i in range(len(cots))]
+        scoring, "greedy_answers", lambda s, p, c, cots, n: [e.answer if i % 2 == 0 else "x" for i, (e, _) in enumerate(cots)]
     )
     _, result = gradient(tiny_models, reward="exact_match", actor_reward_weight=0.0)
     assert [s.reward for s in result.samples] == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]

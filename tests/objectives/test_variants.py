@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from markovlm.config import ObjectiveBase, RunConfig, build_config, nest
-from markovlm.config.objective import Ema, ExpertIteration, Ppo, PpoFrozenAnchor
 from markovlm.errors import UserError
 from markovlm.models.load import LanguageModel
 from markovlm.objectives import OBJECTIVES, PolicyBatch, PolicyLoss, build_objective
 from markovlm.objectives.base import Credit
+from markovlm.objectives.ema import EmaConfig
+from markovlm.objectives.expert_iteration import ExpertIterationConfig
 from markovlm.objectives.loss import Weights, loss_terms
+from markovlm.objectives.ppo import PpoConfig
+from markovlm.objectives.ppo_frozen_anchor import PpoFrozenAnchorConfig
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.training.guard import doubts
 from markovlm.training.loop import train
-from markovlm.training.step import StepResult, take_step
+from markovlm.training.records import StepResult
+from markovlm.training.step import take_step
 from support import naive, runs, tiny
 
 Array = NDArray[np.float64]
@@ -68,7 +72,7 @@ def reduced(values: Array, mask: Array, reduction: str) -> Array:
 @pytest.mark.parametrize("decay", [0.9, 0.5])
 def test_ema_is_the_formula_over_all_earlier_samples(decay: float) -> None:
     """V_t = sum_{i<t} r^(t-1-i) R_i / sum_{i<t} r^(t-1-i), samples in order, across batches; V of the first is 0."""
-    objective, history = build_objective(Ema(decay=decay)), list[float]()
+    objective, history = build_objective(EmaConfig(decay=decay)), list[float]()
     for reward in reward_batches(1):
         expected = []
         for value in reward.reshape(-1):
@@ -82,14 +86,14 @@ def test_ema_is_the_formula_over_all_earlier_samples(decay: float) -> None:
 
 def test_ema_looks_back_about_ten_samples() -> None:
     """After a jump of the rewards from 0 to 1, 1 - r^n of the baseline has followed after n samples."""
-    objective = build_objective(Ema())
+    objective = build_objective(EmaConfig())
     objective.credit(torch.zeros(200, 1))
     credit = objective.credit(torch.ones(11, 1, dtype=torch.float64))
     assert credit.centre[10, 0].item() == pytest.approx(1 - 0.9**10, abs=1e-8)
 
 
 def test_running_statistics_continue_from_their_state() -> None:
-    for config in (Ema(), ExpertIteration(warmup_batches=1)):
+    for config in (EmaConfig(), ExpertIterationConfig(warmup_batches=1)):
         first, *rest = [torch.tensor(reward) for reward in reward_batches(2)]
         one, other = build_objective(config), build_objective(config)
         one.credit(first)
@@ -105,7 +109,7 @@ def test_running_statistics_continue_from_their_state() -> None:
 
 @pytest.mark.parametrize("k", [1.0, 2.2, -0.5])
 def test_expert_iteration_chooses_above_the_history_without_the_current_batch(k: float) -> None:
-    objective = build_objective(ExpertIteration(threshold_std=k, warmup_batches=2))
+    objective = build_objective(ExpertIterationConfig(threshold_std=k, warmup_batches=2))
     history = np.array([])
     for number, reward in enumerate(reward_batches(3) * 3):
         credit = objective.credit(torch.tensor(reward))
@@ -118,7 +122,7 @@ def test_expert_iteration_chooses_above_the_history_without_the_current_batch(k:
 
 
 def test_expert_iteration_with_equal_rewards_chooses_nothing() -> None:
-    objective = build_objective(ExpertIteration(warmup_batches=1))
+    objective = build_objective(ExpertIterationConfig(warmup_batches=1))
     for _ in range(3):
         credit = objective.credit(torch.full((2, 3), -0.5))
     assert credit.chosen is not None
@@ -130,7 +134,7 @@ def test_expert_iteration_with_equal_rewards_chooses_nothing() -> None:
 def test_the_loss_of_expert_iteration(advantage: Any, expected: Any, reduction: Any) -> None:
     batch, chosen = Batch(4), np.array([1.0, 0, 1, 1, 0, 0])
     batch.advantage = batch.advantage * chosen  # as Credit.advantage gives it
-    made, gradient = batch.loss(ExpertIteration(advantage=advantage, cot_logprob=reduction), chosen)
+    made, gradient = batch.loss(ExpertIterationConfig(advantage=advantage, cot_logprob=reduction), chosen)
     weight = chosen * expected(batch)
     assert made.loss.detach().numpy() == pytest.approx(-reduced(batch.logp, batch.mask, reduction) * weight)
     assert not gradient[chosen == 0].any()
@@ -142,7 +146,7 @@ def test_the_actor_reward_term_sees_only_the_chosen() -> None:
     reward = torch.tensor([0.5, 0.7, -0.2], requires_grad=True)
     logp = torch.full((3, 2), -1.0)
     batch = PolicyBatch(logp, logp, logp, torch.ones(3, 2), credit.advantage(reward.detach()), credit.chosen)
-    terms = loss_terms(build_objective(ExpertIteration()), batch, credit, reward, None, None, Weights(0.5, 0, 0))
+    terms = loss_terms(build_objective(ExpertIterationConfig()), batch, credit, reward, None, None, Weights(0.5, 0, 0))
     assert terms.actor_reward is not None
     assert terms.actor_reward.tolist() == pytest.approx([-0.25, 0.0, 0.1])
     (gradient,) = torch.autograd.grad(terms.actor_reward.sum(), reward)
@@ -179,7 +183,7 @@ def surrogate(ratio: Array, advantage: Array, eps: float) -> tuple[Array, Array]
 @pytest.mark.parametrize("clip", [0.2, 0.05])
 def test_ppo_with_a_ratio_per_token(reduction: Any, clip: float) -> None:
     batch = Batch(5)
-    made, gradient = batch.loss(Ppo(ratio="token", cot_logprob=reduction, clip=clip))
+    made, gradient = batch.loss(PpoConfig(ratio="token", cot_logprob=reduction, clip=clip))
     ratio, length = np.exp(batch.logp - batch.behavior), batch.mask.sum(1)
     value, slope = surrogate(ratio, batch.advantage[:, None], clip)
     assert made.loss.detach().numpy() == pytest.approx(-reduced(value, batch.mask, reduction))
@@ -198,7 +202,7 @@ def test_ppo_with_a_ratio_per_token(reduction: Any, clip: float) -> None:
 @pytest.mark.parametrize("clip", [0.2, 0.05])
 def test_ppo_with_a_ratio_per_sequence(reduction: Any, clip: float) -> None:
     batch = Batch(6)
-    made, gradient = batch.loss(Ppo(ratio="sequence", cot_logprob=reduction, clip=clip))
+    made, gradient = batch.loss(PpoConfig(ratio="sequence", cot_logprob=reduction, clip=clip))
     ratio = np.exp(reduced(batch.logp - batch.behavior, batch.mask, reduction))
     value, slope = surrogate(ratio, batch.advantage, clip)
     assert made.loss.detach().numpy() == pytest.approx(-value)
@@ -213,7 +217,7 @@ def test_ppo_with_a_ratio_per_sequence(reduction: Any, clip: float) -> None:
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_in_the_first_pass_the_gradient_of_ppo_is_the_policy_gradient(ratio: Any, reduction: Any) -> None:
     batch = Batch(7, drift=0.0)
-    made, gradient = batch.loss(Ppo(ratio=ratio, cot_logprob=reduction))
+    made, gradient = batch.loss(PpoConfig(ratio=ratio, cot_logprob=reduction))
     scale = 1.0 if reduction == "sum" else 1 / batch.mask.sum(1)[:, None]
     assert gradient == pytest.approx(-batch.advantage[:, None] * batch.mask * scale)  # of - ln u * A
     assert made.reward_weight is not None
@@ -223,14 +227,14 @@ def test_in_the_first_pass_the_gradient_of_ppo_is_the_policy_gradient(ratio: Any
 @pytest.mark.parametrize("advantage", ["grpo", "rloo", "dr_grpo"])
 def test_the_advantage_of_ppo_is_that_of_the_objective_it_names(advantage: Any) -> None:
     reward = torch.tensor(reward_batches(8)[1])
-    ours = build_objective(Ppo(advantage=advantage)).credit(reward).advantage(reward)
+    ours = build_objective(PpoConfig(advantage=advantage)).credit(reward).advantage(reward)
     theirs = OBJECTIVES[advantage](type(build_config({"objective": {"name": advantage}}).objective)()).credit(reward)
     assert torch.equal(ours, theirs.advantage(reward))
 
 
 def test_in_later_passes_the_actor_reward_is_weighted_by_the_detached_clipped_ratio() -> None:
     batch = Batch(9)
-    made, _ = batch.loss(Ppo())
+    made, _ = batch.loss(PpoConfig())
     weight = np.clip(np.exp(reduced(batch.logp - batch.behavior, batch.mask, "mean")), 0.8, 1.2)  # geometric mean over tokens
     assert made.reward_weight is not None
     assert not made.reward_weight.requires_grad
@@ -238,7 +242,7 @@ def test_in_later_passes_the_actor_reward_is_weighted_by_the_detached_clipped_ra
     reward = torch.tensor(np.random.default_rng(9).normal(size=6), requires_grad=True)
     credit = Credit(torch.full((6,), 0.3, dtype=torch.float64), torch.full((6,), 2.0, dtype=torch.float64))
     tensors = [torch.tensor(x) for x in (batch.logp, batch.behavior, batch.reference, batch.mask, batch.advantage)]
-    terms = loss_terms(build_objective(Ppo()), PolicyBatch(*tensors), credit, reward, None, None, Weights(0.7, 0, 0))
+    terms = loss_terms(build_objective(PpoConfig()), PolicyBatch(*tensors), credit, reward, None, None, Weights(0.7, 0, 0))
     assert terms.actor_reward is not None
     expected = -0.7 * weight * (reward.detach().numpy() - 0.3) / 2
     assert terms.actor_reward.detach().numpy() == pytest.approx(expected)
@@ -295,7 +299,7 @@ def cot_logp(lm: LanguageModel, prompt: tuple[int, ...], tokens: tuple[int, ...]
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_frozen_anchor_takes_its_ratio_to_the_base(reduction: Any) -> None:
     batch = Batch(10)
-    made, gradient = batch.loss(PpoFrozenAnchor(cot_logprob=reduction))
+    made, gradient = batch.loss(PpoFrozenAnchorConfig(cot_logprob=reduction))
     ratio = np.exp(reduced(batch.logp - batch.reference, batch.mask, reduction))
     value, slope = surrogate(ratio, batch.advantage, 0.2)
     assert made.loss.detach().numpy() == pytest.approx(-value)
@@ -310,7 +314,7 @@ def test_the_frozen_anchor_by_hand() -> None:
         batch = Batch(11)
         batch.mask, batch.logp, batch.reference = np.ones((1, 2)), np.array([[-1.0, -1.0]]), np.array([[-1.2, -1.8]])
         batch.behavior, batch.advantage = batch.logp, np.array([advantage])
-        made, gradient = batch.loss(PpoFrozenAnchor())
+        made, gradient = batch.loss(PpoFrozenAnchorConfig())
         assert made.loss.tolist() == pytest.approx([loss])
         assert gradient == pytest.approx(np.full((1, 2), slope))
 
@@ -322,7 +326,9 @@ def test_the_frozen_anchor_overwrites_the_loss(tiny_models: dict[str, Path]) -> 
         assert sample.stats["loss_kl"] == sample.stats["loss_actor_reward"] == sample.stats["loss_entropy"] == 0.0
         assert sample.stats["kl"] > 0
     near = torch.tensor([[0.0, 0.002]], dtype=torch.float64)
-    assert build_objective(PpoFrozenAnchor()).credit(near).advantage(near)[0, 1].item() == pytest.approx(0.001 / 0.002 * 2**0.5)
+    assert build_objective(PpoFrozenAnchorConfig()).credit(near).advantage(near)[0, 1].item() == pytest.approx(
+        0.001 / 0.002 * 2**0.5
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- entropy, schedules
@@ -402,7 +408,7 @@ IMPOSSIBLE = [
     ({"objective.name": "ema", "objective.reward": "exact_match"}, "actor_reward_weight must be 0 with reward=exact_match"),
     ({"objective.name": "rloo", "objective.reward": "prob", "objective.answer_logprob": "sum"}, "answer_logprob has no effect"),
     ({"objective.name": "grpo", "objective.decay": 0.5}, "objective.decay: unknown key"),
-    ({"objective.name": "reinforce"}, "objective.name: unknown objective; choose from grpo, rloo"),
+    ({"objective.name": "reinforce"}, "objective.name: no objective 'reinforce'; there are: grpo, rloo"),
     ({"rollouts.temperature": "linear 1 -> 0"}, "temperature must be positive"),
 ]
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
-from markovlm.training.loop import Silent, TrainResult, resumed_config, train
+from markovlm.training.loop import TrainResult, train
+from markovlm.training.start import resumed_config
+from markovlm.training.state import Silent
 from support import tiny
 
 NOT_COMPARED = ("_seconds", "_per_second", "_memory")

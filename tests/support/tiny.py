@@ -13,12 +13,13 @@ from markovlm.config import RunConfig, build_config
 from markovlm.config.model import Loading, Lora
 from markovlm.models.load import LanguageModel, load_model
 from markovlm.objectives import build_objective
+from markovlm.rewards import build_reward
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.setup import prepare
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
-from markovlm.training.step import Learner
+from markovlm.training.records import Learner
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt2")
 WINDOW = 6  # of Gemma-3's sliding layers: shorter than the prompts of the tests
@@ -184,7 +185,17 @@ def learner(
     sharing = "shared" if run.training.prompt_sharing == "auto" else run.training.prompt_sharing
     sampler = sampler or HFSampler(setup.lm, resolved.rollouts.batch_tokens)
     objective = build_objective(resolved.objective)
-    return Learner(resolved, setup.lm, setup.prompter, sampler, objective, optimizer(parameters, lr=0.0), World(), sharing)
+    return Learner(
+        resolved,
+        setup.lm,
+        setup.prompter,
+        sampler,
+        objective,
+        build_reward(resolved.objective),
+        optimizer(parameters, lr=0.0),
+        World(),
+        sharing,
+    )
 
 
 QUESTIONS = (

@@ -51,7 +51,7 @@ def test_cot_defaults_are_those_of_the_method(task, cot):
 
 
 def test_unknown_names_are_refused_with_a_suggestion():
-    with pytest.raises(UserError, match=r"no task 'gms8k' \(did you mean 'gsm8k'\?\); tasks: arithmetic, gsm8k"):
+    with pytest.raises(UserError, match=r"no task 'gms8k' \(did you mean 'gsm8k'\?\); there are: arithmetic, gsm8k"):
         get_task("gms8k")
     with pytest.raises(UserError, match=r"no option 'sub' \(did you mean 'subset'\?\)"):
         get_task("arc", {"sub": "easy"})

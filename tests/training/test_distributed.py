@@ -23,7 +23,8 @@ from markovlm.errors import UserError
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.training.distributed import World
-from markovlm.training.loop import resumed_config, train
+from markovlm.training.loop import train
+from markovlm.training.start import resumed_config
 from support import runs, tiny
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")]

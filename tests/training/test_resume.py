@@ -19,7 +19,8 @@ from markovlm.models.load import load_model
 from markovlm.runs.checkpoint import save_checkpoint
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
-from markovlm.training.loop import resumed_config, train
+from markovlm.training.loop import train
+from markovlm.training.start import resumed_config
 from support import runs, tiny
 
 

@@ -15,8 +15,8 @@ from markovlm.models.load import LanguageModel
 from markovlm.rollouts import hf
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
+from markovlm.training.records import Learner
 from markovlm.training.selfcheck import check_sampler
-from markovlm.training.step import Learner
 from support import runs, tiny
 
 

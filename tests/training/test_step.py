@@ -17,9 +17,11 @@ from markovlm.models.load import LanguageModel
 from markovlm.objectives import PolicyBatch, PolicyLoss
 from markovlm.objectives.grpo import Grpo
 from markovlm.rollouts.fake import FakeSampler
-from markovlm.training import step as step_module
+from markovlm.training import gradients, scoring
 from markovlm.training.metrics import metric_row
-from markovlm.training.step import Learner, StepResult, learning_rate, take_step
+from markovlm.training.records import Learner, StepResult
+from markovlm.training.step import take_step
+from markovlm.training.update import learning_rate
 from support import naive, tiny
 
 GPT2 = 1e-10  # float64 throughout: another split is only another order of summation
@@ -82,7 +84,7 @@ def test_microbatches_do_not_change_the_gradient(tiny_models: dict[str, Path], s
     for budget in (55 if sharing == "shared" else 700, 1):
         learner = make(tiny_models, training__prompt_sharing=sharing, microbatch=budget)
         parts, other = stepped(learner)
-        assert len(step_module._microbatches(learner, other.samples)) > 1
+        assert len(gradients.microbatches(learner, other.samples)) > 1
         naive.assert_close(parts, whole, GPT2)
         assert [s.cot for s in other.samples] == [s.cot for s in result.samples]
 
@@ -95,10 +97,10 @@ def test_shared_and_padded_give_the_same_gradient(tiny_models: dict[str, Path]) 
 def test_microbatches_keep_to_their_budget(tiny_models: dict[str, Path]) -> None:
     learner = make(tiny_models, microbatch=60)
     _, result = stepped(learner)
-    plan = step_module._microbatches(learner, result.samples)
+    plan = gradients.microbatches(learner, result.samples)
     assert [i for part in plan for i in part] == list(range(6))
     for part in plan:
-        assert len(part) * max(step_module._tokens(learner, result.samples[i]) for i in part) <= 60
+        assert len(part) * max(gradients._tokens(learner, result.samples[i]) for i in part) <= 60
 
 
 class Memory:
@@ -166,15 +168,14 @@ def test_out_of_memory_only_in_the_training_pass(tiny_models: dict[str, Path], m
 def test_out_of_memory_in_backward_lets_go_of_the_graphs(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = stepped(make(tiny_models))
     learner = make(tiny_models)
-    rewards_of, losses, grad = step_module._rewards_of, step_module._losses, torch.autograd.grad
+    surrogates, losses, grad = scoring._surrogates, gradients._losses, torch.autograd.grad
     graphs: list[weakref.ref[Any]] = []
     alive: list[list[bool]] = []
 
-    def watched_rewards(*args: Any) -> Any:
-        rewards = rewards_of(*args)
-        if rewards.live.requires_grad:
-            graphs.append(weakref.ref(rewards.live))
-        return rewards
+    def watched_surrogates(*args: Any) -> Any:
+        found = surrogates(*args)
+        graphs.append(weakref.ref(found))
+        return found
 
     def watched_losses(*args: Any) -> Any:
         alive.append([graph() is not None for graph in graphs])
@@ -187,8 +188,8 @@ def test_out_of_memory_in_backward_lets_go_of_the_graphs(tiny_models: dict[str, 
             raise torch.OutOfMemoryError("CUDA out of memory (simulated, in backward)")
         return grad(*args, **kwargs)
 
-    monkeypatch.setattr(step_module, "_rewards_of", watched_rewards)
-    monkeypatch.setattr(step_module, "_losses", watched_losses)
+    monkeypatch.setattr(scoring, "_surrogates", watched_surrogates)
+    monkeypatch.setattr(gradients, "_losses", watched_losses)
     monkeypatch.setattr(torch.autograd, "grad", failing_once)
     split, result = stepped(learner)
     assert result.splits == 1
@@ -248,13 +249,9 @@ def test_a_loss_that_is_not_finite_names_its_samples_and_term(untouched: Learner
 
 
 def test_a_reward_that_is_not_finite_names_its_sample_not_its_group(untouched: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
-    reward = step_module.likelihood_reward
-
-    def one_bad(config: Any, logp_sum: Tensor, logp_mean: Tensor) -> Tensor:
-        good = reward(config, logp_sum, logp_mean)
-        return torch.where(torch.arange(len(good)) == 4, torch.nan, good)
-
-    monkeypatch.setattr(step_module, "likelihood_reward", one_bad)
+    value = untouched.reward.value
+    one_bad = lambda answers: torch.where(torch.arange(len(answers.logp)) == 4, torch.nan, value(answers))  # noqa: E731
+    monkeypatch.setattr(untouched.reward, "value", one_bad)
     with pytest.raises(RunFailed, match=r"reward is not finite for samples q/2#1$"):
         take_step(untouched, tiny.QUESTIONS[:2], 1)
 

@@ -9,7 +9,7 @@ itself is reported apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
@@ -25,7 +25,7 @@ INTACT, RAW = "intact", "raw"  # after a round trip of the tokenizer; as sampled
 class Plan:
     """Which damage is done."""
 
-    perturbations: tuple[str, ...] = tuple(PERTURBATIONS)
+    perturbations: tuple[str, ...] = field(default_factory=lambda: tuple(PERTURBATIONS))
     severities: tuple[float, ...] | None = None  # None: those of each perturbation; 0 always comes too, as a check
 
     def __post_init__(self) -> None:

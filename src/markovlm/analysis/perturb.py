@@ -1,7 +1,7 @@
 """Damage to a chain of thought, on purpose. Pure: (text or token ids, generator) in, the same kind out.
 
 Five perturbations are the paper's, at the character level as in the research code and at the token level as in its
-text; the rest keep or break a meaning (Lanham et al. 2023, arXiv 2307.13702). The table `PERTURBATIONS` at the end says
+text; the rest keep or break a meaning (Lanham et al. 2023, arXiv 2307.13702). The table `TABLE` at the end says
 what each does, `docs/perturbations.md` shows it.
 
 Severity 0 changes nothing. Characters are code points. Where a perturbation finds nothing to change, the text comes
@@ -22,6 +22,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from markovlm.analysis.segments import Span, numbers, results, sentences
+from markovlm.registry import PERTURBATIONS
 
 Level = Literal["character", "token", "meaning"]
 Ids = tuple[int, ...]
@@ -272,7 +273,7 @@ _PAPER = "paper"
 _LANHAM = "Lanham et al. 2023"
 _OURS = "ours"
 
-PERTURBATIONS: dict[str, Perturbation] = {
+TABLE: dict[str, Perturbation] = {
     row.name: row
     for row in (
         Perturbation("delete", "character", "floor(n·s) of the n characters, drawn without replacement, are removed",

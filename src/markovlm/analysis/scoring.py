@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from markovlm.evaluation.answering import LIKELIHOOD, score_text
+from markovlm.evaluation.answering import score_text
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import map_splitting
 from markovlm.models.sequences import common_length, forked_batch, span_hidden
@@ -20,7 +20,7 @@ from markovlm.rollouts.prompter import Prompter, encode_fragment
 from markovlm.rollouts.reader import answer_request
 from markovlm.rollouts.types import Decoding, Sampler
 from markovlm.runs.setup import Setup
-from markovlm.tasks.base import LETTERS, Example
+from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
 _WORTH_SHARING = 0.25  # of a variant: below that a pass over the trunk costs more than it saves (benchmarks/perturb.py)
 _RAGGED = 1.5  # rows of one pass differ in length by at most this factor (and a few tokens)

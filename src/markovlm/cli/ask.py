@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from markovlm.cli.flags import EVAL_SECTIONS, config_flags, overrides, print_json
+from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, print_json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("target", metavar="RUN|MODEL")
 @click.argument("question")
 @click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
@@ -19,13 +19,12 @@ def ask(target: str, question: str, checkpoint: str, as_json: bool, **flags: Any
     """One CoT, and the answer read from it alone."""
     from dataclasses import asdict
 
-    from markovlm.evaluation.ask import ask as ask_model
-    from markovlm.runs.targets import open_targets
+    from markovlm.api.models import load
     from markovlm.terminal.ask import show_asked
 
-    picked = open_targets(target, checkpoint, overrides(flags))[0]
-    result = ask_model(picked.prepare(), question)
+    model = load(target, checkpoint=checkpoint, config=overrides(flags))
+    result = model.ask(question)
     if as_json:
-        print_json({"checkpoint": picked.checkpoint, **asdict(result)})
+        print_json({"checkpoint": model.checkpoint, **asdict(result)})
     else:
-        show_asked(picked.checkpoint, result)
+        show_asked(model.checkpoint, result)

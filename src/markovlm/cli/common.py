@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
-import time
-from pathlib import Path
 from typing import Any
 
-
-def defaults_of(model: str) -> dict[str, Any]:
-    from markovlm.models.registry import model_defaults
-
-    return model_defaults(model)
-
-
-def new_run_directory(label: str) -> Path:
-    """runs/LABEL-DATE-TIME-XXXX"""
-    return Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+from markovlm.plugins import loaded_plugins
 
 
 def rank() -> int:
     """Of this process, as torchrun numbers them."""
     return int(os.environ.get("RANK", "0"))
+
+
+def with_plugins(over: dict[str, Any]) -> dict[str, Any]:
+    """What was loaded with --plugin belongs to the configuration of a run."""
+    return {**over, "plugins": list(loaded_plugins())} if loaded_plugins() else over

@@ -6,24 +6,22 @@ from pathlib import Path
 
 import click
 
-from markovlm.cli.common import defaults_of, new_run_directory
-from markovlm.cli.flags import print_json
-from markovlm.config import build_config
+from markovlm.cli.flags import Command, print_json
+from markovlm.runs.directory import new_run_directory
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/demo-…")
 @click.option("--seed", default="0", help="of everything random [default 0]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option("--device", default="auto", help="cpu, cuda or auto")
 def demo(out: Path | None, seed: str, as_json: bool, device: str) -> None:
     """The whole method in about a minute and a half: evaluate the embedded model, train it, evaluate again, study its CoTs."""
+    from markovlm.api.training import configure
     from markovlm.demo import demo as run_demo
     from markovlm.terminal.console import counting, stderr, training_progress
 
-    config = build_config(
-        defaults_of("embedded"), {"model": "embedded", "seed": seed, "loading": {"device": device}}, source="demo"
-    )
+    config = configure(over={"model": "embedded", "seed": seed, "loading": {"device": device}}, source="demo")
     console = stderr()
     with training_progress(console) as progress:
         result = run_demo(config, out or new_run_directory("demo"), progress, lambda label, n: counting(console, label, n))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from markovlm.cli.flags import print_json
+from markovlm.cli.flags import Command, print_json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="RUN|LOG ...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def diagnose(paths: tuple[str, ...], as_json: bool) -> int:
     """A verdict for each run or log, since when, why, and what to change. Exit 3 if any collapsed."""
-    from markovlm.report.diagnose import diagnose_paths
+    from markovlm.api.judging import diagnose as judge
     from markovlm.terminal.diagnosis import show_diagnoses
 
-    found = diagnose_paths(paths)
+    found = judge(paths)
     if as_json:
         print_json({"runs": [diagnosis.as_json() for diagnosis in found]})
     else:

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from markovlm.cli.flags import Command
 from markovlm.cli.study import explain_one_question, manner_flags, request_of, run_study, study_flags
 from markovlm.errors import UserError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", metavar="RUN|MODEL")
 @click.option("--example", metavar="ID", help="one question of the split, by its id")
 @click.option("--question", metavar="TEXT", help="one question of your own")
@@ -23,7 +24,7 @@ def explain(run: str, example: str | None, question: str | None, by: str, how: s
     if example is not None and question is not None:
         raise UserError("--example and --question: give one of them")
     manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
-    request = request_of(run, ("explain",), None, None, flags, manner=manner)
+    request = request_of(run, ("explain",), flags, manner=manner)
     if example is None and question is None:
         run_study(request, flags["as_json"], "explain")
     else:

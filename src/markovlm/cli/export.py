@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from markovlm.cli.flags import print_json
+from markovlm.cli.flags import Command, print_json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="new directory")
 @click.option("--merge", is_flag=True, help="write the base model with the adapter merged in, instead of the adapter")

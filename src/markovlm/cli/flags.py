@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,31 +16,71 @@ _SHORT = {"device": "loading.device", "data": "data.path"}  # flags that every c
 EVAL_SECTIONS = ("model", "loading", "data", "prompt", "evaluation", "rollouts", "task_options", "task", "seed")
 
 
+class Command(click.Command):
+    """A command whose flags for the configuration are made when they are asked for: plug-ins bring keys of their own."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        sections = getattr(self.callback, "config_sections", None)
+        flags = [] if sections is None else _config_options(sections)
+        *own, help_option = super().get_params(ctx)
+        return [*own, *flags, _PLUGIN, help_option]
+
+
+_PLUGIN = click.Option(
+    ["--plugin"],
+    multiple=True,
+    metavar="FILE",
+    expose_value=False,  # read before commands are known: see `take_plugins`
+    help="a Python file that registers objectives, rewards, tasks, extractors, perturbations or readers (docs/plugins.md)",
+)
+
+
 def config_flags(*sections: str) -> Callable[[Any], Any]:
     """Add one flag for every configuration key (of the sections, if any are named), from the descriptions in `config/`."""
 
-    def decorate(command: Any) -> Any:
-        for key in reversed(keys()):
-            if key.name == "task_options" or (sections and key.name.split(".")[0] not in sections):
-                continue
-            command = click.option(
-                f"--{key.name}",
-                _parameter(key.name),
-                type=_flag_type(key),
-                metavar=None if key.choices else "VALUE",
-                help=_help(key),
-            )(command)
-        for flag, name in reversed(_SHORT.items()):
-            command = click.option(f"--{flag}", f"short__{flag}", help=f"short for --{name}")(command)
-        return click.option(
-            "--option",
-            "options",
+    def decorate(function: Any) -> Any:
+        function.config_sections = sections
+        return function
+
+    return decorate
+
+
+def _config_options(sections: Sequence[str]) -> list[click.Parameter]:
+    made: list[click.Parameter] = [
+        click.Option(
+            ["--option", "options"],
             multiple=True,
             metavar="KEY=VALUE",
             help="an option of the task, e.g. max_terms=7 (also --task_options.KEY VALUE)",
-        )(command)
+        )
+    ]
+    made += [click.Option([f"--{flag}", f"short__{flag}"], help=f"short for --{name}") for flag, name in _SHORT.items()]
+    for key in keys():
+        if key.name in ("task_options", "plugins") or (sections and key.name.split(".")[0] not in sections):
+            continue
+        metavar = None if key.choices else "VALUE"
+        made.append(click.Option([f"--{key.name}", _parameter(key.name)], type=_flag_type(key), metavar=metavar, help=_help(key)))
+    return made
 
-    return decorate
+
+def take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`--plugin FILE` (or `=FILE`), wherever it stands, taken out: (the other arguments, the files). UserError without a file."""
+    rest: list[str] = []
+    files: list[str] = []
+    waiting = False
+    for argument in arguments:
+        if waiting:
+            files.append(argument)
+            waiting = False
+        elif argument == "--plugin":
+            waiting = True
+        elif argument.startswith("--plugin="):
+            files.append(argument.removeprefix("--plugin="))
+        else:
+            rest.append(argument)
+    if waiting or "" in files:
+        raise UserError("--plugin: name a Python file")
+    return rest, files
 
 
 def _parameter(name: str) -> str:
@@ -110,12 +148,6 @@ def task_option_flags(arguments: Sequence[str]) -> list[str]:
         else:
             out.append(argument)
     return out if waiting is None else [*out, f"--task_options.{waiting}"]
-
-
-def default_store(target: str, task: str) -> Path:
-    """Where readings of what is no run of ours are kept: runs/evaluations/NAME-TASK."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", target).strip("-.")
-    return Path("runs") / "evaluations" / f"{name}-{task}"
 
 
 def print_json(value: Any) -> None:

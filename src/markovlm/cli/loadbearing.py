@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from markovlm.cli.flags import print_json
+from markovlm.cli.flags import Command, print_json
 from markovlm.cli.study import damage_flags, listed, manner_flags, plan_of, request_of, show, studied, study_flags
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", metavar="RUN")
 @damage_flags
 @manner_flags
@@ -29,7 +29,7 @@ def loadbearing(
 
     manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
     request = request_of(
-        run, PARTS, against, plan_of(perturbations, severities), flags, readers=listed(readers), manner=manner, checkpoints="all"
+        run, PARTS, flags, against=against, plan=plan_of(perturbations, severities), readers=listed(readers), manner=manner
     )
     found = studied(request)
     where = request.target.run

@@ -18,7 +18,7 @@ from markovlm.cli.diagnose import diagnose
 from markovlm.cli.eval import evaluate
 from markovlm.cli.explain import explain
 from markovlm.cli.export import export
-from markovlm.cli.flags import task_option_flags
+from markovlm.cli.flags import take_plugins, task_option_flags
 from markovlm.cli.loadbearing import loadbearing
 from markovlm.cli.models import models
 from markovlm.cli.perturb import perturb
@@ -27,6 +27,8 @@ from markovlm.cli.tasks import tasks
 from markovlm.cli.train import train
 from markovlm.cli.transfer import transfer
 from markovlm.errors import MarkovlmError, PeerLost, UserError
+from markovlm.plugins import load_plugin
+from markovlm.registry import ALL
 
 COMMANDS = (demo, train, evaluate, ask, perturb, transfer, explain, loadbearing, diagnose, report, export, tasks, models)
 _GRACE = 3.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
@@ -51,9 +53,11 @@ for _command in COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 130 interrupted at once."""
     try:
-        code = cli.main(
-            args=task_option_flags(sys.argv[1:] if arguments is None else arguments), prog_name="markovlm", standalone_mode=False
-        )
+        rest, files = take_plugins(sys.argv[1:] if arguments is None else arguments)
+        for file in files:
+            load_plugin(file)
+        code = cli.main(args=task_option_flags(rest), prog_name="markovlm", standalone_mode=False)
+        _warn_of_broken_plugins()
         return code if isinstance(code, int) else 0
     except click.exceptions.Abort:
         return _complain("interrupted", 130)
@@ -69,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             return _complain(f"{error.filename or 'writing'}: {error.strerror}", 1)
         raise
+
+
+def _warn_of_broken_plugins() -> None:
+    """Entry points that could not be used: said once, whatever the command was about."""
+    for reason in dict.fromkeys(reason for registry in ALL for reason in registry.broken.values()):
+        click.echo(f"markovlm: note: {reason}", err=True)
 
 
 def _complain(message: str, code: int, own: bool = False) -> int:

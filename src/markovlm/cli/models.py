@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from markovlm.cli.flags import print_json
+from markovlm.cli.flags import Command, print_json
 from markovlm.config import flatten
 from markovlm.models.registry import KNOWN
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def models(as_json: bool) -> None:
     """Models known by name, and their defaults. Any causal LM works by path or Hub id."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from markovlm.cli.flags import print_json
+from markovlm.cli.flags import Command, print_json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="RUN|LOG|DIR ...", nargs=-1, required=True)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="directory for report.html, report.md and tables"
@@ -17,7 +17,7 @@ from markovlm.cli.flags import print_json
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def report(paths: tuple[str, ...], out: Path, as_json: bool) -> None:
     """One report on any pile of runs and logs, ours or the research code's."""
-    from markovlm.report import write_report
+    from markovlm.api.judging import write_report
 
     written = write_report(paths, out)
     if as_json:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from markovlm.cli.flags import EVAL_SECTIONS, config_flags, default_store, overrides, print_json
+from markovlm.cli.flags import EVAL_SECTIONS, config_flags, overrides, print_json
 from markovlm.errors import UserError
-from markovlm.models.registry import KNOWN
 
 if TYPE_CHECKING:
     from markovlm.analysis.fragility import Plan
     from markovlm.analysis.loadbearing import Part, Request
-    from markovlm.runs.targets import Target
 
 _Command = Callable[..., Any]
 
@@ -73,72 +71,21 @@ def plan_of(perturbations: str | None, severities: str | None) -> Plan:
     return Plan(names, graded)
 
 
-def request_of(
-    run: str,
-    parts: tuple[Part, ...],
-    against: str | None,
-    plan: Plan | None,
-    flags: dict[str, Any],
-    *,
-    readers: list[str] | None = None,
-    checkpoints: str = "last",
-    **more: Any,
-) -> Request:
-    from markovlm.analysis.loadbearing import Request, default_readers
-    from markovlm.runs.targets import open_targets, sighted
+def request_of(run: str, parts: tuple[Part, ...], flags: dict[str, Any], **more: Any) -> Request:
+    """From the flags that every study has."""
+    from markovlm.api.studies import study_request
 
-    over = overrides(flags)
-    target = open_targets(run, flags["checkpoint"], over)[0]
-    if target.run is None and "task" not in over and target.config.model not in KNOWN:
-        raise UserError(f"--task: {run} is no run of markovlm, so say which task")
-    twin = _twin(against, flags["checkpoint"], over) if against is not None else None
-    transferred = tuple(_with_base(run, checkpoints, over)) if "transfer" in parts else ()
-    if flags["non_markovian"]:
-        target, twin, transferred = sighted(target), twin and sighted(twin), tuple(map(sighted, transferred))
-    if "transfer" in parts and not readers:
-        readers = list(default_readers(transferred, tuple(KNOWN)))
-    out = flags["out"] or (default_store(run, target.config.task) / "loadbearing" if target.run is None else None)
-    return Request(
-        target,
-        parts,
-        twin,
-        transferred,
-        tuple(dict.fromkeys(readers or ())),
-        flags["split"] or target.config.data.test_split,
-        flags["limit"],
-        flags["cots"],
-        out=out,
-        **({"plan": plan} if plan else {}),
-        **({"explained": flags["limit"] * flags["cots"]} if parts == ("explain",) else {}),
-        **more,
-    )
-
-
-def _twin(name: str, checkpoint: str, over: dict[str, Any]) -> Target:
-    from markovlm.runs.targets import open_targets
-
-    try:
-        return open_targets(name, checkpoint, over)[0]
-    except UserError as error:
-        raise UserError(f"--against {name}: {error}") from error
-
-
-def _with_base(run: str, checkpoints: str, over: dict[str, Any]) -> list[Target]:
-    """Checkpoints of a run and its base; step 0, whose adapter does nothing yet, is the base once more and left out."""
-    from markovlm.runs.targets import open_targets
-
-    found = open_targets(run, f"{checkpoints},base", over)
-    if found[0].run is None and found[0].foreign is None:
-        raise UserError(f"{run}: transfer follows a run's checkpoints, and this is a plain model")
-    return [target for target in found if target.step != 0]
+    shared = {name: flags[name] for name in ("split", "limit", "cots", "non_markovian", "out")}
+    more = {"checkpoint": flags.get("checkpoint", "last"), **more}
+    return study_request(run, parts, config=overrides(flags), **shared, **more)
 
 
 def studied(request: Request) -> Any:
-    from markovlm.analysis.loadbearing import run_studies
+    from markovlm.api.studies import study
     from markovlm.terminal.console import counting, stderr
 
     console = stderr()
-    return run_studies(request, lambda label, n: counting(console, label, n))
+    return study(request, lambda label, n: counting(console, label, n))
 
 
 def run_study(request: Request, as_json: bool, part: str) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from markovlm.cli.flags import config_flags, overrides, print_json
+from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.config import build_config
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", required=False)
 @click.option("--split", default="test", help="split to preview [default test]")
 @click.option("--limit", type=int, default=3, help="examples to show [default 3]")

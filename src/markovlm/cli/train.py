@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from markovlm.cli.common import defaults_of, new_run_directory, rank
-from markovlm.cli.flags import config_flags, overrides, print_json
-from markovlm.config import build_config, load_yaml
+from markovlm.cli.common import rank, with_plugins
+from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.errors import UserError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config_file", metavar="[CONFIG.yaml]", required=False, type=click.Path(path_type=Path))
 @click.option("--config", "config_option", type=click.Path(path_type=Path), help="the same as the argument")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="continue a run from its last checkpoint")
@@ -26,26 +25,23 @@ def train(
     **flags: Any,
 ) -> None:  # fmt: skip
     """Train a model. Every configuration key is a flag; flags win over the file, the file over a model's defaults."""
+    from markovlm.api import training as api
     from markovlm.terminal.console import stderr, training_progress
-    from markovlm.training.loop import resumed_config
-    from markovlm.training.loop import train as run_training
+    from markovlm.training.start import resumed_config
 
     over = overrides(flags)
     file = config_file or config_option
+    if resume is not None and (file is not None or out is not None):
+        raise UserError("--resume takes the configuration and the place of the run itself; leave CONFIG.yaml and --out out")
     if resume is not None:
-        if file is not None or out is not None:
-            raise UserError("--resume takes the configuration and the place of the run itself; leave CONFIG.yaml and --out out")
-        config, directory = resumed_config(resume, over), resume
+        config = resumed_config(resume, over)
     else:
-        layer = load_yaml(file) if file else {}
-        model = over.get("model", layer.get("model", "embedded"))
-        config = build_config(defaults_of(str(model)), layer, over, source=str(file) if file else "train")
-        directory = out or new_run_directory(config.task)
+        config = api.configure(file, over=with_plugins(over), source=str(file) if file else "train")
     if dry_run:
         _show_plan(config, as_json)
         return
     with training_progress(stderr()) as progress:
-        result = run_training(config, directory, resume=resume is not None, progress=progress)
+        result = api.train(config, resume or out, resume=resume is not None, progress=progress)
     if rank():
         return  # the main process speaks
     if as_json:

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from markovlm.cli.flags import Command
 from markovlm.cli.study import listed, request_of, run_study, study_flags
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", metavar="RUN")
 @click.option(
     "--readers", required=True, multiple=True, metavar="MODEL", help="model or run that reads; repeat or separate by commas"
@@ -18,7 +19,5 @@ from markovlm.cli.study import listed, request_of, run_study, study_flags
 @study_flags(100, checkpoint=False)
 def transfer(run: str, readers: tuple[str, ...], checkpoints: str, **flags: Any) -> None:
     """Do other models understand the CoT? The base model's CoTs, read by the same readers, are the control."""
-    request = request_of(
-        run, ("transfer",), None, None, flags | {"checkpoint": "last"}, readers=listed(readers), checkpoints=checkpoints
-    )
+    request = request_of(run, ("transfer",), flags, readers=listed(readers), checkpoints=checkpoints)
     run_study(request, flags["as_json"], "transfer")

@@ -17,4 +17,5 @@ class EvaluationConfig(Section):
     decoding: Literal["sampled", "greedy"] = Field("sampled", description="how the CoT is decoded; the answer is always greedy")
     temperature: float | None = Field(None, gt=0, description="of sampled CoTs; default: the training temperature at that step")
     reader: Literal["same", "actor", "frozen"] = Field("same", description="who answers; same: the objective's reader")
+    extractors: tuple[str, ...] = Field((), description="how answers are read, the first decides; default: the task's own")
     batch_size: int = Field(128, ge=1, description="questions evaluated at once")

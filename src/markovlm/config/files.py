@@ -10,10 +10,11 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from markovlm.config.keys import known_keys
-from markovlm.config.objective import objective_classes
+from markovlm.config.keys import keys, known_keys
+from markovlm.config.objective import ObjectiveBase, objective_classes, objective_from
 from markovlm.config.run import RunConfig
 from markovlm.errors import UserError
+from markovlm.plugins import is_loaded
 
 
 def build_config(*layers: Mapping[str, Any], source: str = "configuration") -> RunConfig:
@@ -21,10 +22,30 @@ def build_config(*layers: Mapping[str, Any], source: str = "configuration") -> R
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = merge(merged, layer)
+    _require_plugins(merged.get("plugins"), source)
     try:
+        objective = merged.get("objective")
+        if isinstance(objective, Mapping):  # first and apart: its errors then name its own keys
+            merged["objective"] = _objective(cast("Mapping[str, Any]", objective), source)
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise UserError(f"{source}: {describe_validation(error)}") from None
+
+
+def _require_plugins(named: Any, source: str) -> None:
+    """A configuration can name Python files, but not have them run: that is for the user to say."""
+    for path in cast("list[Any]", named) if isinstance(named, list | tuple) else ():
+        if not is_loaded(str(path)):
+            raise UserError(f"{source}: was made with the plug-in {path}, which is Python code: load it with --plugin {path}")
+
+
+def _objective(values: Mapping[str, Any], source: str) -> ObjectiveBase:
+    try:
+        return objective_from(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {describe_validation(error, 'objective')}") from None
+    except ValueError as error:
+        raise UserError(f"{source}: objective.name: {error}") from None
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,16 +98,21 @@ def dump_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def describe_validation(error: ValidationError) -> str:
-    """One line for a pydantic error: key, what is wrong, and a suggestion for an unknown key."""
+def _hint(key: str) -> str:
+    owners = next((known.only_for for known in keys() if known.name == key), ())
+    if owners:
+        return f"it belongs to {', '.join(owners)}"
+    guess = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+    return f"did you mean {guess[0]}?" if guess else "`markovlm train --help` lists all keys"
+
+
+def describe_validation(error: ValidationError, section: str = "") -> str:
+    """One line for a pydantic error: key (in `section`), what is wrong, and a suggestion for an unknown key."""
     details = error.errors()
     first = details[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in objective_classes())
+    key = ".".join(map(str, (section, *first["loc"]) if section else first["loc"]))
     if first["type"] == "extra_forbidden":
-        guess = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
-        message = "unknown key" + (f"; did you mean {guess[0]}?" if guess else "; `markovlm train --help` lists all keys")
-    elif first["type"] == "union_tag_invalid":
-        key, message = "objective.name", f"unknown objective; choose from {', '.join(objective_classes())}"
+        message = f"unknown key; {_hint(key)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] != "value_error":

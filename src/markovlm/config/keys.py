@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 from markovlm.config.base import Section
 from markovlm.config.objective import ObjectiveBase, objective_classes
 from markovlm.config.run import RunConfig
+from markovlm.registry import REWARDS
 
 
 class Key:
@@ -42,7 +43,20 @@ def keys() -> list[Key]:
                 owners = found[key.name].only_for if key.name in found else ()
                 key.only_for = (*owners, name)
             found[key.name] = key
+    found["objective.reward"].choices = tuple(REWARDS)
+    del found["objective.reward_options"]
+    for key in _reward_keys():
+        key.only_for = (*(found[key.name].only_for if key.name in found else ()), *key.only_for)
+        found[key.name] = key
     return list(found.values())
+
+
+def _reward_keys() -> Iterator[Key]:
+    """Options that the rewards bring along."""
+    for reward, made in REWARDS.usable().items():
+        for key in _walk(made.Options, "objective.reward_options."):
+            key.only_for = (f"reward {reward}",)
+            yield key
 
 
 def known_keys() -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from markovlm.config.base import Scalar, Section
 from markovlm.config.data import Data
@@ -13,16 +12,9 @@ from markovlm.config.evaluation import EvaluationConfig
 from markovlm.config.health import HealthConfig
 from markovlm.config.logging import LoggingConfig
 from markovlm.config.model import Loading, Lora, Prompt
-from markovlm.config.objective import Grpo, ObjectiveConfig
+from markovlm.config.objective import ObjectiveBase, objective_from
 from markovlm.config.rollouts import RolloutConfig
 from markovlm.config.training import TrainingConfig
-
-
-def _default_name(value: Any) -> Any:
-    """`objective` without a name is GRPO: lets `--objective.kl_weight 0` stand alone."""
-    if isinstance(value, Mapping) and "name" not in value:
-        return {"name": "grpo", **cast(Mapping[str, Any], value)}
-    return cast(Any, value)
 
 
 class RunConfig(Section):
@@ -34,11 +26,16 @@ class RunConfig(Section):
     task_options: dict[str, Scalar] = Field(
         {}, description="options of the task, e.g. task_options.max_terms (see `markovlm tasks NAME`)"
     )
+    plugins: tuple[str, ...] = Field(
+        (), description="Python files that register objectives, rewards, tasks, …; the flag is --plugin"
+    )
     loading: Loading = Loading()  # pyright: ignore[reportCallIssue]
     lora: Lora = Lora()  # pyright: ignore[reportCallIssue]
     prompt: Prompt = Prompt()  # pyright: ignore[reportCallIssue]
     data: Data = Data()  # pyright: ignore[reportCallIssue]
-    objective: Annotated[ObjectiveConfig, BeforeValidator(_default_name)] = Grpo()  # pyright: ignore[reportCallIssue]
+    objective: Annotated[SerializeAsAny[ObjectiveBase], BeforeValidator(objective_from)] = Field(
+        default_factory=lambda: objective_from({})
+    )
     rollouts: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
     training: TrainingConfig = TrainingConfig()  # pyright: ignore[reportCallIssue]
     evaluation: EvaluationConfig = EvaluationConfig()  # pyright: ignore[reportCallIssue]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from markovlm.rollouts.prompter import Prompter
-from markovlm.rollouts.reader import greedy_answers
-from markovlm.rollouts.types import Sampler
 from markovlm.tasks.answers import classify_failure, extract, is_correct
-from markovlm.tasks.base import Example, Task
-
-LIKELIHOOD = "likelihood"  # the extractor that reads no text: argmax over choices of ln pi(letter | z)
+from markovlm.tasks.base import LIKELIHOOD, Example, Task
 
 
 def read_answer(task: Task, example: Example, text: str, method: str) -> tuple[str | None, bool]:
@@ -51,12 +46,3 @@ def score_text(task: Task, example: Example, cot: str, text: str, choice_logprob
         choices=example.choices,
     )
     return Scored(extracted, correct, failure)
-
-
-def answers_are_right(
-    sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]
-) -> list[bool]:
-    """Is the greedy answer of each (example, CoT) right by the task's default extractor?"""
-    task = prompter.task
-    texts = greedy_answers(sampler, prompter, conditioning, cots, task.max_answer_tokens)
-    return [read_answer(task, example, text, task.extractors[0])[1] for (example, _), text in zip(cots, texts, strict=True)]

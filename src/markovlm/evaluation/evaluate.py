@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from markovlm.config import RunConfig
-from markovlm.evaluation.answering import LIKELIHOOD, score_text
+from markovlm.evaluation.answering import score_text
 from markovlm.models.load import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.prompter import Prompter
@@ -17,7 +17,7 @@ from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_reads, l
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
 from markovlm.statistics import wilson
 from markovlm.tasks.answers import FAILURE_KINDS
-from markovlm.tasks.base import LETTERS, Example
+from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,14 +225,19 @@ def _record(target: Target, split: str, done: Evaluation) -> None:
 
 
 def rescore_targets(
-    store: Path, split: str, checkpoints: Sequence[str] | None, run: RunDirectory | None, dev_split: str
+    store: Path,
+    split: str,
+    checkpoints: Sequence[str] | None,
+    run: RunDirectory | None,
+    dev_split: str,
+    extractors: Sequence[str] = (),
 ) -> list[Result]:
     """Kept readings of a split read again by the extractors as they are now, in step order; nothing is generated.
 
     `checkpoints`: only these. Results may differ in how they were made: `Result.label` tells. Kept readings of the
     selection split come along.
     """
-    kept = rescore(store)
+    kept = rescore(store, extractors)
     found = [one for one in kept if one.label.split == split and (checkpoints is None or one.label.checkpoint in checkpoints)]
     if not found:
         there = ", ".join(sorted({f"{one.label.checkpoint} on {one.label.split}" for one in kept}))

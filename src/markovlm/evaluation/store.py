@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.errors import UserError
-from markovlm.evaluation.answering import LIKELIHOOD, score_text
+from markovlm.evaluation.answering import score_text
 from markovlm.evaluation.evaluate import Evaluation, How, Reading
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import encode_rows, read_rows, replace_whole, writing
 from markovlm.tasks import get_task
-from markovlm.tasks.base import Example, Task
+from markovlm.tasks.base import LIKELIHOOD, Example, Task
+from markovlm.tasks.extractors import with_extractors
 
 _HEADER = "evaluation"  # the value of `kind` in the first row
 _FIELDS = {field.name for field in fields(Reading)}
@@ -95,8 +96,8 @@ class Stored:
     evaluation: Evaluation
 
 
-def rescore(folder: Path) -> list[Stored]:
-    """Apply the extractors as they are now to every kept reading under `folder`, and write the files anew.
+def rescore(folder: Path, extractors: Sequence[str] = ()) -> list[Stored]:
+    """Apply the extractors as they are now (or these, instead of the task's own) to every kept reading, and write the files anew.
 
     Nothing is generated and no model or data file is needed. UserError where nothing is kept.
     """
@@ -106,7 +107,7 @@ def rescore(folder: Path) -> list[Stored]:
         label = _label(rows[0]) if rows else None
         if label is None:
             continue
-        task = get_task(label.task, label.task_options)
+        task = with_extractors(get_task(label.task, label.task_options), extractors)
         readings = list({reading.id: rescored(task, reading) for reading in _readings(rows)}.values())
         if not readings:
             continue

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markovlm.errors import UserError
 from markovlm.logs.native import read_native
+from markovlm.logs.readers import reader_of
 from markovlm.logs.records import RunData
 from markovlm.logs.research import first_objects, is_foreign, is_result, read_foreign, read_result_file
 
@@ -57,7 +58,7 @@ def _looks_foreign(path: Path) -> bool:
         rows = list(first_objects(path))
     except OSError:
         return True  # shown as a run with a problem
-    return is_foreign(rows) and not any(is_result(row) for row in rows)
+    return reader_of(path, rows) is not None or (is_foreign(rows) and not any(is_result(row) for row in rows))
 
 
 def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN) -> RunData:
@@ -77,6 +78,9 @@ def _read_file(path: Path, max_samples: int) -> RunData:
         if found is not None:
             return found
     rows = list(first_objects(path))
+    plugged = reader_of(path, rows)
+    if plugged is not None:
+        return plugged.read(path, max_samples)
     if is_foreign(rows):
         return read_foreign(path, max_samples)
     if any("step" in row and "question" not in row for row in rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,15 @@ def metrics_frame(rows: list[tuple[int, dict[str, Any]]], problems: Problems, li
         for key, column in columns.items():
             column.append(number(row.get(key), key, line, problems))
     return frame(columns, [step for step, _ in order])
+
+
+def run_of_rows(rows: Sequence[Mapping[str, Any]], name: str = "rows") -> RunData:
+    """A run given as metric rows in step order; rows without `step` are numbered from 1."""
+    run, problems = RunData(path=Path(name), kind="native", name=name), Problems()
+    numbered = [(line, {"step": line, **row}) for line, row in enumerate(rows, start=1)]
+    run.metrics = metrics_frame(numbered, problems, run.lines)
+    run.problems += problems.lines(name)
+    return run
 
 
 def _read_evals(run: RunData, path: Path) -> None:

@@ -1,6 +1,8 @@
 """What an objective is: credit for rewards, and a policy loss. Tensors in, tensors out; no model is ever loaded here.
 
-To add one: a config class in `config.py`, a file here with a class like `Grpo`, a line in `objectives/__init__.py`.
+To add one: a file like `grpo.py` (its configuration and its class) and its name in `markovlm.registry`; from outside the package
+`markovlm.register.objective` takes the place of the latter. Nothing here imports torch when it is imported: a configuration names
+objectives, and must not cost a second.
 
 Notation (METHOD §2): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (padded), all values in nats.
 """
@@ -8,12 +10,12 @@ Notation (METHOD §2): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+from markovlm.config.objective import ObjectiveBase
 
-from markovlm.config import ObjectiveBase
+if TYPE_CHECKING:
+    from torch import Tensor
 
 C = TypeVar("C", bound=ObjectiveBase)
 
@@ -33,7 +35,7 @@ class Credit:
     def advantage(self, reward: Tensor) -> Tensor:
         """[Q, B] (or any selection of it, given a Credit of the same selection); 0 where a sample is not chosen."""
         advantage = (reward - self.centre) / self.scale
-        return advantage if self.chosen is None else torch.where(self.chosen, advantage, torch.zeros_like(advantage))
+        return advantage if self.chosen is None else advantage.where(self.chosen, 0.0)
 
     def select(self, index: Tensor) -> Credit:
         """Of the samples `index` [n] in question-major order: fields [n]."""
@@ -65,6 +67,7 @@ class PolicyLoss:
 class Objective(Protocol):
     """One row of METHOD §2's table."""
 
+    Config: ClassVar[type[ObjectiveBase]]  # its section of the configuration; `name` has the objective's name as default
     config: Any
     passes: int  # optimisation passes over one rollout
 
@@ -95,6 +98,7 @@ class PolicyGradient(Generic[C]):
     L_PG,i = - ln u_theta(z_i | q) * A_i, where ln u is the sum over CoT tokens (exact) or their mean (the research code).
     """
 
+    Config: ClassVar[type[ObjectiveBase]]
     passes = 1
 
     def __init__(self, config: C):
@@ -132,4 +136,4 @@ def group_mean(reward: Tensor) -> Tensor:
 
 def unit_scale(reward: Tensor) -> Tensor:
     """[Q, B] of ones: an advantage that is not divided."""
-    return torch.ones_like(reward)
+    return reward.new_ones(reward.shape)

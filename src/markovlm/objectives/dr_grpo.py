@@ -8,10 +8,19 @@ term does not. All rewards equal: A = 0, as for `rloo`.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from markovlm.config.objective import DrGrpo as DrGrpoConfig
+from markovlm.config.objective import ObjectiveBase
 from markovlm.objectives.base import Credit, PolicyGradient, group_mean, unit_scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DrGrpoConfig(ObjectiveBase):
+    """Group mean as baseline, no division by the standard deviation."""
+
+    name: str = "dr_grpo"
 
 
 def mean_centred(reward: Tensor) -> Credit:
@@ -20,5 +29,7 @@ def mean_centred(reward: Tensor) -> Credit:
 
 
 class DrGrpo(PolicyGradient[DrGrpoConfig]):
+    Config = DrGrpoConfig
+
     def credit(self, reward: Tensor) -> Credit:
         return mean_centred(reward)

@@ -9,16 +9,30 @@ All rewards equal: A = 0 from the second sample on. A group of one is allowed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from markovlm.config.objective import Ema as EmaConfig
+from markovlm.config.objective import ObjectiveBase
 from markovlm.objectives.base import Credit, PolicyGradient, in_order, unit_scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class EmaConfig(ObjectiveBase):
+    """Different questions in a batch; baseline: exponential moving average of earlier samples' rewards."""
+
+    grouped: ClassVar[bool] = False
+    needs_baseline: ClassVar[bool] = True
+    name: str = "ema"
+    baseline_every: int = Field(1, ge=1, description="compute the baseline b every so many steps; must be 1 here")
+    decay: float = Field(0.9, gt=0, lt=1, description="r of the moving average: V_t = sum w_i R_i, w_i ~ r^(t-1-i)")
 
 
 class Ema(PolicyGradient[EmaConfig]):
+    Config = EmaConfig
+
     def __init__(self, config: EmaConfig):
         super().__init__(config)
         self.weighted = 0.0  # sum_i r^(t-1-i) R_i
@@ -30,7 +44,7 @@ class Ema(PolicyGradient[EmaConfig]):
             baselines.append(self.weighted / self.weights if self.weights else 0.0)
             self.weighted = self.config.decay * self.weighted + value
             self.weights = self.config.decay * self.weights + 1.0
-        centre = torch.tensor(baselines, dtype=reward.dtype, device=reward.device).view_as(reward)
+        centre = reward.new_tensor(baselines).view_as(reward)
         return Credit(centre, unit_scale(reward))
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,16 +11,36 @@ be negative even above the threshold, and `advantage: reward` then pushes away f
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from markovlm.config.objective import ExpertIteration as ExpertIterationConfig
+from markovlm.config.objective import ObjectiveBase
 from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, in_order, reduce_tokens, unit_scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ExpertIterationConfig(ObjectiveBase):
+    """L_PG and L_AR only where the reward stands out from the running history: R > mu + threshold_std * sigma."""
+
+    grouped: ClassVar[bool] = False
+    needs_baseline: ClassVar[bool] = True
+    name: str = "expert_iteration"
+    baseline_every: int = Field(1, ge=1, description="compute the baseline b every so many steps; must be 1 here")
+    threshold_std: float = Field(
+        1.0, description="k: standard deviations above the mean of the reward history (2.2 in older runs)"
+    )
+    warmup_batches: int = Field(25, ge=1, description="first batches that only fill the reward history and train nothing")
+    advantage: Literal["reward", "one"] = Field(
+        "reward", description="of the chosen CoTs in L_PG: their reward R, or 1 (plain imitation; safe where R may be negative)"
+    )
 
 
 class ExpertIteration(PolicyGradient[ExpertIterationConfig]):
+    Config = ExpertIterationConfig
+
     def __init__(self, config: ExpertIterationConfig):
         super().__init__(config)
         self.batches = 0
@@ -39,9 +59,9 @@ class ExpertIteration(PolicyGradient[ExpertIterationConfig]):
         idle = self.batches < self.config.warmup_batches
         chosen = reward > self.threshold
         if idle:
-            chosen = torch.zeros_like(chosen)
+            chosen = chosen.new_zeros(chosen.shape)
         self._remember(reward)
-        return Credit(torch.zeros_like(reward), unit_scale(reward), chosen, idle)
+        return Credit(reward.new_zeros(reward.shape), unit_scale(reward), chosen, idle)
 
     def _remember(self, reward: Tensor) -> None:
         self.batches += 1

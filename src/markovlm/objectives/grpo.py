@@ -8,10 +8,22 @@ that strength bounded: without it, near-identical groups give gradients of 1e5 a
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from markovlm.config.objective import Grpo as GrpoConfig
+from pydantic import Field
+
+from markovlm.config.objective import ObjectiveBase
 from markovlm.objectives.base import Credit, PolicyGradient, group_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GrpoConfig(ObjectiveBase):
+    """Group standardisation: A = (R - mean R) / max(std R, std_floor)."""
+
+    name: str = "grpo"
+    std_floor: float = Field(0.1, gt=0, description="floor of the group's standard deviation (METHOD §7: near-identical groups)")
 
 
 def standardised(reward: Tensor, std_floor: float) -> Credit:
@@ -21,5 +33,7 @@ def standardised(reward: Tensor, std_floor: float) -> Credit:
 
 
 class Grpo(PolicyGradient[GrpoConfig]):
+    Config = GrpoConfig
+
     def credit(self, reward: Tensor) -> Credit:
         return standardised(reward, self.config.std_floor)

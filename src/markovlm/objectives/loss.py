@@ -6,10 +6,12 @@ L = mean_i ( L_PG,i + L_AR,i + beta * mean_t KL_i,t - alpha * mean_t H_i,t ),   
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from markovlm.objectives.base import Credit, Objective, PolicyBatch, PolicyLoss, reduce_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

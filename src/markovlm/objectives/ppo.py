@@ -12,17 +12,46 @@ behaviour policy exceeds `kl_bound` is not applied and ends the step. All reward
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
-from markovlm.config.objective import Ppo as PpoConfig
+from pydantic import Field
+
+from markovlm.config.objective import ObjectiveBase
 from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, reduce_tokens
 from markovlm.objectives.dr_grpo import mean_centred
 from markovlm.objectives.grpo import standardised
 from markovlm.objectives.rloo import leave_one_out
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PpoBase(ObjectiveBase):
+    """What both PPO objectives share."""
+
+    clip: float = Field(0.2, gt=0, lt=1, description="epsilon: the ratio is clipped to [1 - epsilon, 1 + epsilon]")
+
+
+class PpoConfig(PpoBase):
+    """Clipped ratio to the behaviour policy, several passes over one rollout; KL and actor-reward terms stay."""
+
+    name: str = "ppo"
+    advantage: Literal["grpo", "rloo", "dr_grpo"] = Field("grpo", description="how rewards become advantages")
+    std_floor: float = Field(0.1, gt=0, description="floor of the group's standard deviation, for advantage=grpo")
+    ratio: Literal["token", "sequence"] = Field(
+        "token", description="one ratio a token, or one a CoT (exp of summed or mean log-ratio)"
+    )
+    passes: int = Field(2, ge=1, description="optimisation passes over one rollout")
+    kl_bound: float = Field(
+        0.05,
+        gt=0,
+        description="end the passes of a step early when the mean KL to the behaviour policy (nats per token) exceeds this",
+    )
+
 
 class Ppo(PolicyGradient[PpoConfig]):
+    Config = PpoConfig
+
     def __init__(self, config: PpoConfig):
         super().__init__(config)
         self.passes = config.passes
@@ -43,7 +72,7 @@ class Ppo(PolicyGradient[PpoConfig]):
             ratio = log_ratio.exp()
             loss = -reduce_tokens(clipped_surrogate(ratio, advantage, self.config.clip), mask, self.config.cot_logprob)
         else:
-            advantage, mask = batch.advantage[:, None], torch.ones_like(sequence_log_ratio)[:, None]
+            advantage, mask = batch.advantage[:, None], sequence_log_ratio.new_ones(sequence_log_ratio.shape)[:, None]
             ratio = sequence_log_ratio.exp()[:, None]
             loss = -clipped_surrogate(ratio, advantage, self.config.clip)[:, 0]
         whole = sequence_log_ratio if self.config.ratio == "sequence" else reduce_tokens(log_ratio, batch.mask, "mean")
@@ -53,13 +82,12 @@ class Ppo(PolicyGradient[PpoConfig]):
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """min(rho A, clip(rho) A), elementwise."""
-    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    return (ratio * advantage).minimum(ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
-@torch.no_grad()
 def ratio_metrics(ratio: Tensor, advantage: Tensor, mask: Tensor, clip: float) -> dict[str, Tensor]:
     """Per-sample statistics of ratios [n, T or 1] under a mask: extremes, mean, clipped share, samples without gradient."""
-    inside = mask > 0
+    ratio, inside = ratio.detach(), mask > 0
     count = mask.sum(-1).clamp(min=1)
     outside = ((ratio < 1 - clip) | (ratio > 1 + clip)) & inside
     dead = ((ratio > 1 + clip) & (advantage > 0)) | ((ratio < 1 - clip) & (advantage < 0)) | (advantage == 0)

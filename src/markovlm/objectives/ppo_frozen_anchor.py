@@ -9,12 +9,18 @@ A < 0 are pushed away with a force that grows with rho. A is the group standardi
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Self
 
-from markovlm.config.objective import PpoFrozenAnchor as PpoFrozenAnchorConfig
+from pydantic import Field, model_validator
+
+from markovlm.config.schedule import Schedule
 from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss, reduce_tokens
 from markovlm.objectives.grpo import standardised
-from markovlm.objectives.ppo import clipped_surrogate, ratio_metrics
+from markovlm.objectives.ppo import PpoBase, clipped_surrogate, ratio_metrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 NOTICE = (
     "ppo_frozen_anchor repeats an error of the research code on purpose: the ratio is to the frozen base, the loss is overwritten "
@@ -22,7 +28,34 @@ NOTICE = (
 )
 
 
+class PpoFrozenAnchorConfig(PpoBase):
+    """The research code's PPO, to reproduce the seed's runs: ratio to the frozen base, loss overwritten (METHOD §3.2)."""
+
+    name: str = "ppo_frozen_anchor"
+    cot_logprob: Literal["sum", "mean"] = Field(
+        "mean", description="reduction of the log-ratio over CoT tokens; the research code: mean"
+    )
+    actor_reward_weight: Schedule = Field(
+        Schedule.constant(0.0), description="must be 0: the loss is overwritten, the term is dead"
+    )
+    kl_weight: Schedule = Field(Schedule.constant(0.0), description="must be 0: the loss is overwritten, the KL is dropped")
+    std_floor: float = Field(
+        1e-4, gt=0, description="floor of the group's standard deviation (the research code has next to none)"
+    )
+
+    @model_validator(mode="after")
+    def _dead_terms(self) -> Self:
+        for name in ("actor_reward_weight", "kl_weight", "entropy_weight"):
+            if getattr(self, name).maximum > 0:
+                raise ValueError(
+                    f"{name} must be 0: ppo_frozen_anchor overwrites the loss, as the research code did; use ppo to keep the term"
+                )
+        return self
+
+
 class PpoFrozenAnchor(PolicyGradient[PpoFrozenAnchorConfig]):
+    Config = PpoFrozenAnchorConfig
+
     def credit(self, reward: Tensor) -> Credit:
         return standardised(reward, self.config.std_floor)
 

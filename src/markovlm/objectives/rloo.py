@@ -8,10 +8,19 @@ All rewards equal: A = 0, the policy-gradient term vanishes; the actor-reward te
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from markovlm.config.objective import Rloo as RlooConfig
+from markovlm.config.objective import ObjectiveBase
 from markovlm.objectives.base import Credit, PolicyGradient, unit_scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RlooConfig(ObjectiveBase):
+    """Leave-one-out mean as baseline, no division: with w=1, kl 0, raw rewards this is the exact gradient."""
+
+    name: str = "rloo"
 
 
 def leave_one_out(reward: Tensor) -> Credit:
@@ -21,5 +30,7 @@ def leave_one_out(reward: Tensor) -> Credit:
 
 
 class Rloo(PolicyGradient[RlooConfig]):
+    Config = RlooConfig
+
     def credit(self, reward: Tensor) -> Credit:
         return leave_one_out(reward)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from markovlm.models.load import LanguageModel
@@ -27,6 +28,8 @@ class AnswerScores:
     logp_sum: Tensor  # [n] ln pi(a|z)
     logp_mean: Tensor  # [n] per answer token
     greedy: Tensor  # [n] bool: every gold token is the most likely one
+    token_logp: Tensor  # [M] ln pi of each answer token, CoT after CoT
+    row: Tensor  # [M] which of the n CoTs it belongs to
 
 
 def answer_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]) -> Batch:
@@ -55,7 +58,20 @@ def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") 
     stats = token_stats(lm, span.hidden, span.targets)
     rows = len(batch.rows)
     wrong = by_row((~stats.greedy).to(stats.logp.dtype), span.row, rows)
-    return AnswerScores(by_row(stats.logp, span.row, rows), by_row(stats.logp, span.row, rows, "mean"), wrong == 0)
+    total, mean = by_row(stats.logp, span.row, rows), by_row(stats.logp, span.row, rows, "mean")
+    return AnswerScores(total, mean, wrong == 0, stats.logp, span.row)
+
+
+def joined_scores(parts: Sequence[AnswerScores]) -> AnswerScores:
+    """Scores of the parts of a batch, one after another, as those of the whole."""
+    offsets = [sum(len(part.logp_sum) for part in parts[:number]) for number in range(len(parts))]
+    return AnswerScores(
+        torch.cat([part.logp_sum for part in parts]),
+        torch.cat([part.logp_mean for part in parts]),
+        torch.cat([part.greedy for part in parts]),
+        torch.cat([part.token_logp for part in parts]),
+        torch.cat([part.row + offset for part, offset in zip(parts, offsets, strict=True)]),
+    )
 
 
 def greedy_answers(

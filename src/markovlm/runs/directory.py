@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, parse_row, replace_whole, writing
 
+QUESTIONS_FILE = "questions.jsonl"  # of a run on questions that a program brought
 ROW_FILES = ("metrics.jsonl", "samples.jsonl", "evals.jsonl")
 
 
@@ -61,7 +63,7 @@ class RunDirectory:
 
     def _never_began(self) -> bool:
         """Empty, or left by a run that was killed before it wrote its configuration (it can't be resumed, so it may be replaced)."""
-        before_config = {".lock", "checkpoints", "environment.json", ".environment.json.tmp", ".config.yaml.tmp"}
+        before_config = {".lock", "checkpoints", QUESTIONS_FILE, "environment.json", ".environment.json.tmp", ".config.yaml.tmp"}
         return all(entry.name in before_config for entry in self.path.iterdir()) and not self.saved_steps()
 
     def discard(self) -> None:
@@ -160,3 +162,8 @@ class RunDirectory:
             for entry in folder.iterdir():
                 if entry.name.startswith(".") and entry.name.endswith(".tmp"):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def new_run_directory(label: str) -> Path:
+    """runs/LABEL-DATE-TIME-XXXX"""
+    return Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

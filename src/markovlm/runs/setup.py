@@ -16,6 +16,7 @@ from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import Sampler
 from markovlm.tasks import get_task
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
+from markovlm.tasks.extractors import with_extractors
 from markovlm.tasks.folds import assert_disjoint
 
 
@@ -42,7 +43,7 @@ def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool =
 
     `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model.
     """
-    task = get_task(config.task, config.task_options)
+    task = with_extractors(get_task(config.task, config.task_options), config.evaluation.extractors)
     lora = config.lora if trainable else None
     seed = torch_seed(config.seed, "adapter") % 2**63
     lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)

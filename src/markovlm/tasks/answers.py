@@ -22,11 +22,13 @@ import re
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any, Literal, cast
 
 from markovlm.errors import UserError
+from markovlm.registry import EXTRACTORS
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.equations import has_wrong_equation
 from markovlm.tasks.folds import normalized
@@ -55,7 +57,15 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _BARE_INTEGER = re.compile(r"\s*-?\d{1,15}\s*", re.ASCII)
 _POWER = re.compile(r"\^|\*\*|!")
 
-Extractor = Callable[[str, Sequence[str]], str | None]
+Reading = Callable[[str, Sequence[str]], str | None]  # answer text, choices -> answer, None where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Extractor:
+    """A way to read answers of one type out of text."""
+
+    read: Reading
+    answer_type: AnswerType
 
 
 class UnknownMethod(UserError, ValueError):
@@ -67,10 +77,9 @@ def extract(text: str, method: str, *, choices: Sequence[str] = ()) -> str | Non
 
     `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). UnknownMethod on other names.
     """
-    reader = METHODS.get(method)
-    if reader is None:
-        raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(METHODS)}")
-    return reader(text, choices)
+    if method not in EXTRACTORS:
+        raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[method].read(text, choices)
 
 
 def normalize_number(text: str) -> str | None:
@@ -194,12 +203,12 @@ def _math_verify(text: str, _: Sequence[str]) -> str | None:
 
 
 METHODS: dict[str, Extractor] = {
-    "simple": _simple,
-    "anchor": _anchor,
-    "legacy": _legacy,
-    "word_boundary": _word_boundary,
-    "math_verify": _math_verify,
-    "first_line": _first_line,
+    "simple": Extractor(_simple, "number"),
+    "anchor": Extractor(_anchor, "number"),
+    "legacy": Extractor(_legacy, "letter"),
+    "word_boundary": Extractor(_word_boundary, "letter"),
+    "math_verify": Extractor(_math_verify, "number"),
+    "first_line": Extractor(_first_line, "text"),
 }
 
 

@@ -9,17 +9,10 @@ from typing import Any, cast, get_args
 
 from markovlm.errors import UserError
 from markovlm.tasks.answers import normalize_number
-from markovlm.tasks.base import LETTERS, AnswerType, Example
+from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LETTERS, AnswerType, Example
 from markovlm.tasks.folds import normalized
 from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
 from markovlm.tasks.sources import Dataset
-
-_EXTRACTORS: dict[str, tuple[str, ...]] = {
-    "number": ("anchor", "simple", "math_verify"),
-    "letter": ("word_boundary", "legacy", "likelihood"),
-    "text": ("first_line",),
-}
-_ANSWER_TOKENS = {"number": 16, "letter": 10, "text": 64}
 
 
 def parse(row: Row, question: str, answer: str, choices: str, answer_type: AnswerType) -> Example:
@@ -72,14 +65,15 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
     kind = str(options.get("answer_type", "number"))
     if kind not in get_args(AnswerType):
         raise UserError(f"task custom: option answer_type is {kind!r}; it is number, letter or text")
+    answer_type = cast(AnswerType, kind)
     columns = {name: str(options.get(name, default)) for name, default in _COLUMNS.items()}
     return replace(
         dataset,
-        parse=partial(parse, **columns, answer_type=cast(AnswerType, kind)),
-        answer_type=cast(AnswerType, kind),
+        parse=partial(parse, **columns, answer_type=answer_type),
+        answer_type=answer_type,
         prompt_kind="multiple_choice" if kind == "letter" else "reasoning",
-        extractors=_EXTRACTORS[kind],
-        max_answer_tokens=_ANSWER_TOKENS[kind],
+        extractors=DEFAULT_EXTRACTORS[answer_type],
+        max_answer_tokens=ANSWER_TOKENS[answer_type],
     )
 
 
@@ -91,8 +85,8 @@ TASK = Dataset(
     prompt_kind="reasoning",
     answer_type="number",
     default_cot_tokens=100,
-    max_answer_tokens=_ANSWER_TOKENS["number"],
-    extractors=_EXTRACTORS["number"],
+    max_answer_tokens=ANSWER_TOKENS["number"],
+    extractors=DEFAULT_EXTRACTORS["number"],
     hub=None,
     licence="yours",
     parse=partial(parse, **_COLUMNS, answer_type="number"),

@@ -11,7 +11,8 @@ import torch
 
 from markovlm.config import RunConfig
 from markovlm.health.text import text_signals
-from markovlm.training.step import Sample, StepResult, learning_rate
+from markovlm.training.records import Sample, StepResult
+from markovlm.training.update import learning_rate
 
 Text = Callable[[tuple[int, ...]], str]  # decodes ids
 

@@ -15,7 +15,9 @@ from markovlm.errors import RunFailed
 from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import SampleRequest
 from markovlm.tasks.base import Example
-from markovlm.training.step import Learner, Sample, cot_decoding, score_cots
+from markovlm.training.records import Learner, Sample
+from markovlm.training.sampling import cot_decoding
+from markovlm.training.scoring import score_cots
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # mean |gap|, nats a token
 _SAMPLES = 4

@@ -1,0 +1,105 @@
+"""Evaluate checkpoints of a run, adapters or a model: accuracy from the CoT alone, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markovlm.errors import UserError
+from markovlm.models.registry import KNOWN
+from markovlm.runs.store import default_store
+from markovlm.tasks import task_names
+
+if TYPE_CHECKING:
+    from markovlm.evaluation.run import Counting, Result
+
+DIFFERENCE = 0.05  # of accuracy: a warning says where n is too small to show it
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Checkpoints on the same questions."""
+
+    report: dict[str, Any]  # what `markovlm eval --json` prints (docs/evaluation.md)
+    results: Sequence[Result]  # one a checkpoint, with every reading
+    store: Path  # where the readings are kept
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the last checkpoint, by the default extractor; None where answers are texts."""
+        return self._last["accuracy"]
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """Its 95 % Wilson interval."""
+        return self._last["ci95"] and tuple(self._last["ci95"])
+
+    @property
+    def n(self) -> int:
+        return self._last["n"]
+
+    @property
+    def _last(self) -> dict[str, Any]:
+        return self.results[-1].evaluation.summary()
+
+
+def evaluate(
+    target: str | Path,
+    *,
+    checkpoints: str | None = None,
+    baseline: bool = False,
+    split: str | None = None,
+    limit: int | None = None,
+    non_markovian: bool = False,
+    no_cot: bool = False,
+    rescore: bool = False,
+    difference: float = DIFFERENCE,
+    out: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    counting: Counting | None = None,
+    **keys: Any,
+) -> Evaluated:
+    """What `markovlm eval` does, flag by flag. Readings are kept: an interrupted evaluation continues.
+
+    `checkpoints`: last, best, all, base, or steps such as "100,200"; `baseline` adds the untrained base, paired by question.
+    `non_markovian` and `no_cot` are the controls. Raises UserError in one line for what can't be done.
+
+    >>> markovlm.evaluate("runs/first", baseline=True, limit=200).accuracy    # doctest: +SKIP
+    """
+    from markovlm.api.models import settings
+    from markovlm.evaluation.report import choose, evaluation_report
+    from markovlm.evaluation.run import Control, evaluate_targets, rescore_targets
+    from markovlm.runs.targets import open_targets
+
+    _check(limit, difference, rescore, non_markovian or no_cot, None if out is None else Path(out))
+    over = settings(config, keys)
+    name = str(target)
+    wanted = checkpoints or ("all" if rescore else "last")  # with rescore everything that is kept, unless checkpoints are named
+    targets = open_targets(name, f"{wanted},base" if baseline else wanted, over)
+    targets.sort(key=lambda t: -1 if t.step is None else t.step)
+    chosen, run = targets[0].config, targets[0].run
+    if run is None and "task" not in over and chosen.model not in KNOWN and not rescore:
+        raise UserError(f"--task: {name} is no run of markovlm, so say which task; one of {', '.join(task_names())}")
+    split = split or chosen.data.test_split
+    store = Path(out) if out is not None else (run.path / "evaluations" if run else default_store(name, chosen.task))
+    if rescore:
+        names = [one.checkpoint for one in targets] if checkpoints else None
+        results = rescore_targets(store, split, names, run, chosen.data.dev_split, chosen.evaluation.extractors)
+    else:
+        size = limit or chosen.evaluation.test_size
+        results = evaluate_targets(targets, split, size, Control(non_markovian, no_cot), store, counting, choose=True)
+    report = evaluation_report(chosen, results, choose(targets[-1], results, chosen.seed), difference)
+    return Evaluated(report, results, store)
+
+
+def _check(limit: int | None, difference: float, rescore: bool, control: bool, out: Path | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: must be at least 1")
+    if not 0 < difference < 0.5:
+        raise UserError(f"--difference {difference}: must be between 0 and 0.5, a difference of accuracy such as 0.05")
+    if rescore and (limit is not None or control):
+        raise UserError("--rescore reads kept answers of every kind again; leave --limit, --non-markovian and --no-cot out")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; name a directory")

@@ -1,0 +1,148 @@
+"""Load a model or a checkpoint of a run; sample CoTs from it, read answers from CoTs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markovlm.config import RunConfig, nest
+from markovlm.errors import UserError
+from markovlm.tasks.base import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A CoT and the question it was written for."""
+
+    example: Example
+    text: str
+    ids: tuple[int, ...]  # as the reader sees them; empty for a text that was not sampled here
+    logprob: float | None = None  # ln u(z|q) of all sampled tokens, an end token included; nats
+    ended: bool = True  # by itself, not by the budget
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the reader makes of a CoT."""
+
+    logprob: float | None  # ln pi(a|z) per answer token, nats; None where no gold answer was given
+    answer: str | None  # as the task's default extractor reads it; None: no answer in the reply
+    reply: str  # the raw greedy answer
+    correct: bool | None  # None where no gold answer was given
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A policy with its task: the base, or a run's checkpoint. Made by `markovlm.load`."""
+
+    config: RunConfig
+    checkpoint: str  # "base", "step-000050", …
+    setup: Any  # markovlm.runs.setup.Setup, for those who go deeper
+    target: Any  # markovlm.runs.targets.Target
+
+    def examples(self, split: str = "test", limit: int | None = None) -> list[Example]:
+        """Questions of a split of the task. Raises UserError where there is no such split."""
+        loaded = self.target.load(self.setup, split, limit)
+        return [loaded.examples[i] for i in range(min(limit or len(loaded.examples), len(loaded.examples)))]
+
+    def sample(
+        self,
+        questions: Sequence[str | Example],
+        n: int = 1,
+        *,
+        seed: int = 0,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+    ) -> list[list[Thought]]:
+        """`n` CoTs of each question, from streams keyed by (seed, question, number): batching changes no draw.
+
+        `temperature`: default that of the end of training; 0 is greedy. Raises UserError for a question with characters that
+        the model has no token for.
+        """
+        from markovlm.rollouts.types import Decoding, SampleRequest
+
+        asked = [self._example(question) for question in questions]
+        prompter, rollouts = self.setup.prompter, self.config.rollouts
+        requests = [
+            SampleRequest(prompter.cot_prompt(e), tuple((seed, "api", e.question, number) for number in range(n))) for e in asked
+        ]
+        budget = max_tokens or rollouts.max_cot_tokens
+        assert budget is not None
+        steps = self.config.training.steps
+        tau = rollouts.temperature.at(steps, steps) if temperature is None else temperature
+        drawn = self.setup.sampler().sample(requests, Decoding(budget, tau, rollouts.fixed_length, rollouts.stop))
+        return [
+            [Thought(e, prompter.text(cot.ids), cot.ids, sum(cot.behavior_logp), cot.ended) for cot in group]
+            for e, group in zip(asked, drawn, strict=True)
+        ]
+
+    def read(
+        self, thoughts: Sequence[Thought | str], answers: Sequence[str] | None = None, *, sighted: bool = False
+    ) -> list[Reading]:
+        """What is answered from each CoT alone: the greedy answer, and ln pi(a|z) of the gold one.
+
+        Gold answers are those of the thoughts' examples, or `answers`. `sighted`: the reader sees the question too (then thoughts
+        must carry one).
+        """
+        from markovlm.analysis.scoring import Variant, encode_cot, read_variants
+
+        given = [self._thought(thought, sighted) for thought in thoughts]
+        if answers is not None and len(answers) != len(given):
+            raise UserError(f"answers: {len(answers)} for {len(given)} CoTs; one each is needed")
+        gold = [t.example.answer for t in given] if answers is None else list(answers)
+        conditioning = "non_markovian" if sighted else "markovian"
+        variants = []
+        for number, (thought, answer) in enumerate(zip(given, gold, strict=True)):
+            ids = thought.ids or encode_cot(self.setup.prompter, thought.text)
+            target = answer or ("A" if self.setup.task.answer_type == "letter" else "0")  # scored only where it is known
+            example = Example(thought.example.id, thought.example.question, target, thought.example.choices)
+            variants.append(Variant(example, number, "read", ids, ids, conditioning))
+        found = read_variants(self.setup, self.setup.sampler(), variants)
+        return [
+            Reading(one.logprob if answer else None, one.extracted, one.answer or "", one.correct if answer else None)
+            for one, answer in zip(found, gold, strict=True)
+        ]
+
+    def ask(self, question: str) -> Any:
+        """One CoT and the answer read from it alone: `markovlm ask`. Raises UserError for a question that can't be put."""
+        from markovlm.evaluation.ask import ask
+
+        return ask(self.setup, question)
+
+    def _example(self, question: str | Example) -> Example:
+        from markovlm.evaluation.ask import check_question
+
+        if isinstance(question, Example):
+            return question
+        return Example("asked", check_question(self.setup, question), answer="")
+
+    def _thought(self, thought: Thought | str, sighted: bool) -> Thought:
+        if isinstance(thought, Thought):
+            return thought
+        if sighted:
+            raise UserError("sighted: a CoT given as text has no question to see; give a Thought with its example")
+        return Thought(Example("given", "0", answer=""), thought, ())
+
+
+def load(target: str | Path, *, checkpoint: str | int = "last", config: Mapping[str, Any] | None = None, **keys: Any) -> Model:
+    """A run's checkpoint, a directory of PEFT adapters, an embedded model, a local directory or a Hub id.
+
+    `checkpoint`: last, best, base or a step. `config`: a nested configuration; `keys`: single ones with `__` for the dot
+    (`rollouts__max_cot_tokens=48`). Raises UserError in one line for what is not there.
+
+    >>> markovlm.load("embedded").ask("17+4+79").answer    # doctest: +SKIP
+    """
+    from markovlm.runs.targets import open_targets
+
+    picked = open_targets(str(target), str(checkpoint), settings(config, keys))[0]
+    setup = picked.prepare()
+    return Model(setup.config, picked.checkpoint, setup, picked)
+
+
+def settings(config: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration from a mapping and from single keys such as `training__lr`."""
+    from markovlm.config import merge
+
+    return merge(dict(config or {}), nest({name.replace("__", "."): value for name, value in keys.items()}))

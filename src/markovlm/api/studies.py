@@ -1,0 +1,147 @@
+"""Is the reasoning load-bearing? Damage, other readers, a map of the load: the studies of a run's CoTs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markovlm.errors import UserError
+from markovlm.models.registry import KNOWN
+from markovlm.runs.store import default_store
+
+if TYPE_CHECKING:
+    from markovlm.analysis.explain import Manner
+    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.loadbearing import Found, Part, Request
+    from markovlm.analysis.study import Counting
+    from markovlm.runs.targets import Target
+
+
+def study_request(
+    target: str | Path,
+    parts: Sequence[Part],
+    *,
+    against: str | Path | None = None,
+    plan: Plan | None = None,
+    manner: Manner | None = None,
+    readers: Sequence[str] = (),
+    checkpoint: str | int = "last",
+    checkpoints: str = "all",
+    split: str | None = None,
+    limit: int = 100,
+    cots: int = 1,
+    non_markovian: bool = False,
+    out: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Request:
+    """What the studies are asked for: everything named is opened, nothing loaded. Raises UserError in one line."""
+    from markovlm.analysis.loadbearing import EXPLAINED, Request, default_readers
+    from markovlm.runs.targets import open_targets, sighted
+
+    over, name = dict(config or {}), str(target)
+    studied = open_targets(name, str(checkpoint), over)[0]
+    if studied.run is None and "task" not in over and studied.config.model not in KNOWN:
+        raise UserError(f"--task: {name} is no run of markovlm, so say which task")
+    twin = _twin(str(against), str(checkpoint), over) if against is not None else None
+    transferred = tuple(_with_base(name, checkpoints, over)) if "transfer" in parts else ()
+    if non_markovian:
+        studied, twin, transferred = sighted(studied), twin and sighted(twin), tuple(map(sighted, transferred))
+    if "transfer" in parts and not readers:
+        readers = default_readers(transferred, tuple(KNOWN))
+    store = default_store(name, studied.config.task) / "loadbearing" if studied.run is None else None
+    more: dict[str, Any] = {"plan": plan} if plan is not None else {}
+    return Request(
+        studied,
+        tuple(parts),
+        twin,
+        transferred,
+        tuple(dict.fromkeys(readers)),
+        split or studied.config.data.test_split,
+        limit,
+        cots,
+        explained=limit * cots if tuple(parts) == ("explain",) else EXPLAINED,
+        out=Path(out) if out is not None else store,
+        **({"manner": manner} if manner is not None else {}),
+        **more,
+    )
+
+
+def _twin(name: str, checkpoint: str, over: dict[str, Any]) -> Target:
+    from markovlm.runs.targets import open_targets
+
+    try:
+        return open_targets(name, checkpoint, over)[0]
+    except UserError as error:
+        raise UserError(f"--against {name}: {error}") from error
+
+
+def _with_base(run: str, checkpoints: str, over: dict[str, Any]) -> list[Target]:
+    """Checkpoints of a run and its base; step 0, whose adapter does nothing yet, is the base once more and left out."""
+    from markovlm.runs.targets import open_targets
+
+    found = open_targets(run, f"{checkpoints},base", over)
+    if found[0].run is None and found[0].foreign is None:
+        raise UserError(f"{run}: transfer follows a run's checkpoints, and this is a plain model")
+    return [target for target in found if target.step != 0]
+
+
+def study(request: Request, counting: Counting | None = None) -> Found:
+    """Do what is asked for; whatever is finished is kept, and the same request continues."""
+    from markovlm.analysis.loadbearing import run_studies
+
+    return run_studies(request, counting)
+
+
+def perturb(
+    target: str | Path,
+    *,
+    against: str | Path | None = None,
+    perturbations: Sequence[str] | None = None,
+    severities: Sequence[float] | None = None,
+    counting: Counting | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """What damage to the CoT does to the answer; with `against`, how much more than to a twin (fragility, METHOD §4).
+
+    `how`: checkpoint, split, limit, cots, non_markovian, out, config. The result is what `markovlm perturb --json` prints.
+    """
+    from markovlm.analysis.fragility import Plan
+
+    names = {"perturbations": tuple(perturbations)} if perturbations is not None else {}
+    plan = Plan(**names, severities=None if severities is None else tuple(severities))
+    return study(study_request(target, ("perturb",), against=against, plan=plan, **how), counting).results["perturb"]
+
+
+def transfer(target: str | Path, readers: Sequence[str], *, counting: Counting | None = None, **how: Any) -> dict[str, Any]:
+    """Do other models understand the CoTs, over training? As `markovlm transfer --json`."""
+    return study(study_request(target, ("transfer",), readers=readers, **how), counting).results["transfer"]
+
+
+def explain(
+    target: str | Path,
+    question: str | None = None,
+    *,
+    by: str = "token",
+    replace: bool = False,
+    counting: Counting | None = None,
+    **how: Any,
+) -> Any:
+    """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict)."""
+    from markovlm.analysis.explain import Manner
+    from markovlm.analysis.loadbearing import explain_question
+
+    manner: Any = Manner(by, "replace" if replace else "remove")  # pyright: ignore[reportArgumentType]
+    request = study_request(target, ("explain",), manner=manner, **{"limit": 50, **how})
+    if question is not None:
+        return explain_question(request, None, question)[0]
+    return study(request, counting).results["explain"]
+
+
+def loadbearing(
+    target: str | Path, *, against: str | Path | None = None, counting: Counting | None = None, **how: Any
+) -> dict[str, Any]:
+    """All studies of a run in one go: part -> result, as `markovlm loadbearing --json` prints them."""
+    from markovlm.analysis.loadbearing import PARTS
+
+    return study(study_request(target, PARTS, against=against, **how), counting).results

@@ -1,0 +1,134 @@
+"""Train, with whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markovlm.config import RunConfig, build_config, load_yaml
+from markovlm.errors import UserError
+from markovlm.models.registry import model_defaults
+from markovlm.plugins import load_plugin
+from markovlm.runs.rows import encode_rows, replace_whole
+from markovlm.tasks.base import Example
+
+if TYPE_CHECKING:
+    from markovlm.training.loop import TrainResult
+    from markovlm.training.state import Progress
+
+Row = dict[str, Any]
+
+
+def configure(
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None, *, over: Mapping[str, Any] | None = None, source: str = ""
+) -> RunConfig:
+    """A run's configuration from a file, a mapping, or nothing: a model's defaults under it, `over` above it.
+
+    Raises UserError in one line naming the first wrong key. Plug-ins that a file names are loaded.
+    """
+    if isinstance(config, RunConfig):
+        return config if not over else build_config(config.model_dump(mode="json"), over, source=source or "config")
+    layer: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
+    if isinstance(config, str | Path):
+        layer = _file_with_plugins(Path(config))
+        source = source or str(config)
+    over = dict(over or {})
+    model = str(over.get("model", layer.get("model", "embedded")))
+    return build_config(model_defaults(model), layer, over, source=source or "config")
+
+
+def _file_with_plugins(file: Path) -> dict[str, Any]:
+    """A configuration file that the user named; the plug-ins that it names are loaded, relative to where it lies."""
+    layer = load_yaml(file)
+    named = layer.get("plugins") or []
+    if not isinstance(named, list) or not all(isinstance(path, str) for path in named):
+        raise UserError(f"{file}: plugins: a list of Python files is needed")
+    if named:
+        layer["plugins"] = [str(load_plugin(file.parent / path)) for path in named]
+    return layer
+
+
+def train(
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    questions: Sequence[Example | Mapping[str, Any]] | None = None,
+    on_step: Callable[[Row], bool | None] | None = None,
+    on_evaluation: Callable[[Row], None] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> TrainResult:
+    """Train a run in the directory `out` (default runs/TASK-DATE-TIME-XXXX); with `resume` continue the one that is there.
+
+    `config` is a mapping, a YAML file or a RunConfig, `keys` single ones with `__` for the dot (`training__steps=20`).
+    `questions`: your own, kept in the run directory and cut into splits by a fixed rule. `on_step` gets each metric row
+    (docs/run-directory.md) and ends the run after that step, resumable, by returning False; `on_evaluation` each row of evals.jsonl.
+    Raises UserError for what can't be started, RunFailed for what broke on the way, StopVerdict where the guard ended it.
+
+    >>> markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)    # doctest: +SKIP
+    """
+    from markovlm.api.models import settings
+    from markovlm.runs.directory import QUESTIONS_FILE, RunDirectory, new_run_directory
+    from markovlm.training.loop import train as run
+    from markovlm.training.start import resumed_config
+
+    over = settings(None, keys)
+    if resume:
+        if out is None or questions is not None or not (config is None or isinstance(config, RunConfig)):
+            raise UserError("resume: takes the configuration and the questions of the run in `out`; give `out` alone")
+        directory, made = Path(out), config or resumed_config(Path(out), over)
+    else:
+        if questions is not None:
+            over = {"task": "custom", **over}
+        made = configure(config, over=over)
+        directory = Path(out) if out is not None else new_run_directory(made.task)
+        if questions is not None:
+            RunDirectory(directory).create()
+            path = directory / QUESTIONS_FILE
+            replace_whole(path, encode_rows(_question(q, i) for i, q in enumerate(questions)))
+            made = configure(made, over={"data": {"path": str(path)}})
+    watch = _Watch(progress, on_step, on_evaluation)
+    return run(made, directory, resume=resume, progress=watch, stop=watch.asked_to_stop)
+
+
+def _question(given: Example | Mapping[str, Any], number: int) -> dict[str, Any]:
+    if isinstance(given, Example):
+        return {"id": given.id, "question": given.question, "answer": given.answer, "choices": list(given.choices)}
+    missing = {"question", "answer"} - set(given)
+    if missing:
+        raise UserError(f"questions[{number}]: has no {' and no '.join(sorted(missing))}")
+    return dict(given)
+
+
+class _Watch:
+    """Passes on to a progress display and to callbacks."""
+
+    def __init__(
+        self, progress: Progress | None, on_step: Callable[[Row], bool | None] | None, on_evaluation: Callable[[Row], None] | None
+    ):
+        from markovlm.training.state import Silent
+
+        self._progress = progress or Silent()
+        self._on_step, self._on_evaluation = on_step, on_evaluation
+        self._stop = False
+
+    def start(self, steps: int, done: int) -> None:
+        self._progress.start(steps, done)
+
+    def step(self, row: Row) -> None:
+        self._progress.step(row)
+        if self._on_step is not None and self._on_step(row) is False:
+            self._stop = True
+
+    def evaluation(self, row: Row) -> None:
+        self._progress.evaluation(row)
+        if self._on_evaluation is not None:
+            self._on_evaluation(row)
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+    def asked_to_stop(self) -> bool:
+        return self._stop

@@ -1,0 +1,65 @@
+"""Loading a file of the user's that registers things: `--plugin path/to/file.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from markovlm.errors import UserError
+from markovlm.registry import ALL
+
+_loaded: dict[Path, str] = {}  # file -> name of its module
+
+
+def load_plugin(path: str | Path) -> Path:
+    """Run a Python file once; what it registers is known from then on. Returns its absolute path.
+
+    UserError in one line where it is not there, fails to import (then nothing of it is registered), or takes a name that is taken.
+    """
+    file = Path(path).expanduser().resolve()
+    if file in _loaded:
+        return file
+    if not file.is_file():
+        raise UserError(f"--plugin {path}: no such file; a Python file that registers something is needed")
+    before = [set(registry) for registry in ALL]
+    name = f"markovlm_plugin_{hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--plugin {path}: is not a Python file (*.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        for registry, known in zip(ALL, before, strict=True):
+            registry.remove(set(registry) - known)
+        if isinstance(error, UserError):
+            raise UserError(f"--plugin {path}: {error}") from None
+        if not isinstance(error, Exception):
+            raise
+        raise UserError(
+            f"--plugin {path}{_line_of(error, file)}: {' '.join(f'{type(error).__name__}: {error}'.split()):.200}"
+        ) from error
+    _loaded[file] = name
+    return file
+
+
+def is_loaded(path: str | Path) -> bool:
+    """Has this file been loaded?"""
+    return Path(path).expanduser().resolve() in _loaded
+
+
+def loaded_plugins() -> tuple[str, ...]:
+    """Absolute paths, in the order they were loaded."""
+    return tuple(map(str, _loaded))
+
+
+def _line_of(error: BaseException, file: Path) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f":{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    return f":{lines[-1]}" if lines else ""

@@ -1,0 +1,194 @@
+"""Adding to markovlm from outside: decorators that make a thing known by a name, in every command and configuration.
+
+    from markovlm import register
+
+    @register.objective          # a class with `Config` (its options, with a default for `name`), `credit` and `policy_loss`
+    @register.reward("name")     # a subclass of markovlm.Reward
+    @register.task("name", answer_type="number")       # a function (split, seed, options) -> examples; or register.task(object)
+    @register.extractor("name", answer_type="number")  # a function (text, choices) -> answer or None
+    @register.perturbation("name")                     # a function (text, severity, rng, context) -> text
+    @register.reader("name", recognises=…)             # a function (path, max_samples) -> RunData
+
+A distribution names the same things under entry points (groups `markovlm.objectives`, `.rewards`, `.tasks`, `.extractors`,
+`.perturbations`, `.readers`), a single file is loaded with `--plugin FILE`. docs/plugins.md has a template for each.
+Each raises UserError in one line where a thing is not what it must be, or where its name is taken.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, get_args
+
+from markovlm.config.base import Section
+from markovlm.config.objective import ObjectiveBase
+from markovlm.errors import UserError
+from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, TASKS
+from markovlm.rewards.base import Reward
+from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, AnswerType, PromptKind
+
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def objective(cls: C) -> C:
+    """Register an objective: its name is the default of `name` in its `Config`, a subclass of `markovlm.ObjectiveConfig`."""
+    source = _source_of(cls)
+    config = getattr(cls, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, ObjectiveBase)) or config is ObjectiveBase:
+        raise UserError(
+            f"{source}: objective {cls.__name__} needs a class attribute Config, a subclass of markovlm.ObjectiveConfig"
+        )
+    name = config.model_fields["name"].default
+    if not name:
+        raise UserError(f'{source}: {config.__name__} needs a name: write `name: str = "…"`')
+    missing = [method for method in ("credit", "policy_loss") if not callable(getattr(cls, method, None))]
+    if missing:
+        raise UserError(
+            f"{source}: objective {name!r} has no method {' and no '.join(missing)}; derive it from markovlm.PolicyGradient"
+        )
+    OBJECTIVES.add(name, cls, source, cls.__module__)
+    return cls
+
+
+def reward(name: str) -> Callable[[C], C]:
+    """Register a reward, a subclass of `markovlm.Reward`; its options are its `Options`."""
+
+    def decorate(cls: C) -> C:
+        source = _source_of(cls)
+        made: Any = cls
+        if not (isinstance(made, type) and issubclass(made, Reward)):
+            raise UserError(f"{source}: reward {name!r} must be a subclass of markovlm.Reward")
+        if made.value is Reward.value:
+            raise UserError(f"{source}: reward {name!r} has no method value")
+        REWARDS.add(name, cls, source, cls.__module__)
+        return cls
+
+    return decorate
+
+
+def task(
+    named: str | Any,
+    *,
+    answer_type: AnswerType = "number",
+    summary: str = "",
+    cot_tokens: int = 100,
+    prompt_kind: PromptKind | None = None,
+    extractors: Sequence[str] | None = None,
+    answer_tokens: int | None = None,
+    held_out: int = 200,
+    options: type[Section] | None = None,
+) -> Any:
+    """Register a task: an object that implements `markovlm.Task` (it brings its name), or, as a decorator with a name, a function.
+
+    The function is called as `generate(split, seed, options)` with split "train", "dev" or "test" and yields `markovlm.Example`s;
+    what it yields for dev and test must not depend on the run's seed (it is called with 0), and train never holds one of those.
+    """
+    if not isinstance(named, str):
+        source = _source_of(type(named))
+        missing = [
+            part for part in ("name", "load", "prompt_kind", "answer_type", "splits", "configured") if not hasattr(named, part)
+        ]
+        if missing:
+            raise UserError(
+                f"{source}: a task needs {', '.join(missing)}: see markovlm.Task, or register a function that yields examples"
+            )
+        TASKS.add(named.name, named, source)
+        return named
+
+    def decorate(generate: F) -> F:
+        from markovlm.tasks.generated import GeneratedTask, NoOptions
+
+        source = _source_of(generate)
+        if answer_type not in get_args(AnswerType):
+            raise UserError(f"{source}: task {named!r}: answer_type {answer_type!r} is none of {', '.join(get_args(AnswerType))}")
+        made = GeneratedTask(
+            named,
+            summary or (inspect.getdoc(generate) or named).splitlines()[0],
+            generate,
+            answer_type,
+            prompt_kind or ("multiple_choice" if answer_type == "letter" else "reasoning"),
+            cot_tokens,
+            answer_tokens or ANSWER_TOKENS[answer_type],
+            tuple(extractors) if extractors is not None else DEFAULT_EXTRACTORS[answer_type],
+            held_out=held_out,
+            Options=options or NoOptions,
+        )
+        TASKS.add(named, made.configured({}), source, generate.__module__)
+        return generate
+
+    return decorate
+
+
+def extractor(name: str, *, answer_type: AnswerType) -> Callable[[F], F]:
+    """Register a way to read an answer: (answer text, choices) -> canonical answer, None where there is none.
+
+    `evaluation.extractors` names it, alone or beside others; the first decides what counts as right.
+    """
+
+    def decorate(read: F) -> F:
+        from markovlm.tasks.answers import Extractor
+
+        source = _source_of(read)
+        if answer_type not in get_args(AnswerType):
+            raise UserError(
+                f"{source}: extractor {name!r}: answer_type {answer_type!r} is none of {', '.join(get_args(AnswerType))}"
+            )
+        EXTRACTORS.add(name, Extractor(read, answer_type), source, read.__module__)
+        return read
+
+    return decorate
+
+
+def perturbation(name: str, *, summary: str = "", severities: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)) -> Callable[[F], F]:
+    """Register damage to a CoT's text: (text, severity as a Fraction, numpy generator, context) -> text.
+
+    `context` has the question and another example's CoT. A severity of 0 never reaches the function.
+    """
+
+    def decorate(rule: F) -> F:
+        from markovlm.analysis.perturb import Perturbation
+
+        source = _source_of(rule)
+        bad = [s for s in severities if not 0 < s <= 1]
+        if bad or not severities:
+            raise UserError(f"{source}: perturbation {name!r}: severities must be above 0 and at most 1")
+        says = summary or (inspect.getdoc(rule) or name).splitlines()[0]
+        PERTURBATIONS.add(
+            name, Perturbation(name, "meaning", says, source, tuple(severities), on_text=rule), source, rule.__module__
+        )
+        return rule
+
+    return decorate
+
+
+class _Reads(Protocol):
+    def __call__(self, path: Path, max_samples: int) -> Any: ...
+
+
+def reader(name: str, *, recognises: Callable[[Path, Sequence[Mapping[str, Any]]], bool]) -> Callable[[F], F]:
+    """Register a reader of logs: (path, max_samples) -> `markovlm.RunData`.
+
+    `recognises(path, first_rows)` says by content whether a file is of this kind; `first_rows` are the first few JSON objects in it,
+    if it has any. It is asked before ours are. `diagnose` and `report` then read such files.
+    """
+
+    def decorate(read: F) -> F:
+        from markovlm.logs.readers import LogReader
+
+        READERS.add(name, LogReader(name, recognises, read), _source_of(read), read.__module__)
+        return read
+
+    return decorate
+
+
+def _source_of(thing: Any) -> str:
+    """Where a thing was written, for messages: file and name."""
+    try:
+        return Path(inspect.getfile(thing)).name
+    except (TypeError, OSError):
+        return getattr(thing, "__module__", "plug-in")
+
+
+__all__ = ["extractor", "objective", "perturbation", "reader", "reward", "task"]

@@ -1,0 +1,99 @@
+"""What a reward is: from the answers as the reader read them to one number a CoT, and to what has a gradient.
+
+The exact gradient of J = E[R] has a second term where R depends on theta (METHOD §2): the reader's. A reward says what that is
+through `surrogate`, whose gradient, weighted by constants, is the reader's share. Nothing here imports torch: a configuration
+names rewards, and must not cost a second.
+
+To add one: a file like `prob.py`, registered by name (`markovlm.registry`, or `markovlm.register.reward` from outside).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from markovlm.config.base import Section
+from markovlm.registry import REWARDS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from markovlm.config.objective import ObjectiveBase
+    from markovlm.tasks.base import Example
+
+
+class NoOptions(Section):
+    """Of a reward without options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One CoT and what was read from it, as text."""
+
+    example: Example
+    cot: str
+    reply: str | None  # the greedy answer, where the reward asks for it (`needs_reply`)
+    correct: bool  # the reply is right by the task's default extractor; without a reply: the gold tokens are the likeliest
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The gold answers of N CoTs under the reader that saw each CoT. Nats, temperature 1.
+
+    Whole groups in order, question by question, where a reward is computed (N = Q*B); any selection of them where its
+    gradient is (n of them, `logp` and `logp_mean` with gradient).
+    """
+
+    logp: Tensor  # [N] ln pi(a|z), summed over answer tokens
+    logp_mean: Tensor  # [N] the same per answer token
+    token_logp: Tensor  # [M] of each answer token, CoT after CoT
+    row: Tensor  # [M] which of the N it belongs to
+    group_size: int  # B
+    read: Sequence[Read] = ()  # [N] where the reward asks for text (`needs_text`, `needs_reply`)
+
+    def grouped(self, values: Tensor) -> Tensor:
+        """[N] -> [Q, B]."""
+        return values.view(-1, self.group_size)
+
+    def mean_over_tokens(self, values: Tensor) -> Tensor:
+        """[M] values of answer tokens -> [N] their mean for each CoT."""
+        zeros = self.logp.new_zeros(len(self.logp))
+        ones = values.new_ones(values.shape)
+        return zeros.index_add(0, self.row, values) / zeros.index_add(0, self.row, ones)
+
+
+O = TypeVar("O", bound=Section)  # noqa: E741
+
+
+class Reward(Generic[O]):
+    """One kind of reward. Subclasses say what a CoT earns (`value`) and, where `differentiable`, what L_AR differentiates."""
+
+    Options: ClassVar[type[Section]] = NoOptions
+    summary: ClassVar[str] = ""  # one line for `markovlm train --help` and the docs
+    differentiable: ClassVar[bool] = True  # has a gradient through the reader; else objective.actor_reward_weight must be 0
+    whole_groups: ClassVar[bool] = False  # a CoT's reward depends on the others of its group
+    needs_text: ClassVar[bool] = False  # looks at the text of question and CoT
+    needs_reply: ClassVar[bool] = False  # the greedy answer must be decoded
+
+    def __init__(self, options: O, config: ObjectiveBase):
+        self.options = options
+        self.config = config
+
+    def value(self, answers: Answers) -> Tensor:
+        """[N] r of each CoT, larger is better."""
+        raise NotImplementedError
+
+    def surrogate(self, answers: Answers) -> Tensor:
+        """[n], differentiable, CoT by CoT: the reader's term of grad J is the mean of `weight * grad surrogate`. Default: the value."""
+        return self.value(answers)
+
+    def weight(self, answers: Answers) -> Tensor | None:
+        """[N] constants that multiply the gradient of each CoT's surrogate; None: all 1."""
+        return None
+
+
+def build_reward(config: ObjectiveBase) -> Reward[Section]:
+    """The reward that an objective's configuration names."""
+    kind = REWARDS.find(config.reward, "objective.reward: ")
+    return kind(kind.Options.model_validate(config.reward_options), config)

@@ -1,0 +1,105 @@
+"""What a run keeps on the way: dev evaluations, checkpoints, and the way back to a healthy one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from markovlm.errors import StopVerdict
+from markovlm.evaluation.evaluate import Evaluation, evaluate, how_evaluated
+from markovlm.runs.checkpoint import load_adapter, save_checkpoint, update_state
+from markovlm.training.start import load_trainer_state, trainer_state
+from markovlm.training.state import Run, note_event
+
+
+def keeps_checkpoint(run: Run, step: int) -> bool:
+    """Does `step` get a checkpoint?"""
+    return step % run.config.training.checkpoint_every == 0 or step == run.config.training.steps
+
+
+def judge_row(run: Run, row: dict[str, Any]) -> bool:
+    """Let the guard see a row. True where it took the run back; raises StopVerdict where it ends it."""
+    guard = run.guard
+    if guard.see(row):
+        assert guard.verdict is not None
+        evidence = [asdict(signal) for signal in guard.verdict.signals]
+        note_event(run, "verdict", guard.verdict.describe(), verdict=guard.verdict.verdict, signals=evidence)
+        run.progress.note(f"health: {guard.verdict.describe()}")
+    if not guard.collapsed or guard.config.policy == "warn":
+        return False
+    assert guard.verdict is not None
+    saved = run.directory.saved_steps()
+    target = guard.way_back(saved)
+    if target is not None:
+        _roll_back(run, target)
+        return True
+    checkpoint(run)
+    good = guard.last_healthy(saved)
+    healthy = "no checkpoint was healthy" if good is None else f"the last healthy checkpoint is step {good}"
+    message = f"{run.directory.path}: stopped by health.policy={guard.config.policy}: {guard.verdict.describe()}; {healthy}"
+    note_event(run, "stopped", message)
+    raise StopVerdict(message)
+
+
+def _roll_back(run: Run, target: int) -> None:
+    """Return to the checkpoint `target` at half the learning rate; what came after it is put aside, not lost."""
+    collapsed_at, verdict = run.step, run.guard.verdict
+    rollbacks = run.guard.rollbacks + 1
+    scale, attempt = run.learner.lr_scale / 2, run.learner.attempt + 1
+    checkpoint = run.directory.checkpoint(target)
+    load_adapter(run.setup.lm, checkpoint)
+    load_trainer_state(run, checkpoint)
+    run.guard.rollbacks, run.learner.lr_scale, run.learner.attempt = rollbacks, scale, attempt
+    run.step = target
+    if run.main:
+        update_state(checkpoint, trainer_state(run))  # first: a kill from here on resumes after the rollback, or repeats it
+        run.directory.put_aside(target, rollbacks)
+    message = f"from step {collapsed_at} back to step {target}, learning rate times {scale:g} ({rollbacks} of {run.config.health.max_rollbacks})"
+    note_event(run, "rollback", message, from_step=collapsed_at, lr_scale=scale, reason=verdict.describe() if verdict else "")
+    run.progress.note(f"rollback: {message}")
+
+
+def evaluate_dev(run: Run) -> None:
+    """Dev accuracy of the policy as it is, the questions dealt over the processes; a new best is recorded."""
+    if not run.dev:
+        return
+    began = time.perf_counter()
+    config, world = run.config, run.learner.world
+    how = how_evaluated(config, run.setup.prompter.style, step=run.step)
+    mine = evaluate(
+        run.setup.lm, run.learner.sampler, run.setup.prompter, world.share(run.dev), how, batch_size=config.evaluation.batch_size
+    )
+    done = Evaluation(world.gather(mine.readings), how, mine.extractors)
+    if not run.main:
+        return
+    row = {
+        "step": run.step,
+        "role": "dev",
+        "split": config.data.dev_split,
+        "checkpoint": f"step-{run.step:06d}",
+        **done.summary(),
+    }
+    row["evaluation_seconds"] = time.perf_counter() - began
+    run.directory.append("evals.jsonl", [row])
+    if run.trackers is not None:
+        run.trackers.log({"dev_accuracy": row["accuracy"], "dev_logprob": row["logprob"]}, step=run.step)
+    # accuracy decides; for text answers, and between equals, the log-likelihood does
+    score = [row["accuracy"] or 0.0, row["logprob"]]
+    if keeps_checkpoint(run, run.step) and (run.best is None or score > run.best["score"]):  # the best *checkpoint*
+        run.best = {"step": run.step, "score": score, "accuracy": row["accuracy"], "logprob": row["logprob"]}
+        accuracy = "" if row["accuracy"] is None else f"accuracy {row['accuracy']:.3f}, "
+        message = f"{config.data.dev_split} {accuracy}answer log-likelihood {score[1]:.3f} (n={row['n']})"
+        note_event(run, "best", message, accuracy=row["accuracy"], logprob=row["logprob"])
+    run.progress.evaluation(row)
+
+
+def checkpoint(run: Run) -> None:
+    """Save the last whole step, unless it is saved."""
+    if run.step in run.saved:
+        return
+    run.saved.add(run.step)
+    run.guard.saved(run.step)
+    if run.main:
+        path = save_checkpoint(run.directory, run.step, run.setup.lm, run.learner.optimizer, trainer_state(run))
+        note_event(run, "checkpoint", str(path.relative_to(run.directory.path)))

@@ -1,0 +1,91 @@
+"""The records of a step: what outlives it, what it knows of each CoT, what it leaves for the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from markovlm.config import RunConfig
+from markovlm.config.base import Section
+from markovlm.models.load import LanguageModel
+from markovlm.models.sequences import Sharing
+from markovlm.objectives import Objective
+from markovlm.rewards import Reward
+from markovlm.rollouts.prompter import Prompter
+from markovlm.rollouts.types import CoT, Sampler
+from markovlm.tasks.base import Example
+from markovlm.training.distributed import World
+
+
+@dataclass(slots=True)
+class Learner:
+    """Everything a step needs that outlives it."""
+
+    config: RunConfig  # resolved
+    lm: LanguageModel
+    prompter: Prompter
+    sampler: Sampler
+    objective: Objective
+    reward: Reward[Section]
+    optimizer: torch.optim.Optimizer
+    world: World
+    sharing: Sharing
+    lr_scale: float = 1.0  # halved by every rollback
+    attempt: int = 0  # rollbacks so far: after one, the same steps draw other CoTs
+
+    @property
+    def reward_trains(self) -> bool:
+        """Is there a gradient through the reward (L_AR) anywhere in this run?"""
+        return self.config.objective.actor_reward_weight.maximum > 0
+
+
+@dataclass(slots=True)
+class Sample:
+    """One CoT of a step and all that was found out about it. Plain values, so that it can travel between processes."""
+
+    example: Example
+    number: int  # among the CoTs of its question in this step
+    cot: CoT
+    reward: float = 0.0  # r
+    reward_weight: float = 1.0  # constant weight of this CoT's gradient through the reward, from its whole group
+    baseline: float | None = None  # b, where it was computed this step
+    baseline_cot: str | None = None
+    baseline_logprob: float | None = None  # ln pi'(a|z') per answer token
+    answer_logprob: float = 0.0  # ln pi(a|z) per answer token, by the reader
+    correct: bool = False
+    answer_probability: float = 0.0  # pi(a|z)
+    advantage: float = 0.0
+    stats: dict[str, float] = field(default_factory=dict)  # of the training pass, by metric name
+
+    @property
+    def name(self) -> str:
+        return f"{self.example.id}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step leaves for the log."""
+
+    samples: list[Sample]  # of all processes, question by question
+    grad_norm: float
+    seconds: dict[str, float]  # phase -> seconds on this process
+    splits: int  # times the work was split for memory
+    passes: list[dict[str, float]]  # means of behavior_kl and the ratio statistics in each pass that was applied
+    term_norms: dict[str, float]  # gradient norm of each loss term, where it was asked for
+
+
+class Retries:
+    """How often this step's work was halved because memory ran out, by the trainer and by the sampler."""
+
+    def __init__(self, sampler: Sampler):
+        self._own = 0
+        self._sampler = sampler
+        self._sampler_before = sampler.splits
+
+    def add(self, *_: object) -> None:
+        self._own += 1
+
+    @property
+    def count(self) -> int:
+        return self._own + self._sampler.splits - self._sampler_before

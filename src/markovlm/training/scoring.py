@@ -1,0 +1,161 @@
+"""Score: what each CoT earned (the reader's pass), and each of its tokens under actor and frozen policy (the writer's pass)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from markovlm.evaluation.answering import read_answer
+from markovlm.models.logprobs import token_stats
+from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
+from markovlm.models.sequences import batch_of, span_hidden
+from markovlm.rewards import Answers
+from markovlm.rewards.base import Read
+from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
+from markovlm.training.records import Learner, Retries, Sample
+
+# ------------------------------------------------------------------------------------------------------ the reader
+
+
+@dataclass(slots=True)
+class HeldGraph:
+    """The answer pass of a step that fits one micro-batch, kept so that the training pass need not make it again.
+
+    Who uses it takes it out: a graph that memory ran out for must be let go of.
+    """
+
+    surrogate: Tensor | None = None  # [n] with gradient
+
+    def take(self) -> Tensor | None:
+        found, self.surrogate = self.surrogate, None
+        return found
+
+
+def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: bool, retries: Retries) -> HeldGraph:
+    """Fill in r of each sample: whole groups, those of this process. Keeps the graph where the training pass can use it."""
+    config, held = learner.config, HeldGraph()
+    dropout = config.lora.dropout > 0 or config.loading.gradient_checkpointing  # the training pass is then another one
+    scores = None
+    if learner.reward_trains and one_microbatch and not dropout:
+        scores = _with_graph(learner, samples, held)
+        if scores is None:  # memory ran out, and all that this try held is free again
+            release_memory()
+            retries.add()
+    frozen = config.objective.reader == "frozen"
+    with torch.no_grad(), learner.lm.frozen() if frozen else nullcontext():
+        scores = scores or _scores_in_parts(learner, samples, retries)
+        _fill(learner, samples, scores, config.rollouts.group_size)
+    return held
+
+
+@torch.no_grad()
+def score_alone(learner: Learner, samples: Sequence[Sample], retries: Retries) -> None:
+    """Fill in r of CoTs that belong to no group, read by the policy that the model is now."""
+    _fill(learner, samples, _scores_in_parts(learner, samples, retries), group_size=1)
+
+
+def surrogates(learner: Learner, samples: Sequence[Sample]) -> Tensor:
+    """[n] what L_AR differentiates, of a micro-batch whose rewards are known; with gradient."""
+    return _surrogates(learner, samples, _answer_scores(learner, samples))
+
+
+def answers_of(
+    learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int, replies: Sequence[str | None] = ()
+) -> Answers:
+    """What the reward may look at. `replies`: greedy answers, where the reward asks for them."""
+    read: tuple[Read, ...] = ()
+    if learner.reward.needs_text or learner.reward.needs_reply:
+        task, right = learner.prompter.task, scores.greedy.tolist()
+        texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
+        read = tuple(
+            Read(s.example, text, reply, ok if reply is None else read_answer(task, s.example, reply, task.extractors[0])[1])
+            for s, text, reply, ok in zip(samples, texts, replies or [None] * len(samples), right, strict=True)
+        )
+    return Answers(scores.logp_sum, scores.logp_mean, scores.token_logp, scores.row, group_size, read)
+
+
+def _with_graph(learner: Learner, samples: Sequence[Sample], held: HeldGraph) -> AnswerScores | None:
+    try:
+        scores = _answer_scores(learner, samples)
+        held.surrogate = _surrogates(learner, samples, scores)
+        return scores
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _surrogates(learner: Learner, samples: Sequence[Sample], scores: AnswerScores) -> Tensor:
+    return learner.reward.surrogate(answers_of(learner, samples, scores, learner.config.rollouts.group_size))
+
+
+def _answer_scores(learner: Learner, samples: Sequence[Sample]) -> AnswerScores:
+    cots = [(sample.example, sample.cot.ids) for sample in samples]
+    return score_answers(learner.lm, answer_batch(learner.prompter, learner.config.objective.conditioning, cots), learner.sharing)
+
+
+def _replies(learner: Learner, samples: Sequence[Sample]) -> list[str | None]:
+    if not learner.reward.needs_reply:
+        return []
+    cots = [(sample.example, sample.cot.ids) for sample in samples]
+    budget = learner.prompter.task.max_answer_tokens
+    return [*greedy_answers(learner.sampler, learner.prompter, learner.config.objective.conditioning, cots, budget)]
+
+
+def _scores_in_parts(learner: Learner, samples: Sequence[Sample], retries: Retries) -> AnswerScores:
+    return joined_scores(map_splitting(lambda part: [_answer_scores(learner, part)], samples, retries.add))
+
+
+def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int) -> None:
+    """One transfer from the device for each column."""
+    answers = answers_of(learner, samples, scores, group_size, _replies(learner, samples))
+    reward, weight = learner.reward.value(answers), learner.reward.weight(answers)
+    columns = (reward, scores.logp_mean, scores.logp_sum.exp(), scores.greedy)
+    weights = [1.0] * len(samples) if weight is None else weight.tolist()
+    values = zip(*(column.tolist() for column in columns), strict=True)
+    for sample, one, (earned, logprob, probability, greedy) in zip(samples, weights, values, strict=True):
+        sample.reward, sample.reward_weight = earned, one
+        sample.answer_logprob, sample.answer_probability, sample.correct = logprob, probability, greedy
+
+
+# ------------------------------------------------------------------------------------------------------ the writer
+
+
+@dataclass(frozen=True, slots=True)
+class CotScores:
+    """Of each sampled token; 0 past the end of a CoT. Nats."""
+
+    logp: Tensor  # [n, T] ln u_theta
+    reference_logp: Tensor  # [n, T] ln u'
+    kl: Tensor  # [n, T] exact KL(u_theta || u')
+    entropy: Tensor  # [n, T]
+
+
+def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotScores:
+    """Score sampled CoTs under the actor and the frozen policy, in the distribution that was sampled from."""
+    config, lm = learner.config, learner.lm
+    batch = batch_of([(learner.prompter.cot_prompt(s.example), s.cot.tokens, 0) for s in samples])
+    span = span_hidden(lm, batch, learner.sharing)
+    with torch.no_grad(), lm.frozen():
+        reference = span_hidden(lm, batch, learner.sharing).hidden
+    stats = token_stats(
+        lm,
+        span.hidden,
+        span.targets,
+        temperature=config.rollouts.temperature.at(step, config.training.steps),
+        banned=torch.tensor(lm.terminators if config.rollouts.fixed_length else (), dtype=torch.long, device=lm.device),
+        reference_hidden=reference,
+        entropy=True,
+    )
+    lengths = [len(s.cot.tokens) for s in samples]
+    column = torch.cat([torch.arange(length, device=lm.device) for length in lengths])
+
+    def padded(values: Tensor | None) -> Tensor:
+        assert values is not None
+        return values.new_zeros(len(samples), max(lengths)).index_put((span.row, column), values)
+
+    return CotScores(padded(stats.logp), padded(stats.reference_logp), padded(stats.kl), padded(stats.entropy))

@@ -1,0 +1,202 @@
+"""From a configuration, or a run directory, to a run in progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from markovlm import __version__
+from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_yaml
+from markovlm.errors import UserError
+from markovlm.models.fingerprint import base_fingerprint
+from markovlm.objectives import build_objective
+from markovlm.rewards import build_reward
+from markovlm.rollouts.types import Sampler
+from markovlm.runs.checkpoint import load_state, restore_optimizer
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.setup import Setup, load_for_training, prepare
+from markovlm.tasks.base import Loaded
+from markovlm.training.distributed import World
+from markovlm.training.guard import Guard, doubts
+from markovlm.training.questions import Questions
+from markovlm.training.records import Learner
+from markovlm.training.state import Progress, Run, note_event, warn
+
+_SHOWN_SKIPS = 5
+_CHANGEABLE = {  # on resume, besides logging
+    "loading.device",
+    "training.steps",
+    "training.eval_every",
+    "training.checkpoint_every",
+    "training.microbatch_tokens",
+}
+
+
+def start_run(
+    config: RunConfig, directory: RunDirectory, world: World, resume: bool, progress: Progress, sampler: Sampler | None
+) -> Run:
+    if config.rollouts.questions_per_step < world.size:
+        raise UserError(
+            f"rollouts.questions_per_step ({config.rollouts.questions_per_step}) must be at least the number of processes ({world.size})"
+        )
+    directory.clear_leftovers() if world.is_main else None
+    saved = directory.saved_steps() if resume else []
+    step = saved[-1] if saved else 0
+    adapter = directory.checkpoint(step) if saved else None
+    local = (
+        f"cuda:{world.local_rank}"
+        if world.size > 1 and config.loading.device in ("auto", "cuda") and torch.cuda.is_available()
+        else None
+    )
+    setup = prepare(config, adapter=adapter, trainable=True, local_device=local)
+    world.start(setup.lm.device.type)
+    directory.path = world.broadcast(directory.path)  # a default --out is a random name, drawn by each process
+    learner = _learner(setup, world, sampler)
+    data = load_for_training(setup)
+    dev_examples = list(data.dev.examples) if data.dev else []
+    questions = Questions(data.train.examples, setup.config.seed)
+    guard = Guard(setup.config.health)
+    run = Run(directory, setup, learner, questions, dev_examples, base_fingerprint(setup.lm), progress, guard, step=step)
+    if resume:
+        _restore(run, adapter)
+    else:
+        _describe(run)
+    _warn_at_start(run, [loaded for loaded in (data.train, data.dev) if loaded is not None])
+    return run
+
+
+def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
+    """Once: doubtful settings, what stands in for a split, rows that were left out."""
+    for message in doubts(run.config):
+        warn(run, message)
+    for note in dict.fromkeys(note for part in loaded for note in part.notes):
+        warn(run, note)
+    skipped = [line for part in loaded for line in part.skipped]
+    for line in skipped[:_SHOWN_SKIPS]:
+        warn(run, f"skipped: {line}")
+    if len(skipped) > _SHOWN_SKIPS:
+        warn(run, f"skipped: {len(skipped) - _SHOWN_SKIPS} more rows")
+
+
+def _learner(setup: Setup, world: World, sampler: Sampler | None) -> Learner:
+    config = setup.config
+    parameters = [parameter for _, parameter in setup.lm.adapter_parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.training.weight_decay)
+    sharing = config.training.prompt_sharing
+    if sharing == "auto":
+        sharing = "padded" if config.loading.gradient_checkpointing else "shared"
+    return Learner(
+        config,
+        setup.lm,
+        setup.prompter,
+        sampler or setup.sampler(),
+        build_objective(config.objective),
+        build_reward(config.objective),
+        optimizer,
+        world,
+        sharing,
+    )
+
+
+def _describe(run: Run) -> None:
+    """config.yaml and environment.json of a new run."""
+    if not run.main:
+        return
+    run.directory.write("environment.json", json.dumps(environment(run.setup, run.fingerprint), indent=1) + "\n")
+    run.directory.write("config.yaml", dump_yaml(run.config))
+    note_event(run, "start", f"{run.config.objective.name} on {run.config.task} with {run.config.model}")
+
+
+def _restore(run: Run, adapter: Path | None) -> None:
+    """Continue from the checkpoint `adapter`, or from the beginning where a run died before its first."""
+    recorded = _recorded_fingerprint(run.directory)
+    if recorded is not None and recorded != run.fingerprint:
+        raise UserError(
+            f"{run.directory.path}: the base model {run.config.model!r} is not the one this run was trained on "
+            f"(fingerprint {run.fingerprint[:12]}, recorded {recorded[:12]}); restore that model to resume"
+        )
+    if adapter is not None:
+        load_trainer_state(run, adapter)
+    if run.main:
+        if run.guard.rollbacks and not run.directory.is_put_aside(run.guard.rollbacks):  # killed in the middle of a rollback
+            run.directory.put_aside(run.step, run.guard.rollbacks)
+        dropped = run.directory.cut_after(run.step if adapter is not None else -1)
+        if not (run.directory.path / "environment.json").exists():
+            _describe(run)
+        note_event(run, "resume", f"from step {run.step}", rows_dropped=dropped)
+
+
+def load_trainer_state(run: Run, checkpoint: Path) -> None:
+    """Everything of a checkpoint but the adapter."""
+    state = load_state(checkpoint)
+    restore_optimizer(checkpoint, run.learner.optimizer, run.setup.lm.device)
+    run.learner.objective.load_state_dict(state["objective"])
+    run.learner.lr_scale, run.learner.attempt = state["lr_scale"], state["attempt"]
+    run.saved = {step for step in run.directory.saved_steps() if step <= state["step"]}
+    run.guard.load_state_dict(state["guard"])
+    run.best = state["best"]
+
+
+def trainer_state(run: Run) -> dict[str, Any]:
+    """The inverse of `load_trainer_state`, without the optimizer."""
+    return {
+        "objective": run.learner.objective.state_dict(),
+        "lr_scale": run.learner.lr_scale,
+        "attempt": run.learner.attempt,
+        "guard": run.guard.state_dict(),
+        "best": run.best,
+        "base_fingerprint": run.fingerprint,
+    }
+
+
+def _recorded_fingerprint(directory: RunDirectory) -> str | None:
+    try:
+        return json.loads((directory.path / "environment.json").read_text(encoding="utf-8")).get("base_fingerprint")
+    except (OSError, ValueError):
+        return None
+
+
+def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
+    """The configuration of the run in `out`. Only `training.steps` and what changes no number may be overridden."""
+    if not out.exists():
+        raise UserError(f"--resume {out}: does not exist; name a run directory")
+    if not out.is_dir():
+        raise UserError(f"--resume {out}: is a file; name a run directory")
+    path = out / "config.yaml"
+    if not path.exists():
+        raise UserError(f"--resume {out}: has no config.yaml, so it is not a run (or died before it began); start it anew")
+    for key in flatten(overrides):
+        if key not in _CHANGEABLE and not key.startswith("logging."):
+            raise UserError(f"--resume keeps the run's configuration: {key} can't be changed; start a new run for that")
+    return build_config(load_yaml(path), overrides, source=str(path))
+
+
+def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:
+    """What a run depended on: versions, machine, seed, base model."""
+    import accelerate
+    import peft
+    import transformers
+
+    return {
+        "markovlm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "accelerate": accelerate.__version__,
+        "platform": platform.platform(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "torch_threads": torch.get_num_threads(),
+        "device": str(setup.lm.device),
+        "device_name": torch.cuda.get_device_name(setup.lm.device) if setup.lm.device.type == "cuda" else platform.processor(),
+        "dtype": str(next(setup.lm.causal_lm.parameters()).dtype).removeprefix("torch."),
+        "seed": setup.config.seed,
+        "model": setup.config.model,
+        "base_fingerprint": fingerprint,
+        "trainable_parameters": sum(p.numel() for _, p in setup.lm.adapter_parameters()),
+    }

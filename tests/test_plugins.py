@@ -1,0 +1,295 @@
+"""Things from outside the package: the templates of docs/plugins.md as they stand, entry points, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from markovlm.cli import main
+from markovlm.config import build_config
+from markovlm.errors import UserError
+from markovlm.plugins import _loaded, load_plugin
+from markovlm.registry import ALL, OBJECTIVES, REWARDS
+from support import tiny
+
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+KINDS = ("objective", "reward", "task", "extractor", "perturbation", "reader")
+BLOCKS = dict(zip(KINDS, re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    before, files = [set(registry) for registry in ALL], dict(_loaded)
+    yield
+    for registry, names in zip(ALL, before, strict=True):
+        registry.remove(set(registry) - names)
+    for file in set(_loaded) - set(files):
+        sys.modules.pop(_loaded.pop(file), None)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path):
+    """Writes a template, or any text, into a file."""
+
+    def write(text: str) -> str:
+        path = tmp_path / f"mine_{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(BLOCKS.get(text, text), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def trained(tiny_models: dict[str, Path], out: Path, *flags: str) -> Path:
+    run = ["train", "--model", str(tiny_models["llama"]), "--training.steps", "1", "--training.eval_every", "0"]
+    sizes = ["--rollouts.group_size", "2", "--rollouts.questions_per_step", "2", "--rollouts.max_cot_tokens", "5"]
+    assert main([*run, *sizes, "--health.policy", "off", "--out", str(out), *flags]) == 0
+    return out
+
+
+# --------------------------------------------------------------------------------------------------- the six templates
+
+
+def test_an_objective(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plugin("objective")
+    run = trained(tiny_models, tmp_path / "run", "--plugin", file, "--objective.name", "cispo", "--objective.weight_high", "1.5")
+    assert "name: cispo" in (run / "config.yaml").read_text()
+    assert "weight_high: 1.5" in (run / "config.yaml").read_text()
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["passes"] == 2
+    assert row["ratio_clipped_fraction"] is not None
+    capsys.readouterr()
+    assert main(["train", "--help", "--plugin", file]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--objective.weight_high VALUE largest importance weight of a token (only cispo) [default 2.0]" in shown
+    with pytest.raises(UserError, match=r"objective\.weight_high: Input should be greater than 1"):
+        build_config({"objective": {"name": "cispo", "weight_high": 0.5}})
+    with pytest.raises(UserError, match=r"objective\.weight_high: unknown key; it belongs to cispo"):
+        build_config({"objective": {"weight_high": 1.5}})
+
+
+def test_cispo_is_its_formula(plugin) -> None:
+    """One sample of two tokens: ratios e^1 (clipped to 2) and e^0; L = -(2 * ln u_1 + 1 * ln u_2) * A, weights without gradient."""
+    import torch
+
+    from markovlm import PolicyBatch
+
+    load_plugin(plugin("objective"))
+    objective = OBJECTIVES["cispo"](OBJECTIVES["cispo"].Config())
+    logp = torch.tensor([[-1.0, -2.0, 0.0]], requires_grad=True)
+    behavior, mask = torch.tensor([[-2.0, -2.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    made = objective.policy_loss(PolicyBatch(logp, behavior, behavior, mask, torch.tensor([3.0])))
+    assert made.loss.tolist() == [pytest.approx(12.0)]
+    assert torch.autograd.grad(made.loss.sum(), logp)[0].tolist() == [[-6.0, -3.0, 0.0]]
+
+
+def test_a_reward(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    dear = ("--objective.reward", "brief", "--objective.reward_options.budget", "0", "--objective.reward_options.price", "1")
+    run = trained(tiny_models, tmp_path / "run", "--plugin", plugin("reward"), *dear, "--logging.samples_every", "1")
+    for line in (run / "samples.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["reward"] == pytest.approx(row["answer_logprob"] - len(row["cot"]), abs=1e-5)
+    with pytest.raises(
+        UserError,
+        match=r"reward_options\.price: Input should be greater than or equal to 0 \(options of reward brief: budget, price",
+    ):
+        build_config({"objective": {"reward": "brief", "reward_options": {"price": -1}}})
+
+
+def test_a_task(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plugin("task")
+    shown = printed(capsys, "tasks", "digits", "--plugin", file, "--option", "terms=4", "--limit", "5")
+    assert shown["n"] == 200
+    assert [eval(e["question"]) == int(e["answer"]) and e["question"].count("+") == 3 for e in shown["examples"]] == [True] * 5
+    assert any(
+        row["name"] == "digits" and row["options"] == {"terms": "digits in a sum"}
+        for row in printed(capsys, "tasks", "--plugin", file)["tasks"]
+    )
+    run = trained(tiny_models, tmp_path / "run", "--plugin", file, "--task", "digits")
+    done = printed(capsys, "eval", str(run), "--plugin", file, "--limit", "3")
+    assert (done["task"], done["n"]) == ("digits", 3)
+    assert main(["tasks", "digits", "--plugin", file, "--option", "terms=9"]) == 2
+    assert "task digits: option terms: Input should be less than or equal to 6; options: terms" in capsys.readouterr().err
+
+
+def test_train_holds_no_question_of_dev_or_test(plugin) -> None:
+    from markovlm.tasks import get_task
+    from markovlm.tasks.base import LoadRequest
+
+    load_plugin(plugin("task"))
+    task = get_task("digits", {"terms": 2})  # 81 sums in all, so that the splits would share most
+    held = {e.question for split in ("dev", "test") for e in task.load(LoadRequest(split, options={"terms": 2})).examples}
+    assert len(held) == 81
+    with pytest.raises(UserError, match="no question that is not held out"):
+        task.load(LoadRequest("train", options={"terms": 2}))
+    wide = get_task("digits", {"terms": 5})
+    held = {e.question for split in ("dev", "test") for e in wide.load(LoadRequest(split, options={"terms": 5})).examples}
+    train = wide.load(LoadRequest("train", limit=500, seed=1, options={"terms": 5})).examples
+    assert len(train) == 500
+    assert not held & {e.question for e in train}
+
+
+def test_an_extractor(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plugin("extractor")
+    run = trained(tiny_models, tmp_path / "run")
+    flags = ("--limit", "2", "--plugin", file, "--evaluation.extractors", "last_integer,anchor")
+    done = printed(capsys, "eval", str(run), *flags)
+    assert list(done["results"][0]["extractors"]) == ["last_integer", "anchor"]
+    again = printed(capsys, "eval", str(run), "--rescore", "--plugin", file, "--evaluation.extractors", "last_integer")
+    assert list(again["results"][0]["extractors"]) == ["last_integer"]
+    assert main(["eval", str(run), "--limit", "2", "--evaluation.extractors", "word_boundary"]) == 2
+    assert "word_boundary reads answers that are a letter, those of arithmetic are a number" in capsys.readouterr().err
+
+
+def test_a_perturbation(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tiny_models, tmp_path / "run")
+    file = plugin("perturbation")
+    done = printed(capsys, "perturb", str(run), "--plugin", file, "--perturbations", "shout", "--limit", "2")
+    rows = [(row["perturbation"], row["severity"]) for row in done["rows"]]
+    assert rows == [("shout", 0.0), ("shout", 0.5), ("shout", 1.0)]
+
+
+def test_a_reader(plugin, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "run.jsonl"
+    log.write_text("".join(json.dumps({"it": s, "R": -1.0 - s % 3 * 0.1 if s < 100 else -30.0}) + "\n" for s in range(1, 200)))
+    assert main(["diagnose", str(log), "--plugin", plugin("reader"), "--json"]) == 3
+    [run] = json.loads(capsys.readouterr().out)["runs"]
+    assert run["verdict"] == "collapsed"
+    assert 90 <= run["onset_step"] <= 110
+
+
+# ------------------------------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nowhere_at_all", r":\d+: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("x = 1\n\ndef broken(:\n", r"\.py:3: SyntaxError"),
+        ("x = 1\nraise RuntimeError('two\\nlines')", r"\.py:2: RuntimeError: two lines"),
+        ("from markovlm import register\n@register.reward('prob')\nclass P: pass", r"reward 'prob' must be a subclass of markovlm\.Reward"),
+        (
+            "from markovlm import Reward, register\n@register.reward('prob')\nclass P(Reward):\n    def value(self, answers): ...",
+            r"the reward 'prob' is there already \(from markovlm\); choose another name",
+        ),
+        ("from markovlm import register\n@register.objective\nclass O: pass", r"needs a class attribute Config"),
+        ("from markovlm import register\n@register.extractor('a b', answer_type='text')\ndef e(t, c): 0", "'a b' is no name for a thing"),
+        ("from markovlm import register\nregister.task(3)", r"a task needs name, load"),
+        ("from markovlm import register\n@register.extractor('e', answer_type='image')\ndef e(t, c): 0", "'image' is none of number"),
+    ],
+)  # fmt: skip
+def test_a_bad_plugin_is_one_line_and_registers_nothing(plugin, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [set(registry) for registry in ALL]
+    both = BLOCKS["extractor"] + "\n" + text if not text.startswith("x") else text
+    assert main(["tasks", "--plugin", plugin(both)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(said, error), error
+    assert [set(registry) for registry in ALL] == before
+
+
+def test_wrong_ways_to_name_a_plugin(tmp_path: Path, plugin, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["tasks", "--plugin", str(tmp_path / "no.py")], "no such file"),
+        (["tasks", "--plugin"], "--plugin: name a Python file"),
+        (["tasks", f"--plugin={tmp_path}"], "no such file; a Python file"),
+    ):
+        assert main(arguments) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_run_asks_for_the_plugin_it_was_made_with(
+    plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run directory may come from anywhere: what it names is never run unasked."""
+    file = plugin("reward")
+    run = trained(tiny_models, tmp_path / "run", "--plugin", file, "--objective.reward", "brief")
+    for registry, name in ((REWARDS, "brief"),):
+        registry.remove([name])
+    sys.modules.pop(_loaded.pop(Path(file).resolve()))
+    assert main(["eval", str(run), "--limit", "1"]) == 2
+    assert (
+        f"was made with the plug-in {Path(file).resolve()}, which is Python code: load it with --plugin"
+        in capsys.readouterr().err
+    )
+    assert main(["eval", str(run), "--limit", "1", "--plugin", file]) == 0
+
+
+def test_a_configuration_file_names_plugins_beside_it(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    file = Path(plugin("reward"))
+    config = tmp_path / "config.yaml"
+    config.write_text(f"plugins: [{file.name}]\nobjective: {{reward: brief}}\n")
+    from markovlm import configure
+
+    assert configure(config).objective.reward == "brief"
+    assert configure(config).plugins == (str(file.resolve()),)
+
+
+def test_a_run_with_a_plugin_is_reproducible(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    file = plugin("objective")
+    flags = ("--plugin", file, "--objective.name", "cispo", "--seed", "3")
+    one, other = (
+        trained(tiny_models, tmp_path / name, *flags) / "checkpoints/step-000001/adapter_model.safetensors" for name in "ab"
+    )
+    assert one.read_bytes() == other.read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------- entry points
+
+_DIST = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+
+
+def distribution(root: Path, name: str, points: str, **modules: str) -> None:
+    folder = root / f"{name}-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(_DIST.format(name=name))
+    (folder / "entry_points.txt").write_text(points)
+    for module, text in modules.items():
+        (root / f"{module}.py").write_text(text)
+
+
+def run_with(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, "-m", "markovlm", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_installed_distributions_are_known_without_being_named(tmp_path: Path) -> None:
+    distribution(
+        tmp_path, "cispo-for-markovlm", "[markovlm.objectives]\ncispo = cispo_plugin:Cispo\n", cispo_plugin=BLOCKS["objective"]
+    )
+    distribution(
+        tmp_path,
+        "bad",
+        "[markovlm.objectives]\nworse = bad_plugin:It\n[markovlm.rewards]\nprob = bad_plugin:P\n",
+        bad_plugin="1/0\n",
+    )
+    done = run_with(tmp_path, "train", "--help")
+    assert done.returncode == 0
+    assert "--objective.weight_high" in done.stdout
+    assert "bad: the objective 'worse' cannot be imported from bad_plugin:It (ZeroDivisionError: division by zero)" in done.stderr
+    assert "bad: the reward 'prob' is there already (from markovlm); its author must rename it" in done.stderr
+    asked = run_with(tmp_path, "train", "--objective.name", "worse", "--dry-run")
+    assert asked.returncode == 2
+    assert asked.stderr.count("\n") == 1
+
+
+def test_tiny_learner_and_registry_agree() -> None:
+    """The registry's names are the objectives that the package documents."""
+    config = tiny.config("embedded")
+    assert config.objective.name in OBJECTIVES
+    assert list(OBJECTIVES)[:7] == ["grpo", "rloo", "dr_grpo", "ema", "expert_iteration", "ppo", "ppo_frozen_anchor"]
