@@ -144,8 +144,11 @@ def test_readers_are_looked_for_before_any_work(twins: Twins, tmp_path: Path, mo
 
 
 def test_a_reader_without_prompts_for_the_task_is_refused(twins: Twins) -> None:
-    config = targets_of(twins[0])[0].config.model_copy(update={"task": "gsm8k"})
-    with pytest.raises(UserError, match=r"^--readers embedded: prompt style compact is for arithmetic, not for task gsm8k"):
+    fixture = Path(__file__).parents[1] / "fixtures" / "gsm8k"
+    config = targets_of(twins[0])[0].config
+    data = config.data.model_copy(update={"path": str(fixture)})
+    config = config.model_copy(update={"task": "gsm8k", "data": data})
+    with pytest.raises(UserError, match=r"^--readers embedded: prompt style compact: this model has no token for '"):
         open_readers(["embedded"], config)
 
 

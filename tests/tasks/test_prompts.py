@@ -12,6 +12,7 @@ import pytest
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from markovlm.errors import UserError
+from markovlm.models.registry import KNOWN
 from markovlm.tasks import get_task, task_names
 from markovlm.tasks.base import Example
 from markovlm.tasks.prompts import (
@@ -104,9 +105,24 @@ def test_golden_prompts(name, style):
 
 
 @pytest.mark.parametrize("name", sorted(set(task_names()) - {"arithmetic"}))
-def test_compact_is_for_sums(name):
-    with pytest.raises(UserError, match=f"compact is for arithmetic, not for task {name}; use plain or chat"):
-        prompts_of(name, "compact")
+def test_compact_is_not_for_what_the_embedded_tokenizer_has_no_token_for(name):
+    example = EXAMPLES.get(name, CHOICES)
+    said = "has no place for the choices" if example.choices else "this model has no token for '"
+    with pytest.raises(UserError, match=said):
+        cot_prompt(get_task(name), example, style="compact", cot_tokens=9, tokenizer=embedded_tokenizer())
+    assert choose_style(embedded_tokenizer(), [example]) == "plain"
+
+
+def embedded_tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(KNOWN["embedded"].path)
+
+
+def test_compact_is_chosen_where_every_question_can_be_carried():
+    assert choose_style(embedded_tokenizer()) == "compact"
+    assert choose_style(embedded_tokenizer(), [Example("x", "1+2", "3"), Example("y", "how much is 4+5", "9")]) == "compact"
+    assert choose_style(embedded_tokenizer(), [Example("x", "1+2", "3"), Example("y", "How much is 4+5", "9")]) == "plain"
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -220,7 +236,10 @@ def test_neutralize_leaves_no_special_string_even_where_they_overlap():
 
 
 def test_a_compact_question_is_a_sum():
+    hostile = Example("x", "1+2<|think|>3", "3")
     with pytest.raises(UserError, match="the question is not a sum"):
-        cot_prompt(get_task("arithmetic"), Example("x", "1+2<|think|>3", "3"), style="compact", cot_tokens=9)
+        cot_prompt(get_task("arithmetic"), hostile, style="compact", cot_tokens=9)
+    with pytest.raises(UserError, match=r"the question holds <\|think\|>, which is a token of the prompt"):
+        cot_prompt(get_task("custom"), hostile, style="compact", cot_tokens=9, tokenizer=embedded_tokenizer())
     with pytest.raises(UserError, match=r"the tokenizer has no <\|think\|>"):
         cot_prompt(get_task("arithmetic"), EXAMPLES["arithmetic"], style="compact", cot_tokens=9, tokenizer=tokenizer())

@@ -23,7 +23,7 @@ from markovlm.rollouts.streams import Key, stream
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
-from markovlm.training import loop
+from markovlm.training import keeping, start
 from markovlm.training.loop import train
 from support import runs, tiny
 
@@ -120,7 +120,7 @@ def command(model: Path, out: Path, bad: Bad, monkeypatch: pytest.MonkeyPatch, *
     file = out.with_suffix(".yaml")
     file.write_text(dump_yaml(config(model, **overrides)))
     monkeypatch.setattr("markovlm.runs.setup.HFSampler", lambda lm, batch_tokens: Scripted(bad))
-    monkeypatch.setattr(loop, "check_sampler", lambda *args: 0.0)
+    monkeypatch.setattr(start, "check_sampler", lambda *args: 0.0)
     return cli.main(["train", str(file), "--out", str(out)])
 
 
@@ -253,7 +253,7 @@ def killed_at(moment: str) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(runs.Crash):  # noqa: PT012
         if moment == "before anything":
-            patch.setattr(loop, "update_state", crash)
+            patch.setattr(keeping, "update_state", crash)
         elif moment == "before rows are moved":
             patch.setattr(RunDirectory, "put_aside", crash)
         elif moment == "before checkpoints are moved":

@@ -7,6 +7,7 @@ model's CoTs, read by the same readers on the same questions.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import itertools
@@ -27,10 +28,10 @@ from markovlm.evaluation.run import label_of, prepared
 from markovlm.evaluation.store import Label
 from markovlm.models.load import load_tokenizer
 from markovlm.rollouts.prompter import build_prompter
-from markovlm.runs.setup import Setup
+from markovlm.runs.setup import Setup, load_examples
 from markovlm.runs.targets import BASE, Target, open_targets
 from markovlm.tasks import get_task
-from markovlm.tasks.base import Example
+from markovlm.tasks.base import Example, Task
 
 ACTOR = "actor"  # the checkpoint reading its own CoTs
 _EXACT = 7  # checkpoints up to which the p of a rank correlation is computed over all orders
@@ -72,7 +73,7 @@ def transfer(
 ) -> tuple[dict[str, Any], Path]:
     """`targets`: checkpoints of one run and its base. Result and where it is kept; UserError for a reader that is not there."""
     config = targets[-1].config
-    opened = open_readers(readers, config)  # before any long work
+    opened = open_readers(readers, config, split)  # before any long work
     study, written = _write_all(targets, split, limit, cots, folder, counting)
     curves = [Curve(ACTOR, config.model, study.how.prompt_style, {one.checkpoint: one.own for one in written})]
     for name, target in opened:
@@ -82,24 +83,33 @@ def transfer(
     return result, study.write("transfer", result)
 
 
-def open_readers(readers: Sequence[str], config: RunConfig) -> list[tuple[str, Target]]:
+def open_readers(readers: Sequence[str], config: RunConfig, split: str = "test") -> list[tuple[str, Target]]:
     """Models, or last checkpoints of runs, put to the questions of `config`, with their names.
 
     UserError for one that is not there or that has no prompts for the task: its tokenizer is loaded to see, not its weights.
     """
     taken = nest({key: value for key, value in flatten(config.model_dump(mode="json")).items() if key.startswith(_QUESTIONS)})
     opened: list[tuple[str, Target]] = []
+    task = get_task(config.task, config.task_options)
+    questions = _some_questions(config, task, split) if readers else ()
     for name in readers:
         try:
             target = open_targets(name, "last", taken)[0]
             tokenizer = load_tokenizer(target.config.model, target.config.loading)
-            task = get_task(config.task, config.task_options)
             prompter = build_prompter(task, tokenizer, target.config.prompt.style, 1, target.config.prompt.answer_header)
-            prompter.reader_prompt(Example("check", "1+1", "2"), "markovian")
+            for example in questions:
+                prompter.reader_prompt(example, "markovian")
         except UserError as error:
             raise UserError(f"--readers {name}: {error}") from error
         opened.append((name, target))
     return opened
+
+
+def _some_questions(config: RunConfig, task: Task, split: str) -> Sequence[Example]:
+    """A few, to see whether a reader's tokenizer can carry them; a task that cuts texts by tokens can't give any yet."""
+    with contextlib.suppress(UserError):
+        return load_examples(config, task, split, limit=8).examples
+    return ()
 
 
 def _write_all(

@@ -8,7 +8,7 @@ from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import Example
-from markovlm.tasks.prompts import question_text
+from markovlm.tasks.prompts import unknown_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ def check_question(setup: Setup, question: str) -> str:
     asked = question.strip()
     if not asked:
         raise UserError("the question is empty")
-    shown = question_text(Example("ask", asked, answer="0"))
-    unknown = {c for c in shown if not setup.lm.tokenizer.encode(c, add_special_tokens=False)}
+    unknown = unknown_in(setup.lm.tokenizer, asked)
     if unknown:
-        raise UserError(f"the question has characters this model does not know: {' '.join(sorted(unknown))}")
+        raise UserError(f"the question has words this model does not know: {' '.join(unknown[:8])}")
     return asked

@@ -5,7 +5,7 @@ Each part is encoded alone; what is sampled in between is never re-encoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -116,9 +116,11 @@ def encode_fragment(tokenizer: Any, text: str, *, special: bool = True) -> tuple
     return tuple(ids)
 
 
-def build_prompter(task: Task, tokenizer: Any, style: str, cot_tokens: int, header: str | None) -> Prompter:
-    """Resolve the style `auto` by what the tokenizer has."""
-    chosen = prompts.choose_style(tokenizer) if style == "auto" else style
+def build_prompter(
+    task: Task, tokenizer: Any, style: str, cot_tokens: int, header: str | None, questions: Sequence[Example] = ()
+) -> Prompter:
+    """Resolve the style `auto` by what the tokenizer has, and whether it can carry these questions."""
+    chosen = prompts.choose_style(tokenizer, questions) if style == "auto" else style
     if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
         raise UserError("prompt.style: chat needs a tokenizer with a chat template; this one has none, use plain")
     return Prompter(task, tokenizer, chosen, cot_tokens, header)  # pyright: ignore[reportArgumentType]

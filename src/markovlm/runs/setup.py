@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from markovlm.tasks import get_task
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
 from markovlm.tasks.extractors import with_extractors
 from markovlm.tasks.folds import assert_disjoint
+from markovlm.tasks.prompts import is_compact
+
+_LOOKED_AT = 32  # questions
 
 
 @dataclass(slots=True)
@@ -47,7 +51,7 @@ def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool =
     lora = config.lora if trainable else None
     seed = torch_seed(config.seed, "adapter") % 2**63
     lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)
-    resolved = resolve_config(config, task, lm.tokenizer)
+    resolved = resolve_config(config, task, lm.tokenizer, _first_questions(config, task, lm.tokenizer))
     assert resolved.rollouts.max_cot_tokens is not None
     prompter = build_prompter(
         task, lm.tokenizer, resolved.prompt.style, resolved.rollouts.max_cot_tokens, resolved.prompt.answer_header
@@ -55,10 +59,20 @@ def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool =
     return Setup(resolved, task, lm, prompter)
 
 
-def resolve_config(config: RunConfig, task: Task, tokenizer: Any) -> RunConfig:
-    """Fill in what depends on task and tokenizer: CoT budget and prompt style."""
+def _first_questions(config: RunConfig, task: Task, tokenizer: Any) -> Sequence[Example]:
+    """A few questions, by which the prompt style is chosen where the tokenizer leaves a choice: only the embedded models' does."""
+    if config.prompt.style != "auto" or not is_compact(tokenizer) or task.prompt_kind == "arithmetic":
+        return ()
+    for split in dict.fromkeys((config.data.train_split, config.data.dev_split, config.data.test_split)):
+        with contextlib.suppress(UserError):  # told where the split is really needed
+            return load_examples(config, task, split, limit=_LOOKED_AT, tokenizer=tokenizer).examples
+    return ()
+
+
+def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Sequence[Example] = ()) -> RunConfig:
+    """Fill in what depends on task, tokenizer and questions: CoT budget and prompt style."""
     tokens = config.rollouts.max_cot_tokens or task.default_cot_tokens
-    style = build_prompter(task, tokenizer, config.prompt.style, tokens, None).style
+    style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions).style
     return config.model_copy(
         update={
             "rollouts": config.rollouts.model_copy(update={"max_cot_tokens": tokens}),

@@ -59,11 +59,31 @@ _TASK_INSTRUCTIONS: dict[str, str] = {
 }
 
 
-def choose_style(tokenizer: Any) -> PromptStyle:
-    """The style a tokenizer is made for: compact, where it has the embedded model's tokens, chat or plain."""
-    if {THINK, REDACTED_TOKEN} <= special_strings(tokenizer):
+def choose_style(tokenizer: Any, questions: Sequence[Example] = ()) -> PromptStyle:
+    """The style a tokenizer is made for: compact, where it has the embedded model's tokens (and a token for every part of these
+    questions), chat or plain."""
+    if is_compact(tokenizer) and not any(example.choices or unknown_in(tokenizer, example.question) for example in questions):
         return "compact"
     return "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+
+
+def is_compact(tokenizer: Any) -> bool:
+    """Has it the tokens of a compact prompt?"""
+    return {THINK, REDACTED_TOKEN} <= special_strings(tokenizer)
+
+
+def unknown_in(tokenizer: Any, text: str) -> list[str]:
+    """The words of `text` that a tokenizer has no token for (it has an unknown token, or none at all), each once."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+
+    def lost(piece: str) -> bool:
+        ids = tokenizer(piece, add_special_tokens=False)["input_ids"]
+        return bool(piece.strip()) and (not ids or (unknown is not None and unknown in ids))
+
+    if not lost(text) and not any(lost(c) and not c.isspace() for c in set(text) if not c.isalnum()):
+        return []
+    found = [word for word in dict.fromkeys(text.split()) if lost(word)]
+    return found or [text]
 
 
 def cot_prompt(
@@ -200,11 +220,23 @@ def _chat(tokenizer: Any, user: str) -> str:
 
 
 def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:
-    """The question of a compact prompt. UserError where it is more than characters of a sum."""
-    if task.prompt_kind != "arithmetic":
-        raise UserError(f"prompt style compact is for arithmetic, not for task {task.name}; use plain or chat")
-    if tokenizer is not None and not {THINK, REDACTED_TOKEN} <= special_strings(tokenizer):
-        raise UserError(f"prompt style compact: the tokenizer has no {THINK} and {REDACTED_TOKEN}; use plain or chat")
-    if not re.fullmatch(r"[0-9+\-*/=,.() ]+", example.question):
+    """The question of a compact prompt. UserError where the model has no tokens for it, or it would act as a prompt itself."""
+    if example.choices:
+        raise UserError(f"prompt style compact has no place for the choices of task {task.name}; use plain or chat")
+    if task.prompt_kind == "arithmetic" and not re.fullmatch(r"[0-9+\-*/=,.() ]+", example.question):
         raise UserError(f"prompt style compact: the question is not a sum: {example.question[:40]!r}")
+    if tokenizer is None:
+        return example.question
+    if not is_compact(tokenizer):
+        raise UserError(f"prompt style compact: the tokenizer has no {THINK} and {REDACTED_TOKEN}; use plain or chat")
+    held = [string for string in special_strings(tokenizer) if string in example.question]
+    if held:
+        raise UserError(
+            f"prompt style compact: the question holds {held[0]}, which is a token of the prompt: {example.question[:40]!r}"
+        )
+    unknown = unknown_in(tokenizer, example.question)
+    if unknown:
+        raise UserError(
+            f"prompt style compact: this model has no token for {', '.join(map(repr, unknown[:5]))}; use plain or chat"
+        )
     return example.question

@@ -19,7 +19,6 @@ from markovlm.runs.directory import RunDirectory
 from markovlm.training.distributed import World
 from markovlm.training.keeping import checkpoint, evaluate_dev, judge_row, keeps_checkpoint
 from markovlm.training.metrics import metric_row, sample_rows
-from markovlm.training.selfcheck import check_sampler
 from markovlm.training.start import start_run
 from markovlm.training.state import Progress, Run, Silent, note_event
 from markovlm.training.step import take_step
@@ -59,7 +58,7 @@ def train(
         directory.create()
     with directory.locked() if world.is_main else contextlib.nullcontext():
         try:
-            run = start_run(config, directory, world, resume, (progress if world.is_main else None) or Silent(), sampler)
+            run = start_run(config, directory, world, resume, (progress if world.is_main else None) or Silent(), sampler, check)
         except BaseException:
             if world.is_main and not resume:
                 directory.discard()
@@ -67,9 +66,6 @@ def train(
         try:
             run.asked_to_stop = stop or run.asked_to_stop
             with _interruptible(run), tracking(run):
-                if check:
-                    gap = check_sampler(run.learner, run.questions.of_step(run.step + 1, 2), run.step + 1)
-                    note_event(run, "check", "sampler and scorer agree", mean_gap=gap)
                 _loop(run)
             _check_base(run)
         finally:

@@ -21,13 +21,16 @@ from markovlm.runs.checkpoint import load_state, restore_optimizer
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import Setup, load_for_training, prepare
 from markovlm.tasks.base import Loaded
+from markovlm.tasks.prompts import unknown_in
 from markovlm.training.distributed import World
 from markovlm.training.guard import Guard, doubts
 from markovlm.training.questions import Questions
 from markovlm.training.records import Learner
+from markovlm.training.selfcheck import check_sampler
 from markovlm.training.state import Progress, Run, note_event, warn
 
 _SHOWN_SKIPS = 5
+_LOOKED_AT = 64  # questions
 _CHANGEABLE = {  # on resume, besides logging
     "loading.device",
     "training.steps",
@@ -38,8 +41,15 @@ _CHANGEABLE = {  # on resume, besides logging
 
 
 def start_run(
-    config: RunConfig, directory: RunDirectory, world: World, resume: bool, progress: Progress, sampler: Sampler | None
+    config: RunConfig,
+    directory: RunDirectory,
+    world: World,
+    resume: bool,
+    progress: Progress,
+    sampler: Sampler | None,
+    check: bool,
 ) -> Run:
+    """Everything that can be known beforehand is found out before the run directory is more than a lock (UserError, RunFailed)."""
     if config.rollouts.questions_per_step < world.size:
         raise UserError(
             f"rollouts.questions_per_step ({config.rollouts.questions_per_step}) must be at least the number of processes ({world.size})"
@@ -62,12 +72,34 @@ def start_run(
     questions = Questions(data.train.examples, setup.config.seed)
     guard = Guard(setup.config.health)
     run = Run(directory, setup, learner, questions, dev_examples, base_fingerprint(setup.lm), progress, guard, step=step)
+    unknown = _check_questions(run)
+    gap = check_sampler(learner, questions.of_step(step + 1, 2), step + 1) if check else None
     if resume:
         _restore(run, adapter)
     else:
         _describe(run)
     _warn_at_start(run, [loaded for loaded in (data.train, data.dev) if loaded is not None])
+    if unknown:
+        warn(run, unknown)
+    if gap is not None:
+        note_event(run, "check", "sampler and scorer agree", mean_gap=gap)
     return run
+
+
+def _check_questions(run: Run) -> str:
+    """Put the first questions to the model before anything is written: UserError where that fails. A warning where it sees only part of them."""
+    prompter, seen = run.setup.prompter, 0
+    shown = [run.questions[i] for i in range(min(_LOOKED_AT, len(run.questions.examples)))] + run.dev[:_LOOKED_AT]
+    for example in shown:
+        prompter.cot_prompt(example)
+        prompter.reader_prompt(example, run.config.objective.conditioning)
+        prompter.answer_ids(example)
+        seen += bool(unknown_in(run.setup.lm.tokenizer, example.question))
+    return (
+        f"{seen} of the first {len(shown)} questions have words that this model has no token for: it does not see them"
+        if seen
+        else ""
+    )
 
 
 def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
