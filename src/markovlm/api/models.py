@@ -18,7 +18,7 @@ class Thought:
 
     example: Example
     text: str
-    ids: tuple[int, ...]  # as the reader sees them; empty for a text that was not sampled here
+    ids: tuple[int, ...] = ()  # as the reader sees them; empty for a text that was not sampled here
     logprob: float | None = None  # ln u(z|q) of all sampled tokens, an end token included; nats
     ended: bool = True  # by itself, not by the budget
 
