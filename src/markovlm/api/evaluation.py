@@ -66,7 +66,7 @@ def evaluate(
     `checkpoints`: last, best, all, base, or steps such as "100,200"; `baseline` adds the untrained base, paired by question.
     `non_markovian` and `no_cot` are the controls. Raises UserError in one line for what can't be done.
 
-    >>> markovlm.evaluate("runs/first", baseline=True, limit=200).accuracy    # doctest: +SKIP
+        markovlm.evaluate("runs/first", baseline=True, limit=200).accuracy
     """
     from markovlm.api.models import settings
     from markovlm.evaluation.report import choose, evaluation_report

@@ -17,9 +17,8 @@ def diagnose(what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any
 
     Raises UserError for a path that is not there.
 
-    >>> rows = [{"step": s, "reward_mean": -1.0 if s < 50 else -9.0} for s in range(1, 101)]
-    >>> markovlm.diagnose(rows)[0].verdict    # doctest: +SKIP
-    'collapsed'
+        rows = [{"step": s, "reward_mean": -1.0 if s < 50 else -9.0} for s in range(1, 101)]
+        markovlm.diagnose(rows)[0].verdict
     """
     from markovlm.logs.native import run_of_rows
     from markovlm.report.diagnose import diagnose_paths, diagnose_run

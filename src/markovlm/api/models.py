@@ -132,7 +132,7 @@ def load(target: str | Path, *, checkpoint: str | int = "last", config: Mapping[
     `checkpoint`: last, best, base or a step. `config`: a nested configuration; `keys`: single ones with `__` for the dot
     (`rollouts__max_cot_tokens=48`). Raises UserError in one line for what is not there.
 
-    >>> markovlm.load("embedded").ask("17+4+79").answer    # doctest: +SKIP
+        markovlm.load("embedded").ask("17+4+79").answer
     """
     from markovlm.runs.targets import open_targets
 

@@ -67,7 +67,7 @@ def train(
     (docs/run-directory.md) and ends the run after that step, resumable, by returning False; `on_evaluation` each row of evals.jsonl.
     Raises UserError for what can't be started, RunFailed for what broke on the way, StopVerdict where the guard ended it.
 
-    >>> markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)    # doctest: +SKIP
+        markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)
     """
     from markovlm.api.models import settings
     from markovlm.runs.directory import QUESTIONS_FILE, RunDirectory, new_run_directory
