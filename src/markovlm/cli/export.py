@@ -7,22 +7,59 @@ from pathlib import Path
 import click
 
 from markovlm.cli.flags import Command, print_json
+from markovlm.errors import UserError
 
 
 @click.command(cls=Command)
 @click.argument("run")
-@click.option("--to", type=click.Path(path_type=Path), required=True, help="new directory")
+@click.option("--to", type=click.Path(path_type=Path), help="new directory; with --push default runs/exports/NAME")
 @click.option("--merge", is_flag=True, help="write the base model with the adapter merged in, instead of the adapter")
 @click.option("--checkpoint", default="last", help="last, best or a step [default last]")
+@click.option(
+    "--push", metavar="ORG/NAME", help="upload it to this repository of the Hugging Face Hub, made where it is not there"
+)
+@click.option("--private", is_flag=True, help="with --push: a new repository is private")
+@click.option("--base-model", metavar="ID", help="what the base is called on the Hub, where the run names a directory of yours")
+@click.option("--dry-run", is_flag=True, help="write and upload nothing; say what would be, and show the model card")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def export(run: str, to: Path, merge: bool, checkpoint: str, as_json: bool) -> None:
-    """The trained adapter (or merged model) as a directory that transformers and PEFT load, with a model card."""
+def export(
+    run: str, to: Path | None, merge: bool, checkpoint: str, push: str | None, private: bool, base_model: str | None, dry_run: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """The trained adapter (or merged model) as a directory that transformers and PEFT load, with a model card; --push publishes it."""
     from markovlm.runs.export import export as write_export
+    from markovlm.runs.export import is_hub_id, model_card
+    from markovlm.runs.publish import check_repository, plan_push
+    from markovlm.runs.publish import push as upload
     from markovlm.runs.targets import open_targets
 
+    if to is None and push is None:
+        raise UserError("export: say where to: --to DIRECTORY, or --push ORG/NAME")
+    if push is not None:
+        check_repository(push)
     target = open_targets(run, checkpoint, {})[0]
-    written = write_export(target, to, merge)
+    if push is not None and base_model is None and not merge and not is_hub_id(target.config.model):
+        raise UserError(
+            f"--push: the run's base is {target.config.model!r}, which nobody else has; name it on the Hub with --base-model ID, or --merge"
+        )
+    if dry_run:
+        if target.run is None or target.adapter is None:
+            raise UserError(f"{target.name}: has no trained adapter; export takes a run")
+        card = model_card(target, merge, base_model)
+        report = {"checkpoint": target.checkpoint, "merged": merge, "path": to and str(to), "repository": push, "card": card}
+        print_json(report) if as_json else click.echo(
+            f"dry run: nothing is written or uploaded{f' to {push}' if push else ''}\n\n{card}"
+        )
+        return
+    folder = to or Path("runs") / "exports" / str(push).replace("/", "--")
+    written = write_export(target, folder, merge, base_model)
+    address = None
+    if push is not None:
+        planned = plan_push(written, push, private, f"{target.checkpoint} of a markovlm run on {target.config.task}")
+        address = upload(written, planned)
     if as_json:
-        print_json({"path": str(written), "checkpoint": target.checkpoint, "merged": merge})
+        print_json(
+            {"path": str(written), "checkpoint": target.checkpoint, "merged": merge, "repository": push, "address": address}
+        )
     else:
-        click.echo(f"{target.checkpoint} of {run} written to {written}")
+        click.echo(f"{target.checkpoint} of {run} written to {written}" + (f" and uploaded to {address}" if address else ""))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from markovlm import __version__
+from markovlm.config import RunConfig, dump_yaml
 from markovlm.errors import UserError
+from markovlm.models.registry import KNOWN
 from markovlm.runs.rows import read_rows, writing
-from markovlm.runs.targets import Target
+from markovlm.runs.targets import BASE, Target
+from markovlm.tasks import get_task
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def export(target: Target, to: Path, merge: bool) -> Path:
+def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Path:
     """Write the adapter (or with `merge` base and adapter in one) to the new directory `to`, whole or not at all.
+
+    `base`: what the base model is called where the export goes (a Hub id), if not as in the run's configuration.
 
     Raises UserError where `to` is in the way or there is no checkpoint to export.
     """
@@ -31,13 +39,21 @@ def export(target: Target, to: Path, merge: bool) -> Path:
         if merge:
             _write_merged(target, beside)
         else:
-            for name in _ADAPTER_FILES:
-                shutil.copy2(target.adapter / name, beside / name)
-        (beside / "README.md").write_text(model_card(target, merge), encoding="utf-8")
+            _copy_adapter(target.adapter, beside, base)
+        (beside / "README.md").write_text(model_card(target, merge, base), encoding="utf-8")
         if to.exists():
             to.rmdir()
         os.replace(beside, to)
     return to
+
+
+def _copy_adapter(adapter: Path, to: Path, base: str | None) -> None:
+    for name in _ADAPTER_FILES:
+        shutil.copy2(adapter / name, to / name)
+    if base is not None:
+        config = json.loads((to / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base
+        (to / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _write_merged(target: Target, directory: Path) -> None:
@@ -47,42 +63,91 @@ def _write_merged(target: Target, directory: Path) -> None:
     setup.lm.tokenizer.save_pretrained(str(directory))
 
 
-def model_card(target: Target, merged: bool) -> str:
-    """What the model is, how it was trained, and every accuracy that was measured of this checkpoint."""
+def model_card(target: Target, merged: bool, base: str | None = None) -> str:
+    """What the model is, how it was trained, and every accuracy that was measured of this checkpoint and of the base."""
     config = target.config
     assert target.run is not None
-    rows = [row for row in read_rows(target.run.path / "evals.jsonl") if row.get("checkpoint") == target.checkpoint]
-    measured = "\n".join(_measured(row) for row in rows) or "This checkpoint was not evaluated."
+    rows = read_rows(target.run.path / "evals.jsonl")
+    own = [row for row in rows if row.get("checkpoint") == target.checkpoint]
+    untrained = [row for row in rows if row.get("checkpoint") == BASE]
+    measured = "\n".join(_measured(row) for row in own) or "This checkpoint was not evaluated."
+    if own and untrained:
+        measured += "\n\nThe untrained base, for comparison:\n\n" + "\n".join(_measured(row) for row in untrained)
     kind = "Merged model" if merged else "LoRA adapter"
+    name = _without_paths(config, base).model
     load = (
-        'AutoModelForCausalLM.from_pretrained("THIS_DIRECTORY")'
+        'AutoModelForCausalLM.from_pretrained("THIS_REPOSITORY")'
         if merged
-        else f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{config.model}"), "THIS_DIRECTORY")'
+        else f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{name}"), "THIS_REPOSITORY")'
     )
+    reading = config.objective.conditioning.replace("_", "-")
+    head = yaml.safe_dump(_metadata(target, own, merged, base), sort_keys=False, allow_unicode=True)
     return f"""---
-base_model: {config.model}
-library_name: {"transformers" if merged else "peft"}
-tags: [markovlm]
----
+{head}---
 
-# {kind}: {config.model}, trained on {config.task} so that its chain of thought carries the answer
+# {kind}: {name}, trained on {config.task} so that its chain of thought carries the answer
 
 The model writes a chain of thought from a question; the question is then hidden and the same model predicts the answer from
-the chain of thought alone ({config.objective.conditioning.replace("_", "-")} reward).
+the chain of thought alone ({reading} reward).
 
-- trained with markovlm {__version__}: objective `{config.objective.name}`, step {target.step} of {config.training.steps}, seed {config.seed}
+- trained with markovlm {__version__}: objective `{config.objective.name}`, reward `{config.objective.reward}`,
+  step {target.step} of {config.training.steps}, seed {config.seed}
 - prompts: style `{config.prompt.style}`, at most {config.rollouts.max_cot_tokens} CoT tokens, temperature {config.rollouts.temperature}
 
 ## Measured
 
 {measured}
 
+Intervals are 95 % Wilson intervals over questions. Rows that differ in how they were made are not comparable.
+
 ## Load
 
 ```python
 {load}
 ```
+
+The whole configuration of the run:
+
+```yaml
+{dump_yaml(_without_paths(config, base)).strip()}
+```
 """
+
+
+def _without_paths(config: RunConfig, base: str | None) -> RunConfig:
+    """For others: where files lie on this machine is nobody's business."""
+    data = config.data.model_copy(update={"path": config.data.path and Path(config.data.path).name})
+    model = base or (config.model if config.model in KNOWN or is_hub_id(config.model) else Path(config.model).name)
+    plugins = tuple(Path(path).name for path in config.plugins)
+    return config.model_copy(update={"data": data, "model": model, "plugins": plugins})
+
+
+def _metadata(target: Target, rows: list[dict[str, Any]], merged: bool, base: str | None) -> dict[str, Any]:
+    """The card's front matter, with results in the Hub's own form (`model-index`). A path of this machine names no base."""
+    config = target.config
+    found: dict[str, Any] = {"library_name": "transformers" if merged else "peft", "tags": ["markovlm", "chain-of-thought"]}
+    if base is not None or is_hub_id(config.model):
+        found["base_model"] = base or config.model
+    hub = get_task(config.task, config.task_options).hub
+    if hub is not None and config.data.path is None:
+        found["datasets"] = [hub.path]
+    results = [
+        {
+            "task": {"type": "text-generation", "name": f"{config.task}: answer read from the chain of thought alone"},
+            "dataset": {"type": hub.path if hub is not None else config.task, "name": config.task, "split": row["split"]},
+            "metrics": [{"type": "accuracy", "value": round(row["accuracy"], 4), "name": f"accuracy (n={row['n']})"}],
+        }
+        for row in rows
+        if row["accuracy"] is not None and row.get("role") == "test"
+    ]
+    if results:
+        found["model-index"] = [{"name": f"{Path(config.model).name}-{config.task}-markovlm", "results": results}]
+    return found
+
+
+def is_hub_id(model: str) -> bool:
+    """Is `model` a name on the Hub, as far as its form tells: neither embedded nor a path of this machine?"""
+    return model not in KNOWN and not model.startswith((".", "/", "~")) and not Path(model).exists()
 
 
 def _measured(row: dict[str, Any]) -> str:
