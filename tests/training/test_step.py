@@ -308,3 +308,50 @@ def test_the_baseline_is_read_when_due_and_cancels_in_the_group(tiny_models: dic
     with_b, _ = stepped(make(tiny_models))
     without, _ = stepped(make(tiny_models, objective__normalize_reward=False))
     naive.assert_close(with_b, without, 1e-9)  # grpo: the same constant for the whole group
+
+
+def shaken(learner: Learner) -> Learner:
+    """An adapter that has moved: a fresh one is zero, so that actor and frozen policy can't be told apart."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, parameter in learner.lm.adapter_parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return learner
+
+
+def test_the_baseline_is_written_and_read_by_the_frozen_policy(tiny_models: dict[str, Path]) -> None:
+    """After the adapter has moved, b is what the untrained base gives, CoT and likelihood; the actor gives another."""
+    learner = shaken(make(tiny_models))
+    _, result = stepped(learner)
+    bare = learner.lm.model.unload()  # peft's own way to the base weights, no part of ours
+    learner.lm.model, learner.lm.has_adapter = bare, False
+    prompter = learner.prompter
+    for sample in result.samples:
+        prompt = list(prompter.cot_prompt(sample.example))
+        with torch.no_grad():
+            ids: list[int] = []
+            while len(ids) < learner.config.rollouts.max_cot_tokens:
+                token = int(bare(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, -1].argmax())
+                if token in learner.lm.terminators:
+                    break
+                ids.append(token)
+            before = [*prompter.reader_prompt(sample.example, "markovian"), *ids, *prompter.header_ids]
+            answer = prompter.answer_ids(sample.example)
+            logp = naive.row_logits(learner.lm, before, answer).log_softmax(-1).gather(-1, torch.tensor(answer)[:, None])
+        assert sample.baseline_cot == prompter.text(tuple(ids))
+        assert sample.baseline == pytest.approx(logp.mean().item(), abs=1e-9)
+        assert abs(sample.baseline - sample.reward) > 1e-3
+
+
+def test_dropout_masks_differ_from_step_to_step_and_repeat_with_the_seed(tiny_models: dict[str, Path]) -> None:
+    """The same CoTs at steps 1 and 2: another gradient, because other units are dropped; step 1 again: the same bits."""
+
+    def gradient_at(step: int) -> Tensor:
+        learner = shaken(make(tiny_models, lora__dropout=0.3, sampler=FakeSampler(lambda prompt, number: (*COT, 45 + number))))
+        take_step(learner, tiny.QUESTIONS[:2], step)
+        assert isinstance(learner.optimizer, tiny.RecordingSGD)
+        return learner.optimizer.flat()
+
+    first = gradient_at(1)
+    assert torch.equal(first, gradient_at(1))
+    assert (first - gradient_at(2)).abs().max() > 1e-4
