@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (each mutant is one line, to be read as a table)
 """Wrong lines, put into the package one at a time: which of them does no test notice?
 
     python scripts/mutants.py [--only PART_OF_A_NAME] [--list] [--out FILE]
