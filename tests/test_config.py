@@ -179,6 +179,7 @@ EI = {"objective.name": "expert_iteration", "objective.baseline_every": 1, "obje
 PPO = {"objective.name": "ppo", "objective.kl_bound": 100.0}
 
 # key -> (another value, what else both runs are given): the run that is written must differ
+MEAN_PROB = {"objective.reward": "mean_prob", "objective.actor_reward_weight": 0.0}
 IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "model": ("gpt2", {}),
     "seed": (1, {}),
@@ -214,6 +215,11 @@ IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "objective.name": ("rloo", {}),
     "objective.reward": ("prob", {}),
     "objective.reader": ("frozen", {"objective.actor_reward_weight": 0.0}),
+    "objective.reader_decay": (0.1, {"objective.reader": "ema"}),
+    "objective.readers": (["actor", "frozen"], {"objective.reward": "readers", "objective.readers": ["actor"]}),
+    "objective.reward_options.debias": (False, MEAN_PROB),
+    "objective.reward_options.std_filter": (5.0, MEAN_PROB),
+    "objective.reward_options.filter_decay": (0.0, {**MEAN_PROB, "objective.reward_options.std_filter": 1.0}),
     "objective.conditioning": ("non_markovian", {}),
     "objective.actor_reward_weight": (0.5, {}),
     "objective.kl_weight": (0.5, {}),

@@ -166,11 +166,19 @@ OBJECTIVES: Registry[Any] = Registry(
         "expert_iteration": "objectives.expert_iteration:ExpertIteration",
         "ppo": "objectives.ppo:Ppo",
         "ppo_frozen_anchor": "objectives.ppo_frozen_anchor:PpoFrozenAnchor",
+        "reinforce": "objectives.reinforce:Reinforce",
     },
 )
 REWARDS: Registry[Any] = Registry(
     "reward",
-    {"logprob": "rewards.logprob:LogProb", "prob": "rewards.prob:Prob", "exact_match": "rewards.exact_match:ExactMatch"},
+    {
+        "logprob": "rewards.logprob:LogProb",
+        "prob": "rewards.prob:Prob",
+        "exact_match": "rewards.exact_match:ExactMatch",
+        "mean_prob": "rewards.mean_prob:MeanProb",
+        "bound": "rewards.bound:Bound",
+        "readers": "rewards.readers:Readers",
+    },
 )
 TASKS: Registry[Any] = Registry(
     "task",

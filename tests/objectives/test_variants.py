@@ -408,7 +408,7 @@ IMPOSSIBLE = [
     ({"objective.name": "ema", "objective.reward": "exact_match"}, "actor_reward_weight must be 0 with reward=exact_match"),
     ({"objective.name": "rloo", "objective.reward": "prob", "objective.answer_logprob": "sum"}, "answer_logprob has no effect"),
     ({"objective.name": "grpo", "objective.decay": 0.5}, "objective.decay: unknown key"),
-    ({"objective.name": "reinforce"}, "objective.name: no objective 'reinforce'; there are: grpo, rloo"),
+    ({"objective.name": "a2c"}, "objective.name: no objective 'a2c'; there are: grpo, rloo"),
     ({"rollouts.temperature": "linear 1 -> 0"}, "temperature must be positive"),
 ]
 
@@ -467,6 +467,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "expert_iteration": {"warmup_batches": 2, "threshold_std": 0.0},
     "ppo": {"passes": 3, "actor_reward_weight": "linear 0.5 -> 1"},
     "ppo_frozen_anchor": {"reader": "frozen"},
+    "reinforce": {"reward": "bound", "normalize_reward": False},
 }
 
 

@@ -19,6 +19,7 @@ from markovlm.rollouts.types import Sampler
 from markovlm.runs.setup import prepare
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
+from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt2")
@@ -192,6 +193,7 @@ def learner(
         sampler,
         objective,
         build_reward(resolved.objective),
+        reading_room(setup),
         optimizer(parameters, lr=0.0),
         World(),
         sharing,

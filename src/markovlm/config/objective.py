@@ -22,8 +22,14 @@ class ObjectiveBase(Section):
     name: str = Field("", description="how advantages and the policy loss are formed")
     reward: str = Field("logprob", description="r, what a CoT earns by the answer read from it")
     reward_options: dict[str, Any] = Field({}, description="options of the reward")
-    reader: Literal["actor", "frozen"] = Field(
-        "actor", description="whose pi reads the CoT: the trained model or the frozen base"
+    reader: Literal["actor", "frozen", "ema"] = Field(
+        "actor", description="whose pi reads the CoT: the trained model, the frozen base, or a copy that follows the actor slowly"
+    )
+    reader_decay: float | None = Field(
+        None, gt=0, lt=1, description="of the slow reader: theta_r <- d theta_r + (1 - d) theta after every step; default 0.98"
+    )
+    readers: tuple[str, ...] = Field(
+        (), description="of reward=readers: actor, frozen, ema, or models and runs of their own, e.g. actor,frozen"
     )
     conditioning: Literal["markovian", "non_markovian"] = Field(
         "markovian", description="reward and evaluation see the CoT alone, or the question too"
@@ -76,6 +82,12 @@ class ObjectiveBase(Section):
     def _combinations(self) -> Self:
         if self.needs_baseline and self.normalize_reward and self.baseline_every != 1:
             raise ValueError("baseline_every must be 1: this objective's advantage depends on the baseline in every step")
+        if self.readers and self.reward != "readers":
+            raise ValueError(f"readers has no effect with reward={self.reward}; leave it out or use reward=readers")
+        if len(set(self.readers)) < len(self.readers):
+            raise ValueError(f"readers names one twice: {', '.join(self.readers)}")
+        if self.reader_decay is not None and not self.slow_reader:
+            raise ValueError("reader_decay has no effect without a reader that is ema; leave it out or use reader=ema")
         live = self.actor_reward_weight.maximum > 0
         if self.actor_reward_weight.minimum < 0 or self.kl_weight.minimum < 0:
             raise ValueError("actor_reward_weight and kl_weight must not be negative")
@@ -87,7 +99,13 @@ class ObjectiveBase(Section):
             )
         if self.reward != "logprob" and self.answer_logprob is not None:
             raise ValueError(f"answer_logprob has no effect with reward={self.reward}; leave it out or use reward=logprob")
+        REWARDS[self.reward].check(self)
         return self
+
+    @property
+    def slow_reader(self) -> bool:
+        """Is there a copy that follows the actor?"""
+        return self.reader == "ema" or "ema" in self.readers
 
 
 def objective_classes() -> dict[str, type[ObjectiveBase]]:

@@ -15,6 +15,7 @@ from markovlm.config.model import Loading, Lora, Prompt
 from markovlm.config.objective import ObjectiveBase, objective_from
 from markovlm.config.rollouts import RolloutConfig
 from markovlm.config.training import TrainingConfig
+from markovlm.registry import REWARDS
 
 
 class RunConfig(Section):
@@ -48,6 +49,10 @@ class RunConfig(Section):
             raise ValueError(
                 f"rollouts.group_size must be at least 2 for objective {self.objective.name}: "
                 "a group of one has no spread to learn from"
+            )
+        if REWARDS[self.objective.reward].whole_groups and self.rollouts.group_size < 2:
+            raise ValueError(
+                f"rollouts.group_size must be at least 2 for reward {self.objective.reward}: it compares the CoTs of a group"
             )
         if self.evaluation.decoding == "greedy" and self.evaluation.temperature is not None:
             raise ValueError("evaluation.temperature has no effect with evaluation.decoding=greedy; leave one of them out")

@@ -107,12 +107,19 @@ def how_evaluated(config: RunConfig, style: str, *, step: int) -> How:
         cot_tokens=rollouts.max_cot_tokens,
         fixed_length=rollouts.fixed_length,
         stop=rollouts.stop,
-        reader=config.objective.reader if evaluation.reader == "same" else evaluation.reader,
+        reader=_reader(config),
         conditioning=config.objective.conditioning,
         prompt_style=style,
         answer_header=config.prompt.answer_header,
         seed=config.seed,
     )
+
+
+def _reader(config: RunConfig) -> str:
+    """Who answers: as in training, but for the slow reader, which is a device of training: the actor it follows."""
+    if config.evaluation.reader != "same":
+        return config.evaluation.reader
+    return "frozen" if config.objective.reader == "frozen" else "actor"
 
 
 def evaluate(

@@ -9,9 +9,9 @@ To add one: a file like `prob.py`, registered by name (`markovlm.registry`, or `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from markovlm.config.base import Section
 from markovlm.registry import REWARDS
@@ -51,6 +51,10 @@ class Answers:
     row: Tensor  # [M] which of the N it belongs to
     group_size: int  # B
     read: Sequence[Read] = ()  # [N] where the reward asks for text (`needs_text`, `needs_reply`)
+    direct: Answers | None = None  # of Q questions read without a CoT, where the reward asks for them (`needs_direct`)
+    others: Mapping[str, Tensor] = field(
+        default_factory=dict["str", "Tensor"]
+    )  # other reader -> [N] its ln pi(a|z) per answer token
 
     def grouped(self, values: Tensor) -> Tensor:
         """[N] -> [Q, B]."""
@@ -76,6 +80,15 @@ class Reward(Generic[O]):
     needs_text: ClassVar[bool] = False  # looks at the text of question and CoT
     needs_reply: ClassVar[bool] = False  # the greedy answer must be decoded
 
+    @property
+    def needs_direct(self) -> bool:
+        """Must the answers be scored without a CoT too?"""
+        return False
+
+    @classmethod
+    def check(cls, config: ObjectiveBase) -> None:
+        """ValueError, naming the key, for an objective that this reward makes no sense with."""
+
     def __init__(self, options: O, config: ObjectiveBase):
         self.options = options
         self.config = config
@@ -91,6 +104,17 @@ class Reward(Generic[O]):
     def weight(self, answers: Answers) -> Tensor | None:
         """[N] constants that multiply the gradient of each CoT's surrogate; None: all 1."""
         return None
+
+    def keep(self, reward: Tensor) -> Tensor | None:
+        """Rewards [Q, B] of the whole step -> [Q] which groups train at all; None: all."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running statistics, as JSON values; empty where there are none."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
 
 
 def build_reward(config: ObjectiveBase) -> Reward[Section]:

@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,24 @@ OPTIMIZER_FILE = "optimizer.pt"
 
 
 def save_checkpoint(
-    run: RunDirectory, step: int, lm: LanguageModel, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    run: RunDirectory,
+    step: int,
+    lm: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    more: Sequence[Callable[[Path], None]] = (),
 ) -> Path:
-    """Write `checkpoints/step-NNNNNN`. A crash in the middle leaves only a `.tmp` that the next start removes."""
+    """Write `checkpoints/step-NNNNNN`; `more` writes other files beside the adapter.
+
+    A crash in the middle leaves only a `.tmp` that the next start removes.
+    """
     final = run.checkpoint(step)
     beside = run.checkpoints / f".{final.name}.tmp"
     with writing(final), _cleared(beside):
         beside.mkdir()
         _save_adapter(lm, beside)
+        for save in more:
+            save(beside)
         moments = io.BytesIO()  # torch.save onto a full disk raises anything but an OSError
         torch.save(optimizer.state_dict(), moments)
         (beside / OPTIMIZER_FILE).write_bytes(moments.getbuffer())

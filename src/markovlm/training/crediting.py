@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from markovlm.errors import RunFailed
 from markovlm.objectives import Credit
@@ -19,7 +21,9 @@ def assign_credit(learner: Learner, groups: Sequence[Sequence[Sample]]) -> Credi
     everyone = learner.world.gather(rewards)
     dtype = torch.promote_types(next(learner.lm.causal_lm.parameters()).dtype, torch.float32)
     reward = torch.tensor(everyone, dtype=dtype, device=learner.lm.device)
-    credit = learner.objective.credit(reward)
+    credit = _only(learner.objective.credit(reward), learner.reward.keep(reward))
+    if learner.reward.whole_groups:  # the loss is a mean over CoTs, the reward belongs to their group
+        credit = replace(credit, scale=credit.scale / reward.shape[1])
     advantage = credit.advantage(reward)
     ours = range(learner.world.rank, len(everyone), learner.world.size)
     for group, q in zip(groups, ours, strict=True):
@@ -28,6 +32,14 @@ def assign_credit(learner: Learner, groups: Sequence[Sequence[Sample]]) -> Credi
     width = reward.shape[1]
     index = torch.tensor([q * width + i for q in ours for i in range(width)], dtype=torch.long, device=reward.device)
     return credit.select(index)
+
+
+def _only(credit: Credit, groups: Tensor | None) -> Credit:
+    """The credit of these groups; the others have advantage 0."""
+    if groups is None:
+        return credit
+    kept = groups[:, None].expand_as(credit.centre)
+    return replace(credit, chosen=kept if credit.chosen is None else credit.chosen & kept)
 
 
 def _require_finite_rewards(samples: list[Sample]) -> None:

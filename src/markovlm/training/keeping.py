@@ -101,5 +101,7 @@ def checkpoint(run: Run) -> None:
     run.saved.add(run.step)
     run.guard.saved(run.step)
     if run.main:
-        path = save_checkpoint(run.directory, run.step, run.setup.lm, run.learner.optimizer, trainer_state(run))
+        slow = run.learner.room.slow
+        more = (slow.save,) if slow is not None else ()
+        path = save_checkpoint(run.directory, run.step, run.setup.lm, run.learner.optimizer, trainer_state(run), more)
         note_event(run, "checkpoint", str(path.relative_to(run.directory.path)))

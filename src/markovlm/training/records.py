@@ -16,6 +16,7 @@ from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.types import CoT, Sampler
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
+from markovlm.training.readers import ReadingRoom
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Learner:
     sampler: Sampler
     objective: Objective
     reward: Reward[Section]
+    room: ReadingRoom
     optimizer: torch.optim.Optimizer
     world: World
     sharing: Sharing

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,8 @@ from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.rewards import Answers
 from markovlm.rewards.base import Read
 from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
+from markovlm.rollouts.types import CoT
+from markovlm.training.readers import OWN, read_by_others
 from markovlm.training.records import Learner, Retries, Sample
 
 # ------------------------------------------------------------------------------------------------------ the reader
@@ -40,22 +41,21 @@ def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: b
     config, held = learner.config, HeldGraph()
     dropout = config.lora.dropout > 0 or config.loading.gradient_checkpointing  # the training pass is then another one
     scores = None
-    if learner.reward_trains and one_microbatch and not dropout:
+    if learner.reward_trains and one_microbatch and not dropout and learner.room.main == "actor":
         scores = _with_graph(learner, samples, held)
         if scores is None:  # memory ran out, and all that this try held is free again
             release_memory()
             retries.add()
-    frozen = config.objective.reader == "frozen"
-    with torch.no_grad(), learner.lm.frozen() if frozen else nullcontext():
+    with torch.no_grad(), learner.room.reading(learner.lm, learner.room.main):
         scores = scores or _scores_in_parts(learner, samples, retries)
-        _fill(learner, samples, scores, config.rollouts.group_size)
+        _fill(learner, samples, scores, config.rollouts.group_size, retries)
     return held
 
 
 @torch.no_grad()
 def score_alone(learner: Learner, samples: Sequence[Sample], retries: Retries) -> None:
     """Fill in r of CoTs that belong to no group, read by the policy that the model is now."""
-    _fill(learner, samples, _scores_in_parts(learner, samples, retries), group_size=1)
+    _fill(learner, samples, _scores_in_parts(learner, samples, retries), 1, retries)
 
 
 def surrogates(learner: Learner, samples: Sequence[Sample]) -> Tensor:
@@ -64,9 +64,15 @@ def surrogates(learner: Learner, samples: Sequence[Sample]) -> Tensor:
 
 
 def answers_of(
-    learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int, replies: Sequence[str | None] = ()
+    learner: Learner,
+    samples: Sequence[Sample],
+    scores: AnswerScores,
+    group_size: int,
+    replies: Sequence[str | None] = (),
+    direct: Answers | None = None,
+    others: Mapping[str, Tensor] | None = None,
 ) -> Answers:
-    """What the reward may look at. `replies`: greedy answers, where the reward asks for them."""
+    """What the reward may look at; replies, direct answers and other readers where it asks for them."""
     read: tuple[Read, ...] = ()
     if learner.reward.needs_text or learner.reward.needs_reply:
         task, right = learner.prompter.task, scores.greedy.tolist()
@@ -75,7 +81,7 @@ def answers_of(
             Read(s.example, text, reply, ok if reply is None else read_answer(task, s.example, reply, task.extractors[0])[1])
             for s, text, reply, ok in zip(samples, texts, replies or [None] * len(samples), right, strict=True)
         )
-    return Answers(scores.logp_sum, scores.logp_mean, scores.token_logp, scores.row, group_size, read)
+    return Answers(scores.logp_sum, scores.logp_mean, scores.token_logp, scores.row, group_size, read, direct, others or {})
 
 
 def _with_graph(learner: Learner, samples: Sequence[Sample], held: HeldGraph) -> AnswerScores | None:
@@ -110,9 +116,35 @@ def _scores_in_parts(learner: Learner, samples: Sequence[Sample], retries: Retri
     return joined_scores(map_splitting(lambda part: [_answer_scores(learner, part)], samples, retries.add))
 
 
-def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int) -> None:
+def _direct(learner: Learner, samples: Sequence[Sample], group_size: int, retries: Retries) -> Answers | None:
+    """The answers of the groups' questions, read without a CoT by whoever reads now."""
+    if not learner.reward.needs_direct:
+        return None
+    alone = [Sample(sample.example, 0, CoT((), 0, (), ended=True)) for sample in samples[::group_size]]
+    found = _scores_in_parts(learner, alone, retries)
+    return Answers(found.logp_sum, found.logp_mean, found.token_logp, found.row, 1)
+
+
+def _others(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, retries: Retries) -> dict[str, Tensor]:
+    """Of reward=readers: ln pi(a|z) per answer token of every reader but the one that `scores` are of."""
+    found: dict[str, Tensor] = {}
+    for name in learner.config.objective.readers:
+        if name == learner.room.main:
+            found[name] = scores.logp_mean
+        elif name in OWN:
+            with learner.room.reading(learner.lm, name):
+                found[name] = _scores_in_parts(learner, samples, retries).logp_mean
+        else:
+            texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
+            read = read_by_others(learner.room, name, learner.config.objective.conditioning, samples, texts, retries)
+            found[name] = read.to(scores.logp_mean.device, scores.logp_mean.dtype)
+    return found
+
+
+def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int, retries: Retries) -> None:
     """One transfer from the device for each column."""
-    answers = answers_of(learner, samples, scores, group_size, _replies(learner, samples))
+    direct, others = _direct(learner, samples, group_size, retries), _others(learner, samples, scores, retries)
+    answers = answers_of(learner, samples, scores, group_size, _replies(learner, samples), direct, others)
     reward, weight = learner.reward.value(answers), learner.reward.weight(answers)
     columns = (reward, scores.logp_mean, scores.logp_sum.exp(), scores.greedy)
     weights = [1.0] * len(samples) if weight is None else weight.tolist()

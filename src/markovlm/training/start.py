@@ -25,6 +25,7 @@ from markovlm.tasks.prompts import unknown_in
 from markovlm.training.distributed import World
 from markovlm.training.guard import Guard, doubts
 from markovlm.training.questions import Questions
+from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner
 from markovlm.training.selfcheck import check_sampler
 from markovlm.training.state import Progress, Run, note_event, warn
@@ -129,6 +130,7 @@ def _learner(setup: Setup, world: World, sampler: Sampler | None) -> Learner:
         sampler or setup.sampler(),
         build_objective(config.objective),
         build_reward(config.objective),
+        reading_room(setup),
         optimizer,
         world,
         sharing,
@@ -168,6 +170,9 @@ def load_trainer_state(run: Run, checkpoint: Path) -> None:
     state = load_state(checkpoint)
     restore_optimizer(checkpoint, run.learner.optimizer, run.setup.lm.device)
     run.learner.objective.load_state_dict(state["objective"])
+    run.learner.reward.load_state_dict(state.get("reward", {}) or run.learner.reward.state_dict())
+    if run.learner.room.slow is not None:
+        run.learner.room.slow.load(checkpoint)
     run.learner.lr_scale, run.learner.attempt = state["lr_scale"], state["attempt"]
     run.saved = {step for step in run.directory.saved_steps() if step <= state["step"]}
     run.guard.load_state_dict(state["guard"])
@@ -178,6 +183,7 @@ def trainer_state(run: Run) -> dict[str, Any]:
     """The inverse of `load_trainer_state`, without the optimizer."""
     return {
         "objective": run.learner.objective.state_dict(),
+        "reward": run.learner.reward.state_dict(),
         "lr_scale": run.learner.lr_scale,
         "attempt": run.learner.attempt,
         "guard": run.guard.state_dict(),

@@ -23,6 +23,8 @@ def update_adapter(learner: Learner, gradients: list[Tensor], samples: Sequence[
         group["lr"] = learner.lr_scale * learning_rate(learner.config, step)
     learner.optimizer.step()
     learner.optimizer.zero_grad(set_to_none=True)
+    if learner.room.slow is not None:
+        learner.room.slow.follow()
     return norm.item()
 
 

@@ -1,0 +1,135 @@
+"""Who reads the CoTs of a run: the actor, the frozen policy, a copy that follows the actor slowly, other models.
+
+The slow reader stands between two failures: a reader that learns with the writer can come to share a private code with it, one that
+never learns keeps the writer from being understood. It is a copy of the adapter, theta_r <- d theta_r + (1 - d) theta after every
+step, and costs an adapter's memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from markovlm.errors import UserError
+from markovlm.models.load import LanguageModel
+from markovlm.models.memory import map_splitting
+from markovlm.rollouts.reader import answer_batch, score_answers
+
+if TYPE_CHECKING:
+    from markovlm.runs.setup import Setup
+    from markovlm.training.records import Retries, Sample
+
+OWN = ("actor", "frozen", "ema")  # readers that are this model
+DECAY = 0.98  # of the slow reader: half of the way in 34 steps
+FILE = "reader.safetensors"  # the slow reader's weights in a checkpoint
+
+
+class SlowReader:
+    """An exponential moving average of the adapter's weights."""
+
+    def __init__(self, lm: LanguageModel, decay: float):
+        self.decay = decay
+        self.lm = lm
+        self.weights = {name: parameter.detach().clone() for name, parameter in lm.adapter_parameters()}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """After an update of the actor."""
+        for name, parameter in self.lm.adapter_parameters():
+            self.weights[name].lerp_(parameter, 1 - self.decay)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """The model's adapter is the slow one meanwhile. For passes without gradient."""
+        own = {name: parameter.data for name, parameter in self.lm.adapter_parameters()}
+        try:
+            for name, parameter in self.lm.adapter_parameters():
+                parameter.data = self.weights[name]
+            yield
+        finally:
+            for name, parameter in self.lm.adapter_parameters():
+                parameter.data = own[name]
+
+    def save(self, folder: Path) -> None:
+        """Beside the adapter of a checkpoint."""
+        from safetensors.torch import save_file
+
+        save_file({name: value.contiguous() for name, value in self.weights.items()}, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote."""
+        from safetensors.torch import load_file
+
+        for name, value in load_file(folder / FILE, device=str(self.lm.device)).items():
+            self.weights[name].copy_(value)
+
+
+@dataclass(slots=True)
+class ReadingRoom:
+    """The readers of a run."""
+
+    main: str  # whose likelihood is the reward (but for reward=readers), and is logged
+    slow: SlowReader | None
+    others: dict[str, Setup]  # models of their own, by name
+
+    @contextlib.contextmanager
+    def reading(self, lm: LanguageModel, name: str) -> Iterator[None]:
+        """One of our own readers: `lm` is that policy meanwhile."""
+        if name == "frozen":
+            with lm.frozen():
+                yield
+        elif name == "ema":
+            assert self.slow is not None
+            with self.slow.reading():
+                yield
+        else:
+            yield
+
+
+@torch.no_grad()
+def read_by_others(
+    room: ReadingRoom, name: str, conditioning: str, samples: Sequence[Sample], texts: Sequence[str], retries: Retries
+) -> Tensor:
+    """[n] ln pi(a|z) per answer token of another model, which reads the CoTs' text."""
+    from markovlm.rollouts.prompter import encode_fragment
+
+    setup = room.others[name]
+    cots = [
+        (sample.example, encode_fragment(setup.prompter.tokenizer, text, special=False) if text else ())
+        for sample, text in zip(samples, texts, strict=True)
+    ]
+    parts = map_splitting(
+        lambda part: score_answers(setup.lm, answer_batch(setup.prompter, conditioning, part)).logp_mean.tolist(),
+        cots,
+        retries.add,
+    )
+    return torch.tensor(parts)
+
+
+def reading_room(setup: Setup) -> ReadingRoom:
+    """The readers that a resolved configuration names, other models loaded. UserError in one line for one that is not there."""
+    from markovlm.runs.targets import open_targets
+
+    objective = setup.config.objective
+    slow = SlowReader(setup.lm, objective.reader_decay or DECAY) if objective.slow_reader else None
+    others: dict[str, Setup] = {}
+    for name in objective.readers:
+        if name in OWN:
+            continue
+        try:
+            taken = {
+                "task": setup.config.task,
+                "task_options": dict(setup.config.task_options),
+                "data": setup.config.data.model_dump(),
+            }
+            loading = setup.config.loading.model_dump(include={"device", "dtype"})
+            others[name] = open_targets(name, "last", {**taken, "loading": loading})[0].prepare()
+        except UserError as error:
+            raise UserError(f"objective.readers: {error}") from error
+    return ReadingRoom(objective.reader, slow, others)
