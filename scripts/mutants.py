@@ -38,10 +38,10 @@ class Mutant:
         return f"{self.file}: {self.what}"
 
 
-_STEP = ["tests/training/test_step.py", "tests/objectives"]
+_STEP = ["tests/training/test_step.py", "tests/rewards", "tests/objectives"]
 TESTS = {  # room -> what could notice, the likeliest first
     "objectives": ["tests/objectives", "tests/training/test_step.py"],
-    "rewards": ["tests/objectives", "tests/training/test_step.py"],
+    "rewards": ["tests/rewards", "tests/objectives", "tests/training/test_step.py"],
     "models": ["tests/models", "tests/training/test_step.py", "tests/rollouts", "tests/objectives"],
     "rollouts": ["tests/rollouts", "tests/training/test_step.py", "tests/models", "tests/evaluation"],
     "training": [*_STEP, "tests/training", "tests/test_config.py"],
@@ -85,6 +85,11 @@ MUTANTS: tuple[Mutant, ...] = (
     M("rewards/prob.py", "answers.logp.exp()", "answers.logp_mean.exp()", "probability per token, not of the answer"),
     M("rewards/logprob.py", 'answer_logprob == "sum"', 'answer_logprob != "sum"', "sum and mean exchanged"),
     M("rewards/exact_match.py", "float(read.correct)", "1.0 - float(read.correct)", "wrong answers rewarded"),
+    M("rewards/bound.py", "math.log(size - 1)", "math.log(size)", "the others' mean over B"),
+    M("rewards/bound.py", "return answers.grouped(answers.logp).softmax(1).reshape(-1)", "return answers.logp.softmax(0)", "weights over all groups together"),
+    M("rewards/mean_prob.py", ".clamp(0.0, 1.0)", "", "not clipped"),
+    M("rewards/mean_prob.py", "return spread >= threshold", "return spread < threshold", "the wrong groups are left out"),
+    M("rewards/readers.py", "return answers.logp_mean / len(self.config.readers)", "return answers.logp_mean", "the actor's share is the whole"),
     # models
     M("models/logprobs.py", "logits = logits / temperature", "logits = logits * temperature", "temperature the wrong way round"),
     M("models/logprobs.py", 'logits = logits.index_fill(-1, banned, float("-inf"))', "pass", "end tokens not masked under a fixed length"),
@@ -115,7 +120,12 @@ MUTANTS: tuple[Mutant, ...] = (
     M("training/sampling.py", 'again = ("attempt", learner.attempt) if learner.attempt else ()', "again = ()", "a rollback repeats what failed"),
     M("training/scoring.py", "temperature=config.rollouts.temperature.at(step, config.training.steps),", "temperature=1.0,", "scored at another temperature than sampled"),
     M("training/scoring.py", "    with torch.no_grad(), lm.frozen():\n        reference", "    with torch.no_grad():\n        reference", "KL to oneself"),
-    M("training/scoring.py", 'frozen = config.objective.reader == "frozen"', "frozen = False", "reader=frozen ignored"),
+    M("training/readers.py", 'if name == "frozen":\n            with lm.frozen():', 'if name == "frozen":\n            with contextlib.nullcontext():', "reader=frozen ignored"),
+    M("training/readers.py", "lerp_(parameter, 1 - self.decay)", "lerp_(parameter, self.decay)", "the slow reader is fast"),
+    M("training/readers.py", "                parameter.data = self.weights[name]\n", "                pass\n", "the slow reader is the actor"),
+    M("training/gradients.py", "surrogate * column([s.reward_weight for s in samples]) - baseline", "surrogate - baseline", "the group's weights of the bound are lost"),
+    M("training/crediting.py", "scale=credit.scale / reward.shape[1])", "scale=credit.scale)", "the bound trains 1/B as fast"),
+    M("training/crediting.py", "return replace(credit, chosen=kept if", "return replace(credit, chosen=~kept if", "only groups without spread train"),
     M("training/gradients.py", "part.sum() / whole, parameters", "part.sum() / len(samples), parameters", "the step grows with its micro-batches"),
     M("training/gradients.py", "(log_ratio.exp() - 1 - log_ratio)", "(-log_ratio)", "KL to the behaviour policy can be negative"),
     M("training/crediting.py", "sample.reward - (sample.baseline or 0.0)", "sample.reward", "rewards are not normalised"),
