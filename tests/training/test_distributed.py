@@ -258,7 +258,7 @@ def test_more_processes_than_questions_are_refused_in_one_line(tmp_path: Path) -
 
 
 def test_bad_input_is_said_once(tmp_path: Path) -> None:
-    done = finish(torchrun("-m", "markovlm", "train", "--objective.name", "reinforce"), tmp_path)
+    done = finish(torchrun("-m", "markovlm", "train", "--objective.name", "reinforced"), tmp_path)
     (line,) = ours(done.stderr)
     assert "objective.name" in line
     assert list(tmp_path.iterdir()) == []
