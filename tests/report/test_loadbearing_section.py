@@ -354,6 +354,21 @@ def test_a_run_with_some_studies_says_what_is_missing(tmp_path: Path) -> None:
     assert "Not measured here: perturb, transfer, explain, leak" in result.markdown.read_text()
 
 
+def test_pages_of_explained_cots_are_linked_and_settings_of_one_run_are_folded(tmp_path: Path) -> None:
+    run = write_studies(write_native(tmp_path / "a"), explain())
+    label = next((run / "loadbearing").glob("explain*.json")).stem.removeprefix("explain-")
+    for name in (
+        f"explain-token-remove-all-{label}.html",
+        f"explain-word-remove-1a2b-{label}.html",
+        "explain-token-remove-all-x.html",
+    ):
+        (run / "loadbearing" / name).write_text("a page")
+    text = write_report([run], tmp_path / "out").html.read_text()
+    links = re.findall(r'href="\.\./a/loadbearing/(explain-[^"]*\.html)"', text)
+    assert links == [f"explain-token-remove-all-{label}.html", f"explain-word-remove-1a2b-{label}.html"]
+    assert re.search(r"<details><summary>\d+ settings</summary>", text)
+
+
 def test_words_are_of_the_last_checkpoint_and_the_comparison(tmp_path: Path) -> None:
     run = write_native(tmp_path / "a")
     write_studies(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markovlm.logs.records import RunData
 from markovlm.logs.study_records import BASE, KINDS, Explain, Explained, Perturb, Study
@@ -22,6 +23,7 @@ NOTE = (
 )
 MOST_DETAILED = 12  # runs with tables and figures on the page
 MOST_PRINTED = 3  # runs with figures beside the Markdown file
+MOST_PAGES = 12  # of explained CoTs, linked from one run
 _STEPS = 5  # of colour
 _FAINT = 0.05  # nats below which the heaviest unit of a CoT is not shown as heavy
 
@@ -64,6 +66,7 @@ class RunPart:
     figures: tuple[Figure, ...]
     examples: tuple[ShownExample, ...]
     notes: tuple[str, ...]
+    pages: tuple[Source, ...] = ()  # that `markovlm explain` wrote: every CoT, unit by unit
 
     @property
     def line(self) -> str:
@@ -133,7 +136,18 @@ def _part(index: int, run: RunData, detailed: bool) -> RunPart:
         figures=tuple(drawn),
         examples=tuple(shade(e) for e in explained.examples) if explained and detailed else (),
         notes=tuple(dict.fromkeys(note for study in chiefs for note in study.notes)),
+        pages=tuple(Source(page) for study in ordered if study.kind == "explain" for page in explain_pages(study.path)),
     )
+
+
+def explain_pages(study: Path) -> list[Path]:
+    """The pages beside a study `explain-LABEL.json`: `explain-token-remove-all-LABEL.html`, those of single questions last."""
+    label = study.stem.removeprefix("explain-")
+    try:
+        found = [p for p in study.parent.iterdir() if p.name.startswith("explain-") and p.name.endswith(f"-{label}.html")]
+    except OSError:
+        return []
+    return sorted(found, key=lambda page: ("-all-" not in page.name, page.name))[:MOST_PAGES]
 
 
 def shade(example: Explained) -> ShownExample:
