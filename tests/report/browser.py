@@ -96,7 +96,16 @@ class Browser:
         path.write_bytes(data)
         return data
 
-    def errors(self) -> list[str]:
-        """What the page logged as severe."""
+    def complaints(self) -> list[str]:
+        """What the page logged since last asked: errors and warnings."""
         entries = self._ask("POST", f"/session/{self.session}/se/log", {"type": "browser"})
-        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+        return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+
+    def devtools(self, command: str, **parameters: Any) -> Any:
+        """A command of the DevTools protocol, for what WebDriver has not."""
+        return self._ask("POST", f"/session/{self.session}/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def resize(self, width: int, height: int = 900, printed: bool = False) -> None:
+        """Another window, or paper of that width."""
+        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.devtools("Emulation.setEmulatedMedia", media="print" if printed else "screen")

@@ -20,11 +20,14 @@ from markovlm.logs.records import RunData, Sample
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
+from markovlm.report.figures.printing import best_of, checkpoints_of
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Section
+from markovlm.report.overview import FEW_RUNS, folded, groupings, runs_table
 from markovlm.report.tables import Source
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
 MANY_SAMPLES = 500  # above this, texts of samples are cut shorter
+SCRIPTS = ("page", "table", "curves", "samples", "last")  # in this order: each uses what stands before
 
 
 def script_json(value: Any) -> Markup:
@@ -71,6 +74,10 @@ def _own_file(name: str) -> Markup:
     return Markup(resources.files("markovlm.report").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
+def _own_script() -> Markup:
+    return Markup('"use strict";\n(() => {\n') + Markup("\n").join(_own_file(f"{name}.js") for name in SCRIPTS) + Markup("})();")
+
+
 def sentence(all_of_them: Sequence[Diagnosis]) -> str:
     """`2 of 10 runs collapsed, 1 needs a look, 7 are healthy.`"""
     n = len(all_of_them)
@@ -113,12 +120,16 @@ def _environment(links: _Links, library: str) -> Environment:
     environment = Environment(
         loader=PackageLoader("markovlm.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(
-        href=links.of, css=_own_file("report.css"), script=_own_file("report.js"), vega=script_text(library)
-    )
+    environment.globals.update(href=links.of, css=_own_file("report.css"), script=_own_script(), vega=script_text(library))
     environment.filters["words"] = lambda text: str(text).replace("_", " ")
     environment.filters["as_source"] = Source
+    environment.filters["groupby_in_order"] = _by_group
     return environment
+
+
+def _by_group(figures: Sequence[Figure]) -> list[tuple[str, list[Figure]]]:
+    """Figures under the headings of their groups, in the order of the first of each."""
+    return [(name, [f for f in figures if f.group == name]) for name in dict.fromkeys(f.group for f in figures)]
 
 
 def render_html(all_of_them: Sequence[Diagnosis], section: Section, out_dir: Path, about: Mapping[str, str], library: str) -> str:
@@ -133,13 +144,18 @@ def render_html(all_of_them: Sequence[Diagnosis], section: Section, out_dir: Pat
         "about": about,
         "sentence": sentence(all_of_them),
         "diagnoses": tables.by_gravity(all_of_them),
+        "cards": _cards(all_of_them),
+        "few": len(all_of_them) <= FEW_RUNS,
+        "folds": folded(all_of_them),
+        "overview": runs_table(all_of_them),
+        "groupings": groupings(all_of_them),
         "ids": ids,
         "trusted": trusted(all_of_them),
-        "verdicts": tables.verdicts(all_of_them),
+        "scores": {d.run.name: tables.accuracy_cell(d.run, e) for d in all_of_them if (e := d.case.best or d.case.last)},
         "settings": differ,
         "common": common,
         "accuracies": tables.accuracies(all_of_them),
-        "milestones": [(d, tables.milestones(d)) for d in all_of_them if d.run.steps],
+        "milestones": {d.run.name: tables.milestones(d) for d in all_of_them if d.run.steps},
         "signals": {d.run.name: tables.signals([d]).without("run") for d in all_of_them},
         "problems": tables.problems(runs),
         "thresholds": tables.thresholds(),
@@ -151,12 +167,12 @@ def render_html(all_of_them: Sequence[Diagnosis], section: Section, out_dir: Pat
         "loadbearing_title": TITLE,
         "loadbearing_note": NOTE,
         "nothing_claimed": NOTHING_CLAIMED,
-        "toggles": _toggles(all_of_them, ids),
+        "toggles": [run for run, d in zip(_runs(all_of_them, ids), all_of_them, strict=True) if d.run.steps or d.run.evals],
         "shown": set(first_shown(all_of_them)),
         "runs": runs,
         "samples": sum(len(run.samples) for run in runs),
         "sample_rows": sum(run.sample_rows for run in runs),
-        "data": script_json(_data(all_of_them, [*figures, *([accuracy] if accuracy else []), *spreads, *section.figures])),
+        "data": script_json(_data(all_of_them, ids, [*figures, *([accuracy] if accuracy else []), *spreads, *section.figures])),
         "library": LIBRARY,
     }
     return _environment(_Links(out_dir), library).get_template("report.html").render(context)
@@ -176,26 +192,66 @@ def trusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Diagnosis]]:
     return sorted(found.items())
 
 
-def _toggles(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str]) -> list[dict[str, Any]]:
-    names, colours, dashes = run_domain(all_of_them)
-    drawn = {d.run.name for d in all_of_them if d.run.steps or d.run.evals}
-    verdicts = {d.run.name: d.verdict for d in all_of_them}
+def _cards(all_of_them: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """The runs that get reason and next step on the first screens: all of few, the gravest of many."""
+    ordered = tables.by_gravity(all_of_them)
+    if len(ordered) <= FEW_RUNS:
+        return ordered
+    return [d for d in ordered if d.verdict in ("collapsed", "warn")][:FEW_RUNS]
+
+
+def _runs(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What the script knows of each run."""
+    by = groupings(all_of_them)
     return [
-        {"name": name, "colour": colour, "dash": " ".join(map(str, dash)), "verdict": verdicts[name], "id": ids[name]}
-        for name, colour, dash in zip(names, colours, dashes, strict=True)
-        if name in drawn
+        {
+            "name": name,
+            "colour": colour,
+            "dash": dash,
+            "verdict": d.verdict,
+            "id": ids[name],
+            "onset": d.onset_step,
+            "best": best_of(d),
+            "checkpoints": checkpoints_of(d),
+            "steps": _span(d),
+            "samples": len(d.run.samples),
+            "by": [values[name] for values in by.values()],
+        }
+        for d, name, colour, dash in zip(all_of_them, *run_domain(all_of_them), strict=True)
     ]
 
 
-def _data(all_of_them: Sequence[Diagnosis], figures: Sequence[Figure]) -> dict[str, Any]:
+def _span(d: Diagnosis) -> list[int] | None:
+    """First and last step with anything to draw."""
+    steps = [*(int(d.run.metrics["step"][i]) for i in ((0, -1) if d.run.steps else ())), *(e.step for e in d.case.series)]
+    return [min(steps), max(steps)] if steps else None
+
+
+def _data(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str], figures: Sequence[Figure]) -> dict[str, Any]:
     """What the script needs."""
     runs = [d.run for d in all_of_them]
+    index = {run.name: i for i, run in enumerate(runs)}
     many = sum(len(run.samples) for run in runs) > MANY_SAMPLES
     return {
-        "figures": {
-            f.name: {"spec": f.spec, "rows": {k: packed(v) for k, v in f.rows.items()}, "perRun": f.per_run} for f in figures
-        },
+        "runs": _runs(all_of_them, ids),
+        "figures": {f.name: _figure(f, index) for f in figures},
         "samples": [_sample(run, s, 1_500 if many else 4_000) for run in runs for s in run.samples],
+    }
+
+
+def _figure(f: Figure, index: Mapping[str, int]) -> dict[str, Any]:
+    """A figure as the script knows it: lines as lists, runs and series by number."""
+    series = list(dict.fromkeys(line.series for line in f.lines))
+    return {
+        "spec": f.spec,
+        "rows": {k: packed(v) for k, v in f.rows.items()},
+        "perRun": f.per_run,
+        "run": f.run,
+        "series": series,
+        "packed": [[index[x.run], series.index(x.series), x.steps, x.means, x.raw] for x in f.lines],
+        "limits": [[index[run], value] for run, value in f.limits],
+        "scale": f.scale,
+        "bounds": f.bounds,
     }
 
 

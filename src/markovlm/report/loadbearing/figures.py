@@ -62,9 +62,8 @@ def _heat(name: str, title: str, damages: Sequence[Damage], of: Callable[[Damage
     ]
     down = list(dict.fromkeys(row.label for row in drawn))
     across = [severity_text(s) for s in severities(drawn)]
-    spec = blank(title) | {
+    spec = blank(title, 95 + 25 * len(down)) | {
         "data": {"name": "cells"},
-        "height": {"step": 25},
         "encoding": {
             "x": {
                 "field": "at", "type": "ordinal", "sort": across, "title": "severity",
@@ -117,8 +116,7 @@ def _curves(name: str, title: str, found: Transfer, of: Callable[[Point], Estima
     y["scale"] = {"zero": False, "nice": True}
     tooltip = [{"field": f} for f in ("reader", "step", "value", "low", "high", "n")]
     bars = {"filter": "isValid(datum.low) && isValid(datum.high)"}
-    spec = blank(title) | {
-        "height": 210,
+    spec = blank(title, 270) | {
         "encoding": {"color": colour},
         "layer": [
             {
@@ -157,7 +155,7 @@ def _kinds(name: str, run: str, found: Explain) -> Figure | None:
     layers = _bars(
         {"y": y, "x": x | {"stack": None}, "tooltip": tooltip}, {"y": y, "x": x | {"field": "low"}, "x2": {"field": "high"}}
     )
-    spec = blank(title) | {"data": {"name": "bars"}, "height": {"step": 26}, "layer": layers}
+    spec = blank(title, 75 + 26 * len(rows)) | {"data": {"name": "bars"}, "layer": layers}
     return Figure(name, title, spec, {"bars": rows}, per_run=False)
 
 
@@ -176,7 +174,7 @@ def _positions(name: str, run: str, found: Explain) -> Figure | None:
     tooltip = [{"field": f} for f in ("from", "to", "value", "low", "high", "units")]
     bar = {"x": x, "x2": {"field": "to"}, "y": y | {"stack": None}, "y2": {"datum": 0}, "tooltip": tooltip}
     layers = _bars(bar, {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}})
-    spec = blank(title) | {"data": {"name": "bars"}, "height": 170, "layer": layers}
+    spec = blank(title) | {"data": {"name": "bars"}, "layer": layers}
     return Figure(name, title, spec, {"bars": rows}, per_run=False)
 
 

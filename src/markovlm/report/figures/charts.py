@@ -1,0 +1,71 @@
+"""The learning curves of the report as a table: to draw another signal, add a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from markovlm.logs.schema import METRIC, label
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One panel. A `*` in `columns` stands for any text; the first column of two is drawn thick, more get dashes of their own."""
+
+    group: str
+    columns: tuple[str, ...]
+    title: str | None = None  # else the first column's name and unit
+    log: bool = False  # a logarithmic axis where values span a factor of 50
+    limit: str | None = None  # the setting whose value the metric cannot pass, drawn as a level
+    unless_same_as: str | None = None  # not drawn where in every run it equals this column
+
+    @property
+    def name(self) -> str:
+        """The figure's name."""
+        return self.columns[0].replace("*", "all").replace("/", "-")
+
+    def present(self, known: Iterable[str]) -> list[str]:
+        """The columns of this panel among the known ones."""
+        names = list(known)
+        return list(dict.fromkeys(name for pattern in self.columns for name in names if fnmatchcase(name, pattern)))
+
+    def heading(self, found: list[str]) -> str:
+        """Title of the panel where these columns are drawn."""
+        if self.title is not None:
+            return self.title
+        return label(found[0])
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """A fraction stays within 0 and 1."""
+        metric = METRIC.get(self.columns[0])
+        return (0.0, 1.0) if metric is not None and metric.unit == "fraction" else None
+
+
+ANSWER, POLICY, TEXT, OPTIMISER = "Reward and answer", "Policy", "Text of the CoTs", "Optimiser"
+CHARTS: tuple[Chart, ...] = (
+    Chart(ANSWER, ("reward_mean",), unless_same_as="answer_logprob"),
+    Chart(ANSWER, ("normalized_reward_mean",)),
+    Chart(
+        ANSWER,
+        ("answer_logprob", "baseline_answer_logprob"),
+        title="answer log-prob (nats/token); thin: the frozen model",
+    ),
+    Chart(ANSWER, ("answer_correct_fraction",)),
+    Chart(ANSWER, ("cot_contains_answer",)),
+    Chart(ANSWER, ("groups_without_spread",)),
+    Chart(POLICY, ("kl",), log=True),
+    Chart(POLICY, ("ratio_mean",), log=True),
+    Chart(POLICY, ("ratio_clipped_fraction",)),
+    Chart(POLICY, ("entropy",)),
+    Chart(POLICY, ("sampler_gap",), log=True),
+    Chart(TEXT, ("cot_length",), limit="rollouts.max_cot_tokens"),
+    Chart(TEXT, ("cot_length_saturated_fraction",)),
+    Chart(TEXT, ("distinct_bigram_fraction",)),
+    Chart(TEXT, ("longest_char_run",), log=True),
+    Chart(TEXT, ("identical_cot_fraction",)),
+    Chart(OPTIMISER, ("grad_norm",), log=True),
+    Chart(OPTIMISER, ("loss",)),
+    Chart(OPTIMISER, ("loss_*",), title="terms of the loss"),
+)
