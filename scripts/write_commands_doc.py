@@ -24,6 +24,8 @@ def render() -> str:
     parts = [_HEAD]
     for name in cli.list_commands(root):
         command = cli.commands[name]
+        if command.hidden:
+            continue
         context = click.Context(command, info_name=name, parent=root)
         usage = command.get_usage(context).removeprefix("Usage: ")
         parts.append(f"## {name}\n\n    {usage}\n\n{command.get_short_help_str(1000)}\n")

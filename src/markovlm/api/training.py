@@ -31,15 +31,15 @@ def configure(
         return config if not over else build_config(config.model_dump(mode="json"), over, source=source or "config")
     layer: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
     if isinstance(config, str | Path):
-        layer = _file_with_plugins(Path(config))
+        layer = base_layer(Path(config))
         source = source or str(config)
     over = dict(over or {})
     model = str(over.get("model", layer.get("model", "embedded")))
     return build_config(model_defaults(model), layer, over, source=source or "config")
 
 
-def _file_with_plugins(file: Path) -> dict[str, Any]:
-    """A configuration file that the user named; the plug-ins that it names are loaded, relative to where it lies."""
+def base_layer(file: Path) -> dict[str, Any]:
+    """A configuration file that the user named, unchecked; the plug-ins that it names are loaded, relative to where it lies."""
     layer = load_yaml(file)
     named = layer.get("plugins") or []
     if not isinstance(named, list) or not all(isinstance(path, str) for path in named):

@@ -23,6 +23,8 @@ from markovlm.cli.loadbearing import loadbearing
 from markovlm.cli.models import models
 from markovlm.cli.perturb import perturb
 from markovlm.cli.report import report
+from markovlm.cli.sweep import sweep
+from markovlm.cli.sweep_cell import sweep_cell
 from markovlm.cli.tasks import tasks
 from markovlm.cli.train import train
 from markovlm.cli.transfer import transfer
@@ -30,7 +32,23 @@ from markovlm.errors import MarkovlmError, PeerLost, UserError
 from markovlm.plugins import load_plugin
 from markovlm.registry import ALL
 
-COMMANDS = (demo, train, evaluate, ask, perturb, transfer, explain, loadbearing, diagnose, report, export, tasks, models)
+COMMANDS = (
+    demo,
+    train,
+    evaluate,
+    ask,
+    perturb,
+    transfer,
+    explain,
+    loadbearing,
+    diagnose,
+    report,
+    sweep,
+    sweep_cell,
+    export,
+    tasks,
+    models,
+)
 _GRACE = 3.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 
 

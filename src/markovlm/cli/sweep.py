@@ -1,0 +1,54 @@
+"""`markovlm sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from markovlm.cli.common import with_plugins
+from markovlm.cli.flags import Command, print_json
+from markovlm.errors import RunFailed, UserError
+
+
+@click.command(cls=Command)
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="what runs the cells [default local]")
+@click.option("--jobs", type=int, help="runs at the same time; default what the cores and GPUs carry")
+@click.option("--out", type=click.Path(path_type=Path), help="directory of the sweep; default runs/NAME-sweep")
+@click.option("--dry-run", is_flag=True, help="print the cells and an estimate; start nothing")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
+def sweep(sweep_file: Path, engine: str, jobs: int | None, out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Run a matrix of runs, and compare its cells. The same command again continues."""
+    from markovlm.sweeps.page import write_comparison
+    from markovlm.sweeps.plan import plan_sweep
+    from markovlm.sweeps.run import open_sweep, run_sweep
+    from markovlm.sweeps.state import progress_of
+    from markovlm.terminal.console import stderr
+    from markovlm.terminal.sweep import show_cells, show_comparison, sweep_progress
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: must be at least 1")
+    opened = open_sweep(sweep_file, out, with_plugins({}))
+    if dry_run:
+        planned = plan_sweep(opened)
+        print_json(planned) if as_json else show_cells(planned["cells"], planned["lines"])
+        return
+    cells = {cell.name: cell for cell in opened.cells}
+    with sweep_progress(stderr(), lambda name, status: progress_of(opened.layout, cells[name], status)) as progress:  # pyright: ignore[reportArgumentType]
+        result = run_sweep(opened, engine=engine, jobs=jobs, watcher=progress)
+    written = None
+    if not result.interrupted:
+        written = write_comparison(opened, result.statuses)
+        result = result.with_report(written.page, written.runs_report)
+    if as_json:
+        print_json(result.as_json())
+    elif written is not None:
+        show_comparison(written.comparison, written.metric)
+        click.echo(f"cells: {result.report}")
+        click.echo(f"all runs: {result.runs_report}")
+    else:
+        click.echo(f"interrupted; the same command continues: {opened.layout.path}")
+    failed = [name for name, status in result.statuses.items() if status == "failed"]
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(cells)} cells failed: {failed[0]}: {opened.messages.get(failed[0], '')}")

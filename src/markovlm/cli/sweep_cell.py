@@ -1,0 +1,61 @@
+"""`markovlm sweep-cell`: one run of a sweep, started by its engine. Trains or continues, then evaluates."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from markovlm.errors import StopVerdict
+
+
+@click.command("sweep-cell", hidden=True)
+@click.argument("config_file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="run directory")
+@click.option("--stop-file", type=click.Path(path_type=Path), required=True, help="ends the run after its step once it is there")
+@click.option("--evaluate", "evaluation", help="final evaluation, as JSON")
+@click.option("--evaluation", "result", type=click.Path(path_type=Path), help="where its result goes")
+def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | None, result: Path | None) -> None:
+    """One run of a sweep: train it or continue it, then evaluate it."""
+    from markovlm.api import training as api
+    from markovlm.sweeps.run import watch_parent
+    from markovlm.sweeps.state import ended
+    from markovlm.terminal.console import stderr, training_progress
+
+    def ask() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch_parent, args=(stop_file, ask, os.getppid(), os.getppid), daemon=True).start()
+    verdict: StopVerdict | None = None
+    resume = (out / "config.yaml").exists()
+    if not (resume and ended(out)):
+        with training_progress(stderr()) as progress:
+            try:
+                trained = api.train(None if resume else config_file, out, resume=resume, progress=progress)
+                if trained.interrupted:
+                    return
+            except StopVerdict as error:  # a result like any other, and evaluated like one
+                verdict = error
+    if evaluation is not None and result is not None and not result.exists():
+        _evaluate(out, json.loads(evaluation), result)
+    if verdict is not None:
+        raise verdict
+
+
+def _evaluate(run: Path, wanted: dict[str, object], result: Path) -> None:
+    from markovlm.api.evaluation import evaluate
+    from markovlm.sweeps.state import write_evaluation
+
+    limit = wanted["limit"]
+    found = evaluate(
+        run,
+        checkpoints=str(wanted["checkpoint"]),
+        split=None if wanted["split"] is None else str(wanted["split"]),
+        limit=limit if isinstance(limit, int) else None,
+        baseline=bool(wanted["baseline"]),
+    )
+    write_evaluation(result, found.report)

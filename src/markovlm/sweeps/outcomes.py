@@ -1,0 +1,86 @@
+"""From runs on disk to what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markovlm.logs.records import Evaluation
+from markovlm.report.diagnose import Diagnosis
+from markovlm.sweeps.cells import Cell
+from markovlm.sweeps.compare import Outcome
+from markovlm.sweeps.run import Sweep
+from markovlm.sweeps.state import read_evaluation
+
+
+def outcomes_of(sweep: Sweep, statuses: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> tuple[list[Outcome], str]:
+    """(an outcome a cell, the metric). Unfinished and failed runs are there without a score: they are not dropped in silence."""
+    judged = {d.run.path.resolve(): d for d in diagnoses}
+    metric = _metric(sweep, list(judged.values()))
+    return [
+        _outcome(sweep, cell, statuses[cell.name], judged.get(sweep.layout.run(cell).resolve()), metric) for cell in sweep.cells
+    ], metric
+
+
+def _metric(sweep: Sweep, diagnoses: Sequence[Diagnosis]) -> str:
+    if sweep.spec.metric != "auto":
+        return sweep.spec.metric
+    evals = [e for d in diagnoses for e in d.run.evals]
+    return "accuracy" if not evals or all(e.scores for e in evals) else "logprob"
+
+
+def _outcome(sweep: Sweep, cell: Cell, status: str, judged: Diagnosis | None, metric: str) -> Outcome:
+    if judged is None or status not in ("done", "stopped"):
+        return Outcome(cell.name, cell.group, cell.values, cell.seed, status)
+    run = judged.run
+    dev = [e for e in run.evals if e.of_actor and e.split == cell.config.data.dev_split and _score(e, metric) is not None]
+    curve = tuple(sorted({e.step: _score(e, metric) or 0.0 for e in dev}.items()))
+    score, n, where = _final(sweep, cell, metric) or _last(dev, metric)
+    times = run.metrics["step_seconds"].drop_nulls() if run.has("step_seconds") else None
+    return Outcome(
+        cell.name,
+        cell.group,
+        cell.values,
+        cell.seed,
+        status,
+        score,
+        n,
+        where,
+        curve,
+        max((value for _, value in curve), default=None),
+        judged.verdict,
+        None if times is None else float(times.sum()),
+        run.last_step or 0,
+    )
+
+
+def _score(e: Evaluation, metric: str) -> float | None:
+    if metric == "logprob":
+        return e.logprob
+    return e.scores[e.main].accuracy if e.main in e.scores else None
+
+
+def _last(dev: Sequence[Evaluation], metric: str) -> tuple[float | None, int, str]:
+    if not dev:
+        return None, 0, ""
+    last = max(dev, key=lambda e: e.step)
+    return _score(last, metric), last.n, f"{last.split}, step {last.step}"
+
+
+def _final(sweep: Sweep, cell: Cell, metric: str) -> tuple[float, int, str] | None:
+    """Of the evaluation that the sweep asked for."""
+    report = read_evaluation(sweep.layout, cell) if sweep.spec.evaluate else None
+    rows: list[dict[str, Any]] = [row for row in (report or {}).get("results", []) if row["checkpoint"] != "base"]
+    if not rows:
+        return None
+    row = rows[-1]
+    extractors = list(row["extractors"].values())
+    value = row["logprob"] if metric == "logprob" else (extractors[0]["accuracy"] if extractors else None)
+    return None if value is None else (float(value), int(row["n"]), f"{row['split']}, {row['checkpoint']}")
+
+
+def run_paths(sweep: Sweep) -> list[Path]:
+    """Directories with something to read."""
+    paths = [sweep.layout.run(cell) for cell in sweep.cells]
+    return [path for path in paths if (path / "metrics.jsonl").exists()]

@@ -1,0 +1,297 @@
+"""The comparison of a sweep as a page, as Markdown and as CSV, beside the report on all its runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from markovlm.report import write_report
+from markovlm.report.draw import Drawers, DrawingFailed
+from markovlm.runs.rows import replace_whole
+from markovlm.statistics import Estimate
+from markovlm.sweeps.cells import label
+from markovlm.sweeps.compare import Comparison, Outcome, compare
+from markovlm.sweeps.outcomes import outcomes_of, run_paths
+from markovlm.sweeps.run import Sweep
+
+COLOURS = ("#28589f", "#c4622d", "#1b6440", "#7a4fa3", "#a8201a", "#7f5300", "#3a8d9c", "#8c8c8c")
+_VIEW = {"background": None, "font": "Helvetica, Arial, sans-serif", "view": {"stroke": "#9aa0a655"}}
+_AXIS = {
+    "gridColor": "#9aa0a633",
+    "domainColor": "#9aa0a6",
+    "tickColor": "#9aa0a6",
+    "labelColor": "#737b85",
+    "titleColor": "#737b85",
+}
+CONFIG: Mapping[str, Any] = {
+    **_VIEW, "axis": {**_AXIS, "labelLimit": 420}, "title": {"color": "#737b85"}, "legend": {"labelColor": "#737b85", "labelLimit": 420},
+}  # fmt: skip
+_METHOD = (
+    "Means over seeds with Student's t interval (95 %); differences seed by seed, paired t test, p adjusted by Holm's method within a "
+    "table. One seed has no interval: it says nothing of what another seed would do; nor have seeds that came out all the same. All seeds "
+    "answer the same questions, so the interval is that of training; for other questions add the noise of n. A run that its guard "
+    "stopped counts with what it reached."
+)
+MOST_CURVES = 12  # combinations whose learning curves are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Files of a finished sweep."""
+
+    page: Path
+    runs_report: Path | None
+    comparison: Comparison
+    metric: str
+
+
+def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
+    """The report on all runs (`report/report.html`) and the page that compares cells (`report/cells.html`, .md, CSV files)."""
+    out = sweep.layout.report
+    paths = run_paths(sweep)
+    report = write_report(paths, out) if paths else None
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes, metric = outcomes_of(sweep, statuses, report.diagnoses if report else ())
+    reference = None if sweep.spec.reference is None else label(sweep.spec.reference)
+    found = compare(outcomes, reference, metric)
+    tables = tables_of(outcomes, found, metric)
+    for name, rows in tables.items():
+        replace_whole(out / "tables" / f"{name}.csv" if report else out / f"{name}.csv", _csv(rows).encode())
+    with Drawers() as drawers:
+        drawings = [(title, drawers.svg(spec, CONFIG)) for title, spec in figures_of(outcomes, found, metric)]
+        svgs = [(title, svg) for title, drawing in drawings if (svg := _drawn(drawing)) is not None]
+    about = _about(sweep, outcomes, metric)
+    runs_href = report.html.name if report else None
+    page = out / "cells.html"
+    replace_whole(page, _html(about, found, outcomes, tables, svgs, runs_href).encode("utf-8", errors="replace"))
+    replace_whole(out / "cells.md", _markdown(about, tables).encode("utf-8", errors="replace"))
+    return Written(page, report.html if report else None, found, metric)
+
+
+def _drawn(drawing: Future[str]) -> str | None:
+    try:
+        return drawing.result()
+    except DrawingFailed:
+        return None  # the numbers are in the tables
+
+
+def _about(sweep: Sweep, outcomes: Sequence[Outcome], metric: str) -> dict[str, Any]:
+    done = sum(o.score is not None for o in outcomes)
+    failed = [o for o in outcomes if o.status == "failed"]
+    left = [o for o in outcomes if o.status in ("pending", "unfinished", "running")]
+    wheres = sorted({o.where.partition(",")[0] for o in outcomes if o.where})
+    ns = sorted({o.n for o in outcomes if o.n})
+    name = "accuracy from the CoT alone" if metric == "accuracy" else "ln pi(answer | CoT) per answer token"
+    return {
+        "title": sweep.path.stem,
+        "sentence": f"{done} of {len(outcomes)} runs compared by {name}"
+        + (f" on {', '.join(wheres)} questions (n = {', '.join(map(str, ns))} a run)" if wheres else ""),
+        "failed": [(o.name, sweep.messages.get(o.name, "")) for o in failed],
+        "left": [o.name for o in left],
+        "method": _METHOD,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------ tables
+
+Row = dict[str, Any]
+
+
+def tables_of(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> dict[str, list[Row]]:
+    """`cells_groups`, `cells_differences`, `cells_factors`, `cells_runs`: flat rows, numbers unrounded."""
+    return {
+        "cells_groups": [
+            {
+                "cell": g.group, "seeds": len(g.seeds), "planned": g.planned, f"{metric}": _none(g.score.mean),
+                "low": _none(g.score.low), "high": _none(g.score.high), "sd": g.spread, "lowest": g.lowest, "highest": g.highest,
+                "best_dev": _none(g.best.mean), "collapsed": g.verdicts.get("collapsed", 0), "warn": g.verdicts.get("warn", 0),
+                "seconds": g.seconds,
+            }
+            for g in found.groups
+        ],
+        "cells_differences": [
+            {
+                "cell": d.group, "against": d.reference, "seeds": d.seeds, "difference": _none(d.difference.mean),
+                "low": _none(d.difference.low), "high": _none(d.difference.high), "p": d.p, "p_holm": d.p_adjusted,
+            }
+            for d in found.differences
+        ],
+        "cells_factors": [
+            {
+                "key": f.key, "value": _plain(f.value), "against": _plain(f.reference), "pairs": f.pairs, "seeds": f.seeds,
+                "difference": _none(f.difference.mean), "low": _none(f.difference.low), "high": _none(f.difference.high),
+                "p": f.p, "p_holm": f.p_adjusted,
+            }
+            for f in found.factors
+        ],
+        "cells_runs": [
+            {
+                "run": o.name, "cell": o.group, "seed": o.seed, "status": o.status, metric: o.score, "n": o.n or None,
+                "evaluated": o.where, "best_dev": o.best, "verdict": o.verdict, "steps": o.steps, "seconds": o.seconds,
+            }
+            for o in outcomes
+        ],
+    }  # fmt: skip
+
+
+def _none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+TITLES = {
+    "cells_groups": "Cells, over their seeds",
+    "cells_differences": "Against the reference cell, seed by seed",
+    "cells_factors": "One factor at a time, everything else equal",
+    "cells_runs": "All runs",
+}
+
+
+def shown(value: Any) -> str:
+    """A cell of a table as it is read."""
+    if value is None or value == "":
+        return "—"
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _markdown(about: Mapping[str, Any], tables: Mapping[str, list[Row]]) -> str:
+    parts = [f"# {_md(about['title'])}", _md(about["sentence"]) + ".", about["method"]]
+    parts += [f"Failed: {_md(name)}: {_md(message)}" for name, message in about["failed"]]
+    if about["left"]:
+        parts.append(f"Not finished: {len(about['left'])} runs.")
+    for name, rows in tables.items():
+        if rows:
+            head = list(rows[0])
+            lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+            lines += ["| " + " | ".join(_md(shown(row[key])) for key in head) + " |" for row in rows]
+            parts.append(f"## {TITLES[name]}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _md(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _html(
+    about: Mapping[str, Any], found: Comparison, outcomes: Sequence[Outcome], tables: Mapping[str, list[Row]],
+    svgs: Sequence[tuple[str, str]], runs_href: str | None,
+) -> str:  # fmt: skip
+    environment = Environment(
+        loader=PackageLoader("markovlm.sweeps", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = shown
+    css = resources.files("markovlm.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    return environment.get_template("cells.html").render(
+        about=about, tables=tables, titles=TITLES, svgs=[(title, Markup(svg)) for title, svg in svgs], css=Markup(css),
+        runs_href=runs_href, reference=found.reference,
+        numeric={name: _numeric(rows) for name, rows in tables.items()},
+    )  # fmt: skip
+
+
+def _numeric(rows: Sequence[Row]) -> list[bool]:
+    """Which columns hold nothing but numbers and gaps."""
+    return [all(isinstance(row[key], int | float | None) for row in rows) for key in rows[0]] if rows else []
+
+
+# ----------------------------------------------------------------------------------------------------------------- figures
+
+
+def figures_of(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> list[tuple[str, dict[str, Any]]]:
+    """(title, Vega-Lite specification): scores by cell, and learning curves."""
+    made = [_forest(outcomes, found, metric)] if any(o.score is not None for o in outcomes) else []
+    curves = _curves(outcomes, found, metric)
+    return [*made, *([curves] if curves else [])]
+
+
+def _forest(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> tuple[str, dict[str, Any]]:
+    order = [g.group for g in found.groups]
+    means = [{"cell": g.group, **_bounds(g.score)} for g in found.groups if not math.isnan(g.score.mean)]
+    dots = [{"cell": o.group, "score": o.score, "seed": o.seed} for o in outcomes if o.score is not None]
+    y = {"field": "cell", "type": "nominal", "sort": order, "title": None}
+    x_title = "accuracy" if metric == "accuracy" else "nats per answer token"
+    scale = {"zero": False, "nice": True} if metric != "accuracy" else {"domain": [0, 1]}
+    score = {"field": "score", "type": "quantitative", "title": x_title, "scale": scale}
+    rule = {"type": "rule", "strokeWidth": 2.4, "color": COLOURS[0], "clip": True}
+    diamond = {"type": "point", "filled": True, "size": 90, "shape": "diamond", "color": COLOURS[0], "opacity": 1}
+    layers = [
+        _layer({"type": "circle", "size": 34, "opacity": 0.45, "color": "#8a929b"}, dots, x=score, y=y),
+        _layer(rule, [m for m in means if m["low"] is not None], x=_number("low"), x2={"field": "high"}, y=y),
+        _layer(diamond, means, x=_number("mean"), y=y),
+    ]
+    room = 6 + 2 * max(map(len, order))  # a reader's font may be wider than the one that was measured
+    spec: dict[str, Any] = {
+        "width": 520,
+        "height": {"step": 24},
+        "padding": {"left": room, "right": 12, "top": 5, "bottom": 5},
+        "layer": layers,
+    }
+    return "Every seed (grey), the mean over seeds and its 95 % interval", spec
+
+
+def _layer(mark: dict[str, Any], rows: Sequence[Any], **encoding: Any) -> dict[str, Any]:
+    return {"data": {"values": list(rows)}, "mark": mark, "encoding": encoding}
+
+
+def _number(field: str) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative"}
+
+
+def _bounds(estimate: Estimate) -> dict[str, float | None]:
+    return {"mean": estimate.mean, "low": _none(estimate.low), "high": _none(estimate.high)}
+
+
+def _curves(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> tuple[str, dict[str, Any]] | None:
+    """Means over the seeds that were evaluated at a step."""
+    groups = [g.group for g in found.groups][:MOST_CURVES]
+    rows: list[Row] = []
+    for group in groups:
+        at: dict[int, list[float]] = {}
+        for o in outcomes:
+            for step, value in o.curve if o.group == group else ():
+                at.setdefault(step, []).append(value)
+        rows += [
+            {"cell": group, "step": s, "score": float(np.mean(v)), "low": min(v), "high": max(v)} for s, v in sorted(at.items())
+        ]
+    if not rows:
+        return None
+    colour = {
+        "field": "cell", "type": "nominal", "sort": groups, "title": None,
+        "scale": {"domain": groups, "range": [COLOURS[i % len(COLOURS)] for i in range(len(groups))]},
+        "legend": {"orient": "bottom", "columns": 1},
+    }  # fmt: skip
+    x = {"field": "step", "type": "quantitative"}
+    title = "dev accuracy" if metric == "accuracy" else "dev, nats per answer token"
+    low = _number("low") | {"title": title, "scale": {"zero": False}}
+    layers = [
+        _layer({"type": "area", "opacity": 0.13}, rows, x=x, y=low, y2={"field": "high"}, color=colour),
+        _layer({"type": "line", "strokeWidth": 2}, rows, x=x, y=_number("score"), color=colour),
+    ]
+    spec: dict[str, Any] = {"width": 520, "height": 260, "layer": layers}
+    more = f" (the first {MOST_CURVES} cells)" if len(found.groups) > MOST_CURVES else ""
+    return f"Learning curves: mean over seeds, from the lowest to the highest seed{more}", spec

@@ -1,0 +1,101 @@
+"""What SWEEP.yaml says: a base configuration, what varies, seeds, and what becomes of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from markovlm.config import describe_validation, flatten, load_yaml
+from markovlm.config.base import Section
+from markovlm.errors import UserError
+
+Values = dict[str, Any]  # dotted configuration key -> value
+
+
+class Resources(Section):
+    """What one run needs."""
+
+    cpus: int = Field(1, ge=1, description="cores, and threads, of a run")
+    gpus: float = Field(0.0, ge=0, le=1, description="share of a GPU; a run takes at most one")
+
+
+class FinalEvaluation(Section):
+    """Each run's `markovlm eval` once it is trained. Without it cells are compared by their last dev evaluation."""
+
+    checkpoint: str = Field("last", description="last, best, or a step")
+    split: str | None = Field(None, description="default data.test_split")
+    limit: int | None = Field(None, ge=1, description="questions")
+    baseline: bool = Field(False, description="the base model too, once a run")
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _one(cls, value: str) -> str:
+        if value not in ("last", "best") and not value.isdigit():
+            raise ValueError(f"last, best or a step is needed, got {value!r}")
+        return value
+
+
+class SweepSpec(Section):
+    """SWEEP.yaml, validated."""
+
+    base: Values | str = Field({}, description="a configuration, or the path of one from the place of this file")
+    matrix: dict[str, list[Any]] = Field({}, description="key -> its values; all combinations are run")
+    cells: list[Values] = Field([], description="combinations written out, beside or instead of the matrix")
+    seeds: list[int] | int | None = Field(None, description="seeds of every cell: a list, or how many from 0; default the base's")
+    evaluate: FinalEvaluation | None = None
+    resources: Resources = Resources()  # pyright: ignore[reportCallIssue]
+    retries: int = Field(1, ge=0, description="how often a failed run is continued from its last checkpoint")
+    metric: Literal["auto", "accuracy", "logprob"] = Field("auto", description="what cells are compared by")
+    reference: Values | None = Field(None, description="the cell that others are compared with; default the first")
+
+    @field_validator("matrix")
+    @classmethod
+    def _values(cls, matrix: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for key, values in matrix.items():
+            if key == "seed":
+                raise ValueError("seed: seeds stand under `seeds`, so that cells can be paired by them")
+            if not values:
+                raise ValueError(f"{key}: has no values")
+            if any(value in values[:number] for number, value in enumerate(values)):
+                raise ValueError(f"{key}: names a value twice")
+        return matrix
+
+    @field_validator("cells")
+    @classmethod
+    def _flat(cls, cells: list[Values]) -> list[Values]:
+        return [flatten(cell) for cell in cells]
+
+    @model_validator(mode="after")
+    def _something(self) -> SweepSpec:
+        if not self.matrix and not self.cells and self.seeds is None:
+            raise ValueError("nothing varies: give `matrix`, `cells` or `seeds`")
+        numbers = self.seeds if isinstance(self.seeds, list) else []
+        if self.seeds is not None and (self.seeds == [] or self.seeds == 0):
+            raise ValueError("seeds: at least one is needed")
+        if any(seed < 0 for seed in numbers) or (isinstance(self.seeds, int) and self.seeds < 0):
+            raise ValueError("seeds: whole numbers from 0 are needed")
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("seeds: names a seed twice")
+        return self
+
+    def seed_list(self, base: Mapping[str, Any]) -> list[int]:
+        """The seeds of every cell."""
+        if self.seeds is None:
+            return [int(base.get("seed", 0))]
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+def read_spec(path: Path) -> SweepSpec:
+    """Raises UserError naming the file and the first wrong key."""
+    found = load_yaml(path)
+    try:
+        return SweepSpec.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            known = ", ".join(SweepSpec.model_fields)
+            raise UserError(f"{path}: {first['loc'][0]}: unknown key; a sweep has {known}") from None
+        raise UserError(f"{path}: {describe_validation(error)}") from None
