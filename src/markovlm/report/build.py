@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from markovlm.report.figures import (
     reward_distributions,
 )
 from markovlm.report.html import render_html
+from markovlm.report.levels import run_rows
 from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
 from markovlm.report.tables import Table, to_csv
@@ -73,6 +75,8 @@ def write_report(paths: Sequence[str | Path], out_dir: str | Path) -> ReportResu
         section = section_of(runs)
         drawings = _start_drawing(diagnoses, section, drawers)
         written = [_write(out / "tables" / f"{t.name}.csv", to_csv(t)) for t in _all_tables(diagnoses, section)]
+        levels = json.dumps([row.as_json() for row in run_rows(diagnoses)], indent=1, allow_nan=False)
+        written.append(_write(out / "tables" / "runs.json", levels + "\n"))
         html = _write(out / "report.html", render_html(diagnoses, section, out, about, library.result()))
         markdown = _write(out / "report.md", render_markdown(diagnoses, section, _write_figures(drawings, out), about))
     steps = sum(run.steps for run in runs)
@@ -96,11 +100,13 @@ def _all_tables(diagnoses: Sequence[Diagnosis], section: Section) -> list[Table]
     runs = [d.run for d in diagnoses]
     return [
         tables.verdicts(diagnoses),
+        tables.runs(diagnoses),
         tables.signals(diagnoses),
         tables.findings(diagnoses),
         *tables.settings(runs),
         tables.accuracies(diagnoses),
         tables.all_milestones(diagnoses),
+        tables.all_milestone_means(diagnoses),
         *section.csv,
         tables.samples(runs),
         tables.problems(runs),

@@ -64,6 +64,7 @@ def render_markdown(
     parts = [
         f"# Training report\n\n**{sentence(all_of_them)}** {about['runs']}, {about['steps']}, written {about['time']}.",
         "## Verdicts\n\n" + table(tables.verdicts(all_of_them)),
+        "## Runs\n\n" + _noted(tables.runs(all_of_them)),
         _trusted(all_of_them),
         "\n\n".join(_run(d) for d in tables.by_gravity(all_of_them)),
         "## Settings\n\n" + (table(differ) if len(differ.columns) > 2 else "All runs have the same settings."),
@@ -113,11 +114,15 @@ def _run(d: Diagnosis) -> str:
 
 def _accuracy(all_of_them: Sequence[Diagnosis]) -> str:
     found = tables.accuracies(all_of_them)
-    return f"{table(found)}\n\n{found.note}" if found.rows else "No run was evaluated."
+    return _noted(found) if found.rows else "No run was evaluated."
+
+
+def _noted(found: Table) -> str:
+    return f"{table(found)}\n\n{found.note}"
 
 
 def _milestones(d: Diagnosis) -> str:
-    return f"### {escaped(d.run.name)}\n\n{table(tables.milestones(d))}"
+    return f"### {escaped(d.run.name)}\n\n{_noted(tables.milestone_means(d))}\n\n{_noted(tables.milestones(d))}"
 
 
 def _loadbearing(section: Section, paths: Mapping[str, str | None]) -> str:

@@ -14,6 +14,7 @@ from markovlm.health.thresholds import THRESHOLDS
 from markovlm.logs.records import Evaluation, RunData
 from markovlm.logs.schema import METRIC
 from markovlm.report.diagnose import Diagnosis
+from markovlm.report.levels import SIGNALS, Level, milestone_levels, run_rows
 from markovlm.report.rules import percent, reference_of, rules_table
 from markovlm.report.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
 
@@ -143,6 +144,43 @@ def verdicts(all_of_them: Sequence[Diagnosis]) -> Table:
         )
     columns = ("verdict", "run", "task", "last step", "onset", "why", "best accuracy", "do next")
     return Table("verdicts", "Verdicts", columns, tuple(rows))
+
+
+def runs(all_of_them: Sequence[Diagnosis]) -> Table:
+    """One row a run: length, verdict, and start, best and end of each signal and of accuracy."""
+    rows = run_rows(all_of_them)
+    keys = [key for key in SIGNALS if any(key in row.signals for row in rows)]
+    evaluated = any(row.base or row.best or row.last for row in rows)
+    columns = ["run", "task", "verdict", "rows", "last step"]
+    columns += [f"{METRIC[key].label if key in METRIC else key}, {when}" for key in keys for when in _WHEN]
+    columns += [f"accuracy, {when}" for when in ("base", "best", "last")] if evaluated else []
+    lines = []
+    for d, row in zip(all_of_them, rows, strict=True):
+        verdict = Cell(row.verdict, row.verdict + (f" ({row.doubt})" if row.doubt else ""), None, f"verdict {row.verdict}")
+        cells = [plain(row.run, "run"), plain(row.task), verdict, plain(row.rows, "number"), plain(row.last_step, "number")]
+        for key in keys:
+            found = row.signals.get(key)
+            cells += [level_cell(found and getattr(found, when), d.run, steps=when == "best") for when in _WHEN]
+        if evaluated:
+            cells += [accuracy_cell(d.run, e) if e else plain(None, "missing number") for e in (row.base, row.best, row.last)]
+        lines.append(tuple(cells))
+    note = (
+        "Means over windows ± standard error (autocorrelation allowed for): start and end are the first and the last tenth of the "
+        "rows, best the best window of that length, which luck has raised a little. Accuracies with 95 % Wilson intervals."
+    )
+    return Table("runs", "Runs", tuple(columns), tuple(lines), note)
+
+
+_WHEN = ("start", "best", "end")
+
+
+def level_cell(found: Level | None, run: RunData, steps: bool = False) -> Cell:
+    """`-1.31 ± 0.05`, with the steps of the window where `steps` is set."""
+    if found is None:
+        return plain(None, "missing number")
+    error = "" if found.error is None else f" ± {found.error:.1g}"
+    where = f" @ {found.first_step:,}–{found.last_step:,}" if steps and found.rows > 1 else ""
+    return Cell(found.mean, f"{found.mean:.3g}{error}{where}", row_source(run, found.first_step), "number")
 
 
 def _onset(d: Diagnosis) -> Cell:
@@ -282,7 +320,7 @@ def _at(run: RunData, e: Evaluation | None, extractor: str) -> Cell:
 
 MILESTONE_KEYS = (
     "loss", "reward_mean", "normalized_reward_mean", "answer_logprob", "baseline_answer_logprob", "answer_correct_fraction",
-    "ratio_mean", "kl", "entropy", "grad_norm", "cot_length", "distinct_bigram_fraction", "longest_char_run",
+    "cot_contains_answer", "ratio_mean", "kl", "entropy", "grad_norm", "cot_length", "distinct_bigram_fraction", "longest_char_run",
 )  # fmt: skip
 
 
@@ -312,6 +350,48 @@ def milestones(d: Diagnosis) -> Table:
         rows.append((step, *(metric_cell(row[key], source) for key in keys)))
     labels = tuple(METRIC[key].label for key in keys)
     return Table("milestones", run.name, ("step", *labels), tuple(rows), "Each row is one step of the log, not an average.")
+
+
+def milestone_means(d: Diagnosis) -> Table:
+    """One run's metrics around a few steps: mean ± standard deviation of the rows of a window."""
+    run, chosen = d.run, milestone_steps(d)
+    keys = [key for key in MILESTONE_KEYS if run.has(key)]
+    columns = [milestone_levels(run, key, chosen) for key in keys]
+    rows = []
+    for at, step in enumerate(chosen):
+        marks = [name for name, marked in (("onset", d.onset_step), ("best", d.best_step)) if marked == step]
+        named = Cell(step, f"{step:,}" + (f" ({', '.join(marks)})" if marks else ""), row_source(run, step), "number")
+        rows.append((named, *(_spread_cell(column[at], run) for column in columns)))
+    labels = tuple(METRIC[key].label for key in keys)
+    widest = max((found.rows for column in columns for found in column if found), default=1)
+    note = (
+        f"Mean ± standard deviation of up to {widest:,} rows around the step."
+        if widest > 1
+        else "Too few rows for windows: each number is that of one row."
+    )
+    return Table("milestone-means", run.name, ("around step", *labels), tuple(rows), note)
+
+
+def _spread_cell(found: Level | None, run: RunData) -> Cell:
+    if found is None:
+        return plain(None, "missing number")
+    spread = "" if found.spread is None else f" ± {found.spread:.2g}"
+    return Cell(found.mean, f"{number_text(found.mean)}{spread}", row_source(run, found.first_step), "number")
+
+
+def all_milestone_means(all_of_them: Sequence[Diagnosis]) -> Table:
+    """The window means of all runs in long form, for CSV."""
+    rows = []
+    for d in all_of_them:
+        chosen = milestone_steps(d)
+        for key in (key for key in MILESTONE_KEYS if d.run.has(key)):
+            for step, found in zip(chosen, milestone_levels(d.run, key, chosen), strict=True):
+                if found is None:
+                    continue
+                numbers = (found.mean, found.spread, found.error, found.rows, found.first_step, found.last_step)
+                rows.append((plain(d.run.name), plain(step), plain(key), *(plain(n) for n in numbers)))
+    columns = ("run", "step", "metric", "mean", "standard_deviation", "standard_error", "rows", "first_step", "last_step")
+    return Table("milestone-means", "Milestones", columns, tuple(rows))
 
 
 def all_milestones(all_of_them: Sequence[Diagnosis]) -> Table:

@@ -1,0 +1,168 @@
+"""Levels of a run as means over windows with standard errors: the rows of the table of runs, and milestones.
+
+    rows = run_rows(diagnoses)              # one RunRow a run, in their order
+    rows[0].signals["answer_logprob"].end   # Level(mean=-0.31, error=0.02, rows=30, first_step=271, last_step=300)
+    [row.as_json() for row in rows]         # tables/runs.json; the same as a table: tables.runs(diagnoses)
+
+Start and end are the first and the last tenth of the rows (at least ten where there are forty), best is the best window of
+that length; standard errors allow for autocorrelation. Where a run has fewer than three rows in a window there is no error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from markovlm.logs.records import Evaluation, RunData
+from markovlm.logs.schema import METRIC
+from markovlm.report.series import Course, course, smooth
+from markovlm.report.trend import mean_error
+
+if TYPE_CHECKING:
+    from markovlm.report.diagnose import Diagnosis
+
+# What the table of runs shows of each run where it is logged, in this order; more is better in all of them.
+SIGNALS = (
+    "normalized_reward_mean",
+    "reward_mean",
+    "answer_logprob",
+    "cot_contains_answer",
+    "answer_correct_fraction",
+    "accuracy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The mean of neighbouring rows. `error` is its standard error, `spread` the standard deviation of its rows; None where too few."""
+
+    mean: float
+    error: float | None
+    spread: float | None
+    rows: int
+    first_step: int
+    last_step: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean,
+            "standard_error": self.error,
+            "standard_deviation": self.spread,
+            "rows": self.rows,
+            "first_step": self.first_step,
+            "last_step": self.last_step,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Where a signal began, was best, and ended. `best` is the highest of many windows, so luck has raised it a little."""
+
+    start: Level
+    best: Level
+    end: Level
+
+    def as_json(self) -> dict[str, Any]:
+        return {"start": self.start.as_json(), "best": self.best.as_json(), "end": self.end.as_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of the table of runs."""
+
+    run: str
+    task: str | None
+    verdict: str
+    doubt: str | None
+    rows: int
+    last_step: int | None
+    onset_step: int | None
+    signals: Mapping[str, Levels]  # by metric; only what the run logs
+    base: Evaluation | None
+    best: Evaluation | None
+    last: Evaluation | None
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"run": …, "verdict": …, "signals": {metric: {"start": {"mean": …}}}, "accuracy": {"base": …}}`"""
+        return {
+            "run": self.run,
+            "task": self.task,
+            "verdict": self.verdict,
+            "doubt": self.doubt,
+            "rows": self.rows,
+            "last_step": self.last_step,
+            "onset_step": self.onset_step,
+            "signals": {key: levels.as_json() for key, levels in self.signals.items()},
+            "accuracy": {
+                name: None if e is None else _evaluation(e)
+                for name, e in (("base", self.base), ("best", self.best), ("last", self.last))
+            },
+        }
+
+
+def _evaluation(e: Evaluation) -> dict[str, Any]:
+    s = e.score
+    return {"step": e.step, "split": e.split, "n": e.n, "accuracy": s.accuracy, "low": s.low, "high": s.high, "extractor": e.main}
+
+
+def window_of(n: int) -> int:
+    """Rows of a window in a course of `n`: a tenth, at least ten where that leaves four windows."""
+    return max(1, min(max(10, n // 10), n // 4))
+
+
+def level(c: Course, start: int, end: int) -> Level:
+    """The rows `start` to `end` (exclusive) of a course as a level."""
+    values = c.values[start:end]
+    spread = float(values.std(ddof=1)) if len(values) > 2 else None
+    error = mean_error(values)
+    if error == 0.0 and values[0] in (0.0, 1.0) and c.key in METRIC and METRIC[c.key].unit == "fraction":
+        n = len(values)  # none or all of n: as if two more rows, one of each kind, had been seen (Agresti & Coull 1998)
+        error = math.sqrt((n + 1) / (n + 2) / (n + 2)) / math.sqrt(n + 2)
+    return Level(float(values.mean()), error, spread, len(values), int(c.steps[start]), int(c.steps[end - 1]))
+
+
+def levels(c: Course) -> Levels:
+    """Start, best and end of a course (of one finite value or more)."""
+    n, window = len(c), window_of(len(c))
+    means = smooth(c.values, window)[window // 2 : n - (window - window // 2) + 1]
+    best = int(np.argmax(means))
+    return Levels(level(c, 0, window), level(c, best, best + window), level(c, n - window, n))
+
+
+def run_rows(all_of_them: Sequence[Diagnosis]) -> list[RunRow]:
+    """The table of runs as rows, in the order given."""
+    return [run_row(d) for d in all_of_them]
+
+
+def run_row(d: Diagnosis) -> RunRow:
+    """One run's row."""
+    signals = {key: levels(c) for key in SIGNALS if (c := course(d.run, key)) is not None}
+    return RunRow(
+        d.run.name, d.run.task, d.verdict, d.doubt, d.run.steps, d.run.last_step, d.onset_step,
+        signals, d.case.base, d.case.best, d.case.last,
+    )  # fmt: skip
+
+
+# --- milestones --------------------------------------------------------------------------------------------------------
+
+
+def milestone_levels(run: RunData, key: str, steps: Sequence[int]) -> list[Level | None]:
+    """The level of a metric around each step: a twentieth of its rows, at least five; None where it has no value.
+
+    Windows at the ends of a course are shifted inwards, not cut. Under forty rows a level is the one nearest row.
+    """
+    c = course(run, key)
+    if c is None:
+        return [None] * len(steps)
+    n = len(c)
+    window = max(5, n // 20) if n >= 40 else 1
+    found: list[Level | None] = []
+    for step in steps:
+        at = int(np.argmin(np.abs(c.steps - step)))
+        start = min(max(0, at - window // 2), n - window)
+        found.append(level(c, start, start + window))
+    return found
