@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from markovlm.errors import UserError
+from markovlm.logs.foreign import is_external, read_external
 from markovlm.logs.native import read_native
 from markovlm.logs.readers import reader_of
 from markovlm.logs.records import RunData
@@ -45,7 +46,9 @@ def _inside(folder: Path) -> Iterator[Path]:
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted(files):
-            if name.endswith(_LOG_SUFFIXES) and name not in _OWN_FILES and _looks_foreign(path / name):
+            if (name.endswith(_LOG_SUFFIXES) and name not in _OWN_FILES and _looks_foreign(path / name)) or is_external(
+                path / name
+            ):
                 yield path / name
 
 
@@ -85,6 +88,9 @@ def _read_file(path: Path, max_samples: int) -> RunData:
         return read_foreign(path, max_samples)
     if any("step" in row and "question" not in row for row in rows):
         return read_native(path, max_samples)
+    external = read_external(path, max_samples)
+    if external is not None:
+        return external
     what = "empty" if path.stat().st_size == 0 else "not a log: no line is a record of a known kind"
     return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {what}"])
 

@@ -11,7 +11,11 @@ import polars as pl
 
 from markovlm.logs.study_records import Study
 
-Kind = Literal["native", "g1", "g1b", "g1c", "g1d", "g2", "g3", "g4", "evaluation", "unknown"]
+Kind = Literal[
+    "native", "g1", "g1b", "g1c", "g1d", "g2", "g3", "g4", "evaluation", "unknown",
+    "trainer_state", "console", "jsonl", "csv", "parquet", "tensorboard", "wandb", "trackio", "mlflow",
+]  # fmt: skip
+Training = Literal["reinforcement", "supervised", "preference", "unknown"]
 
 
 @dataclass(slots=True)
@@ -88,6 +92,9 @@ class RunData:
     problems: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)  # role (metrics, samples, evals, …) -> file
     config_text: str = ""  # the configuration as a file to copy
+    framework: str = ""  # of a log that others wrote: "TRL", "verl", …; "" where it is ours or not known
+    training: Training = "reinforcement"  # a supervised or preference run has no sampled reward: nothing to judge
+    rows_mean_over: int = 1  # a row is the mean over this many steps (`logging_steps`)
 
     @property
     def steps(self) -> int:
@@ -112,3 +119,11 @@ class RunData:
     def has(self, key: str) -> bool:
         """Does the column exist with at least one value?"""
         return key in self.metrics.columns and self.metrics[key].null_count() < self.steps
+
+
+def training_rows(run: RunData) -> pl.DataFrame:
+    """The rows that tell of training: a step that was only evaluated has a row too, and says nothing about loss or reward."""
+    told = [key for key in run.metrics.columns if key != "step" and not key.startswith("eval_")]
+    if run.native or len(told) + 1 == len(run.metrics.columns) or not told:
+        return run.metrics
+    return run.metrics.filter(pl.any_horizontal(pl.col(key).is_not_null() for key in told))

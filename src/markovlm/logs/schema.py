@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -72,6 +72,27 @@ METRICS: tuple[Metric, ...] = (
     Metric("cot_tokens", "CoT tokens", "tokens", "CoT tokens sampled in the step"),
     Metric("sampler_gap", "sampler gap", "nats/token", "how far the sampler's log-probs are from the training pass's"),
     Metric("memory_splits", "memory splits", "", "micro-batches that were split because memory ran out"),
+    Metric("accuracy", "right answers", "fraction", "share of the step's samples that the framework counts as right"),
+    Metric("cot_length_min", "shortest CoT", "tokens", "length of the step's shortest completion"),
+    Metric("cot_length_max", "longest CoT", "tokens", "length of the step's longest completion"),
+    Metric(
+        "cot_length_terminated", "length of finished CoTs", "tokens", "mean length of the completions that ended by themselves"
+    ),
+    Metric("ratio_clipped_low_fraction", "ratios clipped below", "fraction", "tokens whose ratio is clipped from below"),
+    Metric("ratio_clipped_high_fraction", "ratios clipped above", "fraction", "tokens whose ratio is clipped from above"),
+    Metric("sampler_gap_max", "largest sampler gap", "nats", "largest difference of a token's log-prob, sampler and trainer"),
+    Metric(
+        "sampler_prob_gap", "sampler gap of probabilities", "", "mean difference of a token's probability, sampler and trainer"
+    ),
+    Metric("sampler_kl", "KL of the sampler", "nats/token", "estimated KL between the sampler's and the trainer's policy"),
+    Metric("sampler_ratio_min", "lowest sampler ratio", "", "lowest importance ratio, trainer over sampler"),
+    Metric("sampler_ratio_mean", "sampler ratio", "", "mean importance ratio, trainer over sampler"),
+    Metric("sampler_ratio_max", "highest sampler ratio", "", "highest importance ratio, trainer over sampler"),
+    Metric("loss_value", "value loss", "", "loss of the value model"),
+    Metric("eval_loss", "evaluation loss", "", "loss on held-out rows, while training"),
+    Metric("eval_reward", "evaluation reward", "", "mean reward on held-out questions, while training"),
+    Metric("eval_accuracy", "evaluation accuracy", "fraction", "right answers on held-out questions, while training"),
+    Metric("token_accuracy", "token accuracy", "fraction", "supervised runs: tokens whose argmax is the target"),
     Metric(
         "cot_contains_answer",
         "CoT contains the answer",
@@ -82,10 +103,21 @@ METRICS: tuple[Metric, ...] = (
 )
 METRIC: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
 
+COMPONENT = "reward/"  # `reward/NAME`: mean of one reward function; the frame has as many as the run logs
+COMPONENT_STD = "reward_std/"  # its standard deviation
+
+
+def components(columns: Iterable[str]) -> list[str]:
+    """The reward components among the columns of a run, in their order."""
+    return [key for key in columns if key.startswith(COMPONENT)]
+
 
 def label(key: str) -> str:
     """A metric's name for people, with its unit."""
     metric = METRIC.get(key)
+    if metric is None and key.startswith((COMPONENT, COMPONENT_STD)):
+        kind, _, name = key.partition("/")
+        return f"{kind.replace('_', ' ')}, {name}"
     if metric is None:
         return key.replace("_", " ")
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label

@@ -11,7 +11,7 @@ from markovlm.health.monitor import WATCHED, judge
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.logs.find import read_runs
-from markovlm.logs.records import RunData
+from markovlm.logs.records import RunData, training_rows
 from markovlm.logs.schema import METRIC
 from markovlm.models.registry import highest_tried_lr
 from markovlm.report.rules import Case, Confidence, Finding, findings
@@ -205,6 +205,8 @@ class Diagnosis:
             return _told(health.signals[0])
         if self.verdict == "warn":
             return next((f.evidence for f in self.findings if f.rule == "decay_after_peak"), "see the findings")
+        if self.run.training in ("supervised", "preference"):
+            return f"a {self.run.training} run: no sampled reward, so nothing to judge here"
         if self.verdict == "unknown":
             return f"{health.rows} rows: too few, or no usable signal"
         if self.cause is not None:
@@ -241,8 +243,10 @@ def _told(e: Evidence) -> str:
 
 def judge_run(run: RunData) -> Verdict:
     """The guard's verdict on a run's metrics."""
+    if run.training in ("supervised", "preference"):
+        return Verdict("unknown", None, (), run.steps)
     columns = [key for key in ("step", *WATCHED) if key in run.metrics.columns]
-    return judge(run.metrics.select(columns).iter_rows(named=True))
+    return judge(training_rows(run).select(columns).iter_rows(named=True))
 
 
 def diagnose_run(run: RunData) -> Diagnosis:
@@ -299,7 +303,7 @@ def _late_trouble(found: Sequence[Finding]) -> Finding | None:
 
 def _advice(case: Case, cause: Cause | None, found: Sequence[Finding]) -> tuple[str, ...]:
     lines: list[str] = []
-    if case.verdict.verdict == "unknown":
+    if case.verdict.verdict == "unknown" and case.run.training not in ("supervised", "preference"):
         lines.append("too few rows to judge: let it run, or check that the right file was given")
     if case.collapsed and case.verdict.onset_step is not None:
         usable = [step for step in case.checkpoints if step < case.verdict.onset_step]
