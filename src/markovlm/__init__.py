@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from markovlm import register
+    from markovlm.api.auditing import audit
     from markovlm.api.evaluation import Evaluated, evaluate
     from markovlm.api.judging import diagnose, write_report
     from markovlm.api.models import Model, Reading, Thought, load
@@ -44,6 +45,7 @@ _PLACES = {
     "transfer": "api.studies",
     "explain": "api.studies",
     "loadbearing": "api.studies",
+    "audit": "api.auditing",
     "diagnose": "api.judging",
     "write_report": "api.judging",
     # what they give and take
@@ -92,6 +94,7 @@ __all__ = [
     "Task",
     "Thought",
     "UserError",
+    "audit",
     "configure",
     "diagnose",
     "evaluate",

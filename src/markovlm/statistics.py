@@ -105,6 +105,64 @@ def cluster_mean_ci(
     return Estimate(mean, float(low), float(high))
 
 
+def sign_flip_p(
+    differences: Sequence[float], clusters: Sequence[Hashable] | None, seed: int, *, resamples: int = RESAMPLES
+) -> float:
+    """Two-sided p of a mean of paired differences: under no difference each cluster's sign is a coin's (Fisher 1935, ch. 3).
+
+    Exact where there are at most 12 clusters, else from `resamples` draws; never 0. No clusters: 1.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    if data.size == 0:
+        return 1.0
+    sums, _ = _cluster_totals(data, clusters)
+    n = len(sums)
+    if n <= 12:
+        signs = np.array([[1 if number >> bit & 1 else -1 for bit in range(n)] for number in range(2**n)], dtype=np.float64)
+        return float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12))
+    rng = np.random.default_rng(seed)
+    hits = sum(
+        int(np.sum(np.abs((rng.integers(0, 2, size=(rows, n)) * 2.0 - 1.0) @ sums) >= abs(sums.sum()) - 1e-12))
+        for rows in _rows_of_chunks(n, resamples)
+    )
+    return (1 + hits) / (1 + resamples)
+
+
+def permutation_p(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    our_clusters: Sequence[Hashable] | None,
+    their_clusters: Sequence[Hashable] | None,
+    seed: int,
+    *,
+    resamples: int = RESAMPLES,
+) -> float:
+    """Two-sided p of a difference of two means: under no difference the cluster means are exchangeable. Never 0; 1 where a side is empty."""
+    if not len(ours) or not len(theirs):
+        return 1.0
+    parts = [_cluster_totals(np.asarray(v, dtype=np.float64), c) for v, c in ((ours, our_clusters), (theirs, their_clusters))]
+    means = [sums / sizes for sums, sizes in parts]
+    pooled, n = np.concatenate(means), len(means[0])
+    seen = abs(float(means[0].mean() - means[1].mean()))
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for rows in _rows_of_chunks(len(pooled), resamples):
+        mixed = pooled[np.argsort(rng.random((rows, len(pooled))), axis=1)]
+        hits += int(np.sum(np.abs(mixed[:, :n].mean(axis=1) - mixed[:, n:].mean(axis=1)) >= seen - 1e-12))
+    return (1 + hits) / (1 + resamples)
+
+
+def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
+    """Adjusted p of each test: below q, it is among those found at a false discovery rate of q (Benjamini & Hochberg 1995)."""
+    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    adjusted, lowest = [1.0] * len(ps), 1.0
+    for rank in range(len(ps), 0, -1):
+        i = order[rank - 1]
+        lowest = min(lowest, ps[i] * len(ps) / rank)
+        adjusted[i] = lowest
+    return adjusted
+
+
 def sample_size_for_difference(
     p1: float,
     p2: float,
@@ -198,6 +256,12 @@ def _resampled_means(
         drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     return np.concatenate(means)
+
+
+def _rows_of_chunks(width: int, resamples: int) -> list[int]:
+    """How many draws of `width` numbers are held at once, until all are made."""
+    rows = max(1, _CHUNK // width)
+    return [min(rows, resamples - start) for start in range(0, resamples, rows)]
 
 
 def _normal_quantile(p: float) -> float:

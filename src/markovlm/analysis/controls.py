@@ -101,7 +101,7 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
     donors = [other_cot(study, cot).example for cot in study.cots]
     chance = [first_appearance(c.text, d.answer, kind, d.choices) for c, d in zip(study.cots, donors, strict=True)]
     leaking = [(cot, place) for cot, place in zip(study.cots, places, strict=True) if place is not None]
-    cut = [_cut_before(study, cot, place) for cot, place in leaking]
+    cut = [cut_before(study, cot, place) for cot, place in leaking]
     full = [whole(study, cot, RAW) for cot, _ in leaking]
     scored = study.read(full + cut, "CoTs cut before the answer")
     before, after = scored[: len(full)], scored[len(full) :]
@@ -122,7 +122,8 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
     return result, study.write("leak", result)
 
 
-def _cut_before(study: Study, cot: StudyCot, place: int) -> Variant:
+def cut_before(study: Study, cot: StudyCot, place: int) -> Variant:
+    """The CoT up to the character `place`, as the study's reader sees it."""
     ids = encode_cot(study.setup.prompter, cot.text[:place])
     return Variant(cot.example, cot.number, "cut before the answer", ids, cot.ids, study.conditioning)
 

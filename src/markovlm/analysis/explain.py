@@ -18,7 +18,7 @@ from markovlm.analysis.perturb import FILLER
 from markovlm.analysis.render import explain_html
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import Study, StudyCot, open_folder
-from markovlm.analysis.units import Unit, units_of
+from markovlm.analysis.units import Unit, joined, units_of
 from markovlm.errors import UserError
 from markovlm.rollouts.prompter import Prompter
 from markovlm.tasks.base import Example
@@ -32,6 +32,7 @@ class Manner:
 
     by: By = "token"
     how: How = "remove"
+    most: int | None = None  # units of a CoT; neighbours of a longer one are joined
 
 
 def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribution]]:
@@ -82,6 +83,8 @@ def _attributions(study: Study, asked: Sequence[tuple[StudyCot, Example, Scored]
     """`asked`: a CoT, its question with the answer to explain, and the reading of the whole CoT."""
     pieces = [pieces_of(study.setup.prompter, cot.ids) for cot, _, _ in asked]
     units = [units_of(texts, manner.by) for texts in pieces]
+    if manner.most is not None:
+        units = [joined(own, manner.most) for own in units]
     variants: list[Variant] = []
     for (cot, example, _), own in zip(asked, units, strict=True):
         intact = replace(whole(study, cot, RAW), example=example, write=False)

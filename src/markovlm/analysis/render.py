@@ -133,13 +133,13 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
         loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(visible=lambda value: visible(str(value)), one_line=lambda value: _one_line(str(value)), nats=nats)
-    cards = [_card(number, group) for number, group in enumerate(same_cot(attributions), 1)]
+    cards = [card_of(number, group) for number, group in enumerate(same_cot(attributions), 1)]
     return environment.get_template("explain.html").render(
         title=title, cards=cards, study=_study(aggregate) if aggregate else None, kinds=KINDS, top_units=TOP_UNITS
     )
 
 
-def _card(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
+def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
     """What the page shows of one CoT."""
     first, limit = group[0], limit_of(group)
     return {

@@ -13,6 +13,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from markovlm.tasks.equations import equations
@@ -99,6 +100,15 @@ def units_of(pieces: Sequence[str], by: By) -> list[Unit]:
         kind = "sentence" if by == "sentence" else _kind(own, spans, start, end)
         units.append(Unit(own, tuple(group), kind))
     return units
+
+
+def joined(units: Sequence[Unit], most: int) -> list[Unit]:
+    """Neighbours joined so that at most `most` units of about equal number are left."""
+    if len(units) <= most:
+        return list(units)
+    edges = [round(i * len(units) / most) for i in range(most + 1)]
+    groups = [units[a:b] for a, b in pairwise(edges)]
+    return [Unit("".join(u.text for u in g), tuple(p for u in g for p in u.positions), g[0].kind) for g in groups]
 
 
 def _by_word(pieces: Sequence[str], spans: Sequence[_Span]) -> list[list[int]]:

@@ -36,7 +36,7 @@ _PLUGIN = click.Option(
 
 
 def config_flags(*sections: str) -> Callable[[Any], Any]:
-    """Add one flag for every configuration key (of the sections, if any are named), from the descriptions in `config/`."""
+    """Add one flag for every configuration key (of the sections, or single keys, if any are named), from the descriptions in `config/`."""
 
     def decorate(function: Any) -> Any:
         function.config_sections = sections
@@ -56,7 +56,8 @@ def _config_options(sections: Sequence[str]) -> list[click.Parameter]:
     ]
     made += [click.Option([f"--{flag}", f"short__{flag}"], help=f"short for --{name}") for flag, name in _SHORT.items()]
     for key in keys():
-        if key.name in ("task_options", "plugins") or (sections and key.name.split(".")[0] not in sections):
+        asked = not sections or key.name.split(".")[0] in sections or key.name in sections
+        if key.name in ("task_options", "plugins") or not asked:
             continue
         metavar = None if key.choices else "VALUE"
         made.append(click.Option([f"--{key.name}", _parameter(key.name)], type=_flag_type(key), metavar=metavar, help=_help(key)))

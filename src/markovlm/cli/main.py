@@ -12,6 +12,7 @@ import click
 
 from markovlm import __version__
 from markovlm.cli.ask import ask
+from markovlm.cli.audit import audit
 from markovlm.cli.common import rank
 from markovlm.cli.demo import demo
 from markovlm.cli.diagnose import diagnose
@@ -41,6 +42,7 @@ COMMANDS = (
     transfer,
     explain,
     loadbearing,
+    audit,
     diagnose,
     report,
     sweep,

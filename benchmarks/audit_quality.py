@@ -1,0 +1,102 @@
+"""CoTs of known quality, audited: right, sentences shuffled, of another question, empty, the answer only. They must come out in that order.
+
+    python benchmarks/audit_quality.py --out DIR [--data ../shared/data/gsm8k] [--reader MODEL ...] [--limit 100]
+    python benchmarks/audit_quality.py --out DIR --arithmetic [--limit 200]       sums, read by the embedded models
+
+The right CoTs are GSM8K's own solutions of two or more sentences, without their `<<…>>` and final line; or the running sums of the arithmetic task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from markovlm.analysis.perturb import Context, perturb_text
+from markovlm.analysis.segments import sentences
+from markovlm.api.auditing import audit_request, run_audit
+from markovlm.rollouts.streams import stream
+from markovlm.tasks import get_task
+from markovlm.tasks.base import LoadRequest
+
+QUALITIES = ("right", "shuffled", "other", "empty", "answer only")
+
+
+def solutions(folder: Path) -> list[tuple[str, str, str]]:
+    """(question, solution without marks, answer) of GSM8K's test split."""
+    found = []
+    for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        body, _, answer = row["answer"].rpartition("####")
+        text = re.sub(r"<<[^>]*>>", "", body).strip()
+        if len(sentences(text)) > 1:
+            found.append((row["question"], text, answer.strip()))
+    return found
+
+
+def sums(limit: int) -> list[tuple[str, str, str]]:
+    """(question, running sums, answer)."""
+    found = []
+    for example in get_task("arithmetic").load(LoadRequest("test", limit=limit)).examples:
+        terms = [int(term) for term in example.question.split("+")]
+        total, steps = terms[0], []
+        for term in terms[1:]:
+            steps.append(f"{total}+{term}={total + term}")
+            total += term
+        found.append((example.question, ",".join(steps), example.answer))
+    return found
+
+
+def by_quality(items: list[tuple[str, str, str]], seed: int = 0) -> list[dict[str, str]]:
+    """A row for each question and quality; another question's CoT is one with another answer."""
+    rows = []
+    for i, (question, cot, answer) in enumerate(items):
+        later = items[i + 1 :] + items[:i]
+        other = next(text for _, text, its in later if its != answer)
+        made = {
+            "right": cot,
+            "shuffled": perturb_text("shuffle_sentences", cot, 1.0, stream(seed, "quality", question), Context(question, "")),
+            "other": other,
+            "empty": "",
+            "answer only": answer,
+        }
+        rows += [{"question": question, "cot": made[name], "answer": answer, "group": name} for name in QUALITIES]
+    return rows
+
+
+def main() -> int:
+    """0: the order is as it must be under every reader."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "gsm8k")
+    parser.add_argument("--arithmetic", action="store_true")
+    parser.add_argument("--reader", action="append")
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--only", default="leak,legibility")
+    given = parser.parse_args()
+    items = sums(given.limit) if given.arithmetic else solutions(given.data)[: given.limit]
+    readers = given.reader or (["embedded", "embedded-shortcut"] if given.arithmetic else [])
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / "cots.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in by_quality(items)), encoding="utf-8")
+    good = True
+    for reader in readers:
+        request = audit_request(
+            [file], [reader], only=given.only.split(","), out=given.out / re.sub(r"\W+", "-", reader).strip("-")
+        )
+        result, page = run_audit(request, say=lambda line: print(line, file=sys.stderr))
+        order = [row["group"] for row in result["studies"]["ranking"]]
+        good = good and order == list(QUALITIES)
+        for row in result["studies"]["ranking"]:
+            low, high = row["carried"]["ci95"]
+            print(
+                f"{reader}: {row['rank']} {row['group']:12} {row['carried']['mean']:.3f} [{low:.3f}, {high:.3f}] {row['unit']} above nothing"
+            )
+        print(f"{'as it must be' if order == list(QUALITIES) else 'NOT in order'}: {', '.join(order)}; {page}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Auditing chains of thought that somebody else wrote: sources, readings, numbers, page."""

@@ -1,0 +1,89 @@
+"""Samples of lm-evaluation-harness: `samples_TASK_DATE.jsonl`, one line a document and filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from markovlm.auditing.rows import AuditRow, Source, Unfit, before_answer, gold_of, plain, text_of
+from markovlm.tasks.base import LETTERS
+
+_QUESTIONS = ("question", "query", "problem", "input", "text", "Body")
+
+
+def is_harness(row: Mapping[str, Any]) -> bool:
+    """Every line has the document and the responses of the model to it."""
+    return "doc" in row and "resps" in row
+
+
+def read_harness(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Source:
+    """One CoT a document and response. The same response under another filter is the same CoT."""
+    found = Source("lm-eval")
+    seen: set[tuple[Any, ...]] = set()
+    for line, row in rows:
+        where = f"{name}:{line}"
+        try:
+            for made in _rows(row, where):
+                key = (repr(row.get("doc_id")), row.get("doc_hash"), made.question, made.cot)
+                if key not in seen:
+                    seen.add(key)
+                    found.rows.append(made)
+        except Unfit as error:
+            found.skipped.append(f"{where}: {error}")
+    return found
+
+
+def _rows(row: Mapping[str, Any], where: str) -> list[AuditRow]:
+    document = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
+    choices = _choices(document)
+    gold = _gold(row, document, choices)
+    question = _question(row, document)
+    right = next((bool(row[key]) for key in ("exact_match", "acc") if isinstance(row.get(key), int | float)), None)
+    made = []
+    for completion in _completions(row):
+        cot, cut = before_answer(completion)
+        made.append(AuditRow(question, cot, gold, choices, right=right, cut=cut, where=where))
+    return made
+
+
+def _completions(row: Mapping[str, Any]) -> list[str]:
+    responses = row.get("resps")
+    flat = (
+        [one for several in responses for one in (several if isinstance(several, list) else [several])]
+        if isinstance(responses, list)
+        else []
+    )
+    texts = [plain(one) for one in flat if isinstance(one, str)]
+    if not texts:
+        raise Unfit("its responses are likelihoods and no texts (a task that generates is needed)")
+    return texts
+
+
+def _question(row: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    for name in _QUESTIONS:
+        if isinstance(document.get(name), str) and document[name].strip():
+            return plain(document[name]).strip()
+    arguments = row.get("arguments")
+    first = arguments.get("gen_args_0") if isinstance(arguments, Mapping) else None
+    prompt = first.get("arg_0") if isinstance(first, Mapping) else None
+    if prompt is None and isinstance(arguments, list) and arguments and isinstance(arguments[0], list) and arguments[0]:
+        prompt = arguments[0][0]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise Unfit(f"no question in its document; it has {', '.join(map(repr, list(document)[:8])) or 'nothing'}")
+    return plain(prompt).strip()
+
+
+def _choices(document: Mapping[str, Any]) -> tuple[str, ...]:
+    value = document.get("choices", document.get("options"))
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    texts = tuple(plain(str(one)) for one in value) if isinstance(value, list) else ()
+    return texts if 2 <= len(texts) <= len(LETTERS) else ()
+
+
+def _gold(row: Mapping[str, Any], document: Mapping[str, Any], choices: tuple[str, ...]) -> str:
+    target = row.get("target")
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
+        return LETTERS[target]
+    text = gold_of(text_of({"target": target if target is not None else document.get("answer")}, "target"))
+    return text.strip("() ") if len(text.strip("() ")) == 1 else text

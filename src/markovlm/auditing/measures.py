@@ -1,0 +1,174 @@
+"""The numbers of an audit: values by CoT, their means over questions, and what is in the JSON. Pure but for the records it reads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markovlm.analysis.scoring import Scored
+from markovlm.analysis.study import estimate, estimate_some, minus
+from markovlm.auditing.legibility import Legible, legibility
+from markovlm.auditing.plan import AuditCot
+from markovlm.auditing.reading import GroupRead, ReaderRead
+from markovlm.tasks.answers import normalize_number
+from markovlm.tasks.folds import normalized
+
+MEASURES: dict[str, str] = {
+    "logprob": "ln pi(answer | CoT), nats per answer token",
+    "accuracy": "right from the CoT alone",
+    "question_alone_accuracy": "right from the question alone",
+    "both_accuracy": "right from question and CoT",
+    "reasoned_accuracy": "right from the CoT, and still so cut before the answer first stands in it",
+    "reasoned_logprob": "ln pi(answer) from the CoT or from the part before its answer, whichever is lower",
+    "stated": "the answer stands in the CoT",
+    "bits_per_character": "of the CoT, given the question",
+    "nonwords": "share of words that English is not spelled like",
+    "switches": "changes of script per 100 words",
+    "truncated": "cut off",
+    "repetitive": "repeats itself",
+    "words": "words",
+}
+
+
+_AROUND_AN_ANSWER = re.compile(
+    r"(?i)\b(?:so|thus|therefore|the|final|answer|option|choice|is)\b|\\boxed|[\s:=$*#()\\{}\[\]]|\.(?!\d)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """One measure of one group: a value a CoT, and its question. None where there is none."""
+
+    values: Sequence[float | None]
+    questions: Sequence[str]
+
+    def by_question(self) -> dict[str, float]:
+        """Means over the CoTs of each question."""
+        found: dict[str, list[float]] = {}
+        for value, question in zip(self.values, self.questions, strict=True):
+            if value is not None and math.isfinite(value):
+                found.setdefault(question, []).append(value)
+        return {question: sum(own) / len(own) for question, own in found.items()}
+
+    def estimate(self, seed: int) -> dict[str, Any] | None:
+        """Mean and interval over questions."""
+        there = [v if v is not None and math.isfinite(v) else None for v in self.values]
+        return estimate_some(there, self.questions, seed)
+
+
+def reader_values(read: GroupRead) -> dict[str, Values]:
+    """What depends on the reader, by measure."""
+    questions = [cot.example.id for cot in read.cots]
+
+    def values(found: Sequence[float | None]) -> Values:
+        return Values(found, questions)
+
+    made = {
+        "logprob": values([one.logprob for one in read.alone]),
+        "accuracy": values([one.right for one in read.alone]),
+        "question_alone_accuracy": values([one.right for one in read.question]),
+        "both_accuracy": values([one.right for one in read.both]),
+        "reasoned_accuracy": values([one.right for one in read.reasoned]),
+        "reasoned_logprob": values([one.logprob for one in read.reasoned]),
+    }
+    if read.text:
+        bits = [_bits(score, cot.text) for (score, _), cot in zip(read.text, read.cots, strict=True)]
+        made["bits_per_character"] = values(bits)
+    return made
+
+
+def _bits(logprob: float, text: str) -> float | None:
+    return -logprob / math.log(2) / len(text) if text and math.isfinite(logprob) else None
+
+
+def reader_entry(read: ReaderRead, group: str, seed: int) -> dict[str, Any]:
+    """One reader's numbers of one group."""
+    own = read.groups[group]
+    questions = [cot.example.id for cot in own.cots]
+
+    def pair(scored: Sequence[Any]) -> dict[str, Any]:
+        return {
+            "logprob": estimate([one.logprob for one in scored], questions, seed),
+            "accuracy": estimate_some([one.right for one in scored], questions, seed),
+        }
+
+    def gain(scored: Sequence[Any], over: Sequence[Any]) -> dict[str, Any]:
+        both = list(zip(scored, over, strict=True))
+        return {
+            "logprob": estimate([a.logprob - b.logprob for a, b in both], questions, seed),
+            "accuracy": estimate_some([minus(a.right, b.right) for a, b in both], questions, seed),
+        }
+
+    bare = [is_bare(cot.text, cot.example.answer) for cot in own.cots]
+    counted = [_uncounted(n, a) if b else a for a, n, b in zip(own.alone, own.nothing, bare, strict=True)]
+    return {
+        "reader": read.reader,
+        "n": len(set(questions)),
+        **pair(own.alone),
+        "question_alone": pair(own.question),
+        "both": pair(own.both),
+        "nothing": pair(own.nothing),
+        "gain": gain(own.alone, own.nothing),
+        "carried": gain(counted, own.nothing),
+        "reasoned": pair(own.reasoned),
+        "reasoned_gain": gain(own.reasoned, own.nothing),
+        **({"text": _text_entry(own, questions, seed)} if own.text else {}),
+    }
+
+
+def _uncounted(nothing: Scored, alone: Scored) -> Scored:
+    """What a bare answer counts as: wrong, and as likely as without any CoT."""
+    return Scored(nothing.logprob, correct=None if alone.correct is None else False)
+
+
+def _text_entry(own: GroupRead, questions: Sequence[str], seed: int) -> dict[str, Any]:
+    """Perplexity over all tokens of the group, and bits per character, which readers of other tokenizers can be compared in."""
+    scored = [(score, tokens) for score, tokens in own.text if tokens and math.isfinite(score)]
+    tokens = sum(n for _, n in scored)
+    return {
+        "perplexity": math.exp(-math.fsum(s for s, _ in scored) / tokens) if tokens else None,
+        "bits_per_character": reader_values(own)["bits_per_character"].estimate(seed),
+        "tokens": tokens,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ the texts
+
+
+def text_values(cots: Sequence[AuditCot], stated: Callable[[AuditCot], bool]) -> dict[str, Values]:
+    """What needs no reader, by measure."""
+    questions = [cot.example.id for cot in cots]
+    read = [legibility(cot.text, cot.row.truncated) for cot in cots]
+
+    def values(value: Callable[[Legible], float | None]) -> Values:
+        return Values([value(one) for one in read], questions)
+
+    return {
+        "stated": Values([float(stated(cot)) for cot in cots], questions),
+        "nonwords": values(lambda one: one.nonwords / one.judged if one.judged else None),
+        "switches": values(lambda one: 100 * one.switches / one.words if one.words else None),
+        "truncated": values(lambda one: float(one.truncated)),
+        "repetitive": values(lambda one: float(one.repetitive)),
+        "words": values(lambda one: float(one.words)),
+        "empty": values(lambda one: float(one.empty)),
+        "bare_answer": Values([float(is_bare(cot.text, cot.example.answer)) for cot in cots], questions),
+    }
+
+
+def is_bare(cot: str, answer: str) -> bool:
+    """Is the CoT the gold answer and nothing else, maybe with "the answer is"?"""
+    text = _AROUND_AN_ANSWER.sub("", cot)
+    if not text:
+        return False
+    number = normalize_number(answer)
+    if number is not None and normalize_number(text) == number:
+        return True
+    return normalized(text) == normalized(_AROUND_AN_ANSWER.sub("", answer))
+
+
+def text_entry(values: Mapping[str, Values], seed: int) -> dict[str, Any]:
+    """Means over questions of what needs no reader."""
+    return {name: found.estimate(seed) for name, found in values.items()}

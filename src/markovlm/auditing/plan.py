@@ -1,0 +1,218 @@
+"""What an audit is asked for: the CoTs by group, how answers are read, who reads, and about what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from markovlm.analysis.fragility import Plan
+from markovlm.analysis.segments import sentences
+from markovlm.auditing.rows import AuditRow, Source
+from markovlm.errors import UserError
+from markovlm.models.load import load_tokenizer
+from markovlm.registry import TASKS
+from markovlm.runs.targets import Target, open_targets
+from markovlm.tasks import get_task
+from markovlm.tasks.answers import normalize_number
+from markovlm.tasks.base import LETTERS, AnswerType, Example, Task
+from markovlm.tasks.folds import normalized
+
+PARTS = ("damage", "leak", "load", "bypass", "legibility")
+DAMAGE = ("delete", "truncate_back", "digit_replace", "truncate_sentences", "shuffle_sentences", "swap_numbers", "change_result")
+DAMAGE_SEVERITIES = (0.2, 0.6, 1.0)
+ANSWER_TYPES: tuple[AnswerType, ...] = ("number", "letter", "text")
+_MOSTLY = 0.9  # of the answers are of a type: the others are left out
+ALL = "all"  # the group of rows that name none
+
+
+@dataclass(frozen=True, slots=True)
+class AuditCot:
+    """One CoT as it is audited. `number` is its place among all CoTs of its question, over the groups."""
+
+    example: Example
+    number: int
+    text: str
+    row: AuditRow
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The CoTs of all files, by group in order of appearance, and how their answers are read."""
+
+    groups: Mapping[str, tuple[AuditCot, ...]]
+    task: str
+    task_options: Mapping[str, Any]
+    answer_type: AnswerType
+    extractors: tuple[str, ...]  # empty: those of the task
+    kinds: tuple[str, ...]  # of the files
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def cots(self) -> list[AuditCot]:
+        return [cot for group in self.groups.values() for cot in group]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRequest:
+    """Everything an audit needs; nothing is loaded yet."""
+
+    files: tuple[Path, ...]
+    material: Material
+    readers: tuple[tuple[str, Target], ...]  # name as given
+    out: Path
+    parts: tuple[str, ...] = PARTS
+    plan: Plan = field(default_factory=lambda: Plan(DAMAGE, DAMAGE_SEVERITIES))
+    most_sentences: int = 40  # of a CoT, occluded one at a time; those of a longer one are joined
+    seed: int = 0
+
+
+def gather(files: Sequence[Path], sources: Sequence[Source], task: str | None, limit: int | None) -> Material:
+    """The CoTs of all sources. UserError where `task` is not known or no row fits it."""
+    named = [
+        (replace(row, group=row.group or (file.stem if len(files) > 1 else ALL)), row)
+        for file, source in zip(files, sources, strict=True)
+        for row in source.rows
+    ]
+    rows = [row for row, _ in named]
+    name, options, kind, extractors, note = _task_of(rows, task)
+    skipped = [line for source in sources for line in source.skipped]
+    numbers: dict[str, int] = {}
+    groups: dict[str, list[AuditCot]] = {}
+    questions: dict[str, set[str]] = {}
+    for row in rows:
+        example = _example(row, kind)
+        if example is None:
+            skipped.append(f"{row.where}: the answer {row.answer[:30]!r} is no {kind}")
+            continue
+        seen = questions.setdefault(row.group, set())
+        if limit is not None and example.id not in seen and len(seen) >= limit:
+            continue
+        seen.add(example.id)
+        number = numbers[example.id] = numbers.get(example.id, -1) + 1
+        groups.setdefault(row.group, []).append(AuditCot(example, number, row.cot, row))
+    if not groups:
+        raise UserError(
+            f"{files[0]}: no answer is a {kind}; the first is {rows[0].answer[:30]!r}; say with --task how they are read"
+        )
+    notes = [note, *(n for source in sources for n in source.notes)]
+    cut = sum(row.cut for row in rows)
+    if cut:
+        notes.append(
+            f"{cut} of {len(rows)} CoTs stood before a final answer, which was cut off: what is audited is the reasoning alone"
+        )
+    return Material(
+        {group: tuple(cots) for group, cots in groups.items()},
+        name,
+        options,
+        kind,
+        extractors,
+        tuple(dict.fromkeys(source.kind for source in sources)),
+        tuple(skipped),
+        tuple(notes),
+    )
+
+
+def _task_of(rows: Sequence[AuditRow], task: str | None) -> tuple[str, dict[str, Any], AnswerType, tuple[str, ...], str]:
+    """Task, its options, the type of its answers, extractors where not the task's own, and a sentence about it."""
+    if task is not None and task not in ANSWER_TYPES:
+        if task not in TASKS:
+            raise UserError(f"--task {task}: is number, letter, text, or a task: {', '.join(TASKS)}")
+        found: Task = get_task(task)
+        return task, {}, found.answer_type, (), f"answers are read as in task {task}"
+    kind: AnswerType = task if task is not None else _type_by_answers(rows)  # pyright: ignore[reportAssignmentType]
+    extractors: tuple[str, ...] = ()
+    if kind == "number" and any("." in (n or "") or "/" in (n or "") for n in (normalize_number(row.answer) for row in rows)):
+        extractors = ("math_verify", "anchor", "simple")  # the others read whole numbers only
+    by = "as asked" if task is not None else "by the gold answers"
+    return "custom", {"answer_type": kind}, kind, extractors, f"answers are read as {kind}s, {by}"
+
+
+def _type_by_answers(rows: Sequence[AuditRow]) -> AnswerType:
+    def share(fits: Sequence[bool]) -> float:
+        return sum(fits) / len(fits)
+
+    if share([normalize_number(row.answer) is not None for row in rows]) >= _MOSTLY:
+        return "number"
+    return "letter" if share([_letter(row) is not None for row in rows]) >= _MOSTLY else "text"
+
+
+def _letter(row: AuditRow) -> str | None:
+    """The letter of the right choice: the answer itself, or the choice whose text it is."""
+    bare = row.answer.strip().strip("().").upper()
+    if len(bare) == 1 and bare in LETTERS[: len(row.choices) or len(LETTERS)]:
+        return bare
+    same = [LETTERS[i] for i, choice in enumerate(row.choices) if normalized(choice) == normalized(row.answer)]
+    return same[0] if len(same) == 1 else None
+
+
+def _example(row: AuditRow, kind: AnswerType) -> Example | None:
+    """With an id made of question, choices and gold answer: rows that share it are about the same question."""
+    answer = {"number": normalize_number(row.answer), "letter": _letter(row), "text": row.answer.strip()}[kind]
+    if not answer:
+        return None
+    choices = row.choices if kind == "letter" else ()
+    digest = hashlib.blake2b("\x1f".join((row.question, answer, *choices)).encode(), digest_size=8).hexdigest()
+    return Example(digest, row.question, answer, choices)
+
+
+# ------------------------------------------------------------------------------------------------------------- readers
+
+
+def open_audience(names: Sequence[str], material: Material, over: Mapping[str, Any]) -> tuple[tuple[str, Target], ...]:
+    """Models, or last checkpoints of runs, put to these questions. UserError in one line for one that is not there."""
+    if not names:
+        raise UserError("--reader: name at least one model that reads the CoTs (a Hub id, a directory, a run, or embedded)")
+    return tuple((name, _audience(name, material, over)) for name in dict.fromkeys(names))
+
+
+def _audience(name: str, material: Material, over: Mapping[str, Any]) -> Target:
+    try:
+        target = open_targets(name, "last", dict(over))[0]
+        load_tokenizer(
+            target.config.model, target.config.loading
+        )  # the second reader is told to be missing before the first works
+    except UserError as error:
+        raise UserError(f"--reader {name}: {error}") from error
+    config = target.config
+    given = (over.get("evaluation") or {}).get("extractors")
+    update: dict[str, Any] = {
+        "task": material.task,
+        "task_options": dict(material.task_options),
+        "objective": config.objective.model_copy(update={"conditioning": "markovian"}),
+        "data": config.data.model_copy(update={"path": None}),
+    }
+    if material.extractors and not given:
+        update["evaluation"] = config.evaluation.model_copy(update={"extractors": material.extractors})
+    if not (over.get("prompt") or {}).get("style") and config.prompt.style == "compact":
+        update["prompt"] = config.prompt.model_copy(update={"style": "auto"})
+    return replace(target, config=config.model_copy(update=update))
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+
+
+def cost(request: AuditRequest, tokens: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """About how many tokens one reader computes, by part: `tokens` are (question prompt, CoT) lengths, one a CoT.
+
+    What a variant shares with its CoT is counted once; answers (at most `max_answer_tokens` each) are left out.
+    """
+    cots = request.material.cots
+    cells = [cell for cell in request.plan.cells() if cell[1] > 0]
+    readings = {"follows": sum(2 * (p + c) + 2 * p for p, c in tokens)}
+    for part in request.parts:
+        if part == "damage":
+            readings[part] = sum(len(cells) * c for _, c in tokens)
+        elif part == "leak":
+            readings[part] = sum(c for _, c in tokens)
+        elif part == "bypass":
+            readings[part] = sum(4 * c + 2 * p for p, c in tokens)
+        elif part == "load":
+            pieces = (min(len(sentences(cot.text)), request.most_sentences) for cot in cots)
+            readings[part] = sum(n * c // 2 for n, (_, c) in zip(pieces, tokens, strict=True))
+        elif part == "legibility":
+            readings[part] = sum(p + c for p, c in tokens)
+    return readings

@@ -1,0 +1,53 @@
+"""What an audit would read, before it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markovlm.analysis.scoring import encode_cot
+from markovlm.auditing.plan import AuditRequest, cost
+from markovlm.errors import UserError
+from markovlm.models.load import load_tokenizer
+from markovlm.rollouts.prompter import build_prompter
+from markovlm.runs.setup import resolve_config
+from markovlm.tasks import get_task
+from markovlm.tasks.extractors import with_extractors
+
+
+def preview(request: AuditRequest) -> dict[str, Any]:
+    """JSON: groups, how answers are read, and tokens by reader and part."""
+    material = request.material
+    examples = [cot.example for cot in material.cots]
+    readers: list[dict[str, Any]] = []
+    for name, target in request.readers:
+        try:
+            tokenizer = load_tokenizer(target.config.model, target.config.loading)
+            task = with_extractors(get_task(target.config.task, target.config.task_options), target.config.evaluation.extractors)
+            config = resolve_config(target.config, task, tokenizer, examples)
+            assert config.rollouts.max_cot_tokens is not None
+            prompter = build_prompter(
+                task, tokenizer, target.config.prompt.style, config.rollouts.max_cot_tokens, config.prompt.answer_header, examples
+            )
+            lengths = [
+                (len(prompter.reader_prompt(cot.example, "non_markovian")), len(encode_cot(prompter, cot.text)))
+                for cot in material.cots
+            ]
+        except UserError as error:
+            raise UserError(f"--reader {name}: {error}") from error
+        tokens = cost(request, lengths)
+        longest = max((c for _, c in lengths), default=0)
+        readers.append({"reader": name, "tokens": sum(tokens.values()), "by_part": tokens, "longest_cot": longest})
+    return {
+        "kind": "audit preview",
+        "files": [str(path) for path in request.files],
+        "sources": list(material.kinds),
+        "answers": {"type": material.answer_type, "task": material.task},
+        "groups": [
+            {"group": group, "n": len({cot.example.id for cot in cots}), "cots": len(cots)}
+            for group, cots in material.groups.items()
+        ],
+        "skipped": {"rows": len(material.skipped), "first": list(material.skipped[:10])},
+        "notes": list(material.notes),
+        "readers": readers,
+        "out": str(request.out),
+    }

@@ -1,0 +1,93 @@
+"""`markovlm audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from markovlm.cli.flags import Command, config_flags, overrides, print_json
+from markovlm.cli.study import listed
+from markovlm.errors import UserError
+
+_KEYS = (
+    "loading",
+    "prompt",
+    "seed",
+    "evaluation.extractors",
+    "evaluation.reader",
+    "evaluation.batch_size",
+    "rollouts.max_cot_tokens",
+)
+
+
+@click.command(cls=Command)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--reader",
+    "readers",
+    multiple=True,
+    metavar="MODEL",
+    help="who reads the CoTs: a Hub id, directory, run or embedded; several",
+)
+@click.option(
+    "--task", metavar="TYPE|TASK", help="how answers are read: number, letter, text or a task's name; default by the gold answers"
+)
+@click.option("--only", metavar="LIST", help="of damage, leak, load, bypass, legibility; default all")
+@click.option("--perturbations", metavar="LIST", help="of damage; default seven (docs/audit.md)")
+@click.option("--severities", metavar="LIST", help="of damage, 0 to 1; default 0.2,0.6,1")
+@click.option(
+    "--sentences",
+    "most_sentences",
+    type=int,
+    default=40,
+    help="most pieces a CoT is cut into for the map of its load [default 40]",
+)
+@click.option("--limit", type=int, help="questions of each group; default all")
+@click.option("--out", type=click.Path(path_type=Path), help="where readings and results go; default FILE.audit/")
+@click.option("--dry-run", is_flag=True, help="what is in the files and about what reading them costs; nothing is read")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@config_flags(*_KEYS)
+def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_json: bool, **flags: Any) -> None:
+    """Chains of thought from any source, read by models that did not write them: do the answers follow, and from what?"""
+    from markovlm.api.auditing import audit_request, preview, run_audit
+    from markovlm.terminal.audit import show_audit, show_preview
+    from markovlm.terminal.console import counting, stderr, stdout
+
+    if flags.get("short__data") is not None or flags.get("options"):
+        raise UserError("--data and --option: an audit takes its questions from FILE; name a task with --task")
+    request = audit_request(
+        files,
+        listed(readers),
+        task=flags["task"],
+        only=listed((flags["only"],)) if flags["only"] else None,
+        perturbations=listed((flags["perturbations"],)) if flags["perturbations"] else None,
+        severities=_numbers(flags["severities"]),
+        most_sentences=flags["most_sentences"],
+        limit=flags["limit"],
+        out=flags["out"],
+        config=overrides({key: value for key, value in flags.items() if key.startswith("key__") or key == "short__device"}),
+    )
+    if dry_run:
+        found = preview(request)
+        print_json(found) if as_json else show_preview(stdout(), found)
+        return
+    console = stderr()
+    result, page = run_audit(
+        request, counting=lambda label, n: counting(console, label, n), say=lambda line: click.echo(line, err=True)
+    )
+    kept = [str(request.out / "audit.json"), str(page)]
+    if as_json:
+        print_json({**result, "kept": kept})
+    else:
+        show_audit(stdout(), result)
+        for path in kept:
+            click.echo(f"kept: {path}")
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise UserError(f"--severities {text}: write numbers between 0 and 1, such as 0.2,0.6") from None

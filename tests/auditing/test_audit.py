@@ -1,0 +1,266 @@
+"""An audit end to end on the embedded model, its numbers recomputed, and its statistics."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from markovlm.analysis import study as study_module
+from markovlm.api.auditing import audit, audit_request, preview
+from markovlm.auditing.compare import _kappa, ranking
+from markovlm.cli.main import main
+from markovlm.statistics import benjamini_hochberg, permutation_p, sign_flip_p
+from support.paths import ABSENT, DATA
+
+SUMS = [
+    ("17+4+79", "17+4=21,21+79=100", "100"),
+    ("5+6+7", "5+6=11,11+7=18", "18"),
+    ("30+41+2", "30+41=71,71+2=73", "73"),
+    ("9+8+7", "9+8=17,17+7=24", "24"),
+    ("50+1+2", "50+1=51,51+2=53", "53"),
+    ("8+8+8", "8+8=16,16+8=24", "24"),
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("audit")
+    rows = [{"question": q, "cot": c, "answer": a, "group": "<b>good</b>"} for q, c, a in SUMS]
+    rows += [
+        {"question": q, "cot": "<script>alert(1)</script>" if i else a, "answer": a, "group": "bad"}
+        for i, (q, _, a) in enumerate(SUMS)
+    ]
+    file = write(folder / "cots.jsonl", rows)
+    return folder, audit(file, ["embedded", "embedded-shortcut"])
+
+
+def test_the_keys_that_others_rely_on(audited: tuple[Path, dict[str, Any]]) -> None:
+    _, result = audited
+    assert [(g["group"], g["n"]) for g in result["groups"]] == [("<b>good</b>", 6), ("bad", 6)]
+    for group in result["groups"]:
+        assert [one["reader"] for one in group["readers"]] == ["embedded", "embedded-shortcut"]
+        for one in group["readers"]:
+            for measure in ("logprob", "accuracy"):
+                low, high = one[measure]["ci95"]
+                assert low <= one[measure]["mean"] <= high
+    assert set(result["studies"]) == {"damage", "leak", "bypass", "load", "agreement", "comparison", "ranking"}
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_good_cots_are_read_and_compared_paired(audited: tuple[Path, dict[str, Any]]) -> None:
+    _, result = audited
+    good = result["groups"][0]["readers"][0]
+    assert good["accuracy"]["mean"] == 1.0
+    assert good["question_alone"]["accuracy"]["mean"] == 0.0
+    row = next(r for r in result["studies"]["comparison"] if r["measure"] == "accuracy" and r["reader"] == "embedded")
+    assert row["paired"]
+    assert row["n"] == 6
+    assert row["difference"]["mean"] < -0.5
+    assert row["p"] <= row["q"]
+    assert [one["group"] for one in result["studies"]["ranking"]] == ["<b>good</b>", "bad"]
+    assert "1.00 [1.00, 1.00] of 6 questions" in result["quote"]
+    assert "not how the model that wrote it came to its answer" in result["caveat"]
+
+
+def test_its_numbers_are_those_of_plain_passes(audited: tuple[Path, dict[str, Any]]) -> None:
+    """ln pi(answer | CoT) and its neighbours, one sequence at a time, with no code of the studies."""
+    import torch
+
+    from markovlm.api.models import load
+
+    _, result = audited
+    lm = load("embedded").setup.lm
+
+    def score(question: str, cot: str, answer: str) -> float:
+        ids = lm.tokenizer(f"<bos><|q|>{question}<|think|>{cot}<|answer|>", add_special_tokens=False)["input_ids"]
+        tail = lm.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logp = lm.causal_lm(torch.tensor([ids + tail])).logits[0].log_softmax(-1)
+        return sum(logp[len(ids) + i - 1, token].item() for i, token in enumerate(tail)) / len(tail)
+
+    good = result["groups"][0]["readers"][0]
+    for key, question, cot in (
+        ("alone", False, True),
+        ("question_alone", True, False),
+        ("both", True, True),
+        ("nothing", False, False),
+    ):
+        expected = np.mean([score(q if question else "<|redacted|>", c if cot else "", a) for q, c, a in SUMS])
+        found = good["logprob"] if key == "alone" else good[key]["logprob"]
+        assert found["mean"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_page_is_one_file_with_everything_escaped(audited: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = audited
+    page = (folder / "cots.jsonl.audit" / "audit.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<b>good" not in page
+    assert "&lt;b&gt;good&lt;/b&gt;" in page
+    assert 'class="cot"' in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_again_nothing_is_read_twice(audited: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, result = audited
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(study_module, "read_variants", fail)
+    assert audit(folder / "cots.jsonl", ["embedded", "embedded-shortcut"]) == result
+
+
+def test_an_interrupted_audit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "c.jsonl", [{"question": q, "cot": c, "answer": a} for q, c, a in SUMS])
+    whole = audit(file, "embedded", only=["leak"], out=tmp_path / "whole")
+    real, calls = study_module.read_variants, [0]
+
+    def killed(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(study_module, "read_variants", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audit(file, "embedded", only=["leak"], out=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "audit.json").exists()
+    assert audit(file, "embedded", only=["leak"], out=tmp_path / "cut") == whole
+    assert calls[0] < 10
+
+
+def test_how_answers_are_read_is_told_by_them(tmp_path: Path) -> None:
+    def kind(*answers: str, **more: Any) -> str:
+        rows = [{"question": f"q{i}", "cot": "c", "answer": a, **more} for i, a in enumerate(answers)]
+        return audit_request([write(tmp_path / "k.jsonl", rows)], ["embedded"]).material.answer_type
+
+    assert kind("1", "2.5", "$1,080") == "number"
+    assert kind("A", "b") == "letter"
+    assert kind("iron", "wood", choices=["iron", "wood"]) == "letter"
+    assert kind("iron", "wood") == "text"
+    decimals = audit_request([write(tmp_path / "d.jsonl", [{"question": "q", "cot": "c", "answer": "2.5"}])], ["embedded"])
+    assert decimals.readers[0][1].config.evaluation.extractors[0] == "math_verify"  # the default reads whole numbers only
+
+
+def test_wrong_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(write(tmp_path / "c.jsonl", [{"question": "1+2+3", "cot": "c", "answer": "6"}]))
+    for arguments, says in (
+        (["audit", file], "--reader: name at least one"),
+        (["audit", file, "--reader", "no/such/model"], "--reader no/such/model"),
+        (["audit", file, "--reader", "embedded", "--task", "gsm9k"], "--task gsm9k"),
+        (["audit", file, "--reader", "embedded", "--task", "letter"], "no answer is a letter"),
+        (["audit", file, "--reader", "embedded", "--only", "leek"], "--only leek"),
+        (["audit", file, "--reader", "embedded", "--limit", "0"], "--limit 0"),
+        (["audit", file, "--reader", "embedded", "--data", "x"], "--data"),
+        (["audit", file, "--reader", "embedded", "--severities", "a"], "--severities a"),
+        (["audit", file, "--reader", "embedded", "--perturbations", "nope"], "--perturbations nope"),
+        (["audit", str(tmp_path), "--reader", "embedded"], "is a directory"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"c.jsonl"}
+
+
+def test_what_it_costs_is_said_before(audited: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = audited
+    found = preview(audit_request([folder / "cots.jsonl"], ["embedded"]))
+    assert found["readers"][0]["tokens"] == sum(found["readers"][0]["by_part"].values()) > 1000
+    assert main(["audit", str(folder / "cots.jsonl"), "--reader", "embedded", "--dry-run"]) == 0
+    assert "about " in capsys.readouterr().out
+
+
+def test_known_quality_on_sums(tmp_path: Path) -> None:
+    """Right, sentences shuffled, another question's, empty, the answer alone: in that order."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("audit_quality", Path(__file__).parents[2] / "benchmarks" / "audit_quality.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    file = write(tmp_path / "q.jsonl", module.by_quality(module.sums(30)))
+    result = audit(file, "embedded", only=[])
+    assert [row["group"] for row in result["studies"]["ranking"]] == list(module.QUALITIES)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=ABSENT)
+def test_gsm8k_solutions_through_a_real_language_model(tmp_path: Path) -> None:
+    """stories260K can't do sums (no order is expected of it), but it reads English: a solution is likelier text than its letters shuffled."""
+    from support import stories
+
+    model = stories.convert(DATA / "stories260K", tmp_path / "stories")
+    rows = []
+    for line in (DATA / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:20]:
+        row = json.loads(line)
+        if len(row["question"]) + len(row["answer"]) > 400:
+            continue
+        answer = row["answer"].rpartition("####")[2].strip()
+        rng = np.random.default_rng(0)
+        mixed = "".join(np.array(list(row["answer"]))[rng.permutation(len(row["answer"]))])
+        rows += [
+            {"question": row["question"], "cot": cot, "answer": answer, "group": g}
+            for g, cot in (("real", row["answer"]), ("mixed", mixed))
+        ]
+    assert len(rows) >= 6
+    result = audit(write(tmp_path / "g.jsonl", rows), str(model), only=["legibility"])
+    real, mixed_ = (group["readers"][0]["text"]["bits_per_character"]["mean"] for group in result["groups"])
+    assert real < mixed_
+    assert result["groups"][0]["text"]["nonwords"]["mean"] < 0.05 < result["groups"][1]["text"]["nonwords"]["mean"]
+    assert result["readers"][0]["unknown_tokens"] < 0.01
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_sign_flips_are_exact_for_few() -> None:
+    """All 2^4 signs of (1, 2, 3, -1), written out."""
+    data = [1.0, 2.0, 3.0, -1.0]
+    sums = [abs(sum(s * d for s, d in zip(signs, data, strict=True))) for signs in itertools.product((1, -1), repeat=4)]
+    assert sign_flip_p(data, None, 0) == pytest.approx(np.mean([s >= 5 for s in sums]))
+    assert sign_flip_p([1.0] * 10, ["a"] * 10, 0) == 1.0  # one question shows nothing
+    assert sign_flip_p([], None, 0) == 1.0
+    assert sign_flip_p([1.0] * 30, None, 0) == pytest.approx(1 / 10_001)
+
+
+def test_permutations_find_a_difference_and_none() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0, 1, 40).tolist(), rng.normal(2, 1, 40).tolist()
+    assert permutation_p(a, b, None, None, 0) < 0.001
+    assert permutation_p(a, a, None, None, 0) == 1.0
+
+
+def test_benjamini_hochberg_by_hand() -> None:
+    """p (1) .01 (2) .02 (3) .03 (4) .5 of m = 4: .04, .04, .04, .5."""
+    assert benjamini_hochberg([0.5, 0.03, 0.01, 0.02]) == pytest.approx([0.5, 0.04, 0.04, 0.04])
+    assert benjamini_hochberg([]) == []
+
+
+def test_kappa_by_hand() -> None:
+    """20 of 50 both right, 15 both wrong: seen .7; rates .5 and .6: chance .5; kappa .4 (Cohen's own example of its kind)."""
+    table = np.array([(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15, dtype=float)
+    assert _kappa(table) == pytest.approx(0.4)
+
+
+def test_the_order_of_equals() -> None:
+    """Nothing carried: text before emptiness before bare answers."""
+
+    def group(name: str, carried: float, empty: float, bare: float) -> dict[str, Any]:
+        gain = {"accuracy": {"mean": carried, "ci95": [carried, carried]}, "logprob": None}
+        text = {"empty": {"mean": empty}, "bare_answer": {"mean": bare}}
+        return {"group": name, "text": text, "readers": [{"reader": "r", "carried": gain, "reasoned_gain": gain}]}
+
+    groups = [group("bare", 0, 0, 1), group("empty", 0, 1, 0), group("other", 0, 0, 0), group("right", 0.9, 0, 0)]
+    assert [row["group"] for row in ranking(groups, "r")] == ["right", "other", "empty", "bare"]

@@ -1,0 +1,306 @@
+"""CoTs are found in what the tools that write them really write, and hostile files are refused in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from markovlm.auditing import inspect_log
+from markovlm.auditing.legibility import legibility
+from markovlm.auditing.measures import is_bare
+from markovlm.auditing.rows import before_answer, gold_of
+from markovlm.auditing.sources import read_source
+from markovlm.errors import UserError
+from support.paths import ABSENT, DATA
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "audit"
+ROOT = Path(__file__).parents[2]
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_rows_of_our_own_shape_with_what_is_wrong_in_them_said(tmp_path: Path) -> None:
+    good = {"question": "Q", "cot": "", "answer": 42, "choices": ["a", "b"], "group": "base", "truncated": True}
+    found = read_source(
+        lines(
+            tmp_path / "c.jsonl",
+            [good, {"question": "Q", "answer": 1}, "{torn", {**good, "choices": "a,b"}, {**good, "answer": True}],
+        )
+    )
+    row = found.rows[0]
+    assert (row.question, row.cot, row.answer, row.choices, row.group, row.truncated) == ("Q", "", "42", ("a", "b"), "base", True)
+    assert len(found.rows) == 1
+    assert [line.partition(": ")[0] for line in found.skipped] == ["c.jsonl:3", "c.jsonl:2", "c.jsonl:4", "c.jsonl:5"]
+    assert "no 'cot'; the row has 'question', 'answer'" in found.skipped[1]
+
+
+def test_an_inspect_log_made_by_inspect_itself_as_zip() -> None:
+    """Three sums in two epochs; the third reply was cut off by its budget and has no answer line."""
+    found = read_source(FIXTURES / "inspect.eval")
+    assert found.kind == "inspect"
+    assert found.skipped == []
+    first = found.rows[0]
+    assert (first.question, first.answer, first.cot, first.group) == (
+        "17+4+79",
+        "100",
+        "17+4=21. Then 21+79=100.",
+        "mockllm/model",
+    )
+    assert [row.question for row in found.rows] == ["17+4+79", "5+6+7", "30+41+2"] * 2
+    assert [(row.right, row.truncated, row.cut) for row in found.rows[:3]] == [
+        (True, False, True),
+        (True, False, True),
+        (True, True, False),
+    ]
+
+
+def test_an_inspect_log_as_json_with_a_reasoning_block_and_an_encrypted_one() -> None:
+    found = read_source(FIXTURES / "inspect.json")
+    [row] = found.rows
+    assert row.question == "Which of these is attracted by a magnet?"
+    assert (row.cot, row.choices, row.answer) == ("Copper and wood are not magnetic, iron is.", ("copper", "iron", "wood"), "B")
+    assert found.skipped == ["inspect.json:samples[1]: its reasoning is encrypted and has no summary"]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("inspect_ai") is None, reason="inspect_ai is not installed")
+def test_the_inspect_logs_can_be_made_again(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "make_inspect_fixture.py"), str(tmp_path)], check=True, timeout=300)
+    for name in ("inspect.eval", "inspect.json"):
+        again, kept = read_source(tmp_path / name), read_source(FIXTURES / name)
+        assert (again.rows, again.skipped) == (kept.rows, kept.skipped)
+
+
+def rezipped(path: Path, compression: int, change: Any = None) -> Path:
+    """The log of the fixture, or with members changed, as older versions wrote it."""
+    members = inspect_members()
+    if change is not None:
+        change(members)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def inspect_members() -> dict[str, bytes]:
+    source = FIXTURES / "inspect.eval"
+    with zipfile.ZipFile(source) as archive:
+        unpacked = inspect_log._Unpacker(source, archive)
+        return {m.filename: json.dumps(unpacked.value(m)).encode() for m in archive.infolist()}
+
+
+def test_older_inspect_logs_and_unfinished_ones(tmp_path: Path) -> None:
+    whole = read_source(FIXTURES / "inspect.eval").rows
+    assert read_source(rezipped(tmp_path / "old.eval", zipfile.ZIP_DEFLATED)).rows == [
+        type(r)(**{**{f: getattr(r, f) for f in r.__slots__}, "where": r.where.replace("inspect", "old")}) for r in whole
+    ]
+    unfinished = rezipped(tmp_path / "cut.eval", zipfile.ZIP_DEFLATED, lambda members: members.pop("header.json"))
+    assert [row.group for row in read_source(unfinished).rows] == ["mockllm/model"] * 6
+
+
+def test_long_texts_of_inspect_logs_are_kept_once_and_put_back(tmp_path: Path) -> None:
+    def attach(members: dict[str, bytes]) -> None:
+        sample = json.loads(members["samples/sum-0_epoch_1.json"])
+        sample["attachments"] = {"abc": sample["output"]["choices"][0]["message"]["content"]}
+        sample["output"]["choices"][0]["message"]["content"] = "attachment://abc"
+        members["samples/sum-0_epoch_1.json"] = json.dumps(sample).encode()
+
+    assert read_source(rezipped(tmp_path / "a.eval", zipfile.ZIP_STORED, attach)).rows[0].cot == "17+4=21. Then 21+79=100."
+
+
+def test_a_zip_bomb_and_other_zips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect_log, "MOST_MEMBER", 1 << 20)
+    bomb = rezipped(
+        tmp_path / "b.eval", zipfile.ZIP_DEFLATED, lambda m: m.update({"samples/x_epoch_1.json": b"[" + b" " * (8 << 20)})
+    )
+    with pytest.raises(UserError, match=r"samples/x_epoch_1.json unpacks to more than 1 MB"):
+        read_source(bomb)
+    other = tmp_path / "o.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("x", "y")
+    with pytest.raises(UserError, match="no Inspect log"):
+        read_source(other)
+    other.write_bytes(other.read_bytes()[:40])
+    with pytest.raises(UserError, match="broken zip"):
+        read_source(other)
+    torn = rezipped(tmp_path / "t.eval", zipfile.ZIP_DEFLATED, lambda m: m.update({"samples/x_epoch_1.json": b"{"}))
+    with pytest.raises(UserError, match=r"samples/x_epoch_1.json cannot be read"):
+        read_source(torn)
+
+
+HARNESS = {
+    "doc_id": 0,
+    "doc": {"question": "How many?", "answer": "16-3-4=9 and 9*2=18\n#### 18"},
+    "target": "16-3-4=9 and 9*2=18\n#### 18",
+    "arguments": {"gen_args_0": {"arg_0": "Question: How many?\nAnswer:", "arg_1": {"until": ["\n\n"]}}},
+    "resps": [["She has 16-7=9 eggs. So 9*2=18.\n#### 18"]],
+    "filtered_resps": ["18"],
+    "filter": "strict-match",
+    "metrics": ["exact_match"],
+    "doc_hash": "d",
+    "exact_match": 1.0,
+}
+
+
+def test_samples_of_the_harness_once_though_each_filter_writes_them(tmp_path: Path) -> None:
+    choices = {"text": ["iron", "wood"], "label": ["A", "B"]}
+    letter = {
+        **HARNESS,
+        "doc_id": 1,
+        "doc": {"question": "Which?", "choices": choices},
+        "target": "(A)",
+        "resps": [["It is metal.\nThe answer is A."]],
+    }
+    likelihoods = {**HARNESS, "doc_id": 2, "resps": [[[-3.2, False]]]}
+    found = read_source(
+        lines(tmp_path / "samples_gsm8k_x.jsonl", [HARNESS, {**HARNESS, "filter": "flexible"}, letter, likelihoods])
+    )
+    assert found.kind == "lm-eval"
+    assert [(r.question, r.cot, r.answer, r.choices) for r in found.rows] == [
+        ("How many?", "She has 16-7=9 eggs. So 9*2=18.", "18", ()),
+        ("Which?", "It is metal.", "A", ("iron", "wood")),
+    ]
+    assert found.rows[0].right is True
+    assert "likelihoods" in found.skipped[0]
+
+
+def test_completions_of_trl_as_text_and_as_conversations(tmp_path: Path) -> None:
+    path = tmp_path / "completions_00001.parquet"
+    pl.DataFrame(
+        {
+            "step": [1, 1],
+            "prompt": [[{"role": "user", "content": "17+4?"}], [{"role": "user", "content": "5+6?"}]],
+            "completion": [
+                [{"role": "assistant", "content": "<think>17 and 4 are 21</think>21"}],
+                [{"role": "assistant", "content": "<think>five and six and"}],
+            ],
+            "answer": ["21", "11"],
+        }
+    ).write_parquet(path)
+    found = read_source(path)
+    assert found.kind == "trl"
+    assert [(r.question, r.cot, r.answer, r.cut) for r in found.rows] == [
+        ("17+4?", "17 and 4 are 21", "21", True),
+        ("5+6?", "five and six and", "11", False),
+    ]
+    rows = [{"prompt": "Q", "completion": "C. Done", "solution": "x #### 7"}, {"prompt": "Q", "completion": "C"}]
+    plain = read_source(lines(tmp_path / "c.jsonl", rows))
+    assert plain.rows[0].answer == "7"
+    assert "no gold answer" in plain.skipped[0]
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+    with pytest.raises(UserError, match="columns prompt and completion; this has a"):
+        read_source(path)
+
+
+def test_samples_of_a_run_and_the_base_beside_them(tmp_path: Path) -> None:
+    row = {
+        "step": 1,
+        "question_id": "q",
+        "sample": 0,
+        "question": "1+2",
+        "cot": "1+2=3",
+        "baseline_cot": "some",
+        "answer": "3",
+        "correct": True,
+    }
+    found = read_source(lines(tmp_path / "samples.jsonl", [row, {**row, "sample": 1, "cot": "3"}]))
+    assert [(r.group, r.cot, r.right) for r in found.rows] == [
+        ("trained", "1+2=3", True),
+        ("base", "some", None),
+        ("trained", "3", True),
+    ]
+
+
+def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    for content, says in (
+        (b"", "is empty"),
+        (b"\xff\xfe\x00x", "no text in UTF-8"),
+        (b"hello\n", "no JSON object"),
+        (b'{"a": 1}\n', "holds 'a'"),
+    ):
+        path = tmp_path / "x"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=says) as caught:
+            read_source(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no such file"):
+        read_source(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("completion", "cot", "cut"),
+    [
+        ("9*2=18.\n#### 18", "9*2=18.", True),
+        ("It is 18.\n\nANSWER: 18", "It is 18.", True),
+        ("It is 18.\n**Final answer:** 18", "It is 18.", True),
+        ("We add. So the answer is 18.", "We add.", True),
+        ("We add. Thus $\\boxed{18}$", "We add.", True),
+        ("<think>a\nb</think>\nThe answer is 3", "a\nb", True),
+        ("The answer is 3. Let me check: 1+2=3", "The answer is 3. Let me check: 1+2=3", False),
+        ("18", "18", False),
+        ("", "", False),
+    ],
+)
+def test_the_final_answer_is_cut_off(completion: str, cot: str, cut: bool) -> None:
+    assert before_answer(completion) == (cot, cut)
+
+
+def test_a_gold_answer_behind_a_solution() -> None:
+    assert gold_of("9*2=18\n#### 1,080") == "1,080"
+    assert gold_of(" B ") == "B"
+
+
+def test_bare_answers() -> None:
+    assert all(is_bare(text, "1080") for text in ("1080", " $1,080.", "The answer is 1080.", "#### 1080", "\\boxed{1080}"))
+    assert not any(is_bare(text, "1080") for text in ("", "1081", "1000+80=1080", "It costs 1080"))
+    assert is_bare("Final answer: iron oxide", "Iron oxide")
+
+
+def test_legibility_in_numbers() -> None:
+    fine = legibility("She buys three bags of apples. That makes 15.")
+    assert (fine.words, fine.judged, fine.nonwords, fine.switches, fine.repetitive, fine.truncated) == (8, 6, 0, 0, False, False)
+    odd = legibility("She buys xqzvw 三袋苹果 and then α яблок and")
+    assert odd.nonwords == 1
+    assert odd.switches == 4  # to Han and back, to Cyrillic and back; the lone Greek letter is mathematics
+    assert odd.truncated
+    assert legibility("44" * 100).repetitive
+    assert legibility("cut off?", truncated=True).truncated
+    assert legibility(" ").empty
+    assert not legibility(" ").truncated
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=ABSENT)
+def test_how_often_an_english_word_is_called_a_nonword() -> None:
+    """On questions that the table was not made from; the docstring of legibility.py quotes these numbers."""
+    import random
+
+    from markovlm.auditing.legibility import _JUDGED, is_nonword
+
+    for name, most in (("gsm8k/test.jsonl", 0.006), ("aqua/test.json", 0.01), ("wikipedia/wiki.test.raw", 0.03)):
+        words = _JUDGED.findall((DATA / name).read_text(encoding="utf-8").replace("\\n", " "))[:50_000]
+        assert sum(map(is_nonword, words)) / len(words) < most
+    rng = random.Random(0)
+    shuffled = ["".join(rng.sample(word.lower(), len(word))) for word in words[:5000]]
+    assert sum(map(is_nonword, shuffled)) / len(shuffled) > 0.6
+
+
+def test_nothing_of_a_log_is_executed_or_opened(tmp_path: Path) -> None:
+    """Names of members are no paths."""
+    path = tmp_path / "p.eval"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", json.dumps({"eval": {"model": "../../m"}}))
+        archive.writestr("samples/../../evil_epoch_1.json", inspect_members()["samples/sum-0_epoch_1.json"])
+    assert read_source(path).rows[0].group == "../../m"
+    assert {p.name for p in tmp_path.iterdir()} == {"p.eval"}
