@@ -29,9 +29,10 @@ import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -215,7 +216,13 @@ class Batch:
     weights_BT: torch.Tensor
 
 
-def batches(maker: TextMaker, recipe: Recipe, seed: int) -> Iterator[Batch]:
+class MakesTexts(Protocol):
+    """Endless training texts, as token ids and the weight of each token's loss."""
+
+    def make(self) -> tuple[list[int], list[float]]: ...
+
+
+def batches(maker: MakesTexts, recipe: Recipe, seed: int) -> Iterator[Batch]:
     """Endless batches; texts of similar length share one, and batches of a pool come in random order."""
     rng = random.Random(f"batches:{seed}")
     while True:
@@ -346,10 +353,19 @@ def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.opti
 
 
 def pretrain(recipe: Recipe, seed: int, steps: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train a new model for `steps` steps: linear warm-up, then cosine decay to zero."""
+    """Train a new model for `steps` steps."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    model = build_model(recipe, tokenizer).train()
+    model = build_model(recipe, tokenizer)
+    fit(model, recipe, batches(TextMaker(recipe, seed, tokenizer.get_vocab()), recipe, seed), steps)
+    return model, tokenizer
+
+
+def fit(
+    model: LlamaForCausalLM, recipe: Recipe, stream: Iterator[Batch], steps: int, after: Callable[[int], None] | None = None
+) -> None:
+    """Train for `steps` batches of the stream: linear warm-up, then cosine decay to zero. `after`: called with the steps done."""
+    model.train()
     optimizers = build_optimizers(model, recipe)
     warmup = min(recipe.warmup, max(steps // 10, 1))
 
@@ -357,7 +373,6 @@ def pretrain(recipe: Recipe, seed: int, steps: int) -> tuple[LlamaForCausalLM, P
         return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor) for optimizer in optimizers]
-    stream = batches(TextMaker(recipe, seed, tokenizer.get_vocab()), recipe, seed)
     started = time.perf_counter()
     for step, batch in enumerate(itertools.islice(stream, steps)):
         model.zero_grad(set_to_none=True)
@@ -369,7 +384,9 @@ def pretrain(recipe: Recipe, seed: int, steps: int) -> tuple[LlamaForCausalLM, P
         if step % 100 == 0 or step == steps - 1:
             seconds = time.perf_counter() - started
             print(f"step {step:5d}/{steps}  loss {loss.item():.4f}  {seconds:6.0f} s", file=sys.stderr, flush=True)
-    return model.eval(), tokenizer
+        if after is not None:
+            after(step + 1)
+    model.eval()
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

@@ -192,6 +192,7 @@ TASKS: Registry[Any] = Registry(
         "arc_easy": "tasks.arc:EASY",
         "mmlu": "tasks.mmlu:TASK",
         "wiki": "tasks.wiki:TASK",
+        "words": "tasks.words:TASK",
         "custom": "tasks.custom:TASK",
     },
 )

@@ -74,6 +74,7 @@ EXAMPLES = {
     "gsm8k": Example("g", "Tom has 3 apples and buys 4.\nHow many?", "7"),
     "svamp": Example("s", "Paco had 26 cookies. He ate 9. How many are left?", "17"),
     "wiki": Example("w", "Robert Boulter is an English film, television and theatre", "actor. He had a guest-starring role"),
+    "words": Example("v", "Nora has 14 plums. She buys 3 bags of 5. How many plums does Nora have now?", "29"),
     "custom": Example("c", "What is 6 x 7?", "42"),
 }
 CHOICES = Example("m", "Which is a metal?", "A", ("iron", "wood", "air", "milk"))
