@@ -93,6 +93,7 @@ def test_no_real_log_is_called_collapsed() -> None:
     verdicts = {d.path.name: d.verdict for d in diagnose_paths([LOGS])}
     # This one lost what it had learned around batch 900 (CoTs with the answer: 79 % to 0 %) and looped for 150 batches.
     assert verdicts.pop("g1-arithmetic-mistral-pg.log") == "warn"
+    assert verdicts.pop("gsm8k-eval-mistral.json") == "unknown"  # an evaluation, no training
     assert verdicts.pop("g4-header-only.jsonl") == "unknown"
     assert verdicts.pop("g4-arithmetic-gpt2-a.jsonl") == "unknown"
     assert set(verdicts.values()) == {"healthy"}

@@ -245,6 +245,7 @@ def test_the_real_logs_of_every_generation() -> None:
         "g3-gsm8k-llama-ei.jsonl": ("g3", 1310),
         "g4-arithmetic-gpt2-a.jsonl": ("g4", 3),
         "g4-header-only.jsonl": ("g4", 0),
+        "gsm8k-eval-mistral.json": ("evaluation", 0),
     }
     first = runs["g1-arithmetic-mistral-ei.log"]
     assert first.metrics["answer_logprob"][0] == pytest.approx(-4.468242645263672)

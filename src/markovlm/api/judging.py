@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 from markovlm.errors import UserError
 
 if TYPE_CHECKING:
+    from markovlm.logs.find import Skipped
     from markovlm.report import Diagnosis, ReportResult
 
 
-def diagnose(what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
+def diagnose(
+    what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]], *, skipped: list[Skipped] | None = None
+) -> list[Diagnosis]:
     """A verdict on each run or log; or on one run given as metric rows, dicts in step order (docs/metrics.md names the keys).
 
-    Raises UserError for a path that is not there.
+    Files of directories that are no runs are added to `skipped`. Raises UserError for a path that is not there.
 
         rows = [{"step": s, "reward_mean": -1.0 if s < 50 else -9.0} for s in range(1, 101)]
         markovlm.diagnose(rows)[0].verdict
@@ -24,7 +27,7 @@ def diagnose(what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any
     from markovlm.report.diagnose import diagnose_paths, diagnose_run
 
     if isinstance(what, str | Path):
-        return diagnose_paths([what])
+        return diagnose_paths([what], skipped)
     given = list(what)
     if not given:
         raise UserError("diagnose: nothing to judge; give paths, or metric rows")
@@ -32,7 +35,7 @@ def diagnose(what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any
         rows: Any = given
         return [diagnose_run(run_of_rows(rows))]
     paths: Any = given
-    return diagnose_paths(paths)
+    return diagnose_paths(paths, skipped)
 
 
 def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> ReportResult:

@@ -13,11 +13,14 @@ from markovlm.cli.flags import Command, print_json
 def diagnose(paths: tuple[str, ...], as_json: bool) -> int:
     """A verdict for each run or log, since when, why, and what to change. Exit 3 if any collapsed."""
     from markovlm.api.judging import diagnose as judge
-    from markovlm.terminal.diagnosis import show_diagnoses
+    from markovlm.logs.find import Skipped
+    from markovlm.terminal.diagnosis import show_diagnoses, show_skipped
 
-    found = judge(paths)
+    skipped: list[Skipped] = []
+    found = judge(paths, skipped=skipped)
     if as_json:
-        print_json({"runs": [diagnosis.as_json() for diagnosis in found]})
+        print_json({"runs": [diagnosis.as_json() for diagnosis in found], "skipped": [left.as_json() for left in skipped]})
     else:
         show_diagnoses(found)
+        show_skipped(skipped)
     return 3 if any(diagnosis.verdict == "collapsed" for diagnosis in found) else 0

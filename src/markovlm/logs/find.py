@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markovlm.errors import UserError
+from markovlm.logs.files import check_regular
 from markovlm.logs.foreign import is_external, read_external
 from markovlm.logs.native import read_native
 from markovlm.logs.readers import reader_of
 from markovlm.logs.records import RunData
-from markovlm.logs.research import first_objects, is_foreign, is_result, read_foreign, read_result_file
+from markovlm.logs.research import first_objects, is_foreign, is_named_log, is_result, read_foreign, read_result_file
 
 SAMPLES_PER_RUN = 150
 SAMPLES_IN_ALL = 3_000
-_LOG_SUFFIXES = (".jsonl", ".log")
+_LOG_SUFFIXES = (".jsonl", ".ndjson", ".log", ".json", ".txt")  # and the same with .gz
 _OWN_FILES = ("samples.jsonl", "evals.jsonl", "events.jsonl")  # read with their run, never as runs
+MOST_LISTED = 100  # files of a directory named one by one as left out
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file found in a directory that was not read, and why."""
+
+    path: Path
+    why: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"path": str(self.path), "why": self.why}
+
+
+def find_runs(paths: Sequence[str | Path], skipped: list[Skipped] | None = None) -> list[Path]:
     """The runs named by arguments, in their order: run directories, logs, and what directories contain.
 
-    Raises UserError for a path that does not exist and for a directory without runs.
+    What directories contain beside is added to `skipped`. Raises UserError for a path that does not exist and for a directory
+    without runs.
     """
     found: dict[Path, None] = {}
+    left = skipped if skipped is not None else []
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{path}: no such file or directory; name a run directory, a log, or a directory of them")
-        inside = list(_inside(path)) if path.is_dir() else [path]
+        before = len(left)
+        inside = list(_inside(path, left)) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path}: no runs found; a run has config.yaml and metrics.jsonl, a log is *.jsonl or *.log")
+            why = "".join(f"; {s.path.name}: {s.why}" for s in left[before : before + 3])
+            raise UserError(f"{path}: no runs found; a run has config.yaml and metrics.jsonl, a log is *.jsonl or *.log{why}")
         found |= dict.fromkeys(inside)
     return list(found)
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def _inside(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
     """Runs in a directory tree, by name. What lies inside a run directory belongs to it."""
+    others: Counter[str] = Counter()
+    listed = unlisted = 0
     for here, folders, files in os.walk(folder):
         folders.sort()
         path = Path(here)
@@ -45,23 +67,74 @@ def _inside(folder: Path) -> Iterator[Path]:
             yield path
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in sorted(files):
-            if (name.endswith(_LOG_SUFFIXES) and name not in _OWN_FILES and _looks_foreign(path / name)) or is_external(
-                path / name
-            ):
+        logs = {name for name in files if is_named_log(path / name)}
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if not name.removesuffix(".gz").endswith(_LOG_SUFFIXES):
+                if _is_external(path / name):
+                    yield path / name
+                else:
+                    others[Path(name).suffix or "no suffix"] += 1
+                continue
+            why = _why_not(path / name, bool(logs))
+            if why is None:
                 yield path / name
+            elif why and listed < MOST_LISTED:
+                skipped.append(Skipped(path / name, why))
+                listed += 1
+            elif why:
+                unlisted += 1
+    if unlisted:
+        skipped.append(Skipped(folder, f"{unlisted:,} more files that are no logs"))
+    if others:
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in others.most_common(6)) + (", …" if len(others) > 6 else "")
+        n = sum(others.values())
+        skipped.append(Skipped(folder, f"{n:,} file{'' if n == 1 else 's'} not named like logs, not opened ({kinds})"))
 
 
 def _is_run_directory(files: set[str]) -> bool:
     return "config.yaml" in files and bool(files & {"metrics.jsonl", "events.jsonl"})
 
 
-def _looks_foreign(path: Path) -> bool:
+def _why_not(path: Path, beside_a_log: bool) -> str | None:
+    """Why a file of a directory is no run: None where it is one, an empty text where it belongs to a run that is read anyway."""
+    if path.name in _OWN_FILES:
+        return "belongs to a run directory whose config.yaml is not there"
     try:
+        check_regular(path)
+        if path.stat().st_size == 0:
+            return "empty"
         rows = list(first_objects(path))
+    except FileNotFoundError:
+        return "a link to nothing"
+    except OSError as error:
+        return error.strerror if error.errno == 0 else None  # what can't be read is shown as a run with a problem
+    if reader_of(path, rows) is not None:
+        return None
+    if any(is_result(row) for row in rows) or (path.suffix == ".json" and _is_result_file(path, rows)):
+        return "" if beside_a_log and "_results_" in path.name and path.suffix == ".jsonl" else None
+    return None if is_foreign(rows) or _is_external(path) else _unknown(path, rows)
+
+
+def _is_external(path: Path) -> bool:
+    """`is_external`, opening only what is a file."""
+    try:
+        check_regular(path)
     except OSError:
-        return True  # shown as a run with a problem
-    return reader_of(path, rows) is not None or (is_foreign(rows) and not any(is_result(row) for row in rows))
+        return False
+    return is_external(path)
+
+
+def _is_result_file(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return not rows and read_result_file(path) is not None
+
+
+def _unknown(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "no JSON objects in it"
+    if any("step" in row for row in rows) and path.name.startswith("metrics"):
+        return "metric rows without a config.yaml beside them; name the file itself to have it judged"
+    keys = ", ".join(str(key)[:30] for key in list(rows[0])[:4])
+    return f"no known log: its first record has {keys}" if keys else "no known log: its first record is empty"
 
 
 def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN) -> RunData:
@@ -70,20 +143,21 @@ def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN) -> RunData:
     try:
         if path.is_dir():
             return read_native(path, max_samples)
+        check_regular(path)
         return _read_file(path, max_samples)
     except OSError as error:
         return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {error.strerror or 'cannot be read'}"])
 
 
 def _read_file(path: Path, max_samples: int) -> RunData:
-    if path.suffix == ".json":
-        found = read_result_file(path)
-        if found is not None:
-            return found
     rows = list(first_objects(path))
     plugged = reader_of(path, rows)
     if plugged is not None:
         return plugged.read(path, max_samples)
+    if path.name.removesuffix(".gz").endswith(".json") or any(is_result(row) for row in rows):
+        found = read_result_file(path)
+        if found is not None:
+            return found
     if is_foreign(rows):
         return read_foreign(path, max_samples)
     if any("step" in row and "question" not in row for row in rows):
@@ -95,9 +169,11 @@ def _read_file(path: Path, max_samples: int) -> RunData:
     return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {what}"])
 
 
-def read_runs(paths: Sequence[str | Path], max_samples: int | None = None) -> Iterator[RunData]:
-    """All runs named by the arguments, with names that differ."""
-    found = find_runs(paths)
+def read_runs(
+    paths: Sequence[str | Path], max_samples: int | None = None, skipped: list[Skipped] | None = None
+) -> Iterator[RunData]:
+    """All runs named by the arguments, with names that differ. Files of directories that are no runs are added to `skipped`."""
+    found = find_runs(paths, skipped)
     limit = max_samples if max_samples is not None else max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))
     taken: dict[str, int] = {}
     for path in found:

@@ -13,6 +13,7 @@ import yaml
 
 from markovlm.config import flatten
 from markovlm.logs.choose import Light, choose
+from markovlm.logs.files import check_regular, open_lines
 from markovlm.logs.records import Evaluation, RunData, Sample, Score
 from markovlm.logs.rows import (
     Problems,
@@ -60,6 +61,7 @@ def read_native(path: Path, max_samples: int) -> RunData:
 
 def _guarded(run: RunData, path: Path, work: Any) -> None:
     try:
+        check_regular(path)
         work()
     except OSError as error:
         run.problems.append(f"{path.name}: {error.strerror or 'cannot be read'}")
@@ -70,6 +72,7 @@ def _read_settings(run: RunData, folder: Path) -> None:
     if config.exists():
         run.files["config"] = config
         try:
+            check_regular(config)
             run.config_text = config.read_text(encoding="utf-8", errors="replace")
             loaded = yaml.safe_load(run.config_text)
         except (OSError, yaml.YAMLError, RecursionError, ValueError):
@@ -85,16 +88,17 @@ def _read_settings(run: RunData, folder: Path) -> None:
 
 
 def _read_metrics(run: RunData, path: Path) -> None:
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if (whole and whole == data) or _is_torn(data[len(whole) :]):
-        fast = read_numbers_fast(whole)
+    problems = Problems()
+    with open_lines(path, problems) as file:
+        data = file.read()
+    lines = data[: data.rfind(b"\n") + 1]
+    if not problems.plain and ((lines and lines == data) or _is_torn(data[len(lines) :])):
+        fast = read_numbers_fast(lines)
         if fast is not None:
             run.metrics = fast
-            if whole != data:
+            if lines != data:
                 run.problems.append(f"{path.name}: the last line is torn")
             return
-    problems = Problems()
     rows: list[tuple[int, dict[str, Any]]] = [(line, row) for line, _, row in objects(data.splitlines(keepends=True), problems)]
     run.metrics = metrics_frame(rows, problems, run.lines)
     run.problems += problems.lines(path.name)

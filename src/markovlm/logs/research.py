@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import yaml
 
 from markovlm.health.text import text_signals
 from markovlm.logs.choose import Light, choose
+from markovlm.logs.files import array_elements, beginning, open_lines, whole
 from markovlm.logs.records import Evaluation, Kind, RunData, Sample, Score
 from markovlm.logs.rows import MAX_TEXT, Problems, frame, integer, interval_of, number, objects, order_by_step, parse, text
 from markovlm.logs.schema import FOREIGN_CONFIG, foreign_keys
@@ -102,7 +104,7 @@ def read_foreign(path: Path, max_samples: int) -> RunData:
     settings: dict[str, Any] = {}
     kinds: Counter[Kind] = Counter()
     rows: list[tuple[int, int, dict[str, Any]]] = []  # (line, offset, columns): texts are not kept
-    with open(path, "rb") as file:
+    with open_lines(path, problems) as file:
         for line, offset, row in objects(file, problems):
             kind = generation(row)
             if kind is None:
@@ -132,7 +134,12 @@ def read_foreign(path: Path, max_samples: int) -> RunData:
 
 
 def _name(path: Path) -> str:
-    return f"{path.parent.parent.name}/{path.parent.name}" if path.name in ("log.jsonl", "log.log") else path.stem
+    return f"{path.parent.parent.name}/{path.parent.name}" if _stem(path) == "log" else _stem(path)
+
+
+def _stem(path: Path) -> str:
+    """`a.jsonl.gz` -> `a`"""
+    return path.with_suffix("").stem if path.suffix == ".gz" else path.stem
 
 
 def _columns(row: Mapping[str, Any], kind: Kind, settings: Mapping[str, Any], line: int, problems: Problems) -> dict[str, Any]:
@@ -214,7 +221,7 @@ def _read_texts(
     chosen = set(choose(light, limit))
     stride = max(1, -(-len(order) // TEXT_ROWS))
     repetition: dict[int, dict[str, float]] = {}
-    with open(run.path, "rb") as file:
+    with open_lines(run.path) as file:
         for index, entry in enumerate(light):
             if index % stride and index not in chosen:
                 continue
@@ -267,14 +274,19 @@ def _sample(row: dict[str, Any], entry: Light, source: str, problems: Problems) 
 # --- evaluations -------------------------------------------------------------------------------------------------------
 
 
+def is_named_log(path: Path) -> bool:
+    """`log.jsonl` and the like: evaluations beside it belong to it."""
+    return path.name.removesuffix(".gz") in ("log.jsonl", "log.log")
+
+
 def _read_results_beside(run: RunData, path: Path) -> None:
     """`<task>_results_<model>.jsonl` files in the log's own folder."""
-    if path.name not in ("log.jsonl", "log.log"):
+    if not is_named_log(path):
         return
     for file in sorted(path.parent.glob("*_results_*.jsonl")):
         problems = Problems()
         try:
-            with open(file, "rb") as lines:
+            with open_lines(file, problems) as lines:
                 found = [(line, row) for line, _, row in objects(lines, problems) if is_result(row)]
         except OSError as error:
             run.problems.append(f"{file.name}: {error.strerror}")
@@ -318,7 +330,11 @@ def _share_without_answer(results: list[Any]) -> float | None:
     if not results:
         return None
     given = [_given(r) for r in results if isinstance(r, Mapping)]
-    return sum(g is None or str(g).strip() in ("", "[invalid]", "X") for g in given) / len(results)
+    return sum(map(_no_answer, given)) / len(results)
+
+
+def _no_answer(given: Any) -> bool:
+    return given is None or str(given).strip() in ("", "[invalid]", "X")
 
 
 def _given(row: Mapping[str, Any]) -> Any:
@@ -326,24 +342,71 @@ def _given(row: Mapping[str, Any]) -> Any:
 
 
 def read_result_file(path: Path) -> RunData | None:
-    """A stand-alone evaluation file ({accuracy, results}); None where it is none."""
-    try:
-        row = parse(path.read_bytes())
-    except ValueError:
-        return None
-    if not isinstance(row, Mapping) or not is_result(row):
-        return None
-    run = RunData(path=path, kind="evaluation", name=path.stem, files={"evals": path})
+    """A stand-alone evaluation file ({accuracy, results}, one object or one a line); None where it is none."""
     problems = Problems()
-    found = result(row, 1, path.name, None, problems)
-    run.evals = [found] if found else []
+    try:
+        rows = [(1, parse(whole(path)))]
+    except ValueError:
+        with open_lines(path, problems) as lines:
+            rows = [(line, row) for line, _, row in objects(lines, problems)]
+    results = [(line, row) for line, row in rows if isinstance(row, Mapping) and is_result(row)]
+    if not results:
+        return None
+    run = RunData(path=path, kind="evaluation", name=_stem(path), files={"evals": path})
+    run.evals = [e for line, row in results if (e := result(row, line, path.name, None, problems))]
+    run.samples = [s for line, row in results for s in _result_samples(row, line, path.name)]
+    run.sample_rows = sum(len(row["results"]) for _, row in results if isinstance(row.get("results"), list))
     run.problems = problems.lines(path.name)
     return run
 
 
+RESULT_SAMPLES = 60  # answers of an evaluation file that a report shows, wrong and unread ones first
+
+
+def _result_samples(row: Mapping[str, Any], line: int, source: str) -> list[Sample]:
+    """Some answers of an evaluation: no answer found, wrong, right, a third of each where there are enough."""
+    listed = row.get("results")
+    entries = [r for r in listed if isinstance(r, Mapping)] if isinstance(listed, list) else []
+    groups: dict[str, list[Mapping[str, Any]]] = {"none": [], "wrong": [], "right": []}
+    for entry in entries:
+        groups["none" if _no_answer(_given(entry)) else "right" if _is_right(entry) else "wrong"].append(entry)
+    chosen = [(kind, entry) for kind, found in groups.items() for entry in found[: RESULT_SAMPLES // 3]]
+    return [_result_sample(entry, kind == "right", integer(row.get("batch_index")) or 0, line, source) for kind, entry in chosen]
+
+
+def _is_right(entry: Mapping[str, Any]) -> bool:
+    said = next((entry[key] for key in ("correct", "is_correct") if isinstance(entry.get(key), bool)), None)
+    return said if said is not None else str(_given(entry)).strip() == str(_gold(entry)).strip()
+
+
+def _gold(entry: Mapping[str, Any]) -> Any:
+    return next((entry[key] for key in ("gold", "actual", "true_answer", "answer") if key in entry), None)
+
+
+def _result_sample(entry: Mapping[str, Any], right: bool, step: int, line: int, source: str) -> Sample:
+    def get(*keys: str) -> str:
+        return _PREFIX.sub("", text(next((entry[key] for key in keys if key in entry), None), line, source))
+
+    given = _given(entry)
+    said = get("generated_text", "output", "raw_answer") or str(given)
+    cot = get("reasoning", "cot", "chain_of_thought")
+    return Sample(
+        step=step,
+        question=get("question"),
+        cot=f"{cot}\n\n[answer read: {said}]" if cot else f"[answer read: {said}]",
+        answer=text(_gold(entry), line, source),
+        correct=right,
+        line=line,
+        source=source,
+    )
+
+
 def first_objects(path: Path, count: int = 5, most: int = 1 << 22) -> Iterator[dict[str, Any]]:
     """The first few JSON objects of a file (within its first 4 MB)."""
-    with open(path, "rb") as file:
-        data = file.read(most)
+    data = beginning(path, most)
+    if data.lstrip()[:1] == b"[":
+        found = (row for row in array_elements(data.decode("utf-8", "replace")) if isinstance(row, dict))
+        yield from islice(found, count)
+        return
     for _, (_, _, row) in zip(range(count), objects(data.splitlines(keepends=True), Problems()), strict=False):
         yield row

@@ -144,10 +144,11 @@ def text(value: Any, line: int, source: str) -> str:
 def order_by_step(steps: Sequence[int | None], *, what: str, problems: Problems, start: int) -> list[tuple[int, int]]:
     """(step, index) in step order, one per step: a later row replaces an earlier one (a resumed run writes steps again).
 
-    Numbers that say nothing (missing, or mostly the same) are replaced by the row number, from `start`.
+    Numbers that say nothing (mostly missing, or one number in all of more than three rows) are replaced by the row number, from
+    `start`.
     """
     known = [s for s in steps if s is not None]
-    if steps and len(set(known)) < max(2, len(steps) // 2) and len(steps) > 1:
+    if len(steps) > 1 and (2 * len(known) < len(steps) or (len(steps) > 3 and len(set(known)) < 2)):
         problems.note(f"{what} is missing or constant; rows are numbered from {start} instead")
         return [(start + i, i) for i in range(len(steps))]
     last: dict[int, int] = {s: i for i, s in enumerate(steps) if s is not None}
@@ -203,6 +204,9 @@ def _keys_of_some_rows(data: bytes) -> dict[str, None]:
 def read_small_json(path: Path, problems: list[str]) -> Any:
     """A small JSON file; None with a problem where it cannot be read."""
     try:
+        if not path.is_file():
+            problems.append(f"{path.name}: not a file: not read")
+            return None
         return parse(path.read_bytes())
     except (OSError, ValueError) as error:
         problems.append(f"{path.name}: {_why(error)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markovlm.logs.files import check_regular
 from markovlm.logs.rows import MAX_TEXT, integer, parse
 from markovlm.logs.study_records import (
     BASE,
@@ -140,6 +141,7 @@ def read_study(path: Path, problems: list[str]) -> Study | None:
     """One file; None where it is of an unknown kind or can't be read, which `problems` then says."""
     name = f"{FOLDER}/{path.name}"
     try:
+        check_regular(path)
         if path.stat().st_size > MAX_BYTES:
             problems.append(f"{name}: larger than {MAX_BYTES // 1_000_000} MB, not read")
             return None

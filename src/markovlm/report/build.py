@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.errors import UserError
-from markovlm.logs.find import read_runs
+from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.records import RunData
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis, diagnose_all
@@ -69,16 +69,17 @@ def write_report(paths: Sequence[str | Path], out_dir: str | Path) -> ReportResu
     _prepare(out)
     with Drawers() as drawers:
         library = drawers.library()
-        runs = list(read_runs(paths))
+        skipped: list[Skipped] = []
+        runs = list(read_runs(paths, skipped=skipped))
         diagnoses = diagnose_all(runs)
         about = _about(runs)
         section = section_of(runs)
         drawings = _start_drawing(diagnoses, section, drawers)
-        written = [_write(out / "tables" / f"{t.name}.csv", to_csv(t)) for t in _all_tables(diagnoses, section)]
+        written = [_write(out / "tables" / f"{t.name}.csv", to_csv(t, out)) for t in _all_tables(diagnoses, section, skipped)]
         levels = json.dumps([row.as_json() for row in run_rows(diagnoses)], indent=1, allow_nan=False)
         written.append(_write(out / "tables" / "runs.json", levels + "\n"))
-        html = _write(out / "report.html", render_html(diagnoses, section, out, about, library.result()))
-        markdown = _write(out / "report.md", render_markdown(diagnoses, section, _write_figures(drawings, out), about))
+        html = _write(out / "report.html", render_html(diagnoses, section, out, about, library.result(), skipped))
+        markdown = _write(out / "report.md", render_markdown(diagnoses, section, _write_figures(drawings, out), about, skipped))
     steps = sum(run.steps for run in runs)
     return ReportResult(html, markdown, tuple(written), len(runs), steps, time.perf_counter() - started, tuple(diagnoses))
 
@@ -96,7 +97,7 @@ def _about(runs: Sequence[RunData]) -> dict[str, str]:
     }
 
 
-def _all_tables(diagnoses: Sequence[Diagnosis], section: Section) -> list[Table]:
+def _all_tables(diagnoses: Sequence[Diagnosis], section: Section, skipped: Sequence[Skipped]) -> list[Table]:
     runs = [d.run for d in diagnoses]
     return [
         tables.verdicts(diagnoses),
@@ -109,7 +110,7 @@ def _all_tables(diagnoses: Sequence[Diagnosis], section: Section) -> list[Table]
         tables.all_milestone_means(diagnoses),
         *section.csv,
         tables.samples(runs),
-        tables.problems(runs),
+        tables.problems(runs, skipped),
         tables.thresholds(),
         tables.rules(),
     ]

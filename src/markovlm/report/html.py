@@ -16,6 +16,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from markovlm.logs.find import Skipped
 from markovlm.logs.records import RunData, Sample
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
@@ -132,7 +133,14 @@ def _by_group(figures: Sequence[Figure]) -> list[tuple[str, list[Figure]]]:
     return [(name, [f for f in figures if f.group == name]) for name in dict.fromkeys(f.group for f in figures)]
 
 
-def render_html(all_of_them: Sequence[Diagnosis], section: Section, out_dir: Path, about: Mapping[str, str], library: str) -> str:
+def render_html(
+    all_of_them: Sequence[Diagnosis],
+    section: Section,
+    out_dir: Path,
+    about: Mapping[str, str],
+    library: str,
+    skipped: Sequence[Skipped] = (),
+) -> str:
     """The whole page. `library` is Vega's script."""
     runs = [d.run for d in all_of_them]
     ids = {d.run.name: f"run-{i}" for i, d in enumerate(all_of_them)}
@@ -157,7 +165,7 @@ def render_html(all_of_them: Sequence[Diagnosis], section: Section, out_dir: Pat
         "accuracies": tables.accuracies(all_of_them),
         "milestones": {d.run.name: tables.milestones(d) for d in all_of_them if d.run.steps},
         "signals": {d.run.name: tables.signals([d]).without("run") for d in all_of_them},
-        "problems": tables.problems(runs),
+        "problems": tables.problems(runs, skipped),
         "thresholds": tables.thresholds(),
         "rules": tables.rules(),
         "figures": figures,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from markovlm.logs.find import Skipped
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure
@@ -56,6 +57,7 @@ def render_markdown(
     section: Section,
     figures: Sequence[tuple[Figure, str | None]],
     about: Mapping[str, str],
+    skipped: Sequence[Skipped] = (),
 ) -> str:
     """The whole document; `figures` come with the paths of their SVG files."""
     runs = [d.run for d in all_of_them]
@@ -74,7 +76,7 @@ def render_markdown(
         "## Milestones\n\n" + "\n\n".join(_milestones(d) for d in all_of_them if d.run.steps),
         _loadbearing(section, {figure.name: path for figure, path in figures}),
         "## Samples\n\n" + ("\n\n".join(_samples(d) for d in all_of_them if d.run.samples) or "No samples were logged."),
-        _methods(all_of_them, about),
+        _methods(all_of_them, about, skipped),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -178,8 +180,8 @@ def _samples(d: Diagnosis) -> str:
     return "\n\n".join(lines)
 
 
-def _methods(all_of_them: Sequence[Diagnosis], about: Mapping[str, str]) -> str:
-    problems = tables.problems([d.run for d in all_of_them])
+def _methods(all_of_them: Sequence[Diagnosis], about: Mapping[str, str], skipped: Sequence[Skipped]) -> str:
+    problems = tables.problems([d.run for d in all_of_them], skipped)
     return "\n\n".join(
         part
         for part in (

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from markovlm.health.thresholds import THRESHOLDS
+from markovlm.logs.find import Skipped
 from markovlm.logs.records import Evaluation, RunData
 from markovlm.logs.schema import METRIC
 from markovlm.report.diagnose import Diagnosis
@@ -442,10 +445,11 @@ def samples(runs: Sequence[RunData]) -> Table:
     return Table("samples", "Samples", columns, tuple(rows))
 
 
-def problems(runs: Sequence[RunData]) -> Table:
-    """What could not be read."""
-    rows = tuple((plain(run.name, "run"), plain(problem)) for run in runs for problem in run.problems)
-    return Table("problems", "What could not be read", ("run", "problem"), rows)
+def problems(runs: Sequence[RunData], skipped: Sequence[Skipped] = ()) -> Table:
+    """What could not be read, and what was left out of directories."""
+    rows = [(plain(run.name, "run"), plain(problem)) for run in runs for problem in run.problems]
+    rows += [(plain(s.path.name), plain(f"left out: {s.why}")) for s in skipped]
+    return Table("problems", "What could not be read", ("run", "problem"), tuple(rows))
 
 
 def thresholds() -> Table:
@@ -484,8 +488,11 @@ def rules() -> Table:
 # --- CSV ---------------------------------------------------------------------------------------------------------------
 
 
-def to_csv(table: Table) -> str:
-    """The table with full values; a `source` column where cells have sources. Text cannot become a spreadsheet formula."""
+def to_csv(table: Table, out: Path | None = None) -> str:
+    """The table with full values; a `source` column where cells have sources, relative to the report's directory `out`.
+
+    Text cannot become a spreadsheet formula.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     sourced = any(cell.source for row in table.rows for cell in row)
@@ -493,9 +500,21 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         line = [_csv_value(cell.value) for cell in row]
         if sourced:
-            line.append(_csv_value("; ".join(_unique(f"{c.source.path}:{c.source.line or ''}" for c in row if c.source))))
+            line.append(
+                _csv_value("; ".join(_unique(f"{_relative(c.source.path, out)}:{c.source.line or ''}" for c in row if c.source)))
+            )
         writer.writerow(line)
     return buffer.getvalue()
+
+
+@cache
+def _relative(path: Path, out: Path | None) -> str:
+    if out is None:
+        return str(path)
+    try:
+        return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+    except (OSError, ValueError):
+        return str(path)
 
 
 def _csv_value(value: Any) -> Any:

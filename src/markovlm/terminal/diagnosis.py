@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from markovlm.logs.find import Skipped
 from markovlm.report.diagnose import Diagnosis
 from markovlm.terminal.console import stdout
 
@@ -31,3 +32,10 @@ def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
             console.print(Text(f"  do      {line}"), soft_wrap=True)
         for problem in diagnosis.run.problems[:3]:
             console.print(Text(f"  reading {problem}", style="dim"), soft_wrap=True)
+
+
+def show_skipped(skipped: Sequence[Skipped]) -> None:
+    """Files of directories that were not read, and why."""
+    console = stdout()
+    for left in skipped:
+        console.print(Text(f"left out  {left.path}: {left.why}", style="dim"), soft_wrap=True)

@@ -1,0 +1,110 @@
+"""Opening a log whatever it is packed in: plain lines, gzip, a JSON array. What is no regular file is never opened."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from markovlm.logs.rows import Problems, parse
+
+GZIP = b"\x1f\x8b"
+MOST_UNPACKED = 1 << 30  # bytes of a gzip file or a JSON array held in memory
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a directory"),
+)
+
+
+def check_regular(path: Path) -> None:
+    """Raises OSError for anything but a file with content on disk: reading a named pipe would wait for ever."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = next((name for test, name in _KINDS if test(mode)), "not a regular file")
+        raise OSError(0, f"{what}, not a file: not read")
+
+
+def open_lines(path: Path, problems: Problems | None = None) -> BinaryIO:
+    """A file of JSON lines: gzip unpacked, the objects of a JSON array one a line (then a line number is that of the record)."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head[:2] != GZIP and head.lstrip()[:1] != b"[":
+        return open(path, "rb")
+    data = whole(path, problems)
+    if data.lstrip()[:1] == b"[":
+        return io.BytesIO(_lines(data, problems))
+    return io.BytesIO(data)
+
+
+def whole(path: Path, problems: Problems | None = None) -> bytes:
+    """All of a file, gzip unpacked."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        data = file.read(MOST_UNPACKED)
+    return _unpacked(data, MOST_UNPACKED, problems) if data[:2] == GZIP else data
+
+
+def beginning(path: Path, most: int) -> bytes:
+    """The first `most` bytes of a file, gzip unpacked."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        data = file.read(most)
+    return _unpacked(data, most, None) if data[:2] == GZIP else data
+
+
+def _unpacked(data: bytes, most: int, problems: Problems | None) -> bytes:
+    """What can be unpacked of one or several gzip members, up to `most` bytes."""
+    found = bytearray()
+    while data[:2] == GZIP and len(found) < most:
+        unpacker = zlib.decompressobj(31)
+        try:
+            found += unpacker.decompress(data, most - len(found))
+        except zlib.error:
+            _note(problems, "damaged gzip: read up to the damage")
+            break
+        if not unpacker.eof:
+            over = bool(unpacker.unconsumed_tail)
+            _note(problems, f"unpacks to more than {most:,} bytes, of which these were read" if over else "gzip that ends early")
+            break
+        data = unpacker.unused_data
+    return bytes(found)
+
+
+def _lines(data: bytes, problems: Problems | None) -> bytes:
+    """A JSON array as JSON lines; what follows a damaged element is left out."""
+    text = data.decode("utf-8", "replace")
+    records = [json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") for record in array_elements(text)]
+    try:
+        parse(data)
+    except ValueError:
+        _note(problems, "a JSON array with a fault: read up to it")
+    _note(problems, "a JSON array: line numbers are numbers of records")
+    return b"".join(record + b"\n" for record in records)
+
+
+def array_elements(text: str) -> Any:
+    """The elements of a JSON array one by one, up to its end or the first fault."""
+    decode = json.JSONDecoder().raw_decode
+    at, n = text.find("[") + 1, len(text)
+    while at < n:
+        while at < n and text[at] in " \t\r\n,":
+            at += 1
+        if at >= n or text[at] == "]":
+            return
+        try:
+            value, at = decode(text, at)
+        except (ValueError, RecursionError):
+            return
+        yield value
+
+
+def _note(problems: Problems | None, message: str) -> None:
+    if problems is not None:
+        problems.note(message)
