@@ -15,7 +15,7 @@ from scipy import stats
 from markovlm.models.load import LanguageModel
 from markovlm.models.logprobs import token_stats
 from markovlm.models.sequences import batch_of, span_hidden
-from markovlm.rollouts import hf
+from markovlm.rollouts import fronts, hf
 from markovlm.rollouts.fake import FakeSampler
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.streams import stream, torch_seed
@@ -195,12 +195,8 @@ def test_early_stop_counts_the_end_token_but_does_not_keep_it(ender: LanguageMod
 def test_dropping_finished_rows_changes_nothing(ender: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that end at their own times, compacted several times, against each row drawn alone."""
     selections = []
-    from transformers import DynamicCache
-
-    select = DynamicCache.batch_select_indices
-    monkeypatch.setattr(
-        DynamicCache, "batch_select_indices", lambda self, rows: selections.append(len(rows)) or select(self, rows)
-    )
+    select = fronts.select_rows
+    monkeypatch.setattr(fronts, "select_rows", lambda cache, rows: selections.append(len(rows)) or select(cache, rows))
     together = draw(ender, Decoding(12, 1.0), requests(6))
     assert len(selections) >= 3
     assert selections[0] == 18

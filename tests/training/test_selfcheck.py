@@ -12,7 +12,7 @@ import torch
 
 from markovlm.errors import RunFailed
 from markovlm.models.load import LanguageModel
-from markovlm.rollouts import hf
+from markovlm.rollouts import fronts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 from markovlm.training.records import Learner
@@ -80,14 +80,14 @@ def test_shifted_positions_are_caught(learner: Learner, monkeypatch: pytest.Monk
     """Every decoding step one position late (rotary models see only the gap to the prompt; it is enough)."""
     if next(learner.lm.causal_lm.parameters()).dtype == torch.bfloat16:
         pytest.skip("its effect on this model (0.12 nats) is too near the tolerance of bfloat16 (0.1)")
-    prefill = hf.prefill
+    prefill = fronts.prefill
 
     def shifted(lm: LanguageModel, prefixes: Any) -> Any:
         filled = prefill(lm, prefixes)
         filled.lengths = filled.lengths + 1
         return filled
 
-    monkeypatch.setattr(hf, "prefill", shifted)
+    monkeypatch.setattr(fronts, "prefill", shifted)
     refused(learner)
 
 

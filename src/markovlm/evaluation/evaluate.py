@@ -10,7 +10,7 @@ import torch
 
 from markovlm.config import RunConfig
 from markovlm.evaluation.answering import score_text
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_reads, logprob_of_greedy, score_answers

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 
 _CHUNK = 1 << 22  # elements hashed at once: bounds the int64 copies to 64 MB
 

@@ -2,148 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
+from markovlm.models.adapters import LOAD_ERRORS, with_adapter
+from markovlm.models.caches import caching_of
+from markovlm.models.language import LanguageModel
 from markovlm.models.registry import KNOWN, resolve
 
-_LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
 _EMBEDDED_THREADS = 1  # more wait for each other at every small matrix (docs/findings.md)
-_MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-
-
-@dataclass(slots=True, eq=False)
-class LanguageModel:
-    """A causal LM with its tokenizer: the actor with its adapter on, the frozen policy inside `frozen()`.
-
-    The decoder (everything below the vocabulary) and the output head are called apart, so that the vocabulary
-    projection runs only where a log-probability is needed.
-    """
-
-    name: str
-    model: Any  # PeftModel, or the bare model where there is no adapter
-    tokenizer: Any
-    terminators: tuple[int, ...]  # ids that end a CoT or an answer, from the generation config
-    has_adapter: bool
-    adapter_on: bool = True  # False inside `frozen()` and `merged()`
-
-    @property
-    def causal_lm(self) -> Any:
-        """The transformers model, with the adapter's layers in it."""
-        return self.model.get_base_model() if self.has_adapter else self.model
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.causal_lm.parameters()).device
-
-    @property
-    def vocabulary(self) -> int:
-        return self.causal_lm.get_output_embeddings().weight.shape[0]
-
-    @property
-    def pad_id(self) -> int:
-        """Any valid id: padded positions are never read."""
-        pad = self.tokenizer.pad_token_id
-        return pad if pad is not None else (self.terminators[0] if self.terminators else 0)
-
-    def decode(self, input_ids: Tensor, **kwargs: Any) -> Any:
-        """Final hidden states (and cache) of [N, L] ids; the output of transformers' decoder."""
-        return self.causal_lm.get_decoder()(input_ids=input_ids, **kwargs)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[..., H] -> [..., V] in float32 or better, with the model's own scaling of logits."""
-        logits = self.causal_lm.get_output_embeddings()(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return _scale_logits(logits, self.causal_lm.config.get_text_config())
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The frozen policy u', pi': the same weights with the adapter off. Says nothing about gradients."""
-        if not self.has_adapter or not self.adapter_on:
-            yield
-            return
-        self.adapter_on = False
-        try:
-            with self.model.disable_adapter():
-                yield
-        finally:
-            self.adapter_on = True
-
-    @contextlib.contextmanager
-    def merged(self) -> Iterator[None]:
-        """The actor with its adapter folded into copies of the weights: one matrix product a layer instead of three.
-
-        For sampling from small full-precision models only (in bf16 the fold would round); elsewhere it does nothing. The base
-        tensors themselves are untouched and come back by reference, so the frozen policy keeps its bits.
-        """
-        if not self._can_merge():
-            yield
-            return
-        layers = [
-            module for module in self.causal_lm.modules() if hasattr(module, "lora_A") and hasattr(module, "get_delta_weight")
-        ]
-        originals = [layer.get_base_layer().weight.data for layer in layers]
-        try:
-            for layer, original in zip(layers, originals, strict=True):
-                for adapter in layer.active_adapters:
-                    layer.get_base_layer().weight.data = original + layer.get_delta_weight(adapter)
-            with self.frozen():
-                yield
-        finally:
-            for layer, original in zip(layers, originals, strict=True):
-                layer.get_base_layer().weight.data = original
-
-    def _can_merge(self) -> bool:
-        if not (self.has_adapter and self.adapter_on) or torch.is_grad_enabled():
-            return False
-        weight = self.causal_lm.get_output_embeddings().weight
-        size = sum(parameter.numel() for parameter in self.causal_lm.parameters())
-        return size <= _MERGE_LIMIT and weight.dtype in (torch.float32, torch.float64)
-
-    @contextlib.contextmanager
-    def training_mode(self) -> Iterator[None]:
-        """LoRA dropout on, for the one pass that trains; everywhere else the model is in eval mode."""
-        self.model.train()
-        try:
-            yield
-        finally:
-            self.model.eval()
-
-    def adapter_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Trainable parameters by name, in a fixed order."""
-        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-
-    def base_parameters(self) -> list[tuple[str, Tensor]]:
-        """Frozen weights by their name in the plain base model, adapter layers left out."""
-        out = []
-        for name, tensor in self.causal_lm.state_dict().items():
-            if ".lora_" not in name and "lora_magnitude" not in name:
-                out.append((name.replace(".base_layer", ""), tensor))
-        return sorted(out, key=lambda pair: pair[0])
-
-
-def _scale_logits(logits: Tensor, config: Any) -> Tensor:
-    """What some architectures do after the output head: Cohere, Granite, Gemma 2."""
-    if getattr(config, "logit_scale", None):
-        logits = logits * config.logit_scale
-    if getattr(config, "logits_scaling", None):
-        logits = logits / config.logits_scaling
-    if getattr(config, "final_logit_softcapping", None):
-        cap = config.final_logit_softcapping
-        logits = torch.tanh(logits / cap) * cap
-    return logits
 
 
 def pick_device(device: str) -> torch.device:
@@ -179,13 +53,14 @@ def load_model(
     terminators = _terminators(base, tokenizer)
     for parameter in base.parameters():
         parameter.requires_grad_(False)
-    model, has_adapter = _with_adapter(base, name, lora, adapter, seed)
+    model, has_adapter = with_adapter(base, name, lora, adapter, seed)
     lm = LanguageModel(name, model, tokenizer, terminators, has_adapter)
     if loading.gradient_checkpointing:
         lm.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         lm.causal_lm.enable_input_require_grads()
     lm.model.eval()
     _check_head(lm)
+    lm.caching = caching_of(lm)
     return lm
 
 
@@ -199,7 +74,7 @@ def load_tokenizer(name: str, loading: Loading) -> Any:
     _check_path(name, source)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=loading.trust_remote_code, revision=loading.revision)
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise UserError(_explain_load_error(name, error)) from error
 
 
@@ -214,10 +89,12 @@ def _load_base(name: str, loading: Loading, device: torch.device) -> tuple[Any, 
     dtype = _DTYPES.get(loading.dtype) or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     kwargs: dict[str, Any] = {"trust_remote_code": loading.trust_remote_code, "revision": loading.revision}
     attention = {} if loading.attention == "auto" else {"attn_implementation": loading.attention}
+    if dtype == torch.float64:
+        attention["experts_implementation"] = "eager"  # torch multiplies grouped matrices in float32 at most
     try:
         config = _without_dropout(AutoConfig.from_pretrained(source, **kwargs))
         model: Any = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **attention, **kwargs)
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise UserError(_explain_load_error(name, error)) from error
     return model.to(device), tokenizer
 
@@ -280,64 +157,6 @@ def _terminators(model: Any, tokenizer: Any) -> tuple[int, ...]:
     if ends is None:
         return ()
     return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
-
-
-def _with_adapter(*arguments: Any) -> tuple[Any, bool]:
-    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 for a property that it has deprecated
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        return _attach_adapter(*arguments)
-
-
-def _attach_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | None, seed: int) -> tuple[Any, bool]:
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    if adapter is not None:
-        if not (adapter / "adapter_config.json").exists():
-            raise UserError(f"{adapter}: no adapter_config.json; a PEFT adapter directory is needed")
-        try:
-            # autocast: float32 before the saved weights are read; through a bf16 adapter they would lose bits on resume
-            model = PeftModel.from_pretrained(base, str(adapter), is_trainable=lora is not None, autocast_adapter_dtype=True)
-        except _LOAD_ERRORS as error:
-            raise UserError(
-                f"{adapter}: this adapter does not fit the model {name!r}: {' '.join(str(error).split()):.200}"
-            ) from error
-        return _full_precision_adapter(model), True
-    if lora is None:
-        return base, False
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    scale: Any = lora.alpha  # PEFT's annotation says int, its arithmetic takes any number
-    config = LoraConfig(r=lora.rank, lora_alpha=scale, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[], enabled=True):
-        torch.manual_seed(seed)
-        try:
-            model = get_peft_model(base, config, autocast_adapter_dtype=False)
-        except ValueError as error:
-            raise UserError(
-                f"lora.targets: {lora.targets!r} does not fit {name!r}: {' '.join(str(error).split()):.200}"
-            ) from None
-    missed = [
-        name for name in _named(lora.targets) if not any(_is_target(module, name) for module in model.targeted_module_names)
-    ]
-    if missed:
-        raise UserError(f"lora.targets: {name!r} has no linear layer named {', '.join(missed)}")
-    return _full_precision_adapter(model), True
-
-
-def _named(targets: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Targets that are names: not all-linear, not a pattern."""
-    return () if isinstance(targets, str) else targets
-
-
-def _is_target(module: str, name: str) -> bool:
-    return module == name or module.endswith(f".{name}")
-
-
-def _full_precision_adapter(model: Any) -> Any:
-    """Adapter weights in float32 over a bf16 base (float64 where the base is float64)."""
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    return model
 
 
 @torch.no_grad()

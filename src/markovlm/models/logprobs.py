@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 
 _CHUNK_ELEMENTS = 1 << 25  # logits in one chunk: 128 MB in float32
 

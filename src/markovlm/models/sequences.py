@@ -7,14 +7,15 @@ follows it (CoT; CoT + header + answer) is a *continuation*. Nothing is ever sea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from markovlm.models.load import LanguageModel
+from markovlm.models.caches import cache_name, select_rows
+from markovlm.models.language import LanguageModel
 
 Sharing = Literal["shared", "padded"]
 
@@ -39,6 +40,12 @@ class Batch:
 
     prefixes: tuple[tuple[int, ...], ...]
     rows: tuple[Row, ...]
+
+    def without_idle_prefixes(self) -> Batch:
+        """The same rows over those prefixes alone that a row continues."""
+        used = sorted({row.prefix for row in self.rows})
+        rows = tuple(replace(row, prefix=used.index(row.prefix)) for row in self.rows)
+        return Batch(tuple(self.prefixes[number] for number in used), rows)
 
     def tokens(self) -> int:
         """Tokens of the padded continuations and prefixes: the size of a pass."""
@@ -96,7 +103,8 @@ def span_hidden(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") ->
     rows = batch.rows
     if not rows or any(row.start >= len(row.tokens) or row.keep == 0 for row in rows) or not all(batch.prefixes):
         raise ValueError("every row needs a prefix and at least one scored token")
-    predictors_NTH = _shared_pass(lm, batch) if sharing == "shared" else _padded_pass(lm, batch)
+    shared = sharing == "shared" and lm.shares_prompts
+    predictors_NTH = _shared_pass(lm, batch) if shared else _padded_pass(lm, batch)
     row_of, position, target = [], [], []
     for number, row in enumerate(batch.rows):
         scored = range(row.start, len(row.tokens))
@@ -121,6 +129,8 @@ def _padded_pass(lm: LanguageModel, batch: Batch) -> Tensor:
 
 def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     """Each prefix once; its KV cache (with gradient, if gradients are on) is repeated over its rows."""
+    if lm.caching == "even" and len(set(map(len, batch.prefixes))) > 1:
+        return _by_prefix_length(lm, batch)
     prefilled = prefill(lm, batch.prefixes)
     if any(row.keep is not None for row in batch.rows) and not _keeps_all(prefilled.cache):
         return _padded_pass(lm, batch)
@@ -131,14 +141,23 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     if not any(inputs):
         return first
     ids = _pad_right(inputs, lm)
-    prefilled.cache.batch_select_indices(owner)
-    position = lengths[:, None] + torch.arange(ids.shape[1], device=lm.device)
-    mask = torch.cat([mask, mask.new_ones(ids.shape)], dim=1)
-    rest = lm.decode(
-        ids, attention_mask=mask, position_ids=position, past_key_values=prefilled.cache, use_cache=True
-    ).last_hidden_state
+    select_rows(prefilled.cache, owner)
+    rest = prefilled.go_on(lm, ids, mask, lengths)
     # the next-token shift: the prefix's last state predicts token 0, the state of token t - 1 predicts token t
     return torch.cat([first, rest], dim=1)
+
+
+def _by_prefix_length(lm: LanguageModel, batch: Batch) -> Tensor:
+    """The shared pass for each length of prefix apart: this model's cache takes no padding."""
+    longest = max(len(row.tokens) for row in batch.rows)
+    found: dict[int, Tensor] = {}  # row -> [T, H]
+    for length in sorted(set(map(len, batch.prefixes))):
+        numbers = [n for n, row in enumerate(batch.rows) if len(batch.prefixes[row.prefix]) == length]
+        part = Batch(batch.prefixes, tuple(batch.rows[n] for n in numbers)).without_idle_prefixes()
+        if numbers:
+            hidden = _shared_pass(lm, part)
+            found |= zip(numbers, torch.nn.functional.pad(hidden, (0, 0, 0, longest - hidden.shape[1])), strict=True)
+    return torch.stack([found[n] for n in range(len(batch.rows))])
 
 
 def _keeps_all(cache: Any) -> bool:
@@ -167,11 +186,25 @@ class Prefilled:
     cache: Any  # transformers DynamicCache of G rows
     mask: Tensor  # [G, P] 1 where a real token is
     lengths: Tensor  # [G] real tokens = the position of the first continuation token
+    name: str = "past_key_values"  # of the argument that takes the cache
+    plain: bool = False  # without mask and positions: a model of recurrent layers alone knows neither
 
     @property
     def last_hidden(self) -> Tensor:
         """[G, H] the state that predicts the first continuation token."""
         return self.hidden[:, -1]
+
+    def go_on(self, lm: LanguageModel, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
+        """[N, T, H] states of the tokens `ids` [N, T] behind the N rows of the cache, which grows by them.
+
+        `mask` [N, P] and `position` [N]: which columns of the cache are seen, and the position of the first token.
+        """
+        if self.plain:
+            return lm.decode(ids, **{self.name: self.cache}, use_cache=True).last_hidden_state
+        seen = torch.cat([mask, mask.new_ones(ids.shape)], dim=1)
+        positions = position[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        arguments = {"attention_mask": seen, "position_ids": positions, self.name: self.cache}
+        return lm.decode(ids, **arguments, use_cache=True).last_hidden_state
 
 
 def prefill(lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> Prefilled:
@@ -182,8 +215,14 @@ def prefill(lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> Prefilled:
     column = torch.arange(longest, device=lm.device)
     mask = (column >= longest - lengths[:, None]).long()
     position = (column - (longest - lengths)[:, None]).clamp(min=0)
-    out = lm.decode(ids, attention_mask=mask, position_ids=position, use_cache=True)
-    return Prefilled(out.last_hidden_state, out.past_key_values, mask, lengths)
+    name = cache_name(lm)
+    if plain := name != "past_key_values":
+        if len(set(map(len, prefixes))) > 1:
+            raise ValueError("a recurrent model takes prefixes of one length")
+        out = lm.decode(ids, use_cache=True)
+    else:
+        out = lm.decode(ids, attention_mask=mask, position_ids=position, use_cache=True)
+    return Prefilled(out.last_hidden_state, getattr(out, name), mask, lengths, name, plain)
 
 
 def _pad_right(rows: Sequence[Sequence[int]], lm: LanguageModel) -> Tensor:

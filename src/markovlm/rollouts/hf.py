@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import sampled_log_distribution
 from markovlm.models.memory import map_splitting
-from markovlm.models.sequences import prefill
+from markovlm.rollouts.fronts import start
 from markovlm.rollouts.streams import Key, stream
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 
@@ -41,11 +41,13 @@ class HFSampler:
         self.splits += 1
 
     def _batches(self, jobs: Sequence[_Job], max_tokens: int) -> Iterator[list[_Job]]:
+        """Neighbours that fit the budget; prompts of one length where the model's cache takes no others side by side."""
         batch: list[_Job] = []
         longest = 0
         for job in jobs:
+            alike = not batch or len(job[0]) == longest or self.lm.caching in ("padded", "none")
             longest = max(longest, len(job[0]))
-            if batch and (len(batch) + 1) * (longest + max_tokens) > self.batch_tokens:
+            if batch and ((len(batch) + 1) * (longest + max_tokens) > self.batch_tokens or not alike):
                 yield batch
                 batch, longest = [], len(job[0])
             batch.append(job)
@@ -54,23 +56,17 @@ class HFSampler:
 
 
 def _sample_batch(lm: LanguageModel, jobs: Sequence[_Job], decoding: Decoding) -> list[CoT]:
-    prompts = list(dict.fromkeys(prompt for prompt, _ in jobs))
-    index = {prompt: number for number, prompt in enumerate(prompts)}
-    owner = torch.tensor([index[prompt] for prompt, _ in jobs], device=lm.device)
-    start = prefill(lm, prompts)
-    if len(prompts) < len(jobs):
-        start.cache.batch_select_indices(owner)
     uniforms = _uniforms(jobs, decoding, lm.device)
     banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long, device=lm.device)
     ends = torch.tensor(lm.terminators, dtype=torch.long, device=lm.device)
 
-    cache, mask, position, hidden = start.cache, start.mask[owner], start.lengths[owner], start.last_hidden[owner]
+    front = start(lm, [prompt for prompt, _ in jobs])
     tokens: list[list[int]] = [[] for _ in jobs]
     logps: list[list[float]] = [[] for _ in jobs]
     ended = [False] * len(jobs)
-    active = list(range(len(jobs)))  # rows of the cache, by job
+    active = list(range(len(jobs)))  # rows of the front, by job
     for step in range(decoding.max_tokens):
-        log_p = sampled_log_distribution(lm.logits(hidden), decoding.temperature or 1.0, banned)
+        log_p = sampled_log_distribution(lm.logits(front.hidden), decoding.temperature or 1.0, banned)
         token = log_p.argmax(-1) if uniforms is None else _inverse_cdf(log_p, uniforms[active, step])
         logp = log_p.gather(-1, token[:, None])[:, 0]
         done = torch.isin(token, ends) if not decoding.fixed_length else torch.zeros_like(token, dtype=torch.bool)
@@ -84,15 +80,10 @@ def _sample_batch(lm: LanguageModel, jobs: Sequence[_Job], decoding: Decoding) -
         if not alive or step + 1 == decoding.max_tokens:
             break
         if len(alive) <= len(active) // 2:  # drop finished rows once they are half of the batch
-            keep = torch.tensor(alive, device=lm.device)
-            cache.batch_select_indices(keep)
-            mask, position, token = mask[keep], position[keep], token[keep]
+            front.keep(alive)
+            token = token[alive]
             active = [active[row] for row in alive]
-        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-        out = lm.decode(
-            token[:, None], attention_mask=mask, position_ids=position[:, None], past_key_values=cache, use_cache=True
-        )
-        hidden, position = out.last_hidden_state[:, -1], position + 1
+        front.advance(token)
     return [_finish(lm, t, lp, e, decoding) for t, lp, e in zip(tokens, logps, ended, strict=True)]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.sequences import Batch, Sharing, batch_of, span_hidden
 from markovlm.rollouts.prompter import Prompter

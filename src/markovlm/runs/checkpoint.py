@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from markovlm.errors import UserError
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import replace_whole, writing
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from markovlm.errors import UserError
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.reader import answer_batch, score_answers
 

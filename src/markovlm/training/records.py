@@ -8,7 +8,7 @@ import torch
 
 from markovlm.config import RunConfig
 from markovlm.config.base import Section
-from markovlm.models.load import LanguageModel
+from markovlm.models.language import LanguageModel
 from markovlm.models.sequences import Sharing
 from markovlm.objectives import Objective
 from markovlm.rewards import Reward

@@ -32,6 +32,10 @@ from markovlm.training.state import Progress, Run, note_event, warn
 
 _SHOWN_SKIPS = 5
 _LOOKED_AT = 64  # questions
+_SLOW = {
+    "states": "its recurrent layers let no gradient through their cache: each CoT is scored with its prompt, which takes longer",
+    "none": "its cache can't be copied: every sampled token and every scored CoT is computed with all before it, which takes much longer",
+}
 _CHANGEABLE = {  # on resume, besides logging
     "loading.device",
     "training.steps",
@@ -107,6 +111,8 @@ def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
     """Once: doubtful settings, what stands in for a split, rows that were left out."""
     for message in doubts(run.config):
         warn(run, message)
+    if run.setup.lm.caching in _SLOW:
+        warn(run, f"{run.config.model}: {_SLOW[run.setup.lm.caching]} (docs/architectures.md)")
     for note in dict.fromkeys(note for part in loaded for note in part.notes):
         warn(run, note)
     skipped = [line for part in loaded for line in part.skipped]
@@ -121,8 +127,8 @@ def _learner(setup: Setup, world: World, sampler: Sampler | None) -> Learner:
     parameters = [parameter for _, parameter in setup.lm.adapter_parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.training.weight_decay)
     sharing = config.training.prompt_sharing
-    if sharing == "auto":
-        sharing = "padded" if config.loading.gradient_checkpointing else "shared"
+    if sharing == "auto" or not setup.lm.shares_prompts:
+        sharing = "shared" if setup.lm.shares_prompts and not config.loading.gradient_checkpointing else "padded"
     return Learner(
         config,
         setup.lm,

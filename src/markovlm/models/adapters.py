@@ -1,0 +1,107 @@
+"""A LoRA adapter on a base model: a fresh one, or a saved one."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from markovlm.config.model import Lora
+from markovlm.errors import UserError
+
+LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
+_PASSED_BY = "dt_proj"  # Mamba's layers read its weight themselves: an adapter on it would do nothing
+_NO_LORA_IN_MAMBA = ("out_proj", "conv1d")  # PEFT refuses them in these families: their fast kernels pass the layer by
+_MAMBA_FAMILIES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+
+
+def with_adapter(*arguments: Any) -> tuple[Any, bool]:
+    """`_attach_adapter` without a warning that concerns nobody here."""
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 for a property that it has deprecated
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return _attach_adapter(*arguments)
+
+
+def _attach_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | None, seed: int) -> tuple[Any, bool]:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is not None:
+        if not (adapter / "adapter_config.json").exists():
+            raise UserError(f"{adapter}: no adapter_config.json; a PEFT adapter directory is needed")
+        try:
+            # autocast: float32 before the saved weights are read; through a bf16 adapter they would lose bits on resume
+            model = PeftModel.from_pretrained(base, str(adapter), is_trainable=lora is not None, autocast_adapter_dtype=True)
+        except LOAD_ERRORS as error:
+            raise UserError(
+                f"{adapter}: this adapter does not fit the model {name!r}: {' '.join(str(error).split()):.200}"
+            ) from error
+        return _full_precision_adapter(model), True
+    if lora is None:
+        return base, False
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    scale: Any = lora.alpha  # PEFT's annotation says int, its arithmetic takes any number
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=scale,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        exclude_modules=_left_out(base) if targets == "all-linear" else None,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[], enabled=True):
+        torch.manual_seed(seed)
+        try:
+            model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        except ValueError as error:
+            raise UserError(
+                f"lora.targets: {lora.targets!r} does not fit {name!r}: {' '.join(str(error).split()):.200}"
+            ) from None
+    missed = [
+        name for name in _named(lora.targets) if not any(_is_target(module, name) for module in model.targeted_module_names)
+    ]
+    if missed:
+        raise UserError(f"lora.targets: {name!r} has no linear layer named {', '.join(missed)}")
+    return _full_precision_adapter(model), True
+
+
+def _left_out(base: Any) -> list[str] | None:
+    """Linear layers that can't carry an adapter: routers, what Mamba passes by, and what PEFT refuses there."""
+    odd = [
+        name
+        for name, module in base.named_modules()
+        if name.endswith(f".{_PASSED_BY}") or (isinstance(module, nn.Linear) and _is_a_router(module))
+    ]
+    mamba = _NO_LORA_IN_MAMBA if base.config.model_type in _MAMBA_FAMILIES else ()
+    return [*odd, *mamba] or None
+
+
+@torch.no_grad()
+def _is_a_router(module: nn.Linear) -> bool:
+    """A linear layer of some model's own whose output is more than the product."""
+    if not type(module).__module__.startswith("transformers.models."):
+        return False
+    try:
+        return not isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
+    except Exception:  # it may want more than its input
+        return True
+
+
+def _named(targets: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Targets that are names: not all-linear, not a pattern."""
+    return () if isinstance(targets, str) else targets
+
+
+def _is_target(module: str, name: str) -> bool:
+    return module == name or module.endswith(f".{name}")
+
+
+def _full_precision_adapter(model: Any) -> Any:
+    """Adapter weights in float32 over a bf16 base (float64 where the base is float64)."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    return model

@@ -1,0 +1,140 @@
+"""What a model's cache of past tokens can be trusted with, found out by trying; and copying its rows.
+
+Families differ: most keep keys and values and take prompts of several lengths side by side, padded on the left. With some
+kernels a padded row becomes NaN (Gemma 2, Bloom), recurrent layers (Mamba, Qwen3-Next) keep a state that padding would run
+through and that is overwritten in place, so that no gradient can go back through it, and a few keep it where nobody can copy
+it (RecurrentGemma, RWKV). A number that is wrong is silent, so each model is asked once, when it is loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from markovlm.errors import UserError
+
+if TYPE_CHECKING:
+    from markovlm.models.language import LanguageModel
+
+# padded: prompts of any lengths side by side. even: only of one length at a time. states: of one length, one token at a time and
+# without gradient: scoring then computes every sequence whole. none: sampling does too.
+Caching = Literal["padded", "even", "states", "none"]
+
+_EXACT, _ROUNDED = 1e-3, 0.1  # how far logits may be apart, relative to the largest: float32 or better, below
+_LONG, _SHORT, _MORE = (1, 2, 3, 4, 5), (1, 3), ((4, 2, 5), (5, 4, 2))  # ids of the trial: two prompts, what follows them
+_tried: dict[str, Caching] = {}
+
+
+def cache_name(lm: LanguageModel) -> str:
+    """The argument, and the field of the output, that holds the cache."""
+    parameters = inspect.signature(lm.decoder.forward).parameters
+    return "cache_params" if "cache_params" in parameters else "past_key_values"
+
+
+def select_rows(cache: Any, index: Tensor) -> None:
+    """Rows `index` of the cache take the place of all, with their gradient where there is one; recurrent states too."""
+    for layer in cache.layers:
+        states = [held for held in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)) if held]
+        for held in states:
+            for number, state in held.items():
+                if state is not None:
+                    held[number] = state.index_select(0, index.to(state.device))
+        if hasattr(layer, "batch_select_indices"):
+            layer.batch_select_indices(index)
+
+
+def caching_of(lm: LanguageModel) -> Caching:
+    """The most that `lm`'s cache can be trusted with, against whole sequences one at a time: values, and gradients if it trains.
+
+    Raises UserError where not even a batch padded on the right gives what its sequences give alone.
+    """
+    key = _identity(lm)
+    if key not in _tried:
+        _tried[key] = _try(lm)
+    return _tried[key]
+
+
+def _identity(lm: LanguageModel) -> str:
+    config = lm.causal_lm.config
+    weight = next(lm.causal_lm.parameters())
+    trains = len(lm.adapter_parameters())
+    made = f"{type(lm.causal_lm).__name__} {weight.dtype} {weight.device.type} {config._attn_implementation} {trains}"
+    return f"{made} {config.to_json_string()}"
+
+
+def _try(lm: LanguageModel) -> Caching:
+    trains = bool(lm.adapter_parameters())
+    with torch.set_grad_enabled(trains):
+        alone = torch.cat([_whole(lm, [(*prompt, *more)])[:, len(prompt) - 1 :] for prompt, more in _pairs(_LONG, _SHORT)])
+        padded = _whole(lm, [(*prompt, *more) for prompt, more in _pairs(_LONG, _SHORT)])
+        ends = [slice(len(prompt) - 1, len(prompt) + len(_MORE[0])) for prompt in (_LONG, _SHORT)]
+        if not _same(lm, torch.stack([row[end] for row, end in zip(padded, ends, strict=True)]), alone):
+            raise UserError(f"model: {lm.name!r}: a sequence changes with what stands behind it in a batch; it can't be scored")
+        if _agrees(lm, (_LONG, _SHORT), alone):
+            return "padded"
+        if _agrees(lm, (_LONG, _LONG), expected := _alone(lm)):
+            return "even"
+    with torch.no_grad():
+        return "states" if _agrees(lm, (_LONG, _LONG), expected.detach(), 1) else "none"
+
+
+def _pairs(*prompts: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return list(zip(prompts, _MORE, strict=True))
+
+
+def _alone(lm: LanguageModel) -> Tensor:
+    return torch.cat([_whole(lm, [(*prompt, *more)])[:, len(prompt) - 1 :] for prompt, more in _pairs(_LONG, _LONG)])
+
+
+def _whole(lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """[n, L, V] logits without any cache."""
+    longest = max(map(len, sequences))
+    ids = [[i % lm.vocabulary for i in sequence] + [lm.pad_id] * (longest - len(sequence)) for sequence in sequences]
+    return lm.logits(lm.decode(torch.tensor(ids, device=lm.device), use_cache=False).last_hidden_state)
+
+
+def _agrees(lm: LanguageModel, prompts: tuple[tuple[int, ...], ...], expected: Tensor, at_once: int = 2) -> bool:
+    """Do the logits through the cache, its rows copied, agree with `expected` [2, 1 + M, V]? `at_once`: tokens of a pass."""
+    from markovlm.models.sequences import prefill
+
+    try:
+        distinct = list(dict.fromkeys(prompts))
+        start = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in distinct])
+        owner = torch.tensor([distinct.index(prompt) for prompt in prompts], device=lm.device)
+        select_rows(start.cache, owner)
+        ids = torch.tensor(_MORE, device=lm.device) % lm.vocabulary
+        found, mask, position = [start.last_hidden[owner][:, None]], start.mask[owner], start.lengths[owner]
+        for part in (ids[:, :1], *ids[:, 1:].split(at_once, dim=1)):
+            found.append(start.go_on(lm, part, mask, position))
+            select_rows(start.cache, torch.arange(2, device=lm.device))  # as a sampler drops rows on the way
+            mask, position = torch.cat([mask, mask.new_ones(part.shape)], dim=1), position + part.shape[1]
+        return _same(lm, lm.logits(torch.cat(found, dim=1)), expected)
+    except Exception:  # whatever an architecture raises when its cache is used so: it is not to be used so
+        return False
+
+
+def _same(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
+    """Equal to rounding; and their gradients, where there are any."""
+    limit = _EXACT if next(lm.causal_lm.parameters()).dtype in (torch.float32, torch.float64) else _ROUNDED
+    if not _near(found, expected, limit):
+        return False
+    if not found.requires_grad:
+        return True
+    parameters = [parameter for _, parameter in lm.adapter_parameters()]
+    weights = torch.linspace(0.5, 1.5, found.numel(), device=found.device, dtype=found.dtype).reshape(found.shape).sin()
+    ours, theirs = (
+        torch.autograd.grad((logits * weights).sum(), parameters, allow_unused=True, retain_graph=True)
+        for logits in (found, expected)
+    )
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    largest = max((float(b.abs().max()) for _, b in pairs), default=0.0)
+    return all(bool((a - b).abs().max() <= 10 * limit * max(largest, 1e-6)) for a, b in pairs)
+
+
+def _near(found: Tensor, expected: Tensor, limit: float) -> bool:
+    gap = (found - expected).abs().max().item()
+    return gap <= limit * max(1.0, expected.abs().max().item())  # NaN is not

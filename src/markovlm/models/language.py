@@ -1,0 +1,152 @@
+"""A causal language model with its tokenizer: the actor, and the frozen policy in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from markovlm.models.caches import Caching
+
+_MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
+
+
+@dataclass(slots=True, eq=False)
+class LanguageModel:
+    """A causal LM with its tokenizer: the actor with its adapter on, the frozen policy inside `frozen()`.
+
+    The decoder (everything below the vocabulary) and the output head are called apart, so that the vocabulary
+    projection runs only where a log-probability is needed.
+    """
+
+    name: str
+    model: Any  # PeftModel, or the bare model where there is no adapter
+    tokenizer: Any
+    terminators: tuple[int, ...]  # ids that end a CoT or an answer, from the generation config
+    has_adapter: bool
+    adapter_on: bool = True  # False inside `frozen()` and `merged()`
+    caching: Caching = "padded"  # what the cache of past tokens can be trusted with
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model, with the adapter's layers in it."""
+        return self.model.get_base_model() if self.has_adapter else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.causal_lm.parameters()).device
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Can one pass over a prompt serve all CoTs that follow it, with gradient?"""
+        return self.caching in ("padded", "even")
+
+    @property
+    def vocabulary(self) -> int:
+        return self.causal_lm.get_output_embeddings().weight.shape[0]
+
+    @property
+    def pad_id(self) -> int:
+        """Any valid id: padded positions are never read."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else (self.terminators[0] if self.terminators else 0)
+
+    @property
+    def decoder(self) -> Any:
+        """Everything below the vocabulary."""
+        decoder = self.causal_lm.get_decoder()
+        return self.causal_lm.model if decoder is self.causal_lm else decoder  # Llama 4 names itself
+
+    def decode(self, input_ids: Tensor, **kwargs: Any) -> Any:
+        """Final hidden states (and cache) of [N, L] ids; the output of transformers' decoder."""
+        return self.decoder(input_ids=input_ids, **kwargs)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., H] -> [..., V] in float32 or better, with the model's own scaling of logits."""
+        logits = self.causal_lm.get_output_embeddings()(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return _scale_logits(logits, self.causal_lm.config.get_text_config())
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The frozen policy u', pi': the same weights with the adapter off. Says nothing about gradients."""
+        if not self.has_adapter or not self.adapter_on:
+            yield
+            return
+        self.adapter_on = False
+        try:
+            with self.model.disable_adapter():
+                yield
+        finally:
+            self.adapter_on = True
+
+    @contextlib.contextmanager
+    def merged(self) -> Iterator[None]:
+        """The actor with its adapter folded into copies of the weights: one matrix product a layer instead of three.
+
+        For sampling from small full-precision models only (in bf16 the fold would round); elsewhere it does nothing. The base
+        tensors themselves are untouched and come back by reference, so the frozen policy keeps its bits.
+        """
+        if not self._can_merge():
+            yield
+            return
+        layers = self._adapted_layers()
+        originals = [layer.get_base_layer().weight.data for layer in layers]
+        try:
+            for layer, original in zip(layers, originals, strict=True):
+                for adapter in layer.active_adapters:
+                    layer.get_base_layer().weight.data = original + layer.get_delta_weight(adapter)
+            with self.frozen():
+                yield
+        finally:
+            for layer, original in zip(layers, originals, strict=True):
+                layer.get_base_layer().weight.data = original
+
+    def _can_merge(self) -> bool:
+        if not (self.has_adapter and self.adapter_on) or torch.is_grad_enabled():
+            return False
+        if not all(isinstance(getattr(layer.get_base_layer(), "weight", None), Tensor) for layer in self._adapted_layers()):
+            return False  # experts in one block of weights have no single matrix to fold into
+        weight = self.causal_lm.get_output_embeddings().weight
+        size = sum(parameter.numel() for parameter in self.causal_lm.parameters())
+        return size <= _MERGE_LIMIT and weight.dtype in (torch.float32, torch.float64)
+
+    def _adapted_layers(self) -> list[Any]:
+        return [m for m in self.causal_lm.modules() if hasattr(m, "lora_A") and hasattr(m, "get_delta_weight")]
+
+    @contextlib.contextmanager
+    def training_mode(self) -> Iterator[None]:
+        """LoRA dropout on, for the one pass that trains; everywhere else the model is in eval mode."""
+        self.model.train()
+        try:
+            yield
+        finally:
+            self.model.eval()
+
+    def adapter_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Trainable parameters by name, in a fixed order."""
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+
+    def base_parameters(self) -> list[tuple[str, Tensor]]:
+        """Frozen weights by their name in the plain base model, adapter layers left out."""
+        out = []
+        for name, tensor in self.causal_lm.state_dict().items():
+            if ".lora_" not in name and "lora_magnitude" not in name:
+                out.append((name.replace(".base_layer", ""), tensor))
+        return sorted(out, key=lambda pair: pair[0])
+
+
+def _scale_logits(logits: Tensor, config: Any) -> Tensor:
+    """What some architectures do after the output head: Cohere, Granite, Gemma 2."""
+    if getattr(config, "logit_scale", None):
+        logits = logits * config.logit_scale
+    if getattr(config, "logits_scaling", None):
+        logits = logits / config.logits_scaling
+    if getattr(config, "final_logit_softcapping", None):
+        cap = config.final_logit_softcapping
+        logits = torch.tanh(logits / cap) * cap
+    return logits
