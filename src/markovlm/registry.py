@@ -194,6 +194,7 @@ TASKS: Registry[Any] = Registry(
         "wiki": "tasks.wiki:TASK",
         "words": "tasks.words:TASK",
         "custom": "tasks.custom:TASK",
+        "ledger": "tasks.ledger:TASK",
     },
 )
 EXTRACTORS: Registry[Any] = Registry("extractor", "tasks.answers:METHODS")

@@ -125,5 +125,5 @@ def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
     assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
-def assert_different(ours: Tensor, theirs: Tensor) -> None:
-    assert (ours - theirs).norm() > 0.02 * theirs.norm()
+def assert_different(ours: Tensor, theirs: Tensor, by: float = 0.02) -> None:
+    assert (ours - theirs).norm() > by * theirs.norm()

@@ -13,6 +13,7 @@ from markovlm.runs.store import default_store
 from markovlm.tasks import task_names
 
 if TYPE_CHECKING:
+    from markovlm.evaluation.chain_run import ChainResult
     from markovlm.evaluation.run import Counting, Result
 
 DIFFERENCE = 0.05  # of accuracy: a warning says where n is too small to show it
@@ -23,7 +24,7 @@ class Evaluated:
     """Checkpoints on the same questions."""
 
     report: dict[str, Any]  # what `markovlm eval --json` prints (docs/evaluation.md)
-    results: Sequence[Result]  # one a checkpoint, with every reading
+    results: Sequence[Result] | Sequence[ChainResult]  # one a checkpoint, with every reading
     store: Path  # where the readings are kept
 
     @property
@@ -57,6 +58,7 @@ def evaluate(
     rescore: bool = False,
     difference: float = DIFFERENCE,
     out: str | Path | None = None,
+    lengths: Sequence[int] = (),
     config: Mapping[str, Any] | None = None,
     counting: Counting | None = None,
     **keys: Any,
@@ -64,7 +66,8 @@ def evaluate(
     """What `markovlm eval` does, flag by flag. Readings are kept: an interrupted evaluation continues.
 
     `checkpoints`: last, best, all, base, or steps such as "100,200"; `baseline` adds the untrained base, paired by question.
-    `non_markovian` and `no_cot` are the controls. Raises UserError in one line for what can't be done.
+    `non_markovian` and `no_cot` are the controls. Of a run of chains every control is measured (docs/chains.md), and `lengths` are numbers
+    of chunks to evaluate at too. Raises UserError in one line for what can't be done.
 
         markovlm.evaluate("runs/first", baseline=True, limit=200).accuracy
     """
@@ -84,6 +87,16 @@ def evaluate(
         raise UserError(f"--task: {name} is no run of markovlm, so say which task; one of {', '.join(task_names())}")
     split = split or chosen.data.test_split
     store = Path(out) if out is not None else (run.path / "evaluations" if run else default_store(name, chosen.task))
+    if chosen.chain.on:
+        if no_cot or rescore:
+            raise UserError("--no-cot and --rescore: not for chains, whose controls are always measured; leave them out")
+        from markovlm.evaluation.chain_run import chain_report, evaluate_chain_targets
+
+        size = limit or chosen.evaluation.test_size
+        found = evaluate_chain_targets(targets, split, size, store, counting, non_markovian=non_markovian, lengths=lengths)
+        return Evaluated(chain_report(chosen, split, found), [one for one in found if one.steps is None], store)
+    if lengths:
+        raise UserError("--lengths: only for chains; this run has none (chain.kind is not set)")
     if rescore:
         names = [one.checkpoint for one in targets] if checkpoints else None
         results = rescore_targets(store, split, names, run, chosen.data.dev_split, chosen.evaluation.extractors)

@@ -18,6 +18,7 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 @click.option("--limit", type=int, help="only so many questions")
 @click.option("--non-markovian", is_flag=True, help="control: the reader sees the question too")
 @click.option("--no-cot", is_flag=True, help="control: answer the question directly, without a CoT")
+@click.option("--lengths", help="of chains: numbers of chunks to evaluate at too, such as 4,16,64")
 @click.option("--rescore", is_flag=True, help="read kept answers again with the extractors as they are now; generates nothing")
 @click.option("--difference", type=float, default=0.05, help="of accuracy; warns where n is too small to show it [default 0.05]")
 @click.option("--out", type=click.Path(path_type=Path), help="where readings go; default RUN/evaluations or runs/evaluations/…")
@@ -25,11 +26,12 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 @config_flags(*EVAL_SECTIONS)
 def evaluate(
     target: str, checkpoints: str | None, baseline: bool, split: str | None, limit: int | None, non_markovian: bool, no_cot: bool,
-    rescore: bool, difference: float, out: Path | None, as_json: bool, **flags: Any,
+    lengths: str | None, rescore: bool, difference: float, out: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Accuracy from the CoT alone: of checkpoints of a run, of a directory of PEFT adapters, or of a plain model."""
     from markovlm.api import evaluation as api
     from markovlm.terminal.console import counting, stderr
+    from markovlm.terminal.chains import show_chains
     from markovlm.terminal.evaluation import show_evaluation
 
     console = stderr()
@@ -41,10 +43,25 @@ def evaluate(
         limit=limit,
         non_markovian=non_markovian,
         no_cot=no_cot,
+        lengths=_lengths(lengths),
         rescore=rescore,
         difference=difference,
         out=out,
         config=overrides(flags),
         counting=lambda label, n: counting(console, label, n),
     )
-    print_json(done.report) if as_json else show_evaluation(done.report, str(done.store))
+    if as_json:
+        print_json(done.report)
+    elif done.report.get("kind") == "chains":
+        show_chains(done.report, str(done.store))
+    else:
+        show_evaluation(done.report, str(done.store))
+
+
+def _lengths(given: str | None) -> tuple[int, ...]:
+    from markovlm.errors import UserError
+
+    words = [word.strip() for word in (given or "").split(",") if word.strip()]
+    if any(not word.isdecimal() or int(word) < 2 for word in words):
+        raise UserError(f"--lengths {given}: numbers of chunks, each at least 2, are needed, such as 4,16,64")
+    return tuple(int(word) for word in words)

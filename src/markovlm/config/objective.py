@@ -18,6 +18,7 @@ class ObjectiveBase(Section):
 
     grouped: ClassVar[bool] = True  # the advantage compares the CoTs of one question
     needs_baseline: ClassVar[bool] = False  # the advantage depends on b itself, so b is computed in every step
+    chains: ClassVar[bool] = True  # the advantage makes sense state by state (docs/chains.md): it keeps no history of rewards
 
     name: str = Field("", description="how advantages and the policy loss are formed")
     reward: str = Field("logprob", description="r, what a CoT earns by the answer read from it")

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from markovlm.config.base import Scalar, Section
+from markovlm.config.chain import ChainConfig, check_chain
 from markovlm.config.data import Data
 from markovlm.config.evaluation import EvaluationConfig
 from markovlm.config.health import HealthConfig
@@ -34,6 +35,7 @@ class RunConfig(Section):
     lora: Lora = Lora()  # pyright: ignore[reportCallIssue]
     prompt: Prompt = Prompt()  # pyright: ignore[reportCallIssue]
     data: Data = Data()  # pyright: ignore[reportCallIssue]
+    chain: ChainConfig = ChainConfig()  # pyright: ignore[reportCallIssue]
     objective: Annotated[SerializeAsAny[ObjectiveBase], BeforeValidator(objective_from)] = Field(
         default_factory=lambda: objective_from({})
     )
@@ -58,4 +60,5 @@ class RunConfig(Section):
             raise ValueError("evaluation.temperature has no effect with evaluation.decoding=greedy; leave one of them out")
         if self.training.prompt_sharing == "shared" and self.loading.gradient_checkpointing:
             raise ValueError("training.prompt_sharing=shared needs a KV cache, which loading.gradient_checkpointing rules out")
+        check_chain(self)
         return self

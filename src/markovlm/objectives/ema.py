@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class EmaConfig(ObjectiveBase):
     """Different questions in a batch; baseline: exponential moving average of earlier samples' rewards."""
 
+    chains: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
     needs_baseline: ClassVar[bool] = True
     name: str = "ema"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class ExpertIterationConfig(ObjectiveBase):
     """L_PG and L_AR only where the reward stands out from the running history: R > mu + threshold_std * sigma."""
 
+    chains: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
     needs_baseline: ClassVar[bool] = True
     name: str = "expert_iteration"

@@ -45,6 +45,11 @@ class LossTerms:
             first = first + term
         return first
 
+    def weighted(self, weight: Tensor) -> LossTerms:
+        """Every term times `weight` [n]."""
+        scaled = {name: term * weight for name, term in self.parts().items()}
+        return LossTerms(scaled["policy"], scaled.get("actor_reward"), scaled.get("kl"), scaled.get("entropy"), self.metrics)
+
 
 def loss_terms(
     objective: Objective,

@@ -9,7 +9,7 @@ A < 0 are pushed away with a force that grows with rho. A is the group standardi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ NOTICE = (
 class PpoFrozenAnchorConfig(PpoBase):
     """The research code's PPO, to reproduce the seed's runs: ratio to the frozen base, loss overwritten (METHOD §3.2)."""
 
+    chains: ClassVar[bool] = False
     name: str = "ppo_frozen_anchor"
     cot_logprob: Literal["sum", "mean"] = Field(
         "mean", description="reduction of the log-ratio over CoT tokens; the research code: mean"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markovlm.chains.prompter import build_chain_prompter
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.load import LanguageModel, load_model
@@ -17,6 +18,7 @@ from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import Sampler
 from markovlm.tasks import get_task
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
+from markovlm.tasks.chain import ChainExample
 from markovlm.tasks.extractors import with_extractors
 from markovlm.tasks.folds import assert_disjoint
 from markovlm.tasks.prompts import is_compact
@@ -52,16 +54,21 @@ def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool =
     seed = torch_seed(config.seed, "adapter") % 2**63
     lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)
     resolved = resolve_config(config, task, lm.tokenizer, _first_questions(config, task, lm.tokenizer))
-    assert resolved.rollouts.max_cot_tokens is not None
-    prompter = build_prompter(
-        task, lm.tokenizer, resolved.prompt.style, resolved.rollouts.max_cot_tokens, resolved.prompt.answer_header
-    )
-    return Setup(resolved, task, lm, prompter)
+    return Setup(resolved, task, lm, prompter_of(resolved, task, lm.tokenizer))
+
+
+def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
+    """How a task is put to a model; of chains, where the (resolved) configuration has one."""
+    tokens, prompt = config.rollouts.max_cot_tokens, config.prompt
+    assert tokens is not None
+    if config.chain.on:
+        return build_chain_prompter(config.chain, task, tokenizer, prompt.style, tokens, prompt.answer_header)
+    return build_prompter(task, tokenizer, prompt.style, tokens, prompt.answer_header)
 
 
 def _first_questions(config: RunConfig, task: Task, tokenizer: Any) -> Sequence[Example]:
     """A few questions, by which the prompt style is chosen where the tokenizer leaves a choice: only the embedded models' does."""
-    if config.prompt.style != "auto" or not is_compact(tokenizer) or task.prompt_kind == "arithmetic":
+    if config.chain.on or config.prompt.style != "auto" or not is_compact(tokenizer) or task.prompt_kind == "arithmetic":
         return ()
     for split in dict.fromkeys((config.data.train_split, config.data.dev_split, config.data.test_split)):
         with contextlib.suppress(UserError):  # told where the split is really needed
@@ -71,8 +78,11 @@ def _first_questions(config: RunConfig, task: Task, tokenizer: Any) -> Sequence[
 
 def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Sequence[Example] = ()) -> RunConfig:
     """Fill in what depends on task, tokenizer and questions: CoT budget and prompt style."""
-    tokens = config.rollouts.max_cot_tokens or task.default_cot_tokens
-    style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions).style
+    tokens = config.chain.state_tokens or config.rollouts.max_cot_tokens or task.default_cot_tokens
+    if config.chain.on:
+        style = build_chain_prompter(config.chain, task, tokenizer, config.prompt.style, tokens, None).style
+    else:
+        style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions).style
     return config.model_copy(
         update={
             "rollouts": config.rollouts.model_copy(update={"max_cot_tokens": tokens}),
@@ -90,7 +100,7 @@ def load_examples(
     data file is taken whole, and `split` only names it.
     """
     path = Path(config.data.path).expanduser() if config.data.path else None
-    return task.load(
+    loaded = task.load(
         LoadRequest(
             split=split,
             data=path,
@@ -102,6 +112,9 @@ def load_examples(
             disjoint=disjoint,
         )
     )
+    if not config.chain.on and len(loaded.examples) and isinstance(loaded.examples[0], ChainExample):
+        raise UserError(f"task {task.name} is read in chunks: set chain.kind=notes_then_questions (docs/chains.md)")
+    return loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,10 +188,10 @@ def _prompt(task: Task, shown: str, style: PromptStyle, cot_tokens: int, tokeniz
     opening = "Reasoning Bottleneck:" if task.prompt_kind == "continuation" else "Reasoning:"
     if style == "plain":
         return f"{instruction} {shown}\n{opening}"
-    return _chat(tokenizer, f"{instruction} {shown}") + opening
+    return chat_prompt(tokenizer, f"{instruction} {shown}") + opening
 
 
-def _chat(tokenizer: Any, user: str) -> str:
+def chat_prompt(tokenizer: Any, user: str) -> str:
     """The rendered template up to where the assistant's words begin.
 
     No system message is sent: what a template writes by itself stays, the same in every prompt. Thinking modes are off;

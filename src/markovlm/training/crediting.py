@@ -16,7 +16,7 @@ from markovlm.training.records import Learner, Sample
 
 def assign_credit(learner: Learner, groups: Sequence[Sequence[Sample]]) -> Credit:
     """Fill in the advantages, from the rewards of all processes; returns the constants for this process's samples."""
-    _require_finite_rewards([sample for group in groups for sample in group])
+    require_finite_rewards([sample for group in groups for sample in group])
     rewards = [[sample.reward - (sample.baseline or 0.0) for sample in group] for group in groups]
     everyone = learner.world.gather(rewards)
     dtype = torch.promote_types(next(learner.lm.causal_lm.parameters()).dtype, torch.float32)
@@ -42,7 +42,7 @@ def _only(credit: Credit, groups: Tensor | None) -> Credit:
     return replace(credit, chosen=kept if credit.chosen is None else credit.chosen & kept)
 
 
-def _require_finite_rewards(samples: list[Sample]) -> None:
+def require_finite_rewards(samples: list[Sample]) -> None:
     """Before one bad reward spoils the mean, and so the loss, of its whole group."""
     bad = [s.name for s in samples if not (math.isfinite(s.reward) and math.isfinite(s.baseline or 0.0))]
     if bad:

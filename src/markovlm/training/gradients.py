@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from markovlm.chains.prompter import Turn
 from markovlm.errors import RunFailed
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
 from markovlm.objectives import Credit, PolicyBatch
@@ -38,6 +39,11 @@ def microbatches(learner: Learner, samples: Sequence[Sample]) -> list[list[int]]
 def _tokens(learner: Learner, sample: Sample) -> int:
     """Of a sample's two continuations, and of its prompts where they are not shared."""
     prompter, cot = learner.prompter, len(sample.cot.tokens)
+    if isinstance(sample.example, Turn):  # every target is a row of its own, with its own prefix where the past is in sight
+        rows = [cot + len(target.between) + len(target.tokens) for target in sample.example.targets]
+        alone = learner.sharing == "padded" or learner.config.objective.conditioning == "non_markovian"
+        prefixes = len(sample.example.prompt) + sum(len(target.prefix) for target in sample.example.targets) * alone
+        return cot + sum(rows) + prefixes
     answer = len(prompter.header_ids) + len(prompter.answer_ids(sample.example))
     own = 2 * cot + answer
     if learner.sharing == "padded":
@@ -157,6 +163,8 @@ def _losses(learner: Learner, samples: list[Sample], credit: Credit, surrogate: 
         scores = score_cots(learner, samples, step)
         if learner.reward_trains and surrogate is None:
             surrogate = surrogates(learner, samples)
+            if not surrogate.requires_grad:  # states of chains from which nothing is predicted
+                surrogate = None
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(list(values), dtype=credit.centre.dtype, device=credit.centre.device)
@@ -165,7 +173,11 @@ def _losses(learner: Learner, samples: list[Sample], credit: Credit, surrogate: 
     behavior = _padded([s.cot.behavior_logp for s in samples], scores.logp)
     batch = PolicyBatch(scores.logp, behavior, scores.reference_logp, _mask(samples, scores.logp), advantage, credit.chosen)
     live = None if surrogate is None else surrogate * column([s.reward_weight for s in samples]) - baseline
+    if live is not None and learner.config.chain.on:
+        live = live + column([s.future for s in samples])
     terms = loss_terms(learner.objective, batch, credit, live, scores.kl, scores.entropy, weights)
+    if learner.config.chain.on:
+        terms = terms.weighted(column([s.loss_weight for s in samples]))
     _fill_stats(samples, batch, terms, scores)
     return terms
 

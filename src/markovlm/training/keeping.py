@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from markovlm.errors import StopVerdict
-from markovlm.evaluation.evaluate import Evaluation, evaluate, how_evaluated
+from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
+from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated
 from markovlm.runs.checkpoint import load_adapter, save_checkpoint, update_state
+from markovlm.training.chain_step import chain_prompter
 from markovlm.training.start import load_trainer_state, trainer_state
 from markovlm.training.state import Run, note_event
 
@@ -67,10 +69,7 @@ def evaluate_dev(run: Run) -> None:
     began = time.perf_counter()
     config, world = run.config, run.learner.world
     how = how_evaluated(config, run.setup.prompter.style, step=run.step)
-    mine = evaluate(
-        run.setup.lm, run.learner.sampler, run.setup.prompter, world.share(run.dev), how, batch_size=config.evaluation.batch_size
-    )
-    done = Evaluation(world.gather(mine.readings), how, mine.extractors)
+    done = _chains_on_dev(run, how) if config.chain.on else _questions_on_dev(run, how)
     if not run.main:
         return
     row = {
@@ -92,6 +91,21 @@ def evaluate_dev(run: Run) -> None:
         message = f"{config.data.dev_split} {accuracy}answer log-likelihood {score[1]:.3f} (n={row['n']})"
         note_event(run, "best", message, accuracy=row["accuracy"], logprob=row["logprob"])
     run.progress.evaluation(row)
+
+
+def _questions_on_dev(run: Run, how: How) -> Evaluation:
+    world, size = run.learner.world, run.config.evaluation.batch_size
+    mine = evaluate(run.setup.lm, run.learner.sampler, run.setup.prompter, world.share(run.dev), how, batch_size=size)
+    return Evaluation(world.gather(mine.readings), how, mine.extractors)
+
+
+def _chains_on_dev(run: Run, how: How) -> ChainEvaluation:
+    world, size = run.learner.world, run.config.evaluation.batch_size
+    prompter = chain_prompter(run.learner)
+    mine = evaluate_chains(run.setup.lm, run.learner.sampler, prompter, world.share(run.dev), how, batch_size=size)
+    found = world.gather([(trace, [r for r in mine.readings if r.text == trace.text]) for trace in mine.traces])
+    readings = [reading for _, few in found for reading in few]
+    return ChainEvaluation(readings, [trace for trace, _ in found], how, mine.seconds, mine.peak_memory)
 
 
 def checkpoint(run: Run) -> None:

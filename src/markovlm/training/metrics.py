@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
 from markovlm.health.text import text_signals
+from markovlm.training.chain_metrics import chain_columns
 from markovlm.training.records import Sample, StepResult
 from markovlm.training.update import learning_rate
 
@@ -71,7 +73,7 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
         "tokens_per_second": sum(lengths) / seconds,
         "peak_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     }
-    return row
+    return row | chain_columns(config, result, text) if config.chain.on else row
 
 
 def _groups(config: RunConfig, samples: Sequence[Sample]) -> list[Sequence[Sample]]:
@@ -109,9 +111,20 @@ def sample_rows(result: StepResult, text: Text, step: int) -> list[dict[str, Any
             "baseline_answer_logprob": s.baseline_logprob,
             "correct": s.correct,
             "cot_tokens": len(s.cot.tokens),
+            **_of_chain(s),
         }
         for s in result.samples
     ]
+
+
+def _of_chain(sample: Sample) -> dict[str, Any]:
+    """Which text and step a state belongs to, and its reward to go."""
+    if not isinstance(sample.example, Turn):
+        return {}
+    source = sample.example.source
+    to_go = sample.reward - (sample.baseline or 0.0) + sample.future
+    scored = {} if sample.scored else {"reward": None, "normalized_reward": None, "answer_logprob": None, "correct": None}
+    return {"text_id": source.id if source else "", "t": sample.example.t, "reward_to_go": to_go, **scored}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +59,9 @@ class Sample:
     correct: bool = False
     answer_probability: float = 0.0  # pi(a|z)
     advantage: float = 0.0
+    scored: bool = True  # is anything predicted from it? (In a chain, not from every state.)
+    future: float = 0.0  # of a state in a chain: what is earned after it, discounted to its step: G_t - R_t
+    loss_weight: float = 1.0  # of a state in a chain: gamma^(t-1)
     stats: dict[str, float] = field(default_factory=dict)  # of the training pass, by metric name
 
     @property
@@ -91,3 +95,19 @@ class Retries:
     @property
     def count(self) -> int:
         return self._own + self._sampler.splits - self._sampler_before
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self, device: torch.device):
+        self.seconds: dict[str, float] = {}
+        self.cuda = device.type == "cuda"
+        self.last = time.perf_counter()
+
+    def mark(self, phase: str) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
+        self.last = now

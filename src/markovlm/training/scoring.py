@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from markovlm.chains.prompter import Turn
+from markovlm.chains.reading import Worth, worth_of
 from markovlm.evaluation.answering import read_answer
 from markovlm.models.logprobs import token_stats
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
@@ -60,7 +62,15 @@ def score_alone(learner: Learner, samples: Sequence[Sample], retries: Retries) -
 
 def surrogates(learner: Learner, samples: Sequence[Sample]) -> Tensor:
     """[n] what L_AR differentiates, of a micro-batch whose rewards are known; with gradient."""
+    if learner.config.chain.on:
+        return worth_of_samples(learner, samples).reward
     return _surrogates(learner, samples, _answer_scores(learner, samples))
+
+
+def worth_of_samples(learner: Learner, samples: Sequence[Sample]) -> Worth:
+    """What the states of chains are worth to the policy that the model is now; with gradient if gradients are on."""
+    states = [(s.cot.ids, s.example.targets if isinstance(s.example, Turn) else ()) for s in samples]
+    return worth_of(learner.lm, learner.reward, states, learner.sharing)
 
 
 def answers_of(

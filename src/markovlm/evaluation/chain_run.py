@@ -1,0 +1,160 @@
+"""`markovlm eval` on a run of chains: checkpoints on the same texts with every control, and at other lengths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markovlm.chains.controls import CONTROLS
+from markovlm.chains.prompter import ChainPrompter
+from markovlm.config import RunConfig, build_config, merge
+from markovlm.errors import UserError
+from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
+from markovlm.evaluation.evaluate import How, how_evaluated
+from markovlm.evaluation.run import Counting, prepared
+from markovlm.runs.rows import clean, read_rows
+from markovlm.runs.setup import Setup
+from markovlm.runs.targets import BASE, Target
+from markovlm.tasks import task_options
+
+LENGTH_LIMIT = 50  # texts at each length, where no limit is given
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """One checkpoint at one length."""
+
+    checkpoint: str
+    step: int
+    steps: int | None  # chunks that were asked for; None: those of the run
+    evaluation: ChainEvaluation
+    notes: tuple[str, ...] = ()
+
+
+def evaluate_chain_targets(
+    targets: Sequence[Target],
+    split: str,
+    limit: int | None,
+    store: Path,
+    counting: Counting | None = None,
+    *,
+    non_markovian: bool = False,
+    lengths: Sequence[int] = (),
+) -> list[ChainResult]:
+    """Every target on the same texts, and at each of `lengths` without controls. What was read is under `store`, a file a checkpoint."""
+    results: list[ChainResult] = []
+    wanted = [(None, targets), *((length, [at_length(target, length) for target in targets]) for length in sorted(lengths))]
+    for steps, some in wanted:
+        for target, setup in prepared(some):
+            size = limit if steps is None else limit or LENGTH_LIMIT
+            loaded = target.load(setup, split, size)
+            how = chain_how(setup, non_markovian)
+            controls = [c for c in CONTROLS if not (c == "frozen" and target.adapter is None)] if steps is None else []
+            label = f"{target.checkpoint} on {split}" + ("" if steps is None else f", {steps} chunks")
+            examples = list(loaded.examples)
+            with counting(label, len(examples)) if counting else nullcontext() as advance:
+                done = evaluate_chains(
+                    setup.lm,
+                    setup.sampler(),
+                    prompter_of(setup),
+                    examples,
+                    how,
+                    controls=controls,
+                    batch_size=setup.config.evaluation.batch_size,
+                    on_batch=advance,
+                )
+            result = ChainResult(target.checkpoint, target.step or 0, steps, done, tuple(loaded.notes))
+            _keep(store, split, result)
+            if target.run is not None and steps is None:
+                _record(target, split, done)
+            results.append(result)
+    return results
+
+
+def chain_how(setup: Setup, non_markovian: bool = False) -> How:
+    """How a run's chains are evaluated: at the temperature of the end of training, as `evaluate_targets` does."""
+    how = how_evaluated(setup.config, setup.prompter.style, step=setup.config.training.steps)
+    return replace(how, conditioning="non_markovian") if non_markovian else how
+
+
+def prompter_of(setup: Setup) -> ChainPrompter:
+    """UserError where the run is none of chains."""
+    if not isinstance(setup.prompter, ChainPrompter):
+        raise UserError("this run has no chain (chain.kind is not set); set it, or leave what only chains have out")
+    return setup.prompter
+
+
+def at_length(target: Target, steps: int) -> Target:
+    """The same weights on texts of `steps` chunks."""
+    if steps < 2:
+        raise UserError(f"--lengths {steps}: a chain has at least 2 chunks")
+    config = target.config
+    options: dict[str, Any] = {"chain": {"steps": steps}}
+    known = task_options(config.task)
+    if "chunks" in known:
+        options["task_options"] = {"chunks": steps, **({"min_chunks": None} if "min_chunks" in known else {})}
+    if {"context_tokens", "target_tokens"} <= set(known):
+        size = config.chain.chunk_tokens or 0
+        options["task_options"] = {"context_tokens": size * (steps - 1), "target_tokens": size}
+    longer: RunConfig = build_config(merge(config.model_dump(mode="json"), options))
+    return replace(target, config=longer, trained=target.trained or config)
+
+
+def chain_report(config: RunConfig, split: str, results: Sequence[ChainResult]) -> dict[str, Any]:
+    """One JSON object: `results` (a row a checkpoint, with controls) and `lengths` (a row a checkpoint and length)."""
+    full = [result for result in results if result.steps is None]
+    rows = [{"checkpoint": r.checkpoint, "step": _step(r), **r.evaluation.report()} for r in full]
+    lengths = [
+        {
+            "checkpoint": r.checkpoint,
+            "step": _step(r),
+            "chunks": r.steps,
+            **{k: v for k, v in r.evaluation.report().items() if k not in ("predicted", "how")},
+            "by_distance": r.evaluation.report()["predicted"].get("answer", {}).get("own", {}).get("by_distance", []),
+            "seconds_per_text": r.evaluation.seconds / max(len(r.evaluation.traces), 1),
+        }
+        for r in results
+        if r.steps is not None
+    ]
+    return clean(
+        {
+            "kind": "chains",
+            "chain": config.chain.model_dump(mode="json"),
+            "task": config.task,
+            "task_options": dict(config.task_options),
+            "model": config.model,
+            "split": split,
+            "results": rows,
+            "lengths": lengths,
+            "notes": list(dict.fromkeys(note for r in results for note in r.notes)),
+        }
+    )
+
+
+def _step(result: ChainResult) -> int | None:
+    return None if result.checkpoint == BASE else result.step
+
+
+def _keep(store: Path, split: str, result: ChainResult) -> None:
+    """Every reading and every state, one JSON object a line, written beside and renamed."""
+    store.mkdir(parents=True, exist_ok=True)
+    length = "" if result.steps is None else f"-{result.steps}chunks"
+    path = store / f"chains-{result.checkpoint}-{split}{length}.jsonl"
+    rows = [{"kind": "state", **asdict(trace)} for trace in result.evaluation.traces]
+    rows += [{"kind": "reading", **{("of" if k == "kind" else k): v for k, v in asdict(r).items()}} for r in result.evaluation.readings]
+    half = path.with_suffix(".half")
+    half.write_text("".join(json.dumps(clean(row), ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    half.replace(path)
+
+
+def _record(target: Target, split: str, done: ChainEvaluation) -> None:
+    """A row of evals.jsonl, unless it stands there."""
+    assert target.run is not None
+    row = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **done.summary()}
+    row = json.loads(json.dumps(clean(row)))
+    if row not in read_rows(target.run.path / "evals.jsonl"):
+        target.run.append("evals.jsonl", [row])
