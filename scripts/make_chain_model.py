@@ -1,8 +1,6 @@
 """Make the small chain model from a seed: `python scripts/make_chain_model.py --out DIR [--seed N]`.
 
-A Llama-architecture model of 0.8 million parameters that begins as the embedded arithmetic model (its layers, and its embeddings of
-digits and signs: it can copy and add already; from nothing, 2,400 steps were too few to learn to copy) is trained on three kinds of
-texts about ledgers
+A Llama-architecture model of about 0.6 million parameters is trained from nothing on three kinds of texts about ledgers
 
     <bos><|notes|>ann=12 bob=7<|text|>ann+3 cat+5<|update|>ann=15 bob=7 cat=5<eos>      notes rewritten after a chunk
     <bos><|notes|>ann=15 bob=7 cat=5<|question|>bob?<|answer|>7<eos>                     a question, from the notes alone
@@ -35,9 +33,8 @@ import torch
 from make_embedded_model import Batch, Style, _pad, build_optimizers, save
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional as F
-from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from markovlm.models.registry import KNOWN
 from markovlm.tasks.ledger_data import NAMES, Balances, Event, after, notes
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -46,10 +43,14 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, UNK, NOTES, TEXT, UPDATE, QUESTION, ANSWER, PAS
 REMARKS = ("busy day at the bank", "nothing to note", "same as ever", "rain again today", "the bank is open", "note this later",
            "it was a day", "open again at nine")  # fmt: skip
 WORDS = sorted({word for remark in REMARKS for word in remark.split()} | {"about", "up", "down"})
-CHARACTERS = "0123456789+-=?,. "
-PIECE = r"[a-z]+|[\s\S]"  # a word, or one character
+HIGHEST, LARGEST = 40, 9  # balance, amount: what the tokenizer has tokens for
+NUMBERS = [f"{sign}{n}" for sign in ("", "=") for n in range(HIGHEST + 1)] + [
+    f"{s}{n}" for s in "+-" for n in range(1, LARGEST + 1)
+]
+CHARACTERS = "+-=?,. "
+PIECE = r"[a-z]+|[+=-]?[0-9]+|[\s\S]"  # a word, a number with its sign, or one character
 MAX_POSITIONS = 1024
-WEIGHT_A_TEXT = 12.0  # about the mean sum of loss weights of a text
+WEIGHT_A_TEXT = 10.0  # about the mean sum of loss weights of a text
 THREADS = 1  # part of the recipe, as in make_embedded_model.py
 
 
@@ -71,15 +72,15 @@ class Recipe:
     changed_weight: float = 3.0  # loss weight of the digits of a balance that changed, the hard part
     chunk_weight: float = 0.1  # of the chunk itself, for rewards of the next chunk
     slips: float = 0.03  # share of answers that are guesses although the notes tell: a reader that is never quite certain
-    steps: int = 2200
+    steps: int = 2400
     batch_size: int = 64
     pool: int = 16
-    muon_lr: float = 1.5e-2
+    muon_lr: float = 2e-2
     adam_lr: float = 3e-3
     warmup: int = 100
     max_grad_norm: float = 1.0
     hidden: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     intermediate: int = 352
 
@@ -107,15 +108,14 @@ class TextMaker:
         written, weights, revealing = list[str](), list[float](), 2
         if style.name == "keep":
             for name, balance in known.items():
-                digits = list(str(max(balance, 0)))
-                piece = [*([" "] if written else []), name, "=", *digits]
+                piece = [*([" "] if written else []), name, f"={max(balance, 0)}"]
                 hard = recipe.changed_weight if name in moved and name in balances else 1.0
                 written += piece
-                weights += [1.0] * (len(piece) - len(digits)) + [hard] * len(digits)
+                weights += [1.0] * (len(piece) - 1) + [hard]
         else:
             written, revealing = pieces(self._idle(style.name, events)), (2 if style.name == "copy" else 1)
             weights = [1.0] * len(written)
-        weights[:revealing] = [style.share / style.drawn] * revealing
+        weights[:revealing] = [weight * style.share / style.drawn for weight in weights[:revealing]]
         tokens = [BOS, NOTES, *before, TEXT, *chunk, UPDATE, *written, EOS]
         prompt = [0.0] * (3 + len(before)) + [recipe.chunk_weight] * (len(chunk) + 1)
         return [self.ids[token] for token in tokens], prompt + weights + [1.0]
@@ -136,8 +136,8 @@ class TextMaker:
         sure = asked in told and rng.random() >= self.recipe.slips
         answer = str(told[asked]) if sure else self._guess()
         prompt = [*([PAST, *past] if past else []), NOTES, *before, QUESTION, asked, "?", ANSWER]
-        tokens = [BOS, *prompt, *answer, EOS]
-        return [self.ids[token] for token in tokens], [0.0] * (1 + len(prompt)) + [2.0] * len(answer) + [1.0]
+        tokens = [BOS, *prompt, answer, EOS]
+        return [self.ids[token] for token in tokens], [0.0] * (1 + len(prompt)) + [2.0, 1.0]
 
     def _notes_before(self) -> tuple[Balances, list[str]]:
         """What stood in the notes: a ledger (or nothing), or something that says nothing."""
@@ -173,13 +173,13 @@ class TextMaker:
         rng.shuffle(names)
         found = []
         for name in names:
-            balance, amount = balances.get(name, 0), rng.randint(1, 9)
-            up = balance + amount <= 99 and (balance < amount or rng.random() < 0.6)
+            balance, amount = balances.get(name, 0), rng.randint(1, LARGEST)
+            up = balance + amount <= HIGHEST and (balance < amount or rng.random() < 0.6)
             found.append(Event(name, amount if up else -amount))
         return found
 
     def _balance(self) -> int:
-        return self.rng.randint(0, 30) if self.rng.random() < 0.7 else self.rng.randint(0, 99)
+        return self.rng.randint(0, HIGHEST)
 
     def _guess(self) -> str:
         return str(self.rng.randint(0, 25))
@@ -201,7 +201,7 @@ def batches(maker: TextMaker, recipe: Recipe, seed: int) -> Iterator[Batch]:
 
 
 def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Sum of the weighted cross-entropies, over rows times `WEIGHT_A_TEXT` (not over the batch's own weights: see there); share of hard tokens right."""
+    """Sum of the weighted cross-entropies, over rows times `WEIGHT_A_TEXT` (as in make_embedded_model.py); share of hard tokens right."""
     hidden_BTD = model.model(input_ids=batch.ids_BT[:, :-1], use_cache=False).last_hidden_state
     wanted = batch.weights_BT > 0
     logits_NV, targets_N, weights_N = model.lm_head(hidden_BTD[wanted]), batch.ids_BT[:, 1:][wanted], batch.weights_BT[wanted]
@@ -213,7 +213,7 @@ def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word or character; special tokens recognised; nothing added; decoding joins without spaces."""
-    vocab = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS, *NAMES, *WORDS))}
+    vocab = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS, *NUMBERS, *NAMES, *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -250,23 +250,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    begin_as_arithmetic(model, tokenizer)
     return model
-
-
-@torch.no_grad()
-def begin_as_arithmetic(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Take over the layers of the embedded arithmetic model, and the embeddings of the tokens that both have."""
-    path = KNOWN["embedded"].path
-    old, words = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), AutoTokenizer.from_pretrained(path).get_vocab()
-    embeddings = model.get_input_embeddings().weight.clone()
-    embeddings *= old.get_input_embeddings().weight.std() / embeddings.std()
-    shared = [(token, i) for token, i in tokenizer.get_vocab().items() if token in words]
-    for token, i in shared:
-        embeddings[i] = old.get_input_embeddings().weight[words[token]]
-    model.model.layers.load_state_dict(old.model.layers.state_dict())
-    model.model.norm.load_state_dict(old.model.norm.state_dict())
-    model.get_input_embeddings().weight.copy_(embeddings)
 
 
 def pretrain(recipe: Recipe, seed: int, steps: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -293,7 +277,11 @@ def pretrain(recipe: Recipe, seed: int, steps: int) -> tuple[LlamaForCausalLM, P
             stage.step()
         if step % 100 == 0 or step == steps - 1:
             seconds = time.perf_counter() - started
-            print(f"step {step:5d}/{steps}  loss {loss.item():.4f}  hard tokens right {sum(recent) / len(recent):.3f}  {seconds:6.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"step {step:5d}/{steps}  loss {loss.item():.4f}  hard tokens right {sum(recent) / len(recent):.3f}  {seconds:6.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     return model.eval(), tokenizer
 
 

@@ -18,6 +18,7 @@ from markovlm.rollouts import hf
 from markovlm.rollouts.hf import HFSampler
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import prepare
+from markovlm.tasks.base import Example
 from markovlm.training.gradients import microbatches
 from markovlm.training.guard import Guard
 from markovlm.training.loop import train
@@ -180,6 +181,7 @@ PPO = {"objective.name": "ppo", "objective.kl_bound": 100.0}
 
 # key -> (another value, what else both runs are given): the run that is written must differ
 MEAN_PROB = {"objective.reward": "mean_prob", "objective.actor_reward_weight": 0.0}
+THINKING = {"chain.kind": "thinking", "chain.steps": 2, "rollouts.max_cot_tokens": None}
 IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "model": ("gpt2", {}),
     "seed": (1, {}),
@@ -237,6 +239,10 @@ IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "objective.ratio": ("sequence", PPO),
     "objective.passes": (3, PPO),
     "objective.kl_bound": (1e-9, PPO),
+    "chain.steps": (3, THINKING),
+    "chain.state_tokens": (3, THINKING),
+    "chain.gamma": (0.5, {"task": "ledger", "chain.kind": "notes_then_questions", "chain.reward": "both"}),
+    "chain.reward": ("both", {"task": "ledger", "chain.kind": "notes_then_questions"}),
 }
 
 
@@ -439,10 +445,19 @@ def _trackers(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
 
 
+def _chain(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    for size in (5, 7):
+        chain = {"chain__kind": "notes", "chain__chunk_tokens": size}
+        prompter: Any = prepare(tiny.config(models["llama"], task="custom", **chain)).prompter
+        assert prompter.text_of(Example("x", "0123456789abcdefgh", "")).chunks[0] == "0123456789abcdefgh"[:size]
+
+
 ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]] = {
     "task": _task,
     "plugins": _plugins,
     "evaluation.extractors": _extractors,
+    "chain.kind": _chain,
+    "chain.chunk_tokens": _chain,
     "loading.device": _device,
     "loading.attention": _attention,
     "loading.gradient_checkpointing": _checkpointing,

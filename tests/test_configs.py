@@ -50,7 +50,7 @@ def test_the_sets_are_complete() -> None:
     assert {path.stem for path in of("seed")} == set(SEED_STEPS)
     assert {path.stem for path in of("paper")} == {path.stem for path in of("recommended")} == set(TABLE)
     assert len(FILES) == 10 + 2 * len(TABLE)
-    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded"}
+    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded", "chains"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

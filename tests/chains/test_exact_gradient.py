@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[Example, int, dict[str, Any]]] = {  # example, states tha
     "notes_then_questions": (ASKED, 2, {}),
     "thinking": (SUM, 2, {"task": "arithmetic", "chain.steps": 2, "prompt.answer_header": ""}),
 }
+QUICK = {("notes", 0.7, "markovian"), ("notes_then_questions", 0.7, "non_markovian"), ("thinking", 1.0, "markovian")}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,15 @@ def learner_of(nano: Path, kind: str, **overrides: Any) -> tuple[Learner, Exampl
     return chain_learner(nano, kind, **{**keys, **overrides}), example, states
 
 
-@pytest.mark.parametrize("conditioning", ["markovian", "non_markovian"])
-@pytest.mark.parametrize("gamma", [1.0, 0.7])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "gamma", "conditioning"),
+    [
+        pytest.param(kind, gamma, conditioning, marks=() if (kind, gamma, conditioning) in QUICK else pytest.mark.long)
+        for kind in KINDS
+        for gamma in (1.0, 0.7)
+        for conditioning in ("markovian", "non_markovian")
+    ],
+)
 def test_rloo_is_exact(nano: Path, kind: str, gamma: float, conditioning: str) -> None:
     learner, example, states = learner_of(nano, kind, **{"chain.gamma": gamma, "objective.conditioning": conditioning})
     truth = exact_chain(learner, example, states)
@@ -49,9 +56,9 @@ def test_rloo_is_exact(nano: Path, kind: str, gamma: float, conditioning: str) -
 @pytest.mark.parametrize(
     "keys",
     [
-        {"chain.reward": "both"},
         {"chain.reward": "both", "microbatch": 64, "training.prompt_sharing": "padded"},
-        {"rollouts.fixed_length": False},  # a state may be empty
+        pytest.param({"chain.reward": "both"}, marks=pytest.mark.long),
+        pytest.param({"rollouts.fixed_length": False}, marks=pytest.mark.long),  # a state may be empty
     ],
     ids=str,
 )

@@ -111,6 +111,12 @@ class Model:
 
         return ask(self.setup, question)
 
+    def ask_text(self, text: str, question: str | None = None) -> Any:
+        """Of a run of chains: the states written while `text` is read, and the answer from the last one: `markovlm ask --text`."""
+        from markovlm.evaluation.ask_chain import ask_chain
+
+        return ask_chain(self.setup, text, question)
+
     def _example(self, question: str | Example) -> Example:
         from markovlm.evaluation.ask import check_question
 

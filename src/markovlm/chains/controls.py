@@ -1,11 +1,11 @@
 """What a state is compared with: without these a number says nothing (FRONTIER §1).
 
-    own             the state that the chain wrote
-    nothing         an empty state
-    last_tokens     the last tokens of what was read, as many as a state may have
-    other_text      the state of another text at the same step
-    frozen          the state that the frozen model's own chain came to
-    past_in_sight   the chain's state, and everything that was read, in sight: an upper bound (for a reader that can use it)
+own             the state that the chain wrote
+nothing         an empty state
+last_tokens     the last tokens of what was read, as many as a state may have
+other_text      the state of another text at the same step
+frozen          the state that the frozen model's own chain came to
+past_in_sight   the chain's state, and everything that was read, in sight: an upper bound (for a reader that can use it)
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def controlled_state(
         assert frozen is not None
         return frozen[number].state(t + 1)
     if control == "last_tokens":
-        read = " ".join(dict.fromkeys(walk.text.chunks[:t])) if prompter.chain.kind == "thinking" else " ".join(walk.text.chunks[:t])
+        read = (
+            " ".join(dict.fromkeys(walk.text.chunks[:t])) if prompter.chain.kind == "thinking" else " ".join(walk.text.chunks[:t])
+        )
         return prompter.slot(read)[-prompter.cot_tokens :]
     if control == "other_text":
         other = _other(walks, number)

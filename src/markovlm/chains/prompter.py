@@ -5,8 +5,9 @@ A state is spliced in as the ids that were sampled; everything around it is enco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from markovlm.chains.prompts import Frame, choose_chain_style, words
@@ -45,7 +46,7 @@ class Turn(Example):
 class ChainPrompter(Prompter):
     """How a chain is put to one model. For machinery that knows examples only, a `Turn` has the methods of a `Prompter`."""
 
-    chain: ChainConfig = ChainConfig()  # pyright: ignore[reportCallIssue]
+    chain: ChainConfig = field(default_factory=ChainConfig)
 
     def text_of(self, example: Example) -> ChainText:
         """The chunks of an example. UserError where it can't be a chain of this kind."""
@@ -74,14 +75,15 @@ class ChainPrompter(Prompter):
         wanted = self.chain.predicts
         found: list[Target] = []
         if (wanted != "next_chunk" or all_kinds) and text.queries:
-            found += [self._answer(text, query, conditioning) for query in text.asked(t)]
+            found += [self.answer_target(text, query, conditioning) for query in text.asked(t)]
         follows = self.chain.kind != "thinking" and t < len(text.chunks)
         if (wanted != "answer" or all_kinds) and follows:
             prefix, between = self._read("continue", text, t, conditioning)
             found.append(Target("next_chunk", prefix, between, self.slot(text.chunks[t])))
         return tuple(found)
 
-    def _answer(self, text: ChainText, query: Query, conditioning: str) -> Target:
+    def answer_target(self, text: ChainText, query: Query, conditioning: str) -> Target:
+        """A question put to the state after chunk `query.after`."""
         if self.chain.kind == "thinking":
             example, parent = text.example, super()
             prefix = parent.reader_prompt(example, conditioning)
@@ -131,19 +133,22 @@ class ChainPrompter(Prompter):
         return ids
 
     def _pieces(self, frame: Frame, in_sight: bool) -> tuple[Ids, ...]:
-        return _encode_pieces(self, frame, in_sight)
+        return self._encoded_pieces(frame, in_sight)
+
+    @cached_property
+    def _encoded_pieces(self) -> Callable[[Frame, bool], tuple[Ids, ...]]:
+        @lru_cache(None)
+        def encode(frame: Frame, in_sight: bool) -> tuple[Ids, ...]:
+            found = words(frame, self.style, self.cot_tokens, self.tokenizer, self.header, in_sight)
+            first, *others = [*([found.before_past] if in_sight else []), *found.pieces]
+            return self._prompt_ids(first), *(encode_fragment(self.tokenizer, piece) for piece in others)
+
+        return encode
 
 
 @lru_cache(8192)
 def _encode_slot(tokenizer: Any, text: str) -> Ids:
     return encode_fragment(tokenizer, text, special=False)
-
-
-@lru_cache(64)
-def _encode_pieces(prompter: ChainPrompter, frame: Frame, in_sight: bool) -> tuple[Ids, ...]:
-    found = words(frame, prompter.style, prompter.cot_tokens, prompter.tokenizer, prompter.header, in_sight)
-    first, *others = [*([found.before_past] if in_sight else []), *found.pieces]
-    return prompter._prompt_ids(first), *(encode_fragment(prompter.tokenizer, piece) for piece in others)
 
 
 def build_chain_prompter(

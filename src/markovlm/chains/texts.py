@@ -62,13 +62,16 @@ def _cut(example: Example, chain: ChainConfig, task: Task, tokenizer: Any) -> tu
     if chain.chunk_tokens is None:
         raise UserError(f"chain.chunk_tokens is needed: task {task.name} brings whole texts, not chunks")
     text = f"{example.question} {example.answer}" if task.prompt_kind == "continuation" else example.question
+    return cut_by_tokens(text, chain.chunk_tokens, tokenizer)
+
+
+def cut_by_tokens(text: str, size: int, tokenizer: Any, *, keep_rest: bool = False) -> tuple[str, ...]:
+    """Pieces of `size` tokens; a shorter rest at the end is left out unless `keep_rest` (or it is all there is)."""
     if not getattr(tokenizer, "is_fast", False):
         raise UserError("chain.chunk_tokens: cutting by tokens needs a fast tokenizer (one with tokenizer.json)")
     spans: Sequence[tuple[int, int]] = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    size = chain.chunk_tokens
     pieces = [spans[at : at + size] for at in range(0, len(spans), size)]
-    if len(pieces) > 1 and len(pieces[-1]) < size:
-        pieces.pop()
+    short = len(pieces) > 1 and len(pieces[-1]) < size
+    end = pieces.pop()[0][0] if short and not keep_rest else len(text)
     starts = [piece[0][0] for piece in pieces]
-    ends = [*starts[1:], pieces[-1][-1][1]] if pieces else []
-    return tuple(text[a:b].strip() for a, b in zip(starts, ends, strict=True) if text[a:b].strip())
+    return tuple(piece for a, b in zip(starts, [*starts[1:], end], strict=False) if (piece := text[a:b].strip()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,20 +12,42 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 
 @click.command(cls=Command)
 @click.argument("target", metavar="RUN|MODEL")
-@click.argument("question")
+@click.argument("question", required=False)
+@click.option(
+    "--text", "text", type=click.Path(path_type=Path), help="of a run of chains: a file to read; its states are printed"
+)
 @click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @config_flags(*EVAL_SECTIONS)
-def ask(target: str, question: str, checkpoint: str, as_json: bool, **flags: Any) -> None:
-    """One CoT, and the answer read from it alone."""
+def ask(target: str, question: str | None, text: Path | None, checkpoint: str, as_json: bool, **flags: Any) -> None:
+    """One CoT, and the answer read from it alone; of chains, the states of a text and the answer read from the last one."""
     from dataclasses import asdict
 
     from markovlm.api.models import load
+    from markovlm.errors import UserError
     from markovlm.terminal.ask import show_asked
+    from markovlm.terminal.chains import show_asked_chain
 
+    if text is None and question is None:
+        raise UserError("a question is needed, or --text FILE for a run of chains")
+    passage = None if text is None else read_text(text)
     model = load(target, checkpoint=checkpoint, config=overrides(flags))
-    result = model.ask(question)
+    result = model.ask_text(passage, question) if passage is not None else model.ask(question or "")
     if as_json:
         print_json({"checkpoint": model.checkpoint, **asdict(result)})
+    elif hasattr(result, "states"):
+        show_asked_chain(model.checkpoint, result)
     else:
         show_asked(model.checkpoint, result)
+
+
+def read_text(path: Path) -> str:
+    """A file of the user's. UserError in one line where it can't be read as text."""
+    from markovlm.errors import UserError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"--text {path}: is not a UTF-8 text file") from None
+    except OSError as error:
+        raise UserError(f"--text {path}: cannot be read: {error.strerror}") from None

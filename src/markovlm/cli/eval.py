@@ -30,8 +30,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Accuracy from the CoT alone: of checkpoints of a run, of a directory of PEFT adapters, or of a plain model."""
     from markovlm.api import evaluation as api
-    from markovlm.terminal.console import counting, stderr
     from markovlm.terminal.chains import show_chains
+    from markovlm.terminal.console import counting, stderr
     from markovlm.terminal.evaluation import show_evaluation
 
     console = stderr()

@@ -53,7 +53,9 @@ class ChainConfig(Section):
             raise ValueError(f"reward={self.reward} needs questions, which kind=notes has none of; use kind=notes_then_questions")
         if self.kind == "thinking":
             if self.predicts != "answer":
-                raise ValueError(f"reward={self.reward} needs chunks of a text, which kind=thinking has none of; use reward=answer")
+                raise ValueError(
+                    f"reward={self.reward} needs chunks of a text, which kind=thinking has none of; use reward=answer"
+                )
             if self.steps is None:
                 raise ValueError("steps is needed with kind=thinking: how many pieces are thought before the answer")
             if self.chunk_tokens is not None:

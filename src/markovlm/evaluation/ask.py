@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
@@ -22,8 +23,15 @@ class Asked:
     cot_tokens: int
 
 
-def ask(setup: Setup, question: str) -> Asked:
-    """Write a CoT, hide the question, read the answer. Raises UserError for a question the task can't put."""
+def ask(setup: Setup, question: str) -> Any:
+    """Write a CoT, hide the question, read the answer. Raises UserError for a question the task can't put.
+
+    An `Asked`; of a run that thinks in pieces (chain.kind=thinking) an `AskedChain`.
+    """
+    if setup.config.chain.on:
+        from markovlm.evaluation.ask_chain import ask_thinking
+
+        return ask_thinking(setup, check_question(setup, question))
     example = Example("ask", check_question(setup, question), answer="0")  # the gold answer is unknown; its score is not shown
     how = how_evaluated(setup.config, setup.prompter.style, step=setup.config.training.steps)
     reading = evaluate(setup.lm, setup.sampler(), setup.prompter, [example], how, write_answers=True).readings[0]

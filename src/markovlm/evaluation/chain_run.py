@@ -145,7 +145,9 @@ def _keep(store: Path, split: str, result: ChainResult) -> None:
     length = "" if result.steps is None else f"-{result.steps}chunks"
     path = store / f"chains-{result.checkpoint}-{split}{length}.jsonl"
     rows = [{"kind": "state", **asdict(trace)} for trace in result.evaluation.traces]
-    rows += [{"kind": "reading", **{("of" if k == "kind" else k): v for k, v in asdict(r).items()}} for r in result.evaluation.readings]
+    rows += [
+        {"kind": "reading", **{("of" if k == "kind" else k): v for k, v in asdict(r).items()}} for r in result.evaluation.readings
+    ]
     half = path.with_suffix(".half")
     half.write_text("".join(json.dumps(clean(row), ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     half.replace(path)

@@ -71,7 +71,9 @@ class ChainEvaluation:
         """A row as `evaluate` gives it: n is questions, or (where there are none) predicted chunks; intervals over texts."""
         kind = "answer" if self.of(OWN, "answer") else "next_chunk"
         found = measured(self.of(OWN, kind), self.how.seed)
-        extractors = {} if found["accuracy"] is None else {"default": {k: found[k] for k in ("accuracy", "ci95")} | {"no_answer": 0.0}}
+        extractors = (
+            {} if found["accuracy"] is None else {"default": {k: found[k] for k in ("accuracy", "ci95")} | {"no_answer": 0.0}}
+        )
         return {
             "n": found["n"],
             "texts": len(self.traces),
@@ -167,7 +169,7 @@ def evaluate_chains(
     texts = [prompter.text_of(example) for example in examples]
     readings: list[ChainReading] = []
     traces: list[ChainTrace] = []
-    seconds = 0.0
+    seconds, peak = 0.0, 0
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     for at in range(0, len(texts), batch_size):
@@ -237,7 +239,9 @@ def read_jobs(
         if query is not None and reply is not None and prompter.task.extractors:
             gold = Example(one.text.id, query.question, query.answer, one.text.example.choices)
             correct = read_answer(prompter.task, gold, reply, prompter.task.extractors[0])[1]
-        about = (None, None, None, None, None) if query is None else (query.question, query.answer, reply, correct, query.distance)
+        about = (
+            (None, None, None, None, None) if query is None else (query.question, query.answer, reply, correct, query.distance)
+        )
         found.append(ChainReading(one.text.id, t, control, target.kind, scores[i], *about))
     return found
 

@@ -22,7 +22,7 @@ _OPTIONS = {
     "questions": "questions at the end, default 2",
     "ask_each": "ask after every chunk",
     "max_amount": "largest amount of an event, default 9",
-    "max_balance": "largest balance, default 99",
+    "max_balance": "largest balance, default 40",
     "skew": "how much more often an account moves than the next one, default 2",
     "names": "account names, as ann,bob,cat",
 }

@@ -41,7 +41,7 @@ class LedgerSpec:
     questions: int = 2  # asked after the last chunk, or with `ask_each` after every one
     ask_each: bool = False
     max_amount: int = 9
-    max_balance: int = 99
+    max_balance: int = 40
     skew: float = 2.0
     names: tuple[str, ...] = NAMES
 
@@ -52,7 +52,9 @@ class LedgerSpec:
         self._require(len(set(self.names)) == len(self.names), "names", "must differ", self.names)
         plain = all(name.isalpha() for name in self.names)
         self._require(plain, "names", "must be of letters alone (`ann+3` is read back)", self.names)
-        self._require(1 <= self.accounts <= len(self.names), "accounts", f"must be in 1..{len(self.names)}, one a name", self.accounts)
+        self._require(
+            1 <= self.accounts <= len(self.names), "accounts", f"must be in 1..{len(self.names)}, one a name", self.accounts
+        )
         self._require(1 <= self.events <= self.accounts, "events", f"must be in 1..accounts ({self.accounts})", self.events)
         self._require(self.questions >= 1, "questions", "must be at least 1", self.questions)
         self._require(self.max_amount >= 1, "max_amount", "must be at least 1", self.max_amount)

@@ -43,32 +43,57 @@ def show_chains(report: dict[str, Any], readings: str | None = None) -> None:
 
 
 def _show_kind(console: Console, report: dict[str, Any], kind: str) -> None:
-    rows = [(row["checkpoint"], control, of) for row in report["results"] for control, of in row["predicted"].get(kind, {}).items()]
+    rows = [
+        (row["checkpoint"], control, of) for row in report["results"] for control, of in row["predicted"].get(kind, {}).items()
+    ]
     judged = any(of["accuracy"] is not None for _, _, of in rows)
-    columns = ["checkpoint", "read from", "n", *(["accuracy [95 %]"] if judged else []), "nats per token [95 %]", "own minus this"]
+    columns = [
+        "checkpoint",
+        "read from",
+        "n",
+        *(["accuracy [95 %]"] if judged else []),
+        "nats per token [95 %]",
+        "own minus this",
+    ]
     cells = []
     for checkpoint, control, of in rows:
         versus = of["versus_own"]
         line = [checkpoint if control == "own" else "", _NAMES[control], str(of["n"])]
         line += [_number(of["accuracy"], of["ci95"])] if judged else []
-        cells.append([*line, _number(of["logprob"], of["logprob_ci95"]), "" if versus is None else _number(versus["logprob"], versus["logprob_ci95"])])
+        cells.append(
+            [
+                *line,
+                _number(of["logprob"], of["logprob_ci95"]),
+                "" if versus is None else _number(versus["logprob"], versus["logprob_ci95"]),
+            ]
+        )
     first = report["results"][0]
     console.print(table(f"{report['task']}, {report['split']} split, {first['texts']} texts: {_KINDS[kind]}", columns, cells))
     for name, what in (("by_t", "t"), ("by_distance", "distance")):
-        found = [(row["checkpoint"], row["predicted"][kind]["own"][name]) for row in report["results"] if kind in row["predicted"]]
+        found = [
+            (row["checkpoint"], row["predicted"][kind]["own"][name]) for row in report["results"] if kind in row["predicted"]
+        ]
         values = list(dict.fromkeys(one[what] for _, few in found for one in few))
         if len(values) > 1:
             _show_by(console, what, values, found, judged)
 
 
 def _show_by(console: Console, what: str, values: list[int], found: list[tuple[str, list[dict[str, Any]]]], judged: bool) -> None:
-    title = "by t, the chunk after which the state was written" if what == "t" else "by distance, chunks between fact and question"
+    title = (
+        "by t, the chunk after which the state was written" if what == "t" else "by distance, chunks between fact and question"
+    )
     cells = []
     for value in values:
         line = [str(value)]
         for _, few in found:
             one = next((one for one in few if one[what] == value), None)
-            shown = "" if one is None else _number(one["accuracy"], one["ci95"]) if judged else _number(one["logprob"], one["logprob_ci95"])
+            shown = (
+                ""
+                if one is None
+                else _number(one["accuracy"], one["ci95"])
+                if judged
+                else _number(one["logprob"], one["logprob_ci95"])
+            )
             line += ["" if one is None else str(one["n"]), shown]
         cells.append(line)
     columns = [what, *(text for name, _ in found for text in ("n", f"{name}: {'accuracy' if judged else 'nats per token'}"))]
@@ -77,7 +102,11 @@ def _show_by(console: Console, what: str, values: list[int], found: list[tuple[s
 
 def _show_states(console: Console, row: dict[str, Any]) -> None:
     states = row["states"]
-    shares = {"the same as the one before": "notes_frozen", "copies of their chunk": "notes_copied", "cut by the budget": "notes_overflow"}
+    shares = {
+        "the same as the one before": "notes_frozen",
+        "copies of their chunk": "notes_copied",
+        "cut by the budget": "notes_overflow",
+    }
     told = ", ".join(f"{states[name]:.0%} {words}" for words, name in shares.items() if states.get(name) is not None)
     kept = states.get("notes_kept")
     carried = "" if kept is None else f"; {kept:.0%} of a state's words are in the next one"

@@ -28,6 +28,12 @@ def show_plan(plan: dict[str, Any]) -> None:
     group = f"{plan['questions_per_step']} x {plan['group_size']} CoTs of at most {plan['max_cot_tokens']} tokens"
     say("steps", f"{plan['steps']:,}{epochs}, each {group}; health policy {plan['health_policy']}")
     evaluations = f"{plan['evaluations']} on {plan['evaluation_questions']} dev questions" if plan["evaluations"] else "none"
+    if plan["chain"] is not None:
+        states = "?" if plan["chain"]["states"] is None else f"{plan['chain']['states']:.3g}"
+        say(
+            "chain",
+            f"{plan['chain']['kind']}, {states} states a text; tokens and memory below are those of one state of each chain",
+        )
     say("evaluations", f"{evaluations}; checkpoints {plan['checkpoints']}")
     say("prompts", f"{prompt['mean']} tokens on average, {prompt['longest']} the longest ({prompt['source']})")
     scored = f"{tokens['scored_with_gradient']:,} scored with gradient, {tokens['scored_without_gradient']:,} without"

@@ -67,7 +67,7 @@ def evaluate_dev(run: Run) -> None:
     if not run.dev:
         return
     began = time.perf_counter()
-    config, world = run.config, run.learner.world
+    config = run.config
     how = how_evaluated(config, run.setup.prompter.style, step=run.step)
     done = _chains_on_dev(run, how) if config.chain.on else _questions_on_dev(run, how)
     if not run.main:

@@ -8,11 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from markovlm.chains.prompter import ChainPrompter
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.registry import resolve
-from markovlm.rollouts.prompter import Prompter, build_prompter
-from markovlm.runs.setup import is_endless, load_examples
+from markovlm.rollouts.prompter import Prompter
+from markovlm.runs.setup import is_endless, load_examples, prompter_of, resolve_config
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.training.estimate import Shape, Workload, element_bytes, estimate, read_shape
@@ -27,7 +28,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     task = get_task(config.task, config.task_options)
     tokenizer = _tokenizer(config)
     loaded, note = _splits(config, task, tokenizer)
-    cot = config.rollouts.max_cot_tokens or task.default_cot_tokens
+    cot = config.chain.state_tokens or config.rollouts.max_cot_tokens or task.default_cot_tokens
     longest, mean = _workloads(config, task, tokenizer, cot, loaded.get(config.data.train_split))
     training, rollouts = config.training, config.rollouts
     train = loaded.get(config.data.train_split)
@@ -53,6 +54,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "checkpoints": _times(training.steps, training.checkpoint_every),
         "health_policy": config.health.policy,
         "prompt_tokens": {"mean": mean.prompt, "longest": longest.prompt, "source": mean.source},
+        "chain": _chain(config, task, tokenizer, loaded.get(config.data.train_split)),
         "tokens_per_step": tokens_per_step(config, mean),
         "memory": _memory(config, longest),
         "doubts": doubts(config),
@@ -120,7 +122,7 @@ def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: L
         lengths = [(len(e.question) // 4 + 60, 40, len(e.answer) // 4 + 3) for e in examples]
         source = f"guessed from characters of {len(examples)} questions: the tokenizer is not here"
     else:
-        prompter = build_prompter(task, tokenizer, config.prompt.style, cot, config.prompt.answer_header)
+        prompter = prompter_of(resolve_config(config, task, tokenizer), task, tokenizer)
         lengths = [_lengths(prompter, example, config.objective.conditioning) for example in examples]
         source = f"measured on {len(examples)} questions"
     columns: Sequence[tuple[int, ...]] = list(zip(*lengths, strict=True))
@@ -128,8 +130,21 @@ def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: L
     return Workload(longest[0], longest[1], cot, longest[2], source), Workload(mean[0], mean[1], cot, mean[2], source)
 
 
+def _chain(config: RunConfig, task: Task, tokenizer: Any, train: Loaded | None) -> dict[str, Any] | None:
+    """Of chains: the kind, and how many states a text has (`tokens_per_step` and the memory are those of one state of each chain)."""
+    if not config.chain.on:
+        return None
+    states = None
+    if train is not None and tokenizer is not None:
+        prompter = prompter_of(resolve_config(config, task, tokenizer), task, tokenizer)
+        assert isinstance(prompter, ChainPrompter)
+        states = fmean(prompter.text_of(train.examples[i]).states for i in range(min(_SAMPLE, len(train.examples))))
+    return {"kind": config.chain.kind, "predicts": config.chain.predicts, "states": states or config.chain.steps}
+
+
 def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[int, int, int]:
-    answer = len(prompter.header_ids) + len(prompter.answer_ids(example))
+    header = 0 if isinstance(prompter, ChainPrompter) else len(prompter.header_ids)  # there it is part of what is predicted
+    answer = header + len(prompter.answer_ids(example))
     return len(prompter.cot_prompt(example)), len(prompter.reader_prompt(example, conditioning)), answer
 
 

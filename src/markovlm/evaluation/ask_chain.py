@@ -1,0 +1,82 @@
+"""One text of the user's own: the states as they follow each other, and the answer to a question from the last one alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from markovlm.chains.texts import ChainText, cut_by_tokens
+from markovlm.chains.walk import Walk
+from markovlm.errors import UserError
+from markovlm.evaluation.ask import check_question
+from markovlm.evaluation.chain_run import chain_how, prompter_of
+from markovlm.evaluation.chains import walk_texts
+from markovlm.rollouts.types import Decoding, SampleRequest
+from markovlm.runs.setup import Setup
+from markovlm.tasks.base import Example
+from markovlm.tasks.chain import Query
+from markovlm.tasks.prompts import unknown_in
+
+
+@dataclass(frozen=True, slots=True)
+class AskedChain:
+    """What came of a text."""
+
+    chunks: tuple[str, ...]
+    states: tuple[str, ...]  # written after each chunk
+    tokens: tuple[int, ...]  # of each state
+    state_budget: int
+    question: str | None = None
+    answer: str | None = None
+
+
+def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChain:
+    """Read `text` chunk by chunk. UserError where it is empty or the run has no chain.
+
+    Chunks are cut by `chain.chunk_tokens` where the run has it; else each line that isn't empty is one.
+    """
+    prompter = prompter_of(setup)
+    if prompter.chain.kind == "thinking":
+        raise UserError("--text: this run thinks about a question (chain.kind=thinking); give the question alone")
+    chunks = _chunks(setup, text)
+    unknown = unknown_in(setup.lm.tokenizer, " ".join(chunks))
+    if unknown:
+        raise UserError(f"--text: has words this model does not know: {' '.join(unknown[:8])}")
+    asked = None if question is None else Query(check_question(setup, question), "0", len(chunks))
+    example = Example("asked", " ".join(chunks), "0")
+    how = chain_how(setup)
+    (walk,) = walk_texts(setup.sampler(), prompter, [ChainText(example, chunks, len(chunks))], how)
+    found = AskedChain(
+        chunks,
+        tuple(prompter.text(cot.ids) for cot in walk.written),
+        tuple(len(cot.ids) for cot in walk.written),
+        prompter.cot_tokens,
+    )
+    return found if asked is None else replace(found, question=question, answer=_answer(setup, walk, asked))
+
+
+def ask_thinking(setup: Setup, question: str) -> AskedChain:
+    """The pieces that are thought about a question, and the answer from the last one. UserError for a run that reads texts."""
+    prompter = prompter_of(setup)
+    if prompter.chain.kind != "thinking":
+        raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
+    text = prompter.text_of(Example("asked", question, "0"))
+    (walk,) = walk_texts(setup.sampler(), prompter, [text], chain_how(setup))
+    states, tokens = tuple(prompter.text(cot.ids) for cot in walk.written), tuple(len(cot.ids) for cot in walk.written)
+    return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, question, _answer(setup, walk, text.queries[0]))
+
+
+def _answer(setup: Setup, walk: Walk, query: Query) -> str:
+    """Greedy, from the last state."""
+    prompter = prompter_of(setup)
+    target = prompter.answer_target(walk.text, query, chain_how(setup).conditioning)
+    request = SampleRequest(target.prefix + walk.state(query.after + 1) + target.between, (("greedy answer",),))
+    ((reply,),) = setup.sampler().sample([request], Decoding(setup.task.max_answer_tokens, temperature=0.0))
+    return prompter.text(reply.ids).strip()
+
+
+def _chunks(setup: Setup, text: str) -> tuple[str, ...]:
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not lines:
+        raise UserError("--text: the file has no text")
+    size = setup.config.chain.chunk_tokens
+    return cut_by_tokens(text.strip(), size, setup.lm.tokenizer, keep_rest=True) if size else lines
