@@ -60,12 +60,15 @@ class Found:
     results: dict[str, dict[str, Any]]
     paths: tuple[Path, ...]
     attributions: tuple[Attribution, ...] = ()  # the examples of `explain`
-    page: Path | None = None  # of `explain`
+    page: Path | None = None  # of `explain`; of a run of chains: of everything
+    chains: bool = False  # results are those of `analysis.chains`, all parts in one
 
 
 def run_studies(request: Request, counting: Counting | None = None) -> Found:
     """Do the parts asked for. Whatever is finished is kept; the same request continues an interrupted one."""
     _check(request)
+    if request.target.config.chain.on:
+        return _run_chain_studies(request, counting)
     results: dict[str, dict[str, Any]] = {}
     paths: list[Path] = []
     shown: list[Attribution] = []
@@ -91,6 +94,23 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
     if "transfer" in request.parts and request.readers:
         keep("transfer", _transfer(request, counting))
     return Found(results, tuple(paths), tuple(shown), page)
+
+
+_CHAIN_PARTS: dict[tuple[Part, ...], tuple[str, ...]] = {("perturb",): ("damage",), ("explain",): ("words", "facts")}
+
+
+def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
+    """The studies that chains have: damage and how far it travels, words read and kept, facts that enter, stay and leave."""
+    from markovlm.analysis.chains import PARTS as ALL
+    from markovlm.analysis.chains import study_chains
+
+    if request.against is not None or request.parts == ("transfer",):
+        raise UserError("a run of chains: --against and transfer are not for chains; markovlm eval measures their controls")
+    parts = _CHAIN_PARTS.get(request.parts, tuple(ALL))
+    folder = request.folder(request.target)
+    result, paths = study_chains(request.target, request.split, request.limit, parts, request.plan, folder / "chains", counting)
+    name = request.parts[0] if len(request.parts) == 1 else "chains"
+    return Found({name: result}, (paths[0],), page=paths[1], chains=True)
 
 
 def _open(request: Request, target: Target, counting: Counting | None) -> Study:

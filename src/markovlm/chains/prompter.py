@@ -46,7 +46,7 @@ class Turn(Example):
 class ChainPrompter(Prompter):
     """How a chain is put to one model. For machinery that knows examples only, a `Turn` has the methods of a `Prompter`."""
 
-    chain: ChainConfig = field(default_factory=ChainConfig)
+    chain: ChainConfig = field(default_factory=lambda: ChainConfig.model_validate({}))
 
     def text_of(self, example: Example) -> ChainText:
         """The chunks of an example. UserError where it can't be a chain of this kind."""

@@ -90,6 +90,9 @@ def studied(request: Request) -> Any:
 
 def run_study(request: Request, as_json: bool, part: str) -> None:
     found = studied(request)
+    if found.chains:
+        show_chain_study(found, part, as_json)
+        return
     figures = _drawn(found)
     if as_json:
         files, drawn = [str(path) for path in found.paths], [str(path) for path in figures]
@@ -98,6 +101,17 @@ def run_study(request: Request, as_json: bool, part: str) -> None:
     show(found)
     for figure in figures:
         click.echo(f"figure: {figure}")
+
+
+def show_chain_study(found: Any, part: str, as_json: bool) -> None:
+    """Of a run of chains: one result for all parts."""
+    if as_json:
+        print_json({**found.results[part], "files": [str(found.paths[0]), str(found.page)]})
+        return
+    from markovlm.terminal.chain_studies import show_chain_studies
+
+    show_chain_studies(found.results[part])
+    click.echo(f"page: {found.page}")
 
 
 def _drawn(found: Any) -> list[Path]:
@@ -113,6 +127,9 @@ def _drawn(found: Any) -> list[Path]:
 
 
 def show(found: Any) -> None:
+    if found.chains:
+        show_chain_study(found, "chains", as_json=False)
+        return
     from markovlm.terminal.console import stdout
     from markovlm.terminal.studies import show_found
 
@@ -124,6 +141,8 @@ def explain_one_question(request: Request, example: str | None, question: str | 
     from markovlm.terminal.attribution import explain_text
     from markovlm.terminal.console import stdout
 
+    if request.target.config.chain.on:
+        raise UserError("--example and --question: not for a run of chains; `markovlm ask RUN --text FILE` shows one text")
     attributions, page = explain_question(request, example, question)
     if as_json:
         print_json({"attributions": [one.to_json() for one in attributions], "page": str(page)})

@@ -45,7 +45,7 @@ _CORE = ("loss", "answer_logprob", "reward_mean", "normalized_reward_mean")
 WATCHED = (
     *_CORE, "answer_correct_fraction", "ratio_mean", "ratio_max", "ratio_clipped_fraction", "longest_char_run", "cot_length",
     "distinct_bigram_fraction", "compression_ratio", "identical_cot_fraction", "entropy", "groups_without_spread", "grad_norm",
-    "kl",
+    "kl", "notes_frozen", "notes_copied", "notes_overflow", "notes_kept",
 )  # fmt: skip
 
 
@@ -249,7 +249,7 @@ class HealthMonitor:
         for name, course in self._courses.items():
             course.load(state["courses"][name])
         self._grad.load(state["grad"])
-        for alarms, stored in zip(self._alarms, state["alarms"], strict=True):
+        for alarms, stored in zip(self._alarms, state["alarms"], strict=False):  # an older run knew fewer rows of the table
             for level, alarm in alarms.items():
                 alarm.load(stored[level])
         for number in range(len(THRESHOLDS)):

@@ -134,6 +134,27 @@ THRESHOLDS: tuple[Threshold, ...] = (
         "Tokens. A CoT of less than one token on average is none at all.",
         solved_excuses=True,
     ),
+    # Chains. Warnings: such notes are useless for what comes later, but whoever predicts the next chunk alone may do well with them.
+    Threshold(
+        "notes_frozen", "value", "above", 0.8, None, 4, 5, "frozen_notes",
+        "Four states in five are what the one before was, although another chunk was read: nothing new enters the notes.",
+        solved_excuses=True,
+    ),
+    Threshold(
+        "notes_copied", "value", "above", 0.8, None, 4, 5, "copied_notes",
+        "Four states in five say only what their chunk says: the state is a window of one chunk and no memory.",
+        solved_excuses=True,
+    ),
+    Threshold(
+        "notes_overflow", "value", "above", 0.9, None, 9, 10, "overflowing_notes",
+        "Nine states in ten are cut off by their budget: what stands at their end is lost at every step.",
+        solved_excuses=True,
+    ),
+    Threshold(
+        "notes_kept", "value", "below", 0.05, None, 4, 5, "forgotten_notes",
+        "Not one word in twenty of a state is in the next one: what was known is forgotten at every step.",
+        solved_excuses=True,
+    ),
 )
 # fmt: on
 
@@ -152,4 +173,8 @@ KINDS: Mapping[str, str] = {
     "gradient_blow_up": "the gradient blew up",
     "drift": "the policy is far from the frozen model",
     "empty_cot": "the CoT is empty",
+    "frozen_notes": "the notes no longer change",
+    "copied_notes": "the notes copy their chunk",
+    "overflowing_notes": "the notes overflow their budget",
+    "forgotten_notes": "the notes forget what they knew",
 }

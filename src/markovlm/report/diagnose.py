@@ -39,6 +39,11 @@ def _if_collapsed(*kinds: str, confidence: Confidence = "medium") -> Callable[[C
     return lambda case, _: confidence if case.collapsed and _kinds(case) & set(kinds) else None
 
 
+def _if_warned(*kinds: str) -> Callable[[Case, Mapping[str, Finding]], Confidence | None]:
+    """Where the run shows one of these kinds, collapsed or not."""
+    return lambda case, _: "medium" if {e.kind for e in case.verdict.signals} & set(kinds) else None
+
+
 def _frozen_anchor(case: Case, _: Mapping[str, Finding]) -> Confidence | None:
     anchored = "ppo_frozen_anchor" in str(case.setting("objective.name"))
     if not (case.collapsed and anchored):
@@ -137,6 +142,16 @@ CAUSES: tuple[Cause, ...] = (
         "the CoT lost its content",
         ("raise objective.kl_weight", "lower objective.actor_reward_weight at the start", NEW_RUN, WATCH),
         _if_collapsed("repeated_character", "repetition", "empty_cot"),
+    ),
+    Cause(
+        "notes_keep_nothing",
+        "the notes of the chains are no memory: they freeze, copy their chunk, overflow, or forget",
+        (
+            "ask about facts further back (a reward of the next chunk alone may not need a memory), or raise chain.gamma",
+            "overflowing notes: raise chain.state_tokens",
+            "raise rollouts.temperature or objective.entropy_weight at the start, so that other notes are tried",
+        ),
+        _if_warned("frozen_notes", "copied_notes", "overflowing_notes", "forgotten_notes"),
     ),
     Cause(
         "unknown_collapse",

@@ -43,7 +43,7 @@ class Chart:
         return (0.0, 1.0) if metric is not None and metric.unit == "fraction" else None
 
 
-ANSWER, POLICY, TEXT, OPTIMISER = "Reward and answer", "Policy", "Text of the CoTs", "Optimiser"
+ANSWER, POLICY, TEXT, NOTES, OPTIMISER = "Reward and answer", "Policy", "Text of the CoTs", "Notes of the chains", "Optimiser"
 CHARTS: tuple[Chart, ...] = (
     Chart(ANSWER, ("reward_mean",), unless_same_as="answer_logprob"),
     Chart(ANSWER, ("normalized_reward_mean",)),
@@ -65,6 +65,10 @@ CHARTS: tuple[Chart, ...] = (
     Chart(TEXT, ("distinct_bigram_fraction",)),
     Chart(TEXT, ("longest_char_run",), log=True),
     Chart(TEXT, ("identical_cot_fraction",)),
+    Chart(NOTES, ("notes_frozen",)),
+    Chart(NOTES, ("notes_copied",)),
+    Chart(NOTES, ("notes_overflow",)),
+    Chart(NOTES, ("notes_kept",)),
     Chart(OPTIMISER, ("grad_norm",), log=True),
     Chart(OPTIMISER, ("loss",)),
     Chart(OPTIMISER, ("loss_*",), title="terms of the loss"),

@@ -1,0 +1,56 @@
+"""Studies of chains as a page: no scripts, nothing from outside, every text escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from markovlm.analysis.render import visible
+
+_TEXTS = 12  # shown with their words
+_QUESTIONS = 60  # rows of the picture of facts
+
+
+def chains_html(result: Mapping[str, Any]) -> str:
+    """The result of `study_chains` as one page."""
+    environment = Environment(
+        loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(visible=lambda value: visible(str(value)), estimate=_estimate)
+    facts = result.get("facts")
+    words = result.get("words")
+    damage = result.get("damage")
+    return environment.get_template("chains.html").render(
+        result=result,
+        damage=[row for row in damage["rows"] if row["severity"] > 0] if damage else None,
+        words=[_shaded(text) for text in words["texts"][:_TEXTS]] if words else None,
+        survival=words["survival"] if words else None,
+        facts=[_fact_row(question) for question in facts["questions"][:_QUESTIONS]] if facts else None,
+        by_age=facts["by_age"] if facts else None,
+        steps=max((known["t"] for question in facts["questions"] for known in question["known"]), default=0) if facts else 0,
+    )
+
+
+def _shaded(text: Mapping[str, Any]) -> dict[str, Any]:
+    """Words with a shade: 0 nothing is lost without it, 1 the most of this text."""
+    most = max((abs(w["drop"]) for state in text["states"] for w in state["words"] if w["drop"] is not None), default=0.0) or 1.0
+    states = [
+        {**state, "words": [{**w, "shade": max(w["drop"] or 0.0, 0.0) / most} for w in state["words"]]}
+        for state in text["states"]
+    ]
+    return {"text": text["text"], "states": states}
+
+
+def _fact_row(question: Mapping[str, Any]) -> dict[str, Any]:
+    cells = [{**known, "p": math.exp(min(known["logprob"], 0.0))} for known in question["known"]]
+    return {**question, "known": cells}
+
+
+def _estimate(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["mean"] is None:
+        return "—"
+    low, high = found["ci95"]
+    return f"{found['mean']:.3f}" if low is None else f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]"
