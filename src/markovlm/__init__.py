@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss
     from markovlm.rewards.base import Answers, Reward
     from markovlm.tasks.base import Example, Task
+    from markovlm.tasks.chain import ChainExample, Query, chain_example
 
 _PLACES = {
     # do
@@ -71,10 +72,14 @@ _PLACES = {
     "Answers": "rewards.base",
     "Task": "tasks.base",
     "RunData": "logs.records",
+    "ChainExample": "tasks.chain",
+    "Query": "tasks.chain",
+    "chain_example": "tasks.chain",
 }
 
 __all__ = [
     "Answers",
+    "ChainExample",
     "Credit",
     "Evaluated",
     "Example",
@@ -85,6 +90,7 @@ __all__ = [
     "PolicyBatch",
     "PolicyGradient",
     "PolicyLoss",
+    "Query",
     "Reading",
     "Reward",
     "RunConfig",
@@ -95,6 +101,7 @@ __all__ = [
     "Thought",
     "UserError",
     "audit",
+    "chain_example",
     "configure",
     "diagnose",
     "evaluate",

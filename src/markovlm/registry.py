@@ -195,6 +195,7 @@ TASKS: Registry[Any] = Registry(
         "words": "tasks.words:TASK",
         "custom": "tasks.custom:TASK",
         "ledger": "tasks.ledger:TASK",
+        "documents": "tasks.documents:TASK",
     },
 )
 EXTRACTORS: Registry[Any] = Registry("extractor", "tasks.answers:METHODS")

@@ -5,7 +5,7 @@
     L_PG = - ln u(s_{t+1} | o_t, s_t) A_t     A_t: the objective's advantage of G_t among the chains of the same text at the same t
     L_AR = - w (r_t live) / scale_t           the reader's share of the gradient: only r_t is read from s_{t+1}
 
-With rloo, w = 1, no KL: exactly the gradient of J = E sum_t gamma^(t-1) R_t (tests/chains/test_exact_gradient.py). Given the text the
+With rloo, w = 1, no KL: exactly the gradient of J = E sum_t gamma^(t-1) R_t (tests/chains/test_exact_chains.py). Given the text the
 other chains' G_t do not depend on this chain's state, so the leave-one-out baseline is unbiased at every t. The leash is discounted
 like the reward, so that their ratio is the same at every t.
 

@@ -92,5 +92,9 @@ def test_a_text_of_ones_own(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_chains_have_no_use_for_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 2 chunks"):
         at_length(target(run), 1)
-    for arguments in (["eval", str(run), "--no-cot"], ["eval", str(run), "--lengths", "a"], ["explain", str(run), "--question", "x"]):
+    for arguments in (
+        ["eval", str(run), "--no-cot"],
+        ["eval", str(run), "--lengths", "a"],
+        ["explain", str(run), "--question", "x"],
+    ):
         assert main(arguments) == 2
