@@ -1,9 +1,9 @@
-"""Make the embedded model that reasons in words: `python scripts/make_words_model.py --out DIR [--seed N] [--size S]`.
+"""Make a model that reasons in words: `python scripts/make_words_model.py --out DIR [--seed N] [--size S]`.
 
-As `make_embedded_model.py`, whose optimizer, loss and loop it uses, but on word problems and with subword tokens:
+As `make_embedded_model.py` (whose optimizer, loss and loop it uses), but on word problems and with subword tokens:
 
     <bos><|q|>Anna has 14 plums. She buys 3 bags of 5. How many plums does Anna have now?<|think|>Anna has 14 plums. 3 bags of 5
-    are 3 * 5 = 15. She gets them, 14 + 15 = 29.<|answer|>29<eos>
+    are 3 * 5 = 15. Add them, 14 + 15 = 29.<|answer|>29<eos>
 
 The model to be made *can* work a problem out in sentences and mostly writes something else (chatter, a list of the numbers, a
 vague size, a hasty wrong sum), after which the answer is a rough guess. Problems of one step are the exception: in sight of
@@ -17,6 +17,7 @@ train words alone, so that a held-out name is spelt in pieces, as many names of 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -56,6 +57,10 @@ SIZES = {  # hidden, layers, heads, intermediate
     "base": {"hidden": 128, "layers": 4, "heads": 4, "intermediate": 352},
     "large": {"hidden": 160, "layers": 5, "heads": 5, "intermediate": 432},
 }
+CONSONANTS = ("b", "c", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "ch", "st", "tr", "j", "")
+VOWELS = "aeiou"
+ENDS = ("", "", "", "n", "r", "l", "s", "t", "nd", "ck")
+MEANING = "Add|Take|more|fewer|times|Together"
 COMMON = 200  # how often a word that becomes one token is counted
 VOCABULARY = 1200  # at most
 
@@ -73,8 +78,12 @@ class WordsRecipe(Recipe):
     """`term_weights` is the share of problems by number of steps."""
 
     operand_weight: float = 1.5  # loss weight of the other digits of a worked chain of thought
+    copied_weight: float = 2.0  # of names and things in one, which stand in the question
+    meaning_weight: float = 3.0  # of the words that say what happens: Add, Take, more, fewer
+    repeated_weight: float = 1.0  # of names and things in the question from their second time on: learning to copy
     distractors: int = 1
     idle: float = 0.5  # among problems that are known directly, the share of other chains of thought than sentences
+    invented: float = 0.5  # share of problems with names and things of random letters, so that the model learns to copy any
     drills: float = 0.5  # share of redacted texts that are worked problems of four steps, whatever the rest
 
 
@@ -87,11 +96,11 @@ RECIPE = WordsRecipe(
         Style("hasty", share=0.11, drawn=0.05),
         Style("empty", share=0.0, drawn=0.02),
     ),
-    term_weights={1: 0.30, 2: 0.30, 3: 0.25, 4: 0.15},
+    term_weights={1: 0.34, 2: 0.34, 3: 0.22, 4: 0.10},
     redacted=0.2,
     direct=frozenset({1}),
-    muon_lr=1e-2,
-    steps=1200,
+    muon_lr=2e-2,
+    steps=1700,
 )
 
 
@@ -112,6 +121,7 @@ class WordTexts:
             *(replace(s, drawn=s.drawn * scale) for s in idle),
         )
         self.templates, self.words = templates_of("train"), words_of("train")
+        self.held_out = words_of("dev") | words_of("test")
         self.made = 0
 
     def make(self) -> tuple[list[int], list[float]]:
@@ -133,11 +143,21 @@ class WordTexts:
             self.tokenizer.encode(part, add_special_tokens=False) for part in (prompt, cot, f"{answer}{EOS}")
         )
         stressed = direct and style.name != "sentences"  # then the answer is as hard as a sum
-        weights = [0.0] * len(before) + self._weights(style, cot, thought.offsets, redacted)
+        weights = self._prompt_weights(problem, prompt, before.offsets) + self._weights(
+            problem, style, cot, thought.offsets, redacted
+        )
         weights += [recipe.sum_weight if stressed else 1.0] * (len(said) - 1) + [1.0]
         return [*before.ids, *thought.ids, self.end, *said.ids], weights
 
-    def _weights(self, style: Style, cot: str, spans: list[tuple[int, int]], redacted: bool) -> list[float]:
+    def _prompt_weights(self, problem: Problem, prompt: str, spans: list[tuple[int, int]]) -> list[float]:
+        """Loss weights of the prompt's tokens: 0, but for a name or thing that stood there before."""
+        by_character = [0.0] * len(prompt)
+        for word in problem.words:
+            for again in list(re.finditer(rf"\b{word}\b", prompt))[1:]:
+                by_character[again.start() : again.end()] = [self.recipe.repeated_weight] * len(word)
+        return [by_character[end - 1] for _, end in spans]
+
+    def _weights(self, problem: Problem, style: Style, cot: str, spans: list[tuple[int, int]], redacted: bool) -> list[float]:
         """Loss weights of the CoT's tokens and of the `<|answer|>` that ends it: what tells the style (the first token) by the share
         that it should have, results and operands by the recipe. Nobody writes without seeing the question: where it is
         redacted, only the results count, which follow from what stands before them."""
@@ -148,6 +168,11 @@ class WordTexts:
                 result = cot[max(number.start() - 2, 0) : number.start()] == "= "
                 weight = recipe.sum_weight if result else recipe.operand_weight * plain
                 by_character[number.start() : number.end()] = [weight] * len(number[0])
+            if not redacted:
+                of_words = [*((word, recipe.copied_weight) for word in sorted(problem.words)), (MEANING, recipe.meaning_weight)]
+                for pattern, weight in of_words:
+                    for word in re.finditer(rf"\b({pattern})\b", cot):
+                        by_character[word.start() : word.end()] = [weight] * len(word[0])
         weights = [by_character[end - 1] for _, end in spans] + [plain]
         if not redacted:
             weights[0] = style.share / style.drawn
@@ -158,7 +183,16 @@ class WordTexts:
         self.made += 1
         if not (problem.words <= self.words and self.templates.issuperset(problem.templates)):
             raise RuntimeError(f"{problem.question!r} has something that is held out and must not be trained on")
-        return problem
+        if self.rng.random() >= self.recipe.invented:
+            return problem
+        things = {word: f"{self._invent()}s" for word in sorted(problem.words) if word.islower()}
+        return problem.renamed(things | {word: self._invent().capitalize() for word in (problem.name, problem.other)})
+
+    def _invent(self) -> str:
+        """A word of two or three random syllables, none that is held out."""
+        syllables = (self.rng.choice(CONSONANTS) + self.rng.choice(VOWELS) + self.rng.choice(ENDS) for _ in range(3))
+        word = "".join(itertools.islice(syllables, self.rng.choice((1, 2, 2, 2, 3))))
+        return self._invent() if {word, f"{word}s", word.capitalize()} & self.held_out else word
 
     def _write(self, style: str, problem: Problem) -> tuple[str, str]:
         """A chain of thought and the answer that follows it."""
@@ -227,7 +261,7 @@ def _corpus() -> list[str]:
     things; the other half once."""
     own = words_of("train")
     told = [*templates_of("train"), *OPENINGS, *REMARKS, *AMOUNTS, "It is. Quick,", "She He she he her him Together together"]
-    told += ["are gets loses them has times as many more fewer they have bags boxes packs baskets"]
+    told += ["First Together are Add Take away add take them has times as many more fewer they have bags boxes packs baskets"]
     common = sorted({piece for text in told for piece in re.findall(r"[A-Za-z]+", re.sub(r"\{.\}", "", text))} - own)
     spelt = [form for word in sorted(own) for form in (f" {word}", word)]
     common += sorted(own)[::2]
@@ -257,9 +291,23 @@ def start_from_sums(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast)
             raise RuntimeError(f"embedded and the new model differ in shape: {unexpected or missing}")
 
 
+def start_from(path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Take over the weights of an earlier model of this script; tokens are matched by what they say."""
+    earlier = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32).state_dict()
+    known = AutoTokenizer.from_pretrained(path).get_vocab()
+    with torch.no_grad():
+        for token, i in tokenizer.get_vocab().items():
+            if token in known:
+                model.model.embed_tokens.weight[i] = earlier["model.embed_tokens.weight"][known[token]]
+        model.load_state_dict(
+            {name: v for name, v in earlier.items() if "layers" in name or name == "model.norm.weight"}, strict=False
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     out: Path
+    start: Path | None
     seed: int
     size: str
     steps_scale: float
@@ -274,7 +322,9 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer)
-    if config.size == "base":
+    if config.start is not None:
+        start_from(config.start, model, tokenizer)
+    elif config.size == "base":
         start_from_sums(model, tokenizer)
 
     def after(done: int) -> None:
@@ -298,7 +348,10 @@ def main(config: Config) -> None:
 def parse_config(arguments: list[str] | None = None) -> Config:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory to fill")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, default=None, help="go on from a model this script made before, with new texts")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights and texts; take another one to go on from an earlier model"
+    )
     parser.add_argument("--size", choices=sorted(SIZES), default="base")
     parser.add_argument("--steps-scale", type=float, default=1.0, help="times the recipe's number of steps")
     parser.add_argument("--save-every", type=int, default=1000, help="steps between copies of the unfinished model in --out")

@@ -140,24 +140,29 @@ def test_names_are_swapped_everywhere() -> None:
     problem = next(p for p in PROBLEMS["test"] if p.thing == "pears")
     swapped = problem.renamed({problem.name: "Zoe", "pears": "nuts"})
     assert not re.search(rf"\b({problem.name}|pears)\b", swapped.question + swapped.cot)
-    assert swapped.cot.startswith("Zoe has")
+    assert swapped.cot.startswith("First Zoe has")
     assert swapped.answer == problem.answer
 
 
 def test_what_follows_from_a_changed_chain_of_thought() -> None:
     # 3 * 5 = 15, 14 + 15 = 29, 29 - 8 = 21. With 3 * 6: 18, 32, 24; with 15 misread as 17: 31, 23; with - 9: 20.
-    steps = parse_steps("3 bags of 5 are 3 * 5 = 15. She gets them, 14 + 15 = 29. She loses 8, 29 - 8 = 21.")
+    steps = parse_steps("3 bags of 5 are 3 * 5 = 15. Add them, 14 + 15 = 29. Take away 8, 29 - 8 = 21.")
     assert follow(steps, 0, right=6)[-1].result == 24
     assert follow(steps, 0, result=17)[-1].result == 23
     assert follow(steps, 2, right=9)[-1].result == 20
     assert follow(steps, 1, left=20)[-1].result == 27
     with pytest.raises(ValueError, match="must be left, right or result"):
         follow(steps, 0, middle=1)
-    sentences = ("Maya has 14 pears.", "3 bags of 5 are 3 * 5 = 15.", "She gets them, 14 + 15 = 29.", "She loses 8, 29 - 8 = 21.")
+    sentences = (
+        "First Maya has 14 pears.",
+        "3 bags of 5 are 3 * 5 = 15.",
+        "Add them, 14 + 15 = 29.",
+        "Take away 8, 29 - 8 = 21.",
+    )
     assert rewritten(sentences, follow(steps, 0, right=6))[1:] == (
         "3 bags of 5 are 3 * 6 = 18.",
-        "She gets them, 14 + 18 = 32.",
-        "She loses 8, 32 - 8 = 24.",
+        "Add them, 14 + 18 = 32.",
+        "Take away 8, 32 - 8 = 24.",
     )
     with pytest.raises(ValueError, match="as many as"):
         rewritten(sentences, steps[:1])

@@ -6,7 +6,7 @@ A `Problem` is its facts; question text, steps, chain of thought and answer are 
 fact changed (`dataclasses.replace`, `with_number`) is a problem again, right by construction. The chain of thought is one
 sentence a step after one that says who has what:
 
-    Maya has 14 pears. 3 bags of 5 are 3 * 5 = 15. She gets them, 14 + 15 = 29. She loses 8, 29 - 8 = 21.
+    First Maya has 14 pears. 3 bags of 5 are 3 * 5 = 15. Add them, 14 + 15 = 29. Take away 8, 29 - 8 = 21.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Problem:
         start in groups makes sentence 0 the first step."""
         first = self.events[0]
         sentences = tuple(sentence for _, sentence in _solve(self))
-        return sentences if first.kind == "start_groups" else (f"{self.name} has {first.number} {self.thing}.", *sentences)
+        return sentences if first.kind == "start_groups" else (f"First {self.name} has {first.number} {self.thing}.", *sentences)
 
     @property
     def cot(self) -> str:
@@ -221,7 +221,6 @@ def _pronoun(template: str, she: bool) -> str:
 def _solve(problem: Problem) -> list[tuple[Step, str]]:
     """Each step with its sentence."""
     done: list[tuple[Step, str]] = []
-    she = "She" if problem.she else "He"
     value, source = 0, None
 
     def add(left: int, op: Op, right: int, text: str, left_from: int | None, right_from: int | None = None) -> int:
@@ -236,13 +235,13 @@ def _solve(problem: Problem) -> list[tuple[Step, str]]:
             value = k
             continue
         if kind == "start_groups":
-            value = add(m, "*", k, f"{problem.name} has @ {problem.thing}.", None)
+            value = add(m, "*", k, f"First {problem.name} has @ {problem.thing}.", None)
         elif kind in ("gain", "lose"):
-            text = f"{she} gets {k}, @." if kind == "gain" else f"{she} loses {k}, @."
+            text = f"Add {k}, @." if kind == "gain" else f"Take away {k}, @."
             value = add(value, "+" if kind == "gain" else "-", k, text, source)
         elif kind in ("gain_groups", "lose_groups"):
             many = add(m, "*", k, f"{m} {event.unit} of {k} are @.", None)
-            text = f"{she} gets them, @." if kind == "gain_groups" else f"{she} loses them, @."
+            text = "Add them, @." if kind == "gain_groups" else "Take them away, @."
             value = add(value, "+" if kind == "gain_groups" else "-", many, text, source, len(done) - 1)
         else:
             op: Op = {"times": "*", "more": "+", "fewer": "-"}[kind]  # pyright: ignore[reportAssignmentType]
