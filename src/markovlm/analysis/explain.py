@@ -15,7 +15,7 @@ from typing import Any
 from markovlm.analysis.attribution import Attribution, By, How, UnitDrop, aggregate
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.perturb import FILLER
-from markovlm.analysis.render import explain_html
+from markovlm.analysis.render import explain_html, resample_html
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import Study, StudyCot, open_folder
 from markovlm.analysis.units import Unit, joined, units_of
@@ -165,6 +165,17 @@ def write_page(study: Study, attributions: Sequence[Attribution], result: dict[s
     name = f"explain-{manner.by}-{manner.how}-{what}-{study.label.file.removesuffix('.jsonl')}.html"
     title = f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"
     folder.write(name, explain_html(attributions, result, title))
+    return folder.path / name
+
+
+def write_resampled(study: Study, result: dict[str, Any], found: Sequence[Any]) -> Path:
+    """The HTML page of resampled CoTs, beside the other results."""
+    ids = "\x1f".join(f"{one.id}\x1f{one.question}" for one in found)
+    what = hashlib.blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    folder = open_folder(study.folder)
+    name = f"resample-{what}-{study.label.file.removesuffix('.jsonl')}.html"
+    title = f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"
+    folder.write(name, resample_html(result, found[:EXAMPLES_SHOWN], title))
     return folder.path / name
 
 

@@ -5,15 +5,16 @@ One model is in memory at a time: this run's, then its twin's, then each reader'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from markovlm.analysis.attribution import Attribution
 from markovlm.analysis.controls import bypass, leak
-from markovlm.analysis.explain import Manner, explain, explain_one, find_example, write_page
-from markovlm.analysis.fragility import Damage, Plan, measure_damage, perturb_result, require_twins, twin_name
+from markovlm.analysis.explain import Manner, explain, explain_one, find_example, write_page, write_resampled
+from markovlm.analysis.fragility import RAW, Damage, Plan, measure_damage, perturb_result, require_twins, twin_name, whole
+from markovlm.analysis.resample import Resampling, resample
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.errors import RunFailed, UserError
@@ -22,9 +23,13 @@ from markovlm.models.load import load_tokenizer
 from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example
 
-Part = Literal["perturb", "bypass", "leak", "explain", "transfer"]
-PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "explain", "transfer")
+Part = Literal["perturb", "bypass", "leak", "explain", "transfer", "resample"]
+PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "explain", "transfer")  # of `loadbearing`
 EXPLAINED = 50  # CoTs of the map of the load, at most
+
+
+def print_nothing(_: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Request:
     cots: int = 1  # of each question
     plan: Plan = field(default_factory=Plan)
     manner: Manner = field(default_factory=Manner)
+    resampling: Resampling = field(default_factory=Resampling)
+    say: Callable[[str], None] = print_nothing  # told what long work costs, before it begins
     explained: int = EXPLAINED
     out: Path | None = None  # where results go; None: the run directory
 
@@ -88,6 +95,11 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             result, shown = explain(replace(study, cots=study.cots[: request.explained]), request.manner)
             keep("explain", (result, study.write("explain", result)))
             page = write_page(study, shown, result, request.manner)
+        if "resample" in request.parts:
+            study = replace(study, cots=study.cots[: request.explained])
+            result, resampled = resample(study, study.cots, request.resampling, request.say)
+            keep("resample", (result, study.write("resample", result)))
+            page = write_resampled(study, result, resampled)
         if "perturb" in request.parts:
             keep("perturb", _perturb(request, study, counting, results, paths))
         study.close()
@@ -203,8 +215,8 @@ def _same(one: Target, other: Target) -> bool:
     return one.adapter is not None and other.adapter is not None and one.adapter.resolve() == other.adapter.resolve()
 
 
-def explain_question(request: Request, example: str | None, question: str | None) -> tuple[list[Attribution], Path]:
-    """One question, of the split by its id or in the user's words; attributions and their page."""
+def explain_question(request: Request, example: str | None, question: str | None) -> tuple[Any, Path]:
+    """One question, of the split by its id or in the user's words; attributions (the result, where it is resampled) and their page."""
     target = request.target
     folder = request.folder(target)
     setup = target.prepare()
@@ -213,10 +225,24 @@ def explain_question(request: Request, example: str | None, question: str | None
     else:
         asked = Example("question", check_question(setup, question or ""), "0")  # the gold answer is not known
     study = open_study(target, setup, split=request.split, limit=None, cots=1, folder=folder, examples=[asked])
+    if "resample" in request.parts:
+        return _resample_question(request, study, known=example is not None)
     found = explain_one(study, request.manner, gold_known=example is not None)
     if not found:
         raise RunFailed(f"nothing to explain: the model reads no answer from its CoT ({study.cots[0].text!r})")
     return found, write_page(study, found, None, request.manner)
+
+
+def _resample_question(request: Request, study: Study, known: bool) -> tuple[dict[str, Any], Path]:
+    """Without a gold answer nothing is right or wrong, and occlusion goes towards what the model itself answers."""
+    if not known:
+        own = study.read([whole(study, study.cots[0], RAW)], "answers")[0]
+        answer = (own.extracted or own.answer or "").strip()
+        if not answer:
+            raise RunFailed(f"nothing to explain: the model reads no answer from its CoT ({study.cots[0].text!r})")
+        study.cots = [replace(study.cots[0], example=replace(study.cots[0].example, answer=answer))]
+    result, found = resample(study, study.cots, request.resampling, request.say)
+    return result, write_resampled(study, result, found)
 
 
 def default_readers(targets: Sequence[Target], others: Sequence[str]) -> tuple[str, ...]:

@@ -139,6 +139,45 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
     )
 
 
+def resample_html(result: Mapping[str, Any], cots: Sequence[Any], title: str) -> str:
+    """Both maps of CoTs whose sentences were resampled (`analysis.resample.Resampled`), as one page without scripts."""
+    environment = Environment(
+        loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        visible=lambda v: visible(str(v)), one_line=lambda v: _one_line(str(v)), nats=nats, ci=_with_interval
+    )
+    return environment.get_template("resample.html").render(title=title, result=result, cots=[_both_maps(one) for one in cots])
+
+
+def _both_maps(one: Any) -> dict[str, Any]:
+    limit = max([LEAST_LIMIT, *(abs(s.occlusion) for s in one.sentences)])
+    return {
+        "of": one,
+        "bears": [_shaded(s.text, s.occlusion / limit, f"{nats(s.occlusion)} nats") for s in one.sentences],
+        "causes": [
+            _shaded(
+                s.text, s.tv["mean"] if s.tv else 0.0, f"TV {_with_interval(s.tv)}" if s.tv else "never another sentence here"
+            )
+            for s in one.sentences
+        ],
+    }
+
+
+def _shaded(text: str, strength: float, title: str) -> dict[str, str]:
+    tone, strength = ("warm" if strength > 0 else "cool"), min(1.0, abs(strength))
+    style = f"background:rgb(var(--{tone})/{strength:.2f})" if strength >= 0.02 else ""
+    return {"text": visible(text), "style": style, "title": title}
+
+
+def _with_interval(found: Mapping[str, Any] | None, digits: int = 2) -> str:
+    if found is None or found["mean"] is None:
+        return "–"
+    low, high = found["ci95"]
+    mean = f"{round(found['mean'], digits) + 0.0:.{digits}f}"
+    return mean if low is None else f"{mean} [{round(low, digits) + 0.0:.{digits}f}, {round(high, digits) + 0.0:.{digits}f}]"
+
+
 def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
     """What the page shows of one CoT."""
     first, limit = group[0], limit_of(group)

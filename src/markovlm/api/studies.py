@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from markovlm.analysis.explain import Manner
     from markovlm.analysis.fragility import Plan
     from markovlm.analysis.loadbearing import Found, Part, Request
+    from markovlm.analysis.resample import Resampling
     from markovlm.analysis.study import Counting
     from markovlm.runs.targets import Target
 
@@ -25,6 +26,8 @@ def study_request(
     against: str | Path | None = None,
     plan: Plan | None = None,
     manner: Manner | None = None,
+    resampling: Resampling | None = None,
+    say: Callable[[str], None] | None = None,
     readers: Sequence[str] = (),
     checkpoint: str | int = "last",
     checkpoints: str = "all",
@@ -50,7 +53,8 @@ def study_request(
     if "transfer" in parts and not readers:
         readers = default_readers(transferred, tuple(KNOWN))
     store = default_store(name, studied.config.task) / "loadbearing" if studied.run is None else None
-    more: dict[str, Any] = {"plan": plan} if plan is not None else {}
+    more: dict[str, Any] = {"plan": plan, "resampling": resampling, "say": say}
+    more = {name: value for name, value in more.items() if value is not None}
     return Request(
         studied,
         tuple(parts),
@@ -60,7 +64,7 @@ def study_request(
         split or studied.config.data.test_split,
         limit,
         cots,
-        explained=limit * cots if tuple(parts) == ("explain",) else EXPLAINED,
+        explained=limit * cots if tuple(parts) in (("explain",), ("resample",)) else EXPLAINED,
         out=Path(out) if out is not None else store,
         **({"manner": manner} if manner is not None else {}),
         **more,
@@ -124,12 +128,23 @@ def explain(
     *,
     by: str = "token",
     replace: bool = False,
+    resample: int | None = None,
     counting: Counting | None = None,
     **how: Any,
 ) -> Any:
-    """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict)."""
+    """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict).
+
+    `resample`: K continuations from before each sentence instead, and what becomes of the answer (a dict; `analysis.resample`).
+    """
     from markovlm.analysis.explain import Manner
     from markovlm.analysis.loadbearing import explain_question
+    from markovlm.analysis.resample import Resampling
+
+    if resample is not None:
+        request = study_request(target, ("resample",), resampling=Resampling(resample), **{"limit": 10, **how})
+        return (
+            explain_question(request, None, question)[0] if question is not None else study(request, counting).results["resample"]
+        )
 
     manner: Any = Manner(by, "replace" if replace else "remove")  # pyright: ignore[reportArgumentType]
     request = study_request(target, ("explain",), manner=manner, **{"limit": 50, **how})

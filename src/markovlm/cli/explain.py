@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from markovlm.cli.flags import Command
-from markovlm.cli.study import explain_one_question, manner_flags, request_of, run_study, study_flags
+from markovlm.cli.study import explain_one_question, manner_flags, request_of, resample_one_question, run_study, study_flags
 from markovlm.errors import UserError
 
 
@@ -15,15 +15,38 @@ from markovlm.errors import UserError
 @click.argument("run", metavar="RUN|MODEL")
 @click.option("--example", metavar="ID", help="one question of the split, by its id")
 @click.option("--question", metavar="TEXT", help="one question of your own")
-@manner_flags
+@click.option(
+    "--different-below", type=float, help="resample: a new sentence differs below this similarity; default 1, not equal"
+)
+@click.option("--resamples", type=int, help="resample: continuations of each cut, K [default 20]")
+@manner_flags("remove", "replace", "resample")
 @study_flags(50)
-def explain(run: str, example: str | None, question: str | None, by: str, how: str, **flags: Any) -> None:
-    """Which tokens, words or sentences of a CoT bear the load; over many CoTs, which kinds and where."""
+def explain(
+    run: str, example: str | None, question: str | None, by: str | None, how: str, resamples: int | None, different_below: float | None,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Which tokens, words or sentences of a CoT bear the load; over many CoTs, which kinds and where. With --how resample, what each
+    sentence causes: the writer goes on from before it."""
     from markovlm.analysis.explain import Manner
+    from markovlm.analysis.resample import Resampling
 
+    if how == "resample":
+        if by not in (None, "sentence"):
+            raise UserError(f"--by {by}: --how resample goes by sentence")
+        given = {"k": resamples, "below": different_below}
+        resampling = Resampling(**{name: value for name, value in given.items() if value is not None})
+        more = {"resampling": resampling, "say": lambda line: click.echo(line, err=True)}
+        request = request_of(run, ("resample",), flags, **more)
+        if example is None and question is None:
+            run_study(request, flags["as_json"], "resample")
+        else:
+            resample_one_question(request, example, question, flags["as_json"])
+        return
+    if resamples is not None or different_below is not None:
+        raise UserError("--resamples and --different-below: belong to --how resample")
     if example is not None and question is not None:
         raise UserError("--example and --question: give one of them")
-    manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
+    manner = Manner(by or "token", how)  # pyright: ignore[reportArgumentType]  click has checked both
     request = request_of(run, ("explain",), flags, manner=manner)
     if example is None and question is None:
         run_study(request, flags["as_json"], "explain")

@@ -13,13 +13,13 @@ from markovlm.cli.study import damage_flags, listed, manner_flags, plan_of, requ
 @click.command(cls=Command)
 @click.argument("run", metavar="RUN")
 @damage_flags
-@manner_flags
+@manner_flags("remove", "replace")
 @click.option(
     "--readers", multiple=True, metavar="MODEL", help="who else reads; default the run's base, embedded ones for an embedded run"
 )
 @study_flags(100)
 def loadbearing(
-    run: str, perturbations: str | None, severities: str | None, against: str | None, by: str, how: str, readers: tuple[str, ...],
+    run: str, perturbations: str | None, severities: str | None, against: str | None, by: str | None, how: str, readers: tuple[str, ...],
     **flags: Any,
 ) -> None:  # fmt: skip
     """All studies of a run in one go, and its report with them."""
@@ -27,7 +27,7 @@ def loadbearing(
     from markovlm.analysis.loadbearing import PARTS
     from markovlm.report import write_report
 
-    manner = Manner(by, how)  # pyright: ignore[reportArgumentType]  click has checked both
+    manner = Manner(by or "token", how)  # pyright: ignore[reportArgumentType]  click has checked both
     request = request_of(
         run, PARTS, flags, against=against, plan=plan_of(perturbations, severities), readers=listed(readers), manner=manner
     )

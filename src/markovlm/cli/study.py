@@ -47,11 +47,16 @@ def damage_flags(command: _Command) -> _Command:
     return click.option("--against", metavar="RUN", help=text)(command)
 
 
-def manner_flags(command: _Command) -> _Command:
-    how = click.Choice(["remove", "replace"])
-    command = click.option("--how", type=how, default="remove", help="what becomes of each, in turn [default remove]")(command)
-    by = click.Choice(["token", "word", "sentence"])
-    return click.option("--by", type=by, default="token", help="what is taken out [default token]")(command)
+def manner_flags(*ways: str) -> Callable[[_Command], _Command]:
+    """`ways`: what may become of a unit, the default first."""
+
+    def decorate(command: _Command) -> _Command:
+        how = f"what becomes of each, in turn [default {ways[0]}]"
+        command = click.option("--how", type=click.Choice(ways), default=ways[0], help=how)(command)
+        by = click.Choice(["token", "word", "sentence"])
+        return click.option("--by", type=by, help="what is taken out [default token]")(command)
+
+    return decorate
 
 
 def listed(texts: tuple[str, ...]) -> list[str]:
@@ -134,6 +139,19 @@ def show(found: Any) -> None:
     from markovlm.terminal.studies import show_found
 
     show_found(stdout(), found)
+
+
+def resample_one_question(request: Request, example: str | None, question: str | None, as_json: bool) -> None:
+    from markovlm.analysis.loadbearing import explain_question
+    from markovlm.terminal.console import stdout
+    from markovlm.terminal.studies import show_resample
+
+    result, page = explain_question(request, example, question)
+    if as_json:
+        print_json({**result, "page": str(page)})
+        return
+    show_resample(stdout(), result)
+    click.echo(f"page: {page}")
 
 
 def explain_one_question(request: Request, example: str | None, question: str | None, as_json: bool) -> None:

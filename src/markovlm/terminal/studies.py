@@ -11,6 +11,7 @@ from rich.text import Text
 
 from markovlm.analysis.loadbearing import Found
 from markovlm.analysis.perturb import PERTURBATIONS
+from markovlm.analysis.render import visible
 from markovlm.terminal.attribution import explain_text
 from markovlm.terminal.console import table
 
@@ -36,8 +37,9 @@ def show_found(console: Console, found: Found) -> None:
         "leak": show_leak,
         "explain": show_explain,
         "transfer": show_transfer,
+        "resample": show_resample,
     }
-    for name in ("perturb", "bypass", "bypass_against", "leak", "explain", "transfer"):
+    for name in ("perturb", "bypass", "bypass_against", "leak", "explain", "transfer", "resample"):
         if name in found.results:
             shows[name.removesuffix("_against")](console, found.results[name])
             console.print()
@@ -181,6 +183,41 @@ def show_explain(console: Console, result: Mapping[str, Any]) -> None:
         if row["units"]
     ]
     console.print(table("Load by place in the CoT", ["place", "units", "drop of one, nats"], places))
+
+
+def show_resample(console: Console, result: Mapping[str, Any]) -> None:
+    """What sentences cause beside what they bear: by place, and the sentences of the first CoTs."""
+    say(console, f"{_who(result)}: K = {result['k']}; {result['criterion']}")
+    heads = ["place", "sentences", "causes: TV", "by chance", "KL, nats", "accuracy lost", "bears: nats when taken out"]
+    keys = ("tv", "chance", "kl", "accuracy_drop", "occlusion")
+    places = [
+        [f"{row['from']:.0%} to {row['to']:.0%}", str(row["sentences"]), *(estimate(row[key], 2) for key in keys)]
+        for row in result["by_position"]
+        if row["sentences"]
+    ]
+    console.print(
+        table(f"What a sentence causes, and what it bears, by place in the CoT (n={result['n']} questions)", heads, places)
+    )
+    if result["rank_correlation"] is not None:
+        found = estimate(result["rank_correlation"], 2)
+        say(console, f"rank correlation of the two within a CoT: {found} (mean over {result['rank_correlation']['cots']} CoTs)")
+    for one in result["cots"][:_EXAMPLES]:
+        console.print()
+        rows = [
+            [
+                visible(s["text"].strip())[:60], f"{s['occlusion']:+.2f}", estimate(s["tv"], 2), "-" if s["chance"] is None else f"{s['chance']:.2f}",
+                "-" if s["p"] is None else f"{s['p']:.3f}", _arrow(s), str(s["lacking"]),
+            ]
+            for s in one["sentences"]
+        ]  # fmt: skip
+        title = f"{visible(one['question'])[:100]}  ->  {visible(str(one['answer']))} (gold {visible(one['gold'])})"
+        heads = ["sentence", "bears, nats", "causes: TV", "by chance", "p", "right with -> without", "lacking it"]
+        console.print(table(title, heads, rows))
+
+
+def _arrow(sentence: Mapping[str, Any]) -> str:
+    rates = ["-" if sentence[key] is None else f"{sentence[key]:.2f}" for key in ("accuracy_with", "accuracy_without")]
+    return " -> ".join(rates)
 
 
 def show_transfer(console: Console, result: Mapping[str, Any]) -> None:
