@@ -30,6 +30,7 @@ from markovlm.report.html import render_html
 from markovlm.report.levels import run_rows
 from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
+from markovlm.report.settings import settings as settings_of
 from markovlm.report.tables import Table, to_csv
 
 PRINTED_CURVES = 9  # figures beside the Markdown file; the page has all
@@ -99,12 +100,14 @@ def _about(runs: Sequence[RunData]) -> dict[str, str]:
 
 def _all_tables(diagnoses: Sequence[Diagnosis], section: Section, skipped: Sequence[Skipped]) -> list[Table]:
     runs = [d.run for d in diagnoses]
+    settings = settings_of(runs)
     return [
         tables.verdicts(diagnoses),
         tables.runs(diagnoses),
         tables.signals(diagnoses),
         tables.findings(diagnoses),
-        *tables.settings(runs),
+        settings.whole,
+        settings.common,
         tables.accuracies(diagnoses),
         tables.all_milestones(diagnoses),
         tables.all_milestone_means(diagnoses),

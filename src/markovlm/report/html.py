@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import RunData, Sample
@@ -23,8 +24,9 @@ from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
 from markovlm.report.figures.printing import best_of, checkpoints_of
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Section
-from markovlm.report.overview import FEW_RUNS, folded, groupings, runs_table
-from markovlm.report.tables import Source
+from markovlm.report.overview import FEW_RUNS, folded, groupings, overview
+from markovlm.report.settings import settings
+from markovlm.report.tables import Source, Table
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
 MANY_SAMPLES = 500  # above this, texts of samples are cut shorter
@@ -37,8 +39,8 @@ def script_json(value: Any) -> Markup:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:  # rare, and looking at every value is slow
         text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for char, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
-        text = text.replace(char, escape)
+    for char, written in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+        text = text.replace(char, written)
     return Markup(text)
 
 
@@ -124,8 +126,14 @@ def _environment(links: _Links, library: str) -> Environment:
     environment.globals.update(href=links.of, css=_own_file("report.css"), script=_own_script(), vega=script_text(library))
     environment.filters["words"] = lambda text: str(text).replace("_", " ")
     environment.filters["as_source"] = Source
+    environment.filters["breakable"] = _breakable
     environment.filters["groupby_in_order"] = _by_group
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A dotted or underscored name that may be broken after its dots and underscores."""
+    return Markup("").join(escape(part) + Markup("<wbr>") for part in re.split(r"(?<=[._/])", name))
 
 
 def _by_group(figures: Sequence[Figure]) -> list[tuple[str, list[Figure]]]:
@@ -147,7 +155,6 @@ def render_html(
     figures = curves(all_of_them)
     accuracy = final_accuracy(all_of_them)
     spreads = reward_distributions(all_of_them)
-    differ, common = tables.settings(runs)
     context = {
         "about": about,
         "sentence": sentence(all_of_them),
@@ -155,15 +162,14 @@ def render_html(
         "cards": _cards(all_of_them),
         "few": len(all_of_them) <= FEW_RUNS,
         "folds": folded(all_of_them),
-        "overview": runs_table(all_of_them),
+        "overview": overview(all_of_them),
         "groupings": groupings(all_of_them),
         "ids": ids,
         "trusted": trusted(all_of_them),
         "scores": {d.run.name: tables.accuracy_cell(d.run, e) for d in all_of_them if (e := d.case.best or d.case.last)},
-        "settings": differ,
-        "common": common,
+        "settings": settings(runs),
         "accuracies": tables.accuracies(all_of_them),
-        "milestones": {d.run.name: tables.milestones(d) for d in all_of_them if d.run.steps},
+        "milestones": {d.run.name: _milestones(d) for d in all_of_them if d.run.steps},
         "signals": {d.run.name: tables.signals([d]).without("run") for d in all_of_them},
         "problems": tables.problems(runs, skipped),
         "thresholds": tables.thresholds(),
@@ -206,6 +212,13 @@ def _cards(all_of_them: Sequence[Diagnosis]) -> list[Diagnosis]:
     if len(ordered) <= FEW_RUNS:
         return ordered
     return [d for d in ordered if d.verdict in ("collapsed", "warn")][:FEW_RUNS]
+
+
+def _milestones(d: Diagnosis) -> tuple[Table, Table | None]:
+    """(means around a few steps, the single rows at them, None where these are the same)."""
+    means, single = tables.milestone_means(d), tables.milestones(d)
+    same = [[c.value for c in row] for row in means.rows] == [[c.value for c in row] for row in single.rows]
+    return means, None if same else single
 
 
 def _runs(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure
 from markovlm.report.html import sentence, trusted
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, RunPart, Section, ShownExample
+from markovlm.report.settings import settings
 from markovlm.report.tables import Cell, Table
 
 MOST_TEXT = 700  # characters of a sample's text
@@ -61,7 +62,7 @@ def render_markdown(
 ) -> str:
     """The whole document; `figures` come with the paths of their SVG files."""
     runs = [d.run for d in all_of_them]
-    differ, common = tables.settings(runs)
+    found = settings(runs)
     of_studies = {figure.name for figure in section.printed}
     parts = [
         f"# Training report\n\n**{sentence(all_of_them)}** {about['runs']}, {about['steps']}, written {about['time']}.",
@@ -69,8 +70,9 @@ def render_markdown(
         "## Runs\n\n" + _noted(tables.runs(all_of_them)),
         _trusted(all_of_them),
         "\n\n".join(_run(d) for d in tables.by_gravity(all_of_them)),
-        "## Settings\n\n" + (table(differ) if len(differ.columns) > 2 else "All runs have the same settings."),
-        "### Settings in common\n\n" + table(common) if common.rows else "",
+        "## Settings\n\n" + (table(found.differ) if len(found.differ.columns) > 2 else "All runs have the same settings."),
+        "### Settings that not all logs name\n\n" + table(found.partial) if found.partial.rows else "",
+        "### Settings in common\n\n" + table(found.common) if found.common.rows else "",
         "## Accuracy from the CoT alone\n\n" + _accuracy(all_of_them),
         "## Learning curves and rewards\n\n" + "\n\n".join(_figure(f, path) for f, path in figures if f.name not in of_studies),
         "## Milestones\n\n" + "\n\n".join(_milestones(d) for d in all_of_them if d.run.steps),

@@ -1,14 +1,16 @@
-"""The table of runs at the top of the page: levels of each signal, sortable, groupable, what cannot be judged last."""
+"""The table of runs as the page shows it: columns in groups, what runs can be grouped by, and the folds of many runs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markovlm.logs.records import Evaluation
+from markovlm.logs.schema import METRIC
 from markovlm.report.diagnose import Diagnosis
-from markovlm.report.series import course, smooth
-from markovlm.report.tables import by_gravity, number_text, split_settings
+from markovlm.report.levels import SIGNALS, Level, RunRow, run_rows
+from markovlm.report.settings import split_settings
+from markovlm.report.tables import Source, by_gravity, eval_source, number_text, row_source
 
 FEW_RUNS = 12  # up to so many runs are shown one by one
 _MOST_GROUPINGS = 12
@@ -16,78 +18,74 @@ _MOST_VALUES = 30  # of a setting that runs can be grouped by
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """A level as shown: `text`, what stands below it, and the number to sort by."""
+class Shown:
+    """One cell: `text`, what stands below it, the number to sort by, where it was read."""
 
     value: float | None
     text: str
     small: str = ""
+    hint: str = ""
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OverviewRow:
-    """One run: a level for each column of `Overview.columns`."""
+    """One run: a cell for each column of `Overview.groups`."""
 
     d: Diagnosis
-    levels: tuple[Level, ...]
+    row: RunRow
+    cells: tuple[Shown, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Groups of columns ((name, unit), its columns) and the runs."""
+    """Groups of columns (name, its columns) and the runs, the gravest first."""
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     rows: tuple[OverviewRow, ...]
 
 
-_SIGNALS = (
-    ("normalized_reward_mean", "normalised reward"),
-    ("answer_logprob", "answer log-prob"),
-    ("cot_contains_answer", "CoT has answer"),
-)
-_NONE = Level(None, "—")
+_NONE = Shown(None, "—")
+_WHEN = ("start", "best", "end")
 
 
-def runs_table(all_of_them: Sequence[Diagnosis]) -> Overview:
-    """All runs, the gravest first."""
-    signals = [(key, name) for key, name in _SIGNALS if any(d.run.has(key) for d in all_of_them)]
-    evaluated = any(d.case.best or d.case.last or d.case.base for d in all_of_them)
-    groups = [(name, ("start", "best", "end")) for _, name in signals]
-    if evaluated:
-        groups.append(("accuracy", ("base", "best", "last")))
-    rows = []
-    for d in by_gravity(all_of_them):
-        levels = [level for key, _ in signals for level in _levels(d, key)]
-        if evaluated:
-            levels += [_score(e) for e in (d.case.base, d.case.best, d.case.last)]
-        rows.append(OverviewRow(d, tuple(levels)))
-    return Overview(tuple(groups), tuple(rows))
+def overview(all_of_them: Sequence[Diagnosis]) -> Overview:
+    """All runs. A reward that is the answer's log-prob everywhere has no columns of its own."""
+    ordered = by_gravity(all_of_them)
+    rows = run_rows(ordered)
+    keys = [key for key in SIGNALS if any(key in row.signals for row in rows)]
+    if all(row.signals.get("reward_mean") in (None, row.signals.get("answer_logprob")) for row in rows):
+        keys = [key for key in keys if key != "reward_mean"]
+    evaluated = any(row.base or row.best or row.last for row in rows)
+    groups = [("accuracy", ("base", "best", "last"))] if evaluated else []
+    groups += [(METRIC[key].label if key in METRIC else key, _WHEN) for key in keys]
+    shown = []
+    for d, row in zip(ordered, rows, strict=True):
+        cells = [_score(d, e) for e in (row.base, row.best, row.last)] if evaluated else []
+        cells += [_level(d, row, key, when) for key in keys for when in _WHEN]
+        shown.append(OverviewRow(d, row, tuple(cells)))
+    return Overview(tuple(groups), tuple(shown))
 
 
-def _levels(d: Diagnosis, key: str) -> list[Level]:
-    c = course(d.run, key)
-    if c is None:
-        return [_NONE] * 3
-    window = max(1, len(c) // 10)
-    spread = float(c.values.std()) / math.sqrt(window)
-    level = smooth(c.values, window)[window // 2 : max(window // 2 + 1, len(c) - window // 2)]
-    best = int(level.argmax())
-    found = [
-        (float(c.values[:window].mean()), ""),
-        (float(level[best]), f" @ {int(c.steps[best + window // 2]):,}"),
-        (float(c.values[-window:].mean()), ""),
-    ]
-    return [Level(value, number_text(value), f"±{number_text(float(f'{spread:.1g}'))}{at}") for value, at in found]
+def _level(d: Diagnosis, row: RunRow, key: str, when: str) -> Shown:
+    if key not in row.signals:
+        return _NONE
+    found: Level = getattr(row.signals[key], when)
+    rounding = 1e-9 * max(1.0, abs(found.mean))  # of a constant
+    error = "" if found.error is None else f"±{found.error if found.error > rounding else 0:.1g}"
+    at = f"@ {found.first_step:,}" if when == "best" else ""
+    hint = f"mean of {found.rows:,} rows, steps {found.first_step:,} to {found.last_step:,}"
+    text = f"{found.mean:.3g}" if 1e-3 <= abs(found.mean) < 1e4 or found.mean == 0 else number_text(found.mean)
+    return Shown(found.mean, text, f"{error} {at}".strip(), hint, row_source(d.run, found.first_step))
 
 
-def _score(e: object) -> Level:
-    from markovlm.logs.records import Evaluation
-
-    if not isinstance(e, Evaluation):
+def _score(d: Diagnosis, e: Evaluation | None) -> Shown:
+    if e is None:
         return _NONE
     s = e.score
     interval = f"[{100 * s.low:.1f}, {100 * s.high:.1f}]" if s.low is not None and s.high is not None else f"n = {e.n:,}"
-    return Level(s.accuracy, f"{100 * s.accuracy:.1f} %", interval)
+    hint = f"{e.split}, n = {e.n:,}, {e.main}, step {e.step:,}"
+    return Shown(s.accuracy, f"{100 * s.accuracy:.1f} %", interval, hint, eval_source(d.run, e))
 
 
 def groupings(all_of_them: Sequence[Diagnosis]) -> dict[str, dict[str, str | None]]:
@@ -96,8 +94,7 @@ def groupings(all_of_them: Sequence[Diagnosis]) -> dict[str, dict[str, str | Non
         "task": {d.run.name: d.run.task for d in all_of_them},
         "verdict": {d.run.name: d.verdict for d in all_of_them},
     }
-    differ, _ = split_settings([d.run for d in all_of_them])
-    for name in differ:
+    for name in split_settings([d.run for d in all_of_them]).differ:
         values = {d.run.name: _text(d.run.config.get(name)) for d in all_of_them}
         several = {value for value in values.values() if value is not None}
         if 1 < len(several) <= _MOST_VALUES and len(found) < _MOST_GROUPINGS and name != "task":

@@ -113,18 +113,13 @@ def eval_source(run: RunData, e: Evaluation) -> Source | None:
     return None if path is None else Source(path.with_name(e.source or path.name), e.line or None)
 
 
-def _config_source(run: RunData) -> Source | None:
-    path = run.files.get("config", run.files.get("metrics"))
-    return None if path is None else Source(path, None if "config" in run.files else 1)
-
-
 # --- the verdicts ------------------------------------------------------------------------------------------------------
 
-_GRAVITY = {"collapsed": 0, "warn": 1, "unknown": 2, "healthy": 3}
+_GRAVITY = {"collapsed": 0, "warn": 1, "healthy": 2, "unknown": 3}
 
 
 def by_gravity(all_of_them: Sequence[Diagnosis]) -> list[Diagnosis]:
-    """Collapsed runs first, then warnings, then the rest, each in the order given."""
+    """Collapsed runs first, then warnings, then the healthy; what cannot be judged last; each in the order given."""
     return sorted(all_of_them, key=lambda d: _GRAVITY[d.verdict])
 
 
@@ -225,53 +220,6 @@ def findings(all_of_them: Sequence[Diagnosis]) -> Table:
         for f in d.findings
     ]
     return Table("findings", "Findings", ("run", "weight", "rule", "evidence", "confidence", "step"), tuple(rows))
-
-
-# --- settings ----------------------------------------------------------------------------------------------------------
-
-_MISSING = object()
-
-
-def _value(run: RunData, name: str) -> Any:
-    value = run.config.get(name, _MISSING)
-    return _MISSING if value is _MISSING else repr(value)
-
-
-def split_settings(runs: Sequence[RunData]) -> tuple[list[str], list[str]]:
-    """(names whose values differ between runs, names that all runs share), in order of first appearance."""
-    configured = [run for run in runs if run.config]
-    names = dict.fromkeys(name for run in configured for name in run.config)
-    differ, common = [], []
-    for name in names:
-        values = {_value(run, name) for run in configured}
-        (common if len(values) == 1 else differ).append(name)
-    return differ, common
-
-
-def settings(runs: Sequence[RunData]) -> tuple[Table, Table]:
-    """(settings that differ, one row a run; settings in common, one row each)."""
-    differ, common = split_settings(runs)
-    rows = []
-    for run in runs:
-        source = _config_source(run)
-        cells = [_setting(run.config.get(name, _MISSING), source) for name in differ]
-        rows.append((plain(run.name, "run"), plain(run.kind), *cells))
-    shared = next((run for run in runs if run.config), None)
-    table = Table("settings", "Settings that differ", ("run", "log", *differ), tuple(rows))
-    if shared is None:
-        return table, Table("settings-common", "Settings in common", ("setting", "value"), ())
-    source = _config_source(shared)
-    pairs = tuple((plain(name), _setting(shared.config[name], source)) for name in common)
-    return table, Table("settings-common", "Settings in common", ("setting", "value"), pairs)
-
-
-def _setting(value: Any, source: Source | None) -> Cell:
-    if value is _MISSING:
-        return Cell(None, "—", None, "missing")
-    if value is None or isinstance(value, bool):
-        return Cell(value, {None: "null", True: "true", False: "false"}[value], source)
-    text = number_text(value) if isinstance(value, float) else str(value)
-    return Cell(value, text if len(text) <= 60 else text[:59] + "…", source)
 
 
 # --- accuracy ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ class Chart:
     title: str | None = None  # else the first column's name and unit
     log: bool = False  # a logarithmic axis where values span a factor of 50
     limit: str | None = None  # the setting whose value the metric cannot pass, drawn as a level
-    unless_same_as: str | None = None  # not drawn where in every run it equals this column
+    unless_same_as: str | None = None  # a panel of one column is not drawn where in every run it equals this one
 
     @property
     def name(self) -> str:
@@ -71,5 +71,5 @@ CHARTS: tuple[Chart, ...] = (
     Chart(NOTES, ("notes_kept",)),
     Chart(OPTIMISER, ("grad_norm",), log=True),
     Chart(OPTIMISER, ("loss",)),
-    Chart(OPTIMISER, ("loss_*",), title="terms of the loss"),
+    Chart(OPTIMISER, ("loss_*",), title="terms of the loss", unless_same_as="loss"),
 )

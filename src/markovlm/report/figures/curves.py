@@ -41,7 +41,7 @@ def curves(all_of_them: Sequence[Diagnosis], points: int = PAGE_POINTS) -> list[
 def _curve(all_of_them: Sequence[Diagnosis], chart: Chart, known: Sequence[str], points: int) -> Figure | None:
     columns = chart.present(known)
     same = chart.unless_same_as
-    if not columns or (same is not None and all(_same(d, columns[0], same) for d in all_of_them)):
+    if not columns or (same is not None and len(columns) == 1 and all(_same(d, columns[0], same) for d in all_of_them)):
         return None
     buckets = max(15, min(300, points // max(1, 3 * len(columns) * len(all_of_them))))
     lines = tuple(
