@@ -9,6 +9,11 @@ from fnmatch import fnmatchcase
 from markovlm.logs.schema import METRIC, label
 
 
+def series_name(column: str) -> str:
+    """A column's name without its unit."""
+    return METRIC[column].label if column in METRIC else label(column)
+
+
 @dataclass(frozen=True, slots=True)
 class Chart:
     """One panel. A `*` in `columns` stands for any text; the first column of two is drawn thick, more get dashes of their own."""
@@ -34,7 +39,8 @@ class Chart:
         """Title of the panel where these columns are drawn."""
         if self.title is not None:
             return self.title
-        return label(found[0])
+        thin = f"; thin: {series_name(found[1])}" if len(found) == 2 else ""
+        return label(found[0]) + thin
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -44,23 +50,22 @@ class Chart:
 
 
 ANSWER, POLICY, TEXT, NOTES, OPTIMISER = "Reward and answer", "Policy", "Text of the CoTs", "Notes of the chains", "Optimiser"
+SAMPLER = "Sampler against trainer"
 CHARTS: tuple[Chart, ...] = (
-    Chart(ANSWER, ("reward_mean",), unless_same_as="answer_logprob"),
+    Chart(ANSWER, ("reward_mean", "eval_reward"), unless_same_as="answer_logprob"),
     Chart(ANSWER, ("normalized_reward_mean",)),
-    Chart(
-        ANSWER,
-        ("answer_logprob", "baseline_answer_logprob"),
-        title="answer log-prob (nats/token); thin: the frozen model",
-    ),
-    Chart(ANSWER, ("answer_correct_fraction",)),
-    Chart(ANSWER, ("cot_contains_answer",)),
+    Chart(ANSWER, ("reward/*",), title="reward by component"),
+    Chart(ANSWER, ("reward_std",)),
     Chart(ANSWER, ("groups_without_spread",)),
+    Chart(ANSWER, ("answer_logprob", "baseline_answer_logprob")),
+    Chart(ANSWER, ("answer_correct_fraction",)),
+    Chart(ANSWER, ("accuracy", "eval_accuracy")),
+    Chart(ANSWER, ("cot_contains_answer",)),
     Chart(POLICY, ("kl",), log=True),
     Chart(POLICY, ("ratio_mean",), log=True),
-    Chart(POLICY, ("ratio_clipped_fraction",)),
+    Chart(POLICY, ("ratio_clipped_fraction", "ratio_clipped_low_fraction", "ratio_clipped_high_fraction")),
     Chart(POLICY, ("entropy",)),
-    Chart(POLICY, ("sampler_gap",), log=True),
-    Chart(TEXT, ("cot_length",), limit="rollouts.max_cot_tokens"),
+    Chart(TEXT, ("cot_length", "cot_length_terminated"), limit="rollouts.max_cot_tokens"),
     Chart(TEXT, ("cot_length_saturated_fraction",)),
     Chart(TEXT, ("distinct_bigram_fraction",)),
     Chart(TEXT, ("longest_char_run",), log=True),
@@ -70,6 +75,10 @@ CHARTS: tuple[Chart, ...] = (
     Chart(NOTES, ("notes_overflow",)),
     Chart(NOTES, ("notes_kept",)),
     Chart(OPTIMISER, ("grad_norm",), log=True),
-    Chart(OPTIMISER, ("loss",)),
+    Chart(OPTIMISER, ("loss", "eval_loss")),
     Chart(OPTIMISER, ("loss_*",), title="terms of the loss", unless_same_as="loss"),
+    Chart(OPTIMISER, ("token_accuracy",)),
+    Chart(SAMPLER, ("sampler_gap",), log=True),
+    Chart(SAMPLER, ("sampler_kl",), log=True),
+    Chart(SAMPLER, ("sampler_ratio_mean", "sampler_ratio_min", "sampler_ratio_max"), log=True),
 )

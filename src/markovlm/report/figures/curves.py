@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from markovlm.logs.schema import METRIC
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures.base import Figure, Scale, blank, colour, dash
-from markovlm.report.figures.charts import CHARTS, Chart
+from markovlm.report.figures.charts import CHARTS, Chart, series_name
 from markovlm.report.figures.thin import line, scale_of
 from markovlm.report.series import course
 
@@ -45,7 +44,7 @@ def _curve(all_of_them: Sequence[Diagnosis], chart: Chart, known: Sequence[str],
         return None
     buckets = max(15, min(300, points // max(1, 3 * len(columns) * len(all_of_them))))
     lines = tuple(
-        line(d.run.name, METRIC[name].label if name in METRIC else name, c, buckets)
+        line(d.run.name, series_name(name), c, buckets)
         for d in all_of_them
         for name in columns
         if (c := course(d.run, name)) is not None
