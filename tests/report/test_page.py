@@ -52,6 +52,10 @@ def test_the_axis_of_a_constant_is_around_it(
     assert domain(np.array([value, value]), [], [], "linear", bounds) == pytest.approx(expected)
 
 
+def test_rounding_of_a_running_mean_is_no_spread() -> None:
+    assert domain(np.array([0.4, 0.4 + 6e-17, 0.4 - 6e-17]), [], [], "linear", None) == pytest.approx((0.36, 0.44))
+
+
 def test_a_limit_is_on_the_axis_only_where_the_metric_comes_near() -> None:
     assert domain(np.array([20.0, 80.0]), [], [100.0], "linear", None)[1] > 100
     assert domain(np.array([20.0, 21.0]), [], [100.0], "linear", None)[1] < 22

@@ -227,6 +227,7 @@ def _runs(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str]) -> list[dict
     return [
         {
             "name": name,
+            "short": _shortened(name),
             "colour": colour,
             "dash": dash,
             "verdict": d.verdict,
@@ -240,6 +241,11 @@ def _runs(all_of_them: Sequence[Diagnosis], ids: Mapping[str, str]) -> list[dict
         }
         for d, name, colour, dash in zip(all_of_them, *run_domain(all_of_them), strict=True)
     ]
+
+
+def _shortened(name: str) -> str:
+    """A long name without its middle: names differ at their ends."""
+    return name if len(name) <= 34 else f"{name[:13]}…{name[-20:]}"
 
 
 def _span(d: Diagnosis) -> list[int] | None:

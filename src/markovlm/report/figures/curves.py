@@ -52,7 +52,8 @@ def _curve(all_of_them: Sequence[Diagnosis], chart: Chart, known: Sequence[str],
     if not lines:
         return None
     scale = scale_of(lines) if chart.log else "linear"
-    title = chart.heading(columns) + ("" if scale == "linear" else f", {scale} scale")
+    with_values = [name for name in columns if any(found.series == series_name(name) for found in lines)]
+    title = chart.heading(with_values) + ("" if scale == "linear" else f", {scale} scale")
     series = list(dict.fromkeys(found.series for found in lines))
     return Figure(
         chart.name,
@@ -94,7 +95,7 @@ def _spec(title: str, scale: Scale, series: list[str]) -> dict[str, Any]:
     if len(series) == 2:  # the second thin
         width = {"condition": {"test": {"field": "series", "equal": series[1]}, "value": 1}, "value": 2.1}
     elif len(series) > 2:  # dashes tell series apart, not runs
-        legend = {"title": None, "orient": "bottom", "symbolType": "stroke", "symbolSize": 300, "labelLimit": 180}
+        legend = {"title": None, "orient": "bottom", "symbolType": "stroke", "symbolSize": 300, "labelLimit": 180, "columns": 2}
         dashes = [[], [6, 3], [2, 2], [9, 3, 2, 3], [4, 1], [1, 3]]
         known = {"domain": series, "range": [dashes[i % len(dashes)] for i in range(len(series))]}
         style = {"field": "series", "type": "nominal", "scale": known, "legend": legend}

@@ -73,6 +73,8 @@ def domain(
 ) -> tuple[float, float]:
     """The axis: from the means, a little wider for rows where they are drawn, and around a constant instead of from 0."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if high - low <= 1e-9 * max(abs(high), abs(low)):  # rounding of a running mean is no spread
+        low = high = (low + high) / 2
     span = high - low
     if len(raw) and span > 0:
         few, most = np.quantile(np.array(raw), [0.02, 0.98])

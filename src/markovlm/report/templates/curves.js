@@ -63,6 +63,7 @@ const axis = (values, raw, levels, scale, bounds) => {
   let low = Infinity, high = -Infinity, least = Infinity;
   for (const v of values) { low = Math.min(low, v); high = Math.max(high, v); if (v > 0) least = Math.min(least, v); }
   if (!values.length) [low, high] = [0, 1];
+  if (high - low <= 1e-9 * Math.max(Math.abs(high), Math.abs(low))) low = high = (low + high) / 2; // rounding is no spread
   const span = high - low;
   if (raw.length && span > 0) {
     const sorted = Float64Array.from(raw).sort();
@@ -234,7 +235,7 @@ const pin = (run, step, what) => {
   look.pinned = { run, step };
   const known = runOf.get(run);
   const text = node("span", "", step === null ? "" : `step ${whole(step)}${what ? `: ${what}` : ""}`);
-  const parts = [swatch(known), node("b", "name", run), node("span", `chip ${known.verdict}`, known.verdict), text];
+  const parts = [swatch(known), node("b", "name", known.short), node("span", `chip ${known.verdict}`, known.verdict), text];
   if (known.samples) {
     const link = node("a", "to-samples", step === null ? "its samples" : "samples near this step");
     link.href = "#samples";
@@ -316,14 +317,14 @@ const read = (element, step, y) => {
   const lines = list.slice(0, MOST_READ).map((item) => {
     const line = node("div", item.run === look.focus ? "in-front" : "");
     const interval = item.e && item.e.low !== null ? ` [${number(item.e.low)}, ${number(item.e.high)}], n = ${whole(item.e.n)}` : "";
-    line.append(swatch(runOf.get(item.run)), node("span", "name", item.run), node("b", "", number(item.value) + interval));
+    line.append(swatch(runOf.get(item.run)), node("span", "name", runOf.get(item.run).short), node("b", "", number(item.value) + interval));
     if (several && !item.e) line.append(node("small", "", item.series));
     return line;
   });
   const [first, last] = stepsOnShow(data.figures[element.dataset.figure]);
   const marks = [...look.shown].map((name) => runOf.get(name)).flatMap((run) => [
     [run.onset, `${run.verdict} from step ${whole(run.onset ?? 0)}`], [run.best, `best checkpoint, step ${whole(run.best ?? 0)}`],
-  ].filter(([at]) => at !== null && Math.abs(at - step) <= (last - first) / 100).map(([, text]) => node("div", "mark-text", `${run.name}: ${text}`)));
+  ].filter(([at]) => at !== null && Math.abs(at - step) <= (last - first) / 100).map(([, text]) => node("div", "mark-text", `${run.short}: ${text}`)));
   const more = list.length > MOST_READ ? [node("small", "", `and ${list.length - MOST_READ} more`)] : [];
   box.replaceChildren(node("div", "step", `step ${whole(step)}`), ...lines, ...more, ...marks.slice(0, 3));
   box.hidden = false;
