@@ -99,10 +99,11 @@ def _with_legend(layers: Sequence[dict[str, Any]], shown: Sequence[str]) -> list
     found = []
     for layer in layers:
         encoding = dict(layer["encoding"])
-        encoding["color"] = {k: v for k, v in encoding["color"].items() if k != "legend"}
+        if len(shown) > 1:  # one run needs no telling apart
+            encoding["color"] = {k: v for k, v in encoding["color"].items() if k != "legend"}
         if "opacity" in encoding:  # nobody brings a run of an SVG forward
             encoding["opacity"] = {"value": encoding["opacity"]["condition"]["value"]}
-        if "strokeDash" in encoding:
+        if "strokeDash" in encoding and len(shown) > 1:
             by_run = [channel for channel in ("color", "strokeDash") if encoding[channel]["field"] == "run"]
             encoding |= {channel: encoding[channel] | {"legend": legend} for channel in by_run}
         found.append(layer | {"encoding": encoding})
