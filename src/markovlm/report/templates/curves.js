@@ -272,8 +272,8 @@ const place = (element) => {
   const { view } = charts.get(element).result;
   const canvas = $("canvas", element);
   const box = canvas.getBoundingClientRect(), outer = element.getBoundingClientRect();
-  const [left, top] = view.origin();
-  return { view, left: box.left - outer.left + left, top: box.top - outer.top + top, width: view.width(), height: view.height() };
+  const [x, y] = view.origin(), padding = view.padding();
+  return { view, left: box.left - outer.left + x + padding.left, top: box.top - outer.top + y + padding.top, width: view.width(), height: view.height() };
 };
 const crossAt = (step) => {
   for (const element of near) {
@@ -314,14 +314,15 @@ const read = (element, step, y) => {
   }
   const list = valuesAt(element, step, y);
   const several = data.figures[element.dataset.figure].series.length > 1;
+  const [first, last] = stepsOnShow(data.figures[element.dataset.figure]);
   const lines = list.slice(0, MOST_READ).map((item) => {
     const line = node("div", item.run === look.focus ? "in-front" : "");
     const interval = item.e && item.e.low !== null ? ` [${number(item.e.low)}, ${number(item.e.high)}], n = ${whole(item.e.n)}` : "";
     line.append(swatch(runOf.get(item.run)), node("span", "name", runOf.get(item.run).short), node("b", "", number(item.value) + interval));
+    if (Math.abs(item.step - step) > (last - first) / 60) line.append(node("small", "", `at ${whole(item.step)}`)); // few rows: the nearest
     if (several && !item.e) line.append(node("small", "", item.series));
     return line;
   });
-  const [first, last] = stepsOnShow(data.figures[element.dataset.figure]);
   const marks = [...look.shown].map((name) => runOf.get(name)).flatMap((run) => [
     [run.onset, `${run.verdict} from step ${whole(run.onset ?? 0)}`], [run.best, `best checkpoint, step ${whole(run.best ?? 0)}`],
   ].filter(([at]) => at !== null && Math.abs(at - step) <= (last - first) / 100).map(([, text]) => node("div", "mark-text", `${run.short}: ${text}`)));
