@@ -94,6 +94,7 @@ class RunData:
     config_text: str = ""  # the configuration as a file to copy
     framework: str = ""  # of a log that others wrote: "TRL", "verl", …; "" where it is ours or not known
     training: Training = "reinforcement"  # a supervised or preference run has no sampled reward: nothing to judge
+    _row_of: dict[int, int | None] = field(default_factory=dict, repr=False, compare=False)
     rows_mean_over: int = 1  # a row is the mean over this many steps (`logging_steps`)
 
     @property
@@ -115,6 +116,14 @@ class RunData:
     @property
     def native(self) -> bool:
         return self.kind == "native"
+
+    def row_of(self, step: int) -> int | None:
+        """The number of a step's row, from 1. A report asks for the same few steps many times, so answers are kept."""
+        if step not in self._row_of:
+            index = int(self.metrics["step"].search_sorted(step))
+            there = index < self.steps and self.metrics["step"][index] == step
+            self._row_of[step] = index + 1 if there else None
+        return self._row_of[step]
 
     def has(self, key: str) -> bool:
         """Does the column exist with at least one value?"""

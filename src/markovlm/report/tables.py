@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -102,8 +103,7 @@ def row_source(run: RunData, step: int) -> Source | None:
         return None
     line = run.lines.get(step)
     if line is None:
-        index = run.metrics["step"].search_sorted(step)
-        line = int(index) + 1 if index < run.steps and run.metrics["step"][int(index)] == step else None
+        line = run.row_of(step)
     return Source(path, line)
 
 
@@ -283,8 +283,7 @@ def milestone_steps(d: Diagnosis, most: int = 9) -> list[int]:
     wanted = [steps[0], steps[-1], *(s for s in (d.onset_step, d.best_step) if s is not None)]
     wanted += [at - (1 if steps[0] == 0 else 0) for at in (10**k for k in range(2, 8)) if at < steps[-1]]
     wanted += [steps[0] + (steps[-1] - steps[0]) * i // 4 for i in (1, 2, 3)]
-    column = d.run.metrics["step"]
-    nearest = dict.fromkeys(int(column[min(int(column.search_sorted(s)), len(steps) - 1)]) for s in wanted)
+    nearest = dict.fromkeys(steps[min(bisect_left(steps, s), len(steps) - 1)] for s in wanted)
     return sorted(list(nearest)[:most])
 
 
