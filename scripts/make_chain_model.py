@@ -72,7 +72,7 @@ class Recipe:
     changed_weight: float = 3.0  # loss weight of the digits of a balance that changed, the hard part
     chunk_weight: float = 0.1  # of the chunk itself, for rewards of the next chunk
     slips: float = 0.03  # share of answers that are guesses although the notes tell: a reader that is never quite certain
-    steps: int = 1800
+    steps: int = 6000
     batch_size: int = 64
     pool: int = 16
     muon_lr: float = 2e-2
