@@ -24,7 +24,7 @@ from markovlm.chains.prompter import ChainPrompter, Ids, Target
 from markovlm.chains.walk import Walk, walk
 from markovlm.errors import UserError
 from markovlm.evaluation.chain_run import chain_how, prompter_of
-from markovlm.evaluation.chains import ChainReading, read_jobs, walk_texts
+from markovlm.evaluation.chains import ChainReading, read_jobs, share_right, walk_texts
 from markovlm.evaluation.evaluate import How
 from markovlm.rollouts.streams import stream
 from markovlm.rollouts.types import Decoding, Sampler
@@ -280,11 +280,20 @@ def facts(study: ChainStudy) -> dict[str, Any] | None:
             "age": age,
             "n": len(found),
             "logprob": estimate([value for _, value, _ in found], [text for text, _, _ in found], seed),
-            "accuracy": estimate_some([right for _, _, right in found], [text for text, _, _ in found], seed),
+            "accuracy": _share(found, seed),
         }
         for age, found in sorted(ages.items())
     ]
     return {"questions": list(rows.values()), "by_age": by_age}
+
+
+def _share(found: Sequence[tuple[str, float, float | None]], seed: int) -> dict[str, Any] | None:
+    """Of answers that were judged; None where none was."""
+    judged = [(text, right) for text, _, right in found if right is not None]
+    if not judged:
+        return None
+    share = share_right([right for _, right in judged], [text for text, _ in judged], seed)
+    return {"mean": share.mean, "ci95": [share.low, share.high]}
 
 
 # ------------------------------------------------------------------------------------------------------------ a run

@@ -134,7 +134,7 @@ def measured(readings: Sequence[ChainReading], seed: int) -> dict[str, Any]:
     clusters = [r.text for r in readings]
     logprob = cluster_mean_ci([r.logprob for r in readings], clusters, seed)
     judged = [r for r in readings if r.correct is not None]
-    right = _accuracy(judged, seed) if judged else None
+    right = share_right([float(bool(r.correct)) for r in judged], [r.text for r in judged], seed) if judged else None
     return {
         "n": len(readings),
         "accuracy": right.mean if right else None,
@@ -144,14 +144,12 @@ def measured(readings: Sequence[ChainReading], seed: int) -> dict[str, Any]:
     }
 
 
-def _accuracy(readings: Sequence[ChainReading], seed: int) -> Estimate:
+def share_right(right: Sequence[float], texts: Sequence[str], seed: int) -> Estimate:
     """Bootstrap over texts; where all answers are right, or all wrong, Wilson's interval with texts as its n: there is nothing to resample."""
-    texts = [r.text for r in readings]
-    values = [float(bool(r.correct)) for r in readings]
-    if len(set(values)) > 1:
-        return cluster_mean_ci(values, texts, seed)
+    if len(set(right)) > 1:
+        return cluster_mean_ci(right, texts, seed)
     n = len(set(texts))
-    return Estimate(values[0], *wilson(n if values[0] else 0, n))
+    return Estimate(right[0], *wilson(n if right[0] else 0, n))
 
 
 def evaluate_chains(
