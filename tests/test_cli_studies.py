@@ -123,7 +123,8 @@ def test_a_plain_model_has_a_place_of_its_own(call) -> None:
 def test_the_whole_study_and_its_report(call, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--against", "twin", "--readers", "twin", *SMALL, "--severities", "1")
     result = answered(call("loadbearing", "run", *flags, "--json"))
-    assert {"perturb", "bypass", "bypass_against", "leak", "explain", "transfer", "files", "report"} == set(result)
+    parts = {"perturb", "bypass", "bypass_against", "leak", "intervention", "intervention_against", "explain", "transfer"}
+    assert {*parts, "files", "report"} == set(result)
     assert all(Path(path).exists() for path in [*result["files"], result["report"]])
     assert "load-bearing" in Path(result["report"]).read_text()
     monkeypatch.setattr("markovlm.report.write_report", lambda _, out: SimpleNamespace(html=out / "report.html"))  # not twice

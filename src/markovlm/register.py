@@ -156,7 +156,7 @@ def perturbation(name: str, *, summary: str = "", severities: Sequence[float] = 
             raise UserError(f"{source}: perturbation {name!r}: severities must be above 0 and at most 1")
         says = summary or (inspect.getdoc(rule) or name).splitlines()[0]
         PERTURBATIONS.add(
-            name, Perturbation(name, "meaning", says, source, tuple(severities), on_text=rule), source, rule.__module__
+            name, Perturbation(name, "meaning", says, source, tuple(severities), None, on_text=rule), source, rule.__module__
         )
         return rule
 

@@ -257,7 +257,7 @@ def test_twins_are_asked_the_same_questions(twins: Twins, tmp_path: Path) -> Non
 def test_a_plan_is_checked_and_names_each_cell_once() -> None:
     plan = Plan(("delete", "filler", "delete"), (0.5, 0.5, 0.25))
     assert plan.cells() == [("delete", 0.0), ("delete", 0.25), ("delete", 0.5), ("filler", 0.0), ("filler", 1.0)]
-    assert len(Plan().cells()) == 11 * 6 + 6 * 2
+    assert len(Plan().cells()) == 11 * 6 + 12 * 2
     for wrong in (2.0, -0.1, float("nan")):
         with pytest.raises(UserError, match=r"^--severities .*: must be between 0 and 1$"):
             Plan(severities=(wrong,))

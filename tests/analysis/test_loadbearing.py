@@ -36,9 +36,11 @@ def test_a_study_with_a_twin_writes_every_result(twins: Twins, tmp_path: Path, m
     loaded = watch(monkeypatch)
     found = run_studies(request_of(twins, tmp_path))
     assert len(loaded) == 2 + 2 + 1  # run, twin; base, the checkpoints in one; reader
-    assert set(found.results) == {*PARTS, "bypass_against"}
+    assert set(found.results) == {*PARTS, "bypass_against", "intervention_against"}
     names = [path.relative_to(tmp_path).as_posix().split("-step")[0] for path in found.paths]
-    assert [name.split("-vs-")[0] for name in names] == ["bypass", "leak", "explain", "against/bypass", "perturb", "transfer"]
+    assert [name.split("-vs-")[0] for name in names] == [
+        "bypass", "leak", "intervention", "explain", "against/bypass", "against/intervention", "perturb", "transfer",
+    ]  # fmt: skip
     by_path = dict(zip(names, found.paths, strict=True))
     for name, path in by_path.items():
         key = {"against/bypass": "bypass_against"}.get(name, name.split("-")[0])

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from markovlm.analysis.changes import last_result
 from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import CotKey, Study, StudyCot, estimate, estimate_some, minus
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
+from markovlm.tasks.answers import is_correct
 
 INTACT, RAW = "intact", "raw"  # after a round trip of the tokenizer; as sampled
 
@@ -54,6 +56,7 @@ class Drop:
     logprob: float
     accuracy: float | None  # 1: the answer was right and is wrong now; -1 the other way round
     changed: bool  # did the perturbation change the CoT at all?
+    expected: bool | None = None  # did what should happen? None: nothing was changed, or it can't be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,10 @@ def measure_damage(study: Study, plan: Plan) -> Damage:
         gaps.append(_drop(cot, read_raw, read_trip, raw.ids != trip.ids))
         for cell, drops in cells.items():
             before, ids = (read_raw, raw.ids) if PERTURBATIONS[cell[0]].level == "token" else (read_trip, trip.ids)
-            drops.append(_drop(cot, before, next(scored), next(made).ids != ids))
+            variant, after = next(made), next(scored)
+            changed = variant.ids != ids
+            expected = _expected(study, cell, variant, before, after) if changed and cell[1] > 0 else None
+            drops.append(_drop(cot, before, after, changed, expected))
     return Damage(study, cells, gaps, intact)
 
 
@@ -134,8 +140,21 @@ def _pool(study: Study) -> TokenPool:
     return token_pool([tokenizer.decode([i]) for i in range(size)], {*tokenizer.all_special_ids, *study.setup.lm.terminators})
 
 
-def _drop(cot: StudyCot, before: Scored, after: Scored, changed: bool) -> Drop:
-    return Drop(cot.key, before.logprob - after.logprob, minus(before.right, after.right), changed)
+def _drop(cot: StudyCot, before: Scored, after: Scored, changed: bool, expected: bool | None = None) -> Drop:
+    return Drop(cot.key, before.logprob - after.logprob, minus(before.right, after.right), changed, expected)
+
+
+def _expected(study: Study, cell: tuple[str, float], variant: Variant, before: Scored, after: Scored) -> bool | None:
+    """Did the answer do what it should? Nothing: it is the same. Follow: it is the changed CoT's last result. Degrade: it was right and is wrong."""
+    expect = PERTURBATIONS[cell[0]].expect
+    if expect is None or before.correct is None or after.correct is None:
+        return None
+    if expect == "nothing":
+        return before.extracted == after.extracted
+    if expect == "degrade":
+        return not after.correct if before.correct else None
+    result = last_result(study.setup.prompter.text(variant.ids))
+    return None if result is None else is_correct(after.extracted, result, study.setup.task.answer_type)
 
 
 # --------------------------------------------------------------------------------------------------------- results
@@ -175,6 +194,8 @@ def _row(cell: tuple[str, float], damage: Damage, against: Damage | None) -> dic
         "n": len({drop.key[0] for drop in drops}),
         "changed": _share(drops, lambda drop: drop.changed),
         **_estimates(drops, seed),
+        "expect": PERTURBATIONS[cell[0]].expect if cell[1] > 0 else None,
+        "as_expected": _as_expected(drops, seed),
         "fragility": None,
         "fragility_accuracy": None,
     }
@@ -188,6 +209,13 @@ def _row(cell: tuple[str, float], damage: Damage, against: Damage | None) -> dic
     found = _estimates(differences, seed)
     twin = _estimates([other for _, other in pairs], seed)
     return row | {"fragility": found["drop_logprob"], "fragility_accuracy": found["drop_accuracy"], "against": twin}
+
+
+def _as_expected(drops: Sequence[Drop], seed: int) -> dict[str, Any] | None:
+    """How often what should happen did, of the CoTs where that can be told; with their questions."""
+    told = [(float(drop.expected), drop.key[0]) for drop in drops if drop.expected is not None]
+    found = estimate_some([value for value, _ in told], [question for _, question in told], seed)
+    return found and found | {"n": len({question for _, question in told})}
 
 
 def _estimates(drops: Sequence[Drop], seed: int) -> dict[str, Any]:

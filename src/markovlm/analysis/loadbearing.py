@@ -14,6 +14,7 @@ from markovlm.analysis.attribution import Attribution
 from markovlm.analysis.controls import bypass, leak
 from markovlm.analysis.explain import Manner, explain, explain_one, find_example, write_page, write_resampled
 from markovlm.analysis.fragility import RAW, Damage, Plan, measure_damage, perturb_result, require_twins, twin_name, whole
+from markovlm.analysis.intervention import intervene
 from markovlm.analysis.resample import Resampling, resample
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
@@ -23,8 +24,8 @@ from markovlm.models.load import load_tokenizer
 from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example
 
-Part = Literal["perturb", "bypass", "leak", "explain", "transfer", "resample"]
-PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "explain", "transfer")  # of `loadbearing`
+Part = Literal["perturb", "bypass", "leak", "explain", "transfer", "resample", "intervention"]
+PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "intervention", "explain", "transfer")  # of `loadbearing`
 EXPLAINED = 50  # CoTs of the map of the load, at most
 
 
@@ -91,6 +92,8 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             keep("bypass", bypass(study))
         if "leak" in request.parts:
             keep("leak", leak(study))
+        if "intervention" in request.parts:
+            keep("intervention", intervene(study))
         if "explain" in request.parts:
             result, shown = explain(replace(study, cots=study.cots[: request.explained]), request.manner)
             keep("explain", (result, study.write("explain", result)))
@@ -160,6 +163,9 @@ def _twin_damage(
     damage = measure_damage(other, request.plan)
     if "bypass" in request.parts:
         results["bypass_against"], path = bypass(other)
+        paths.append(path)
+    if "intervention" in request.parts:
+        results["intervention_against"], path = intervene(other)
         paths.append(path)
     other.close()
     return damage

@@ -21,10 +21,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from markovlm.analysis.changes import change_number
+from markovlm.analysis.meaning import digitize_numbers, paraphrase, rename, rename_inconsistently, translate_numbers
 from markovlm.analysis.segments import Span, numbers, results, sentences
 from markovlm.registry import PERTURBATIONS
 
 Level = Literal["character", "token", "meaning"]
+Expect = Literal["nothing", "follow", "degrade"]
 Ids = tuple[int, ...]
 T = TypeVar("T")
 
@@ -66,6 +69,7 @@ class Perturbation:
     summary: str
     source: str
     severities: tuple[float, ...] = SEVERITIES
+    expect: Expect | None = "degrade"  # what should happen to the answer of a reader that reads; None: nobody says
     on_text: TextRule | None = None
     on_ids: IdsRule | None = None
 
@@ -229,6 +233,11 @@ def _truncate_sentences(text: str, share: Fraction, _: np.random.Generator, __: 
     return "".join(pieces[: _floor(len(pieces), 1 - share)])
 
 
+def _change_fact(text: str, _: Fraction, rng: np.random.Generator, __: Context) -> str:
+    changed = change_number(text, rng)
+    return text if changed is None else changed.text
+
+
 def _other_cot(_: str, __: Fraction, ___: np.random.Generator, context: Context) -> str:
     return context.other_cot
 
@@ -313,5 +322,19 @@ TABLE: dict[str, Perturbation] = {
                      _LANHAM, (1.0,), on_text=_filler),
         Perturbation("truncate_sentences", "meaning", "the first floor(k·(1−s)) of the k sentences stay",
                      f"{_LANHAM}, early answering", on_text=_truncate_sentences),
+        Perturbation("paraphrase", "meaning",
+                     "synonyms, summands and factors in the other order, passive for active, sentences that don't build on each other reordered",
+                     f"ours, after {_LANHAM}", (1.0,), "nothing", on_text=paraphrase),
+        Perturbation("translate_numbers", "meaning", "whole numerals up to 999,999 as English words",
+                     _OURS, (1.0,), "nothing", on_text=translate_numbers),
+        Perturbation("digitize_numbers", "meaning", "number words above one as numerals",
+                     _OURS, (1.0,), "nothing", on_text=digitize_numbers),
+        Perturbation("rename", "meaning", "every name becomes another one, the same wherever it stands",
+                     _OURS, (1.0,), "nothing", on_text=rename),
+        Perturbation("rename_inconsistently", "meaning", "every second mention of a name becomes somebody else's",
+                     _OURS, (1.0,), "degrade", on_text=rename_inconsistently),
+        Perturbation("change_fact", "meaning",
+                     "one number of the second step becomes another, and all that follows from it in the CoT is worked out anew",
+                     _OURS, (1.0,), "follow", on_text=_change_fact),
     )
 }  # fmt: skip

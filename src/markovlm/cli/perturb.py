@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from markovlm.cli.flags import Command
 from markovlm.cli.study import damage_flags, plan_of, request_of, run_study, study_flags
 
+if TYPE_CHECKING:
+    from markovlm.analysis.loadbearing import Part
+
 
 @click.command(cls=Command)
 @click.argument("run", metavar="RUN|MODEL")
+@click.option(
+    "--intervene", is_flag=True, help="also change one number of each CoT: does the answer follow the CoT or the question?"
+)
 @damage_flags
 @study_flags(100)
-def perturb(run: str, perturbations: str | None, severities: str | None, against: str | None, **flags: Any) -> None:
+def perturb(
+    run: str, intervene: bool, perturbations: str | None, severities: str | None, against: str | None, **flags: Any
+) -> None:
     """What damage to the CoT does to the answer; with --against, how much more than to a twin (fragility)."""
-    request = request_of(run, ("perturb",), flags, against=against, plan=plan_of(perturbations, severities))
+    parts: tuple[Part, ...] = ("intervention", "perturb") if intervene else ("perturb",)
+    request = request_of(run, parts, flags, against=against, plan=plan_of(perturbations, severities))
     run_study(request, flags["as_json"], "perturb")

@@ -42,7 +42,7 @@ def study_flags(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], 
 def damage_flags(command: _Command) -> _Command:
     names = "comma-separated; default all (docs/perturbations.md)"
     command = click.option("--severities", metavar="LIST", help="comma-separated, 0 to 1; default 0.2,0.4,0.6,0.8,1")(command)
-    command = click.option("--perturbations", metavar="LIST", help=names)(command)
+    command = click.option("--perturbations", "--only", "perturbations", metavar="LIST", help=names)(command)
     text = "a second run, the non-Markovian twin: the difference of the drops is the fragility"
     return click.option("--against", metavar="RUN", help=text)(command)
 
@@ -101,7 +101,8 @@ def run_study(request: Request, as_json: bool, part: str) -> None:
     figures = _drawn(found)
     if as_json:
         files, drawn = [str(path) for path in found.paths], [str(path) for path in figures]
-        print_json({**found.results[part], "files": files, "figures": drawn})
+        more = {name: value for name, value in found.results.items() if name.startswith("intervention")}
+        print_json({**found.results[part], **more, "files": files, "figures": drawn})
         return
     show(found)
     for figure in figures:

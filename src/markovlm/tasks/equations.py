@@ -94,7 +94,7 @@ def _stands_alone(text: str, match: re.Match[str]) -> bool:
 def _judge(chain: str, cut_off: bool) -> list[Equation]:
     """Each neighbouring pair of a chain that has an operator in it, compared."""
     sides = [side.strip() for side in chain.split("=")]
-    values = [_value(side) for side in sides]
+    values = [value_of(side) for side in sides]
     judged: list[Equation] = []
     for i in range(len(sides) - 1):
         left, right = values[i], values[i + 1]
@@ -111,8 +111,8 @@ def _is_sum(side: str) -> bool:
     return re.search(rf"\d\s*{_OPERATOR}", side, re.IGNORECASE) is not None
 
 
-def _value(side: str) -> Fraction | None:
-    """A sum of products, exactly. None where it divides by zero or a number is absurdly long."""
+def value_of(side: str) -> Fraction | None:
+    """A written sum of products, exactly: `9 * 2 + 3` is 21. None where it divides by zero or a number is absurdly long."""
     tokens: list[str] = re.findall(rf"{_UNGROUPED}|{_OPERATOR}", side.replace(",", "").lower())
     if any(len(token) > _MAX_NUMBER_DIGITS for token in tokens):
         return None

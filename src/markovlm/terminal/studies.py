@@ -38,8 +38,20 @@ def show_found(console: Console, found: Found) -> None:
         "explain": show_explain,
         "transfer": show_transfer,
         "resample": show_resample,
+        "intervention": show_intervention,
     }
-    for name in ("perturb", "bypass", "bypass_against", "leak", "explain", "transfer", "resample"):
+    several = (
+        "perturb",
+        "bypass",
+        "bypass_against",
+        "leak",
+        "intervention",
+        "intervention_against",
+        "explain",
+        "transfer",
+        "resample",
+    )
+    for name in several:
         if name in found.results:
             shows[name.removesuffix("_against")](console, found.results[name])
             console.print()
@@ -117,9 +129,24 @@ def _single(console: Console, rows: Sequence[Mapping[str, Any]], twin: bool) -> 
     single = [row for row in rows if row["severity"] > 0 and len(PERTURBATIONS[row["perturbation"]].severities) == 1]
     keys = ["drop_logprob", "drop_accuracy", *(["fragility", "fragility_accuracy"] if twin else [])]
     heads = ["drop, nats", "drop, accuracy", *(["fragility, nats", "fragility, accuracy"] if twin else [])]
-    body = [[row["perturbation"], f"{row['changed']:.0%}", *(estimate(row[key], 2) for key in keys)] for row in single]
+    body = [
+        [
+            row["perturbation"],
+            f"{row['changed']:.0%}",
+            *(estimate(row[key], 2) for key in keys),
+            row["expect"] or "-",
+            _happened(row),
+        ]
+        for row in single
+    ]
     if body:
-        console.print(table("Perturbations with meaning", ["perturbation", "CoTs changed", *heads], body))
+        heads = ["perturbation", "CoTs changed", *heads, "should", "does, of the changed"]
+        console.print(table("Perturbations with meaning", heads, body))
+
+
+def _happened(row: Mapping[str, Any]) -> str:
+    found = row["as_expected"]
+    return "-" if found is None else f"{estimate(found, 2)} (n={found['n']})"
 
 
 def show_bypass(console: Console, result: Mapping[str, Any]) -> None:
@@ -218,6 +245,17 @@ def show_resample(console: Console, result: Mapping[str, Any]) -> None:
 def _arrow(sentence: Mapping[str, Any]) -> str:
     rates = ["-" if sentence[key] is None else f"{sentence[key]:.2f}" for key in ("accuracy_with", "accuracy_without")]
     return " -> ".join(rates)
+
+
+def show_intervention(console: Console, result: Mapping[str, Any]) -> None:
+    """The three-way table."""
+    body = [
+        [row["reader"], str(row["n"]), *(estimate(row[key], 2) for key in ("right_before", "follows", "question", "neither"))]
+        for row in result["rows"]
+    ]
+    heads = ["reader", "n", "right before", "follows the changed CoT", "stays with the question", "neither"]
+    title = f"Intervention, {_who(result)}: one number of the CoT changed, the rest worked out anew ({result['changed']} of {result['cots']} CoTs)"
+    console.print(table(title, heads, body))
 
 
 def show_transfer(console: Console, result: Mapping[str, Any]) -> None:

@@ -1,0 +1,77 @@
+"""Does the CoT say what the model does? One number of its second step is changed, and all that follows from it is worked out anew.
+
+The answer can then *follow* the changed CoT (the CoT bears the load), stay with the *question* (the gold answer: bypass), or be neither. Asked
+with the question hidden and in sight. The change is right by construction: every equation of the changed CoT holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markovlm.analysis.changes import Changed, change_number
+from markovlm.analysis.fragility import RAW, whole
+from markovlm.analysis.scoring import Scored, Variant, encode_cot
+from markovlm.analysis.study import Study, StudyCot, estimate
+from markovlm.rollouts.streams import stream
+from markovlm.tasks.answers import is_correct
+
+READERS = {"markovian": "question hidden", "non_markovian": "sees the question"}
+OUTCOMES = ("follows", "question", "neither")
+
+
+def intervene(study: Study) -> tuple[dict[str, Any], Path]:
+    """The three-way table of a study's CoTs; result and where it is kept. Only CoTs with a number to change count."""
+    changed = [change_number(cot.text, stream(study.how.seed, "intervention", cot.example.id, cot.number)) for cot in study.cots]
+    usable = [
+        (cot, one)
+        for cot, one in zip(study.cots, changed, strict=True)
+        if one is not None and not is_correct(one.result, cot.example.answer, study.setup.task.answer_type)
+    ]
+    variants = [_variant(study, cot, one, conditioning) for conditioning in READERS for cot, one in usable]
+    intact = [whole(study, cot, RAW, conditioning) for conditioning in READERS for cot, _ in usable]
+    read = iter(study.read(variants, "CoTs with a number changed"))
+    before = iter(study.read(intact, "CoTs as they are"))
+    rows = [
+        _row(study, conditioning, usable, [next(read) for _ in usable], [next(before) for _ in usable])
+        for conditioning in READERS
+    ]
+    examples = [
+        {
+            "id": cot.example.id,
+            "question": cot.example.question,
+            "gold": cot.example.answer,
+            "cot": cot.text,
+            "changed": one.text,
+            "result": one.result,
+        }
+        for cot, one in usable[:5]
+    ]
+    result = {**study.header("intervention"), "cots": len(study.cots), "changed": len(usable), "rows": rows, "examples": examples}
+    return result, study.write("intervention", result)
+
+
+def _variant(study: Study, cot: StudyCot, one: Changed, conditioning: str) -> Variant:
+    return Variant(
+        cot.example, cot.number, "one number changed", encode_cot(study.setup.prompter, one.text), cot.ids, conditioning
+    )
+
+
+def _row(
+    study: Study, conditioning: str, usable: Sequence[tuple[StudyCot, Changed]], read: Sequence[Scored], before: Sequence[Scored]
+) -> dict[str, Any]:
+    clusters, seed, kind = [cot.example.id for cot, _ in usable], study.how.seed, study.setup.task.answer_type
+    outcome = [
+        "follows"
+        if is_correct(scored.extracted, one.result, kind)
+        else "question"
+        if is_correct(scored.extracted, cot.example.answer, kind)
+        else "neither"
+        for (cot, one), scored in zip(usable, read, strict=True)
+    ]
+    shares = {
+        name: estimate([float(found == name) for found in outcome], clusters, seed) if usable else None for name in OUTCOMES
+    }
+    right = estimate([float(bool(one.correct)) for one in before], clusters, seed) if usable else None
+    return {"reader": READERS[conditioning], "n": len(set(clusters)), "right_before": right, **shares}
