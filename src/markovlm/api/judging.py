@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]], *, skipped: list[Skipped] | None = None
+    what: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str] | Sequence[str] | str | Path | None = None,
+    *,
+    skipped: list[Skipped] | None = None,
 ) -> list[Diagnosis]:
     """A verdict on each run or log; or on one run given as metric rows, dicts in step order (docs/metrics.md names the keys).
 
+    `columns` says what a table's columns are called, ours -> theirs ({"reward": "train/reward"}), or names a file that does.
     Files of directories that are no runs are added to `skipped`. Raises UserError for a path that is not there.
 
         rows = [{"step": s, "reward_mean": -1.0 if s < 50 else -9.0} for s in range(1, 101)]
@@ -27,7 +31,7 @@ def diagnose(
     from markovlm.report.diagnose import diagnose_paths, diagnose_run
 
     if isinstance(what, str | Path):
-        return diagnose_paths([what], skipped)
+        return diagnose_paths([what], skipped, _mapping(columns))
     given = list(what)
     if not given:
         raise UserError("diagnose: nothing to judge; give paths, or metric rows")
@@ -35,11 +39,25 @@ def diagnose(
         rows: Any = given
         return [diagnose_run(run_of_rows(rows))]
     paths: Any = given
-    return diagnose_paths(paths, skipped)
+    return diagnose_paths(paths, skipped, _mapping(columns))
 
 
-def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> ReportResult:
-    """report.html, report.md and tables on any pile of runs and logs, in the directory `out`."""
+def _mapping(columns: Mapping[str, str] | Sequence[str] | str | Path | None) -> Any:
+    from markovlm.logs.mapping import read_mapping
+
+    if columns is None:
+        return None
+    if isinstance(columns, str | Path):
+        return read_mapping([str(columns)])
+    return read_mapping([f"{ours}={theirs}" for ours, theirs in columns.items()] if isinstance(columns, Mapping) else columns)
+
+
+def write_report(
+    paths: str | Path | Sequence[str | Path],
+    out: str | Path,
+    columns: Mapping[str, str] | Sequence[str] | str | Path | None = None,
+) -> ReportResult:
+    """report.html, report.md and tables on any pile of runs and logs, in the directory `out`. `columns` as in `diagnose`."""
     from markovlm.report import write_report as write
 
-    return write([paths] if isinstance(paths, str | Path) else paths, out)
+    return write([paths] if isinstance(paths, str | Path) else paths, out, _mapping(columns))

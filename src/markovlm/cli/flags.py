@@ -154,3 +154,12 @@ def task_option_flags(arguments: Sequence[str]) -> list[str]:
 def print_json(value: Any) -> None:
     """One object on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
+
+
+map_option = click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS|FILE",
+    help="what a table's columns are called (--map reward=train/reward), or a YAML file that says so; repeatable",
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from markovlm.cli.flags import Command, print_json
+from markovlm.cli.flags import Command, map_option, print_json
 
 
 @click.command(cls=Command)
@@ -14,12 +14,13 @@ from markovlm.cli.flags import Command, print_json
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="directory for report.html, report.md and tables"
 )
+@map_option
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def report(paths: tuple[str, ...], out: Path, as_json: bool) -> None:
-    """One report on any pile of runs and logs, ours or the research code's."""
+def report(paths: tuple[str, ...], out: Path, columns: tuple[str, ...], as_json: bool) -> None:
+    """One report on any pile of runs and logs, whoever wrote them."""
     from markovlm.api.judging import write_report
 
-    written = write_report(paths, out)
+    written = write_report(paths, out, columns)
     if as_json:
         print_json(written.as_json())
     else:

@@ -14,6 +14,7 @@ import numpy as np
 
 from markovlm.logs.columns import Columns
 from markovlm.logs.external import Row, fill, new_run, step_of
+from markovlm.logs.files import open_stream
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems
 
@@ -26,6 +27,7 @@ _PAIR = re.compile(
 _BAR = re.compile(r"^\s*\d{1,3}%\|[^|]{0,400}\|\s*(\d+)/(\d+)\s")
 _VERL = re.compile(r"\bstep:(\d+)\s+-\s+(\S+:.*)$")
 _TOTAL = re.compile(r"Total optimization steps = ([\d,]{1,12})$")
+_GLOBAL = re.compile(r"Global step (\d{1,12})\b")  # OpenRLHF
 _JUMP = 10  # a bar that goes from nothing to more than this at once is of a resumed run; quick steps are drawn a few at a time
 _MARKS = {"loss", "reward", "rewards", "learning_rate", "grad_norm", "eval_loss", "policy_loss", "actor_lr"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -123,7 +125,8 @@ def _number_rows(columns: Columns, run: RunData) -> None:
 
 def metric_rows(path: Path, steps: _Steps) -> Iterator[Row]:
     """Every printed row of metrics, values as text."""
-    with open(path, "rb") as file:
+    before: tuple[int | None, dict[str, str]] | None = None
+    with open_stream(path) as file:
         for line, text in pieces(file):
             steps.see(text)
             verl = _VERL.search(text) if "step:" in text else None
@@ -131,19 +134,26 @@ def metric_rows(path: Path, steps: _Steps) -> Iterator[Row]:
                 pairs = (part.rpartition(":") for part in verl[2].split(" - "))
                 yield line, int(verl[1]), {key.strip(): value for key, _, value in pairs if key}
                 continue
+            told = _GLOBAL.search(text) if "lobal step" in text else None
             for row in dictionaries(text):
-                yield line, step_of(row, _STEPS), row | steps.beside()
+                step = int(told[1]) if told else step_of(row, _STEPS)
+                if (step, row) == before:  # every process prints it, or the terminal is captured twice
+                    continue
+                before = (step, row)
+                yield line, step, row | steps.beside()
 
 
 def looks_printed(path: Path, most: int = 32 << 20) -> bool:
     """Is there a row of training metrics within the first megabytes?"""
-    with open(path, "rb") as file:
-        for line, text in pieces(file):
+    seen = 0
+    with open_stream(path) as file:
+        for _, text in pieces(file):
             if "step:" in text and (found := _VERL.search(text)) is not None and " - " in found[2] and "/" in found[2]:
                 return True
             if "{" in text and any(_MARKS & row.keys() for row in dictionaries(text)):
                 return True
-            if file.tell() > most or line > 2_000_000:
+            seen += len(text) + 1
+            if seen > most:
                 return False
     return False
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from markovlm.logs.records import Training
-from markovlm.logs.schema import COMPONENT, COMPONENT_STD
+from markovlm.logs.schema import COMPONENT, COMPONENT_STD, METRICS
 
 MAX_COMPONENTS = 40  # reward functions of one run; a hostile log may name millions
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One framework's names. `keys` is ours -> theirs, the first that a row has; `patterns` have one group, a component's name."""
+    """One framework's names. `keys` is ours -> theirs, the first that a row has; `patterns` have one group, a component's name
+    (or none: then the prefix is the whole key)."""
 
     name: str
     keys: Mapping[str, tuple[str, ...]]
@@ -44,6 +45,8 @@ class Dialect:
         """Our name of a reward component, or None."""
         for pattern, prefix in self._patterns:
             found = pattern.fullmatch(key)
+            if found is not None and not found.groups():
+                return prefix
             if found is not None and 0 < len(found[1]) <= 80:
                 return prefix + found[1]
         return None
@@ -58,6 +61,7 @@ _SAMPLER = {
 }
 TRL = Dialect(
     name="TRL",
+    step=("step", "global_step/max_steps", "global_step", "train/global_step", "current_steps"),
     told_by=(
         r"reward_std",
         r"completions/.+",
@@ -113,7 +117,153 @@ TRL = Dialect(
     },
     sources=("https://huggingface.co/docs/trl/v0.22.2/logging", "https://huggingface.co/docs/trl/grpo_trainer"),
 )
-DIALECTS: tuple[Dialect, ...] = (TRL,)
+VERL = Dialect(
+    name="verl",
+    told_by=(
+        r"actor/.+",
+        r"critic/.+",
+        r"response_length/.+",
+        r"prompt_length/.+",
+        r"val-(core|aux)/.+",
+        r"val/test_score/.+",
+        r"timing_s/.+",
+        r"training/(global_step|rollout_.+)",
+        r"rollout_corr/.+",
+        r"global_seqlen/.+",
+        r"perf/.+",
+    ),
+    step=("step", "training/global_step", "global_step"),
+    keys={
+        "loss_policy": ("actor/pg_loss",),
+        "reward_mean": ("critic/score/mean", "critic/rewards/mean"),
+        "reward_min": ("critic/score/min",),
+        "reward_max": ("critic/score/max",),
+        "kl": ("actor/kl_loss", "actor/reward_kl_penalty"),
+        "entropy": ("actor/entropy", "actor/entropy_loss"),
+        "cot_length": ("response_length/mean",),
+        "cot_length_min": ("response_length/min",),
+        "cot_length_max": ("response_length/max",),
+        "cot_length_saturated_fraction": ("response_length/clip_ratio",),
+        "ratio_clipped_fraction": ("actor/pg_clipfrac",),
+        "ratio_clipped_low_fraction": ("actor/pg_clipfrac_lower",),
+        "behavior_kl": ("actor/ppo_kl",),
+        "loss_value": ("critic/vf_loss",),
+        "grad_norm": ("actor/grad_norm",),
+        "lr": ("actor/lr",),
+        "kl_weight": ("actor/kl_coef", "actor/reward_kl_penalty_coeff"),
+        "sampler_prob_gap": ("training/rollout_probs_diff_mean",),
+        "sampler_kl": ("rollout_corr/k3_kl", "rollout_corr/kl", "mismatch/mismatch_k3_kl", "mismatch/mismatch_kl"),
+    },
+    patterns=((r"(?:val-core|val/test_score)/(?:(?!/std@).)+", "eval_accuracy"),),
+    notes={
+        "kl": "actor/kl_loss: KL to the reference by kl_loss_type (low_var_kl is k3), averaged as loss_agg_mode says, without its "
+        "weight; only where use_kl_loss is on, and on the mini-batches of the update, so not 0 in the first step",
+        "entropy": "mean over response tokens, nats (older versions log it as actor/entropy_loss)",
+        "reward_mean": "critic/score/mean: sum of a response's token scores before the KL penalty (critic/rewards/mean is after it)",
+        "behavior_kl": "actor/ppo_kl: mean of ln pi_old - ln pi_new, the k1 estimate of drift since sampling, not the KL to the reference",
+        "cot_length_saturated_fraction": "response_length/clip_ratio: responses as long as the longest allowed; nothing to do with PPO's clip",
+        "ratio_clipped_fraction": "actor/pg_clipfrac: tokens where the clipped term is the larger loss",
+        "sampler_prob_gap": "mean |pi_sampler - pi_trainer| of the sampled tokens: probabilities, not nats; healthy below 0.005 by verl's FAQ",
+        "reward_std": "not logged by verl",
+    },
+    sources=(
+        "https://verl.readthedocs.io/en/latest/faq/faq.html",
+        "https://github.com/volcengine/verl/blob/main/verl/trainer/ppo/metric_utils.py",
+    ),
+)
+OPENRLHF = Dialect(
+    name="OpenRLHF",
+    told_by=(
+        r"policy_loss",
+        r"actor_lr",
+        r"critic_lr",
+        r"critic_loss",
+        r"response_length",
+        r"total_length",
+        r"(v?llm|ppo)_kl",
+        r"return",
+        r"(ppo|policy|actor)_clip_ratio",
+        r"dynamic_filtering_pass_rate",
+        r"truncat(ed|ion)(_rate)?",
+        r"generate_length",
+    ),
+    step=("step", "global_step", "train/global_step", "global_steps"),
+    keys={
+        "loss_policy": ("policy_loss", "act_loss", "actor_loss"),
+        "reward_mean": ("reward", "rewards"),
+        "reward_std": ("group_reward_stds", "reward_std"),
+        "kl": ("kl",),
+        "behavior_kl": ("ppo_kl",),
+        "entropy": ("entropy", "entropy_loss"),
+        "cot_length": ("response_length", "generate_length"),
+        "cot_length_saturated_fraction": ("truncated", "truncated_rate"),
+        "ratio_clipped_fraction": ("ppo_clip_ratio", "policy_clip_ratio", "actor_clip_ratio", "clip_ratio"),
+        "sampler_kl": ("vllm_kl",),
+        "loss_value": ("critic_loss",),
+        "grad_norm": ("actor_grad_norm", "grad_norm"),
+        "lr": ("actor_lr",),
+        "kl_weight": ("kl_coef",),
+    },
+    notes={
+        "kl": "mean per response token of the estimator chosen by kl_estimator (k1 by default: can be below 0), nats",
+        "reward_mean": "the reward model's or function's score, mean over samples, before the KL penalty (`return` is after it)",
+        "ratio_clipped_fraction": "tokens whose clipped surrogate is the smaller one",
+        "sampler_kl": "k1 estimate of the divergence of vLLM's from the trainer's policy, nats per token",
+    },
+    sources=("https://github.com/OpenRLHF/OpenRLHF/blob/main/openrlhf/trainer/ppo_utils/loggers.py",),
+)
+TINKER = Dialect(
+    name="tinker-cookbook",
+    told_by=(r"(test/)?env/.+", r"optim/.+", r"progress/.+", r"kl_policy_base", r"time/.+"),
+    step=("step", "progress/batch"),
+    keys={
+        "loss": ("train_mean_nll", "optim/loss"),
+        "reward_mean": ("env/all/reward/total",),
+        "accuracy": ("env/all/correct",),
+        "kl": ("kl_policy_base",),
+        "entropy": ("optim/entropy",),
+        "cot_length": ("env/all/ac_tokens_per_turn",),
+        "sampler_kl": ("optim/kl_sample_train_v2", "optim/kl_sample_train_v1"),
+        "grad_norm": ("optim/grad_norm", "grad_norm:mean"),
+        "lr": ("optim/lr",),
+        "eval_reward": ("test/env/all/reward/total",),
+        "eval_accuracy": ("test/env/all/correct",),
+        "groups_solved": ("env/all/by_group/frac_all_good",),
+        "groups_hopeless": ("env/all/by_group/frac_all_bad",),
+    },
+    patterns=((r"env/all/reward/(?!total$)(.+)", COMPONENT), (r"env/all/(format)", COMPONENT)),
+    notes={
+        "entropy": "-mean ln pi of the *sampled* tokens under the sampler: a one-sample estimate of the entropy, nats",
+        "sampler_kl": "v2: half the mean squared difference of log-probs between sampler and trainer, never below 0 "
+        "(v1, their signed mean, is taken where v2 is missing: there opposite errors cancel)",
+        "kl": "kl_policy_base: only where a KL penalty is on",
+        "groups_without_spread": "computed: frac_all_good + frac_all_bad",
+    },
+    sources=("https://github.com/thinking-machines-lab/tinker-cookbook/blob/main/tinker_cookbook/rl/metrics.py",),
+)
+LLAMA_FACTORY = Dialect(
+    name="LLaMA-Factory",
+    told_by=(r"current_steps", r"total_steps"),
+    step=("current_steps", "step"),
+    keys={
+        "loss": ("loss",),
+        "reward_mean": ("reward",),
+        "accuracy": ("accuracy",),
+        "lr": ("lr", "learning_rate"),
+        "eval_loss": ("eval_loss",),
+    },
+    notes={
+        "reward_mean": "PPO: mean score of the reward model. In DPO logs `reward` is not written and `accuracy` is that of the preferences",
+    },
+    sources=("https://github.com/hiyouga/LLaMA-Factory/blob/main/src/llamafactory/train/callbacks.py",),
+)
+OURS = Dialect(
+    name="markovlm",
+    told_by=(r"reward_mean", r"answer_logprob", r"normalized_reward_mean", r"cot_length(_.+)?", r"groups_without_spread"),
+    keys={metric.key: (metric.key,) for metric in METRICS if metric.key != "step"},
+    patterns=((r"reward/(.+)", COMPONENT), (r"reward_std/(.+)", COMPONENT_STD)),
+)
+DIALECTS: tuple[Dialect, ...] = (TRL, VERL, OPENRLHF, TINKER, LLAMA_FACTORY, OURS)
 PREFIXES = ("train/", "global/", "training/")  # of trackers; the Hugging Face Trainer writes `train/reward` for `reward`
 _PREFERENCE = ("rewards/chosen", "rewards/margins", "logps/chosen", "rewards/accuracies")
 _REWARDED = ("reward_mean", "normalized_reward_mean", "reward_std", "groups_without_spread", "answer_logprob", "accuracy")
@@ -166,6 +316,9 @@ class Translator:
             place = self.place(key)
             if place is not None and place[1] <= ranks.get(place[0], 99):
                 out[place[0]], ranks[place[0]] = value, place[1]
+        solved, hopeless = out.pop("groups_solved", None), out.pop("groups_hopeless", None)
+        if solved is not None and hopeless is not None:
+            out["groups_without_spread"] = solved + hopeless
         return out
 
 

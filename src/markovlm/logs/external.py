@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.logs.columns import MAX_ROWS, Columns
-from markovlm.logs.dialects import Dialect, Translator, dialect_of, training_of
+from markovlm.logs.dialects import Dialect, Translator, dialect_of, plain_key, training_of
 from markovlm.logs.records import Kind, RunData
 from markovlm.logs.rows import Problems, integer
 
@@ -114,7 +114,10 @@ def fill(
 
 def framework_of(dialect: Dialect, keys: Iterable[str], run: RunData) -> str:
     """The dialect's name, where its own keys (and not just `loss`) are there."""
-    if dialect.score(keys):
+    names = set(keys)
+    if "global_step/max_steps" in names:
+        return "ms-swift"
+    if dialect.score({plain_key(key) for key in names} | names):
         return dialect.name
     return "transformers" if {"learning_rate", "loss"} <= set(keys) or run.kind == "trainer_state" else ""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import stat
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from markovlm.logs.rows import Problems, parse
 
@@ -41,6 +42,34 @@ def open_lines(path: Path, problems: Problems | None = None) -> BinaryIO:
     if data.lstrip()[:1] == b"[":
         return io.BytesIO(_lines(data, problems))
     return io.BytesIO(data)
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """A file's bytes as they come, gzip unpacked on the way. A torn gzip file ends where it is torn."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        packed = file.read(2) == GZIP
+    return cast("BinaryIO", io.BufferedReader(_Unpacking(path))) if packed else open(path, "rb")
+
+
+class _Unpacking(io.RawIOBase):
+    def __init__(self, path: Path) -> None:
+        self._file = gzip.GzipFile(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            data = self._file.read1(len(buffer))
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def whole(path: Path, problems: Problems | None = None) -> bytes:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.errors import UserError
+from markovlm.logs.dialects import OURS, Dialect, dialect_of
+from markovlm.logs.duplicates import without_duplicates
 from markovlm.logs.files import check_regular
-from markovlm.logs.foreign import is_external, read_external
+from markovlm.logs.foreign import external_runs, is_external_path, read_external
 from markovlm.logs.native import read_native
 from markovlm.logs.readers import reader_of
 from markovlm.logs.records import RunData
 from markovlm.logs.research import first_objects, is_foreign, is_named_log, is_result, read_foreign, read_result_file
+from markovlm.logs.schema import METRIC
 
 SAMPLES_PER_RUN = 150
 SAMPLES_IN_ALL = 3_000
@@ -44,7 +47,7 @@ def find_runs(paths: Sequence[str | Path], skipped: list[Skipped] | None = None)
     found: dict[Path, None] = {}
     left = skipped if skipped is not None else []
     for path in map(Path, paths):
-        if not path.exists():
+        if not path.exists() and not is_external_path(path):
             raise UserError(f"{path}: no such file or directory; name a run directory, a log, or a directory of them")
         before = len(left)
         inside = list(_inside(path, left)) if path.is_dir() else [path]
@@ -68,27 +71,50 @@ def _inside(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         logs = {name for name in files if is_named_log(path / name)}
-        for name in sorted(name for name in files if not name.startswith(".")):
+        others_here = _externals(path, folders, files)
+        here = list(others_here)
+        taken = {Path(str(run).partition("::")[0]).name for run in others_here if run != path}
+        for name in sorted(name for name in files if not name.startswith(".") and name not in taken):
             if not name.removesuffix(".gz").endswith(_LOG_SUFFIXES):
-                if _is_external(path / name):
-                    yield path / name
-                else:
+                if "tfevents" not in name:
                     others[Path(name).suffix or "no suffix"] += 1
                 continue
             why = _why_not(path / name, bool(logs))
             if why is None:
-                yield path / name
+                here.append(path / name)
             elif why and listed < MOST_LISTED:
                 skipped.append(Skipped(path / name, why))
                 listed += 1
             elif why:
                 unlisted += 1
+        yield from sorted(here)
     if unlisted:
         skipped.append(Skipped(folder, f"{unlisted:,} more files that are no logs"))
     if others:
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in others.most_common(6)) + (", …" if len(others) > 6 else "")
         n = sum(others.values())
         skipped.append(Skipped(folder, f"{n:,} file{'' if n == 1 else 's'} not named like logs, not opened ({kinds})"))
+
+
+def _externals(path: Path, folders: list[str], files: list[str]) -> list[Path]:
+    """Runs of others in one directory. Only what is a file is opened, and metric rows of ours are left to their run."""
+    regular = [name for name in sorted(files) if not name.startswith(".") and name not in _OWN_FILES and _is_regular(path / name)]
+    found = []
+    for run in external_runs(path, folders, regular):
+        if run.suffix == ".jsonl" and (
+            reader_of(run, rows := list(first_objects(run))) or is_foreign(rows) or _is_ours(run, rows)
+        ):
+            continue
+        found.append(run)
+    return found
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        check_regular(path)
+    except OSError:
+        return False
+    return True
 
 
 def _is_run_directory(files: set[str]) -> bool:
@@ -112,16 +138,7 @@ def _why_not(path: Path, beside_a_log: bool) -> str | None:
         return None
     if any(is_result(row) for row in rows) or (path.suffix == ".json" and _is_result_file(path, rows)):
         return "" if beside_a_log and "_results_" in path.name and path.suffix == ".jsonl" else None
-    return None if is_foreign(rows) or _is_external(path) else _unknown(path, rows)
-
-
-def _is_external(path: Path) -> bool:
-    """`is_external`, opening only what is a file."""
-    try:
-        check_regular(path)
-    except OSError:
-        return False
-    return is_external(path)
+    return None if is_foreign(rows) else _unknown(path, rows)
 
 
 def _is_result_file(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -137,19 +154,23 @@ def _unknown(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"no known log: its first record has {keys}" if keys else "no known log: its first record is empty"
 
 
-def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN) -> RunData:
+def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping: Dialect | None = None) -> RunData:
     """One run. Whatever is wrong with its files is in `problems`; this does not raise for content."""
     path = Path(path)
     try:
-        if path.is_dir():
+        if path.is_dir() and not (path / "metrics").is_dir():
             return read_native(path, max_samples)
-        check_regular(path)
-        return _read_file(path, max_samples)
+        if not path.is_dir() and not is_external_path(path):
+            check_regular(path)
+        return _read_file(path, max_samples, mapping)
     except OSError as error:
         return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {error.strerror or 'cannot be read'}"])
 
 
-def _read_file(path: Path, max_samples: int) -> RunData:
+def _read_file(path: Path, max_samples: int, mapping: Dialect | None) -> RunData:
+    external = read_external(path, max_samples, mapping) if mapping is not None or not path.is_file() else None
+    if external is not None:
+        return external
     rows = list(first_objects(path))
     plugged = reader_of(path, rows)
     if plugged is not None:
@@ -160,7 +181,7 @@ def _read_file(path: Path, max_samples: int) -> RunData:
             return found
     if is_foreign(rows):
         return read_foreign(path, max_samples)
-    if any("step" in row and "question" not in row for row in rows):
+    if any("step" in row and "question" not in row for row in rows) and _is_ours(path, rows):
         return read_native(path, max_samples)
     external = read_external(path, max_samples)
     if external is not None:
@@ -169,15 +190,26 @@ def _read_file(path: Path, max_samples: int) -> RunData:
     return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {what}"])
 
 
+def _is_ours(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """The `metrics.jsonl` of a run directory, or rows that have nothing but our keys."""
+    keys = {key for row in rows for key in row}
+    return (path.parent / "config.yaml").exists() or dialect_of(keys) is OURS or keys <= METRIC.keys()
+
+
 def read_runs(
-    paths: Sequence[str | Path], max_samples: int | None = None, skipped: list[Skipped] | None = None
+    paths: Sequence[str | Path],
+    max_samples: int | None = None,
+    skipped: list[Skipped] | None = None,
+    mapping: Dialect | None = None,
 ) -> Iterator[RunData]:
-    """All runs named by the arguments, with names that differ. Files of directories that are no runs are added to `skipped`."""
+    """All runs named by the arguments, each once (a training told by two logs too), with names that differ.
+
+    Files of directories that are no runs are added to `skipped`.
+    """
     found = find_runs(paths, skipped)
     limit = max_samples if max_samples is not None else max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))
     taken: dict[str, int] = {}
-    for path in found:
-        run = read_run(path, limit)
+    for run in without_duplicates([read_run(path, limit, mapping) for path in found]):
         count = taken[run.name] = taken.get(run.name, 0) + 1
         if count > 1:
             run.name = f"{run.name} ({count})"

@@ -195,3 +195,32 @@ FOREIGN_CONFIG: Mapping[str, str] = {
     "checkpoint_frequency": "training.checkpoint_every",
     "eval_frequency": "training.eval_every",
 }
+
+# Other frameworks' settings (a tracker's parameters, dotted where nested) <- under our names. The rest of theirs is not kept.
+FRAMEWORK_CONFIG: Mapping[str, str] = {
+    "learning_rate": "training.lr",
+    "max_steps": "training.steps",
+    "seed": "seed",
+    "beta": "objective.kl_weight",
+    "num_generations": "rollouts.group_size",
+    "max_completion_length": "rollouts.max_cot_tokens",
+    "temperature": "rollouts.temperature",
+    "max_grad_norm": "training.max_grad_norm",
+    "loss_type": "loss_type",
+    "scale_rewards": "scale_rewards",
+    "num_iterations": "num_iterations",
+    "model_name_or_path": "model",
+    "_name_or_path": "model",
+    "actor_rollout_ref.actor.optim.lr": "training.lr",
+    "actor_rollout_ref.actor.kl_loss_coef": "objective.kl_weight",
+    "actor_rollout_ref.rollout.n": "rollouts.group_size",
+    "actor_rollout_ref.rollout.temperature": "rollouts.temperature",
+    "actor_rollout_ref.model.path": "model",
+    "data.max_response_length": "rollouts.max_cot_tokens",
+    "algorithm.adv_estimator": "objective.name",
+    "actor_learning_rate": "training.lr",
+    "init_kl_coef": "objective.kl_weight",
+    "n_samples_per_prompt": "rollouts.group_size",
+    "generate_max_len": "rollouts.max_cot_tokens",
+    "pretrain": "model",
+}

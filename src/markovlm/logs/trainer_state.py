@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from markovlm.logs.external import Row, fill, new_run
+from markovlm.logs.files import open_stream
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, integer
 
@@ -32,7 +34,7 @@ class _History:
 
     def rows(self) -> Iterator[Row]:
         decoder = json.JSONDecoder()
-        with open(self.path, encoding="utf-8", errors="replace") as file:
+        with io.TextIOWrapper(open_stream(self.path), encoding="utf-8", errors="replace") as file:
             text = file.read(_CHUNK)
             at = text.find('"log_history"')
             if at < 0:

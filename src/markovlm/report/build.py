@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.errors import UserError
+from markovlm.logs.dialects import Dialect
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.records import RunData
 from markovlm.report import tables
@@ -60,7 +61,7 @@ class ReportResult:
         }
 
 
-def write_report(paths: Sequence[str | Path], out_dir: str | Path) -> ReportResult:
+def write_report(paths: Sequence[str | Path], out_dir: str | Path, mapping: Dialect | None = None) -> ReportResult:
     """Read the runs named by `paths`, diagnose them and write the report into `out_dir`.
 
     Raises UserError where a path does not exist, no run is found, or the directory cannot be written.
@@ -71,7 +72,7 @@ def write_report(paths: Sequence[str | Path], out_dir: str | Path) -> ReportResu
     with Drawers() as drawers:
         library = drawers.library()
         skipped: list[Skipped] = []
-        runs = list(read_runs(paths, skipped=skipped))
+        runs = list(read_runs(paths, skipped=skipped, mapping=mapping))
         diagnoses = diagnose_all(runs)
         about = _about(runs)
         section = section_of(runs)

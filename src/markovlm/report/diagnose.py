@@ -10,6 +10,7 @@ from typing import Any
 from markovlm.health.monitor import WATCHED, judge
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
+from markovlm.logs.dialects import Dialect
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.records import RunData, training_rows
 from markovlm.logs.schema import METRIC
@@ -392,6 +393,11 @@ def _plain(value: Any) -> str:
     return repr(value)
 
 
-def diagnose_paths(paths: Sequence[str | Path], skipped: list[Skipped] | None = None) -> list[Diagnosis]:
-    """A diagnosis for each run named by the arguments, in their order; files of directories that are no runs go to `skipped`."""
-    return diagnose_all(list(read_runs(paths, skipped=skipped)))
+def diagnose_paths(
+    paths: Sequence[str | Path], skipped: list[Skipped] | None = None, mapping: Dialect | None = None
+) -> list[Diagnosis]:
+    """A diagnosis for each run named by the arguments, in their order; files of directories that are no runs go to `skipped`.
+
+    `mapping` names the columns of tables (`--map`).
+    """
+    return diagnose_all(list(read_runs(paths, skipped=skipped, mapping=mapping)))
