@@ -363,6 +363,32 @@ def _data(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) ->
         prepare(tiny.config(models["llama"], data__strict=True, **keys)).load("test")
 
 
+def _columns(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """tests/tasks/test_shapes.py has the rest."""
+    path = tmp_path / "mine.csv"
+    path.write_text("ask,gold,a,b\nWhich?,b,iron,wood\nWhat?,a,one,two\nWho?,a,x,y\n")
+    columns = {"question": "ask", "answer": "gold", "choices": ["a", "b"]}
+    run = tiny.config(models["llama"], task="custom", data__path=str(path), data__columns=columns, data__answer_kind="letter")
+    setup = prepare(run)
+    assert setup.task.answer_type == "letter"
+    assert {(e.question, e.answer, e.choices) for e in setup.load("test", disjoint=False).examples} == {
+        ("Which?", "B", ("iron", "wood")),
+        ("What?", "A", ("one", "two")),
+        ("Who?", "A", ("x", "y")),
+    }
+
+
+def _hub(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+    patch.setattr(datasets, "get_dataset_split_names", lambda path, name: asked.append((path, name)) or ["test"])
+    patch.setattr(datasets, "load_dataset", lambda path, name, split: [{"question": "1+1?", "answer": "2"}])
+    run = tiny.config(models["llama"], task="custom", data__hub="org/mine", data__hub_subset="main")
+    assert [e.id for e in prepare(run).load("test").examples] == ["custom/test/0"]
+    assert set(asked) == {("org/mine", "main")}
+
+
 def _evaluated(models: dict[str, Path], tmp_path: Path, *flags: str) -> dict[str, Any]:
     """What `markovlm eval MODEL --json` prints."""
     from click.testing import CliRunner
@@ -466,6 +492,12 @@ ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]
     "prompt.style": _style,
     "data.path": _data,
     "data.strict": _data,
+    "data.columns.question": _columns,
+    "data.columns.answer": _columns,
+    "data.columns.choices": _columns,
+    "data.answer_kind": _columns,
+    "data.hub": _hub,
+    "data.hub_subset": _hub,
     "data.test_split": _test_questions,
     "evaluation.test_size": _test_questions,
     "evaluation.batch_size": _batch_size,

@@ -9,7 +9,7 @@ import pytest
 
 from markovlm.errors import UserError
 from markovlm.tasks import get_task
-from markovlm.tasks.base import LoadRequest
+from markovlm.tasks.base import HubSource, LoadRequest
 from markovlm.tasks.folds import assert_disjoint
 
 
@@ -26,6 +26,7 @@ def hub(monkeypatch):
 
     module = types.ModuleType("datasets")
     module.load_dataset = load_dataset
+    module.get_dataset_split_names = lambda path, name=None: [split for p, n, split in answers if (p, n) == (path, name)]
     monkeypatch.setitem(sys.modules, "datasets", module)
     return answers
 
@@ -98,6 +99,10 @@ class DatasetNotFoundError(FileNotFoundError):
     [
         (ConnectionError("Couldn't reach the Hub"), "the Hub cannot be reached from here"),
         (
+            ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub (LocalEntryNotFoundError)"),
+            "the Hub cannot be reached from here",
+        ),
+        (
             DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub. Visit …"),
             "gated or private; accept its terms",
         ),
@@ -123,3 +128,19 @@ def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="needs the `datasets` package; or give --data PATH"):
         get_task("gsm8k").load(LoadRequest("test"))
+
+
+def test_a_dataset_of_ones_own_on_the_hub(hub):
+    hub["me/quiz", "hard", "train"] = [{"ask": f"{i}+1?", "gold": i + 1} for i in range(9)]
+    hub["me/quiz", "hard", "validation"] = [{"ask": "20+1?", "gold": "21"}]
+    source, columns = HubSource("me/quiz", "hard"), {"question": "ask", "answer": "gold"}
+    task = get_task("custom", columns)
+    dev = task.load(LoadRequest("dev", hub=source, options=columns))
+    assert [(e.id, e.question, e.answer) for e in dev.examples] == [("custom/dev/0", "20+1?", "21")]
+    assert len(task.load(LoadRequest("train", hub=source, options=columns)).examples) == 9
+    other = get_task("gsm8k").load(LoadRequest("dev", hub=source, columns=columns))  # the columns of a built-in task
+    assert other.examples[0].answer == "21"
+    hub.clear()
+    hub["me/quiz", "hard", "part1"] = []
+    with pytest.raises(UserError, match="me/quiz: its splits are part1; one named train, validation or test is needed"):
+        task.load(LoadRequest("dev", hub=source, options=columns))

@@ -28,9 +28,9 @@ from markovlm.evaluation.run import label_of, prepared
 from markovlm.evaluation.store import Label
 from markovlm.models.load import load_tokenizer
 from markovlm.rollouts.prompter import build_prompter
+from markovlm.runs.asking import task_of
 from markovlm.runs.setup import Setup, load_examples
 from markovlm.runs.targets import BASE, Target, open_targets
-from markovlm.tasks import get_task
 from markovlm.tasks.base import Example, Task
 
 ACTOR = "actor"  # the checkpoint reading its own CoTs
@@ -90,7 +90,7 @@ def open_readers(readers: Sequence[str], config: RunConfig, split: str = "test")
     """
     taken = nest({key: value for key, value in flatten(config.model_dump(mode="json")).items() if key.startswith(_QUESTIONS)})
     opened: list[tuple[str, Target]] = []
-    task = get_task(config.task, config.task_options)
+    task = task_of(config)
     questions = _some_questions(config, task, split) if readers else ()
     for name in readers:
         try:

@@ -14,12 +14,12 @@ from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import Evaluation, How, Reading, evaluate, how_evaluated
 from markovlm.evaluation.store import Label, Readings, Stored, rescore, weights_identity
 from markovlm.models.registry import resolve
+from markovlm.runs.asking import options_of, source_of, task_of
 from markovlm.runs.checkpoint import load_adapter
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup, is_endless, load_examples
 from markovlm.runs.targets import BASE, Target, dev_rows
-from markovlm.tasks import get_task
 from markovlm.tasks.base import Example
 from markovlm.tasks.folds import question_key
 
@@ -178,8 +178,8 @@ def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
         step=target.step or 0,
         split=split,
         task=config.task,
-        task_options=dict(config.task_options),
-        data=str(Path(config.data.path).expanduser().resolve()) if config.data.path else None,
+        task_options=options_of(config),
+        data=source_of(config),
         whole_files=not target.own_questions,
         model=config.model,
         weights=commit + weights_identity(folders),
@@ -198,7 +198,7 @@ def _warnings(target: Target, examples: Sequence[Example], split: str) -> list[s
     if target.own_questions and split in ("dev", "test"):
         return found  # the loader keeps them apart from train
     try:
-        train = load_examples(trained, get_task(trained.task, trained.task_options), trained.data.train_split)
+        train = load_examples(trained, task_of(trained), trained.data.train_split)
     except UserError as error:
         return [*found, f"not checked for training questions: {error}"]
     if is_endless(train.examples):
@@ -215,8 +215,7 @@ def _record(target: Target, split: str, done: Evaluation) -> None:
     assert target.run is not None
     row = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **done.summary()}
     if not target.own_questions:
-        path = target.config.data.path
-        row["how"] = {**row["how"], "task": target.config.task, "data": path}
+        row["how"] = {**row["how"], "task": target.config.task, "data": target.config.data.path or source_of(target.config)}
     row = json.loads(json.dumps(row))
     same = ("step", "role", "split", "checkpoint", "how")
     rows = [old for old in read_rows(target.run.path / "evals.jsonl") if all(old.get(key) == row[key] for key in same)]
@@ -253,8 +252,10 @@ def _record_again(run: RunDirectory | None, one: Stored) -> None:
     """The new scores of kept readings, as a row of evals.jsonl, where they differ from what stands there."""
     assert run is not None
     trained = build_config(load_yaml(run.config), source=str(run.config))
-    data = {"path": one.label.data}
-    update = {"task": one.label.task, "task_options": one.label.task_options, "data": trained.data.model_copy(update=data)}
+    same = one.label.data == source_of(trained)
+    data = trained.data if same else trained.data.model_copy(update={"path": one.label.data, "hub": None, "hub_subset": None})
+    own = options_of(trained) == one.label.task_options
+    update = {"task": one.label.task, "data": data, "task_options": trained.task_options if own else one.label.task_options}
     target = Target(str(run.path), trained.model_copy(update=update), run, one.label.step or None, trained=trained)
     if one.label.checkpoint != BASE and target.step is None:
         target = replace(target, step=0)

@@ -14,9 +14,9 @@ from markovlm import __version__
 from markovlm.config import RunConfig, dump_yaml
 from markovlm.errors import UserError
 from markovlm.models.registry import KNOWN
+from markovlm.runs.asking import hub_of, task_of
 from markovlm.runs.rows import read_rows, writing
 from markovlm.runs.targets import BASE, Target
-from markovlm.tasks import get_task
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -128,7 +128,7 @@ def _metadata(target: Target, rows: list[dict[str, Any]], merged: bool, base: st
     found: dict[str, Any] = {"library_name": "transformers" if merged else "peft", "tags": ["markovlm", "chain-of-thought"]}
     if base is not None or is_hub_id(config.model):
         found["base_model"] = base or config.model
-    hub = get_task(config.task, config.task_options).hub
+    hub = hub_of(config) or task_of(config).hub
     if hub is not None and config.data.path is None:
         found["datasets"] = [hub.path]
     results = [

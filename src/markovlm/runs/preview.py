@@ -7,7 +7,8 @@ from typing import Any
 
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
-from markovlm.tasks import get_task, prompts
+from markovlm.runs.asking import task_of
+from markovlm.tasks import prompts
 from markovlm.tasks.base import Example
 
 _SHOWN_SKIPS = 5  # lines of skipped rows
@@ -56,7 +57,7 @@ def preview_task(config: RunConfig, split: str, limit: int, style: str | None, m
     """
     if limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
-    task = get_task(config.task, config.task_options)
+    task = task_of(config)
     tokenizer = None
     if model is not None:
         from markovlm.models.load import load_tokenizer

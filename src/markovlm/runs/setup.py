@@ -16,7 +16,7 @@ from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, build_prompter
 from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import Sampler
-from markovlm.tasks import get_task
+from markovlm.runs.asking import columns_of, hub_of, options_of, task_of
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
 from markovlm.tasks.chain import ChainExample
 from markovlm.tasks.extractors import with_extractors
@@ -49,7 +49,7 @@ def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool =
 
     `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model.
     """
-    task = with_extractors(get_task(config.task, config.task_options), config.evaluation.extractors)
+    task = with_extractors(task_of(config), config.evaluation.extractors)
     lora = config.lora if trainable else None
     seed = torch_seed(config.seed, "adapter") % 2**63
     lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)
@@ -94,7 +94,7 @@ def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Seq
 def load_examples(
     config: RunConfig, task: Task, split: str, *, limit: int | None = None, tokenizer: Any = None, disjoint: bool = True
 ) -> Loaded:
-    """Examples of one split, from `data.path`, the Hub, or the task's generator.
+    """Examples of one split, from `data.path`, `data.hub`, the task's own dataset on the Hub, or the task's generator.
 
     `disjoint`: the splits of a run, which trains on one, chooses on another and reports a third. Otherwise a single
     data file is taken whole, and `split` only names it.
@@ -104,11 +104,13 @@ def load_examples(
         LoadRequest(
             split=split,
             data=path,
+            hub=hub_of(config),
+            columns=columns_of(config),
             limit=limit,
             seed=config.seed,
             strict=config.data.strict,
             tokenizer=tokenizer,
-            options=dict(config.task_options),
+            options=options_of(config),
             disjoint=disjoint,
         )
     )

@@ -14,6 +14,7 @@ from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.errors import UserError
 from markovlm.models.memory import release_memory
 from markovlm.models.registry import model_defaults
+from markovlm.runs.asking import options_of, source_of
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup, prepare
@@ -67,8 +68,7 @@ class Target:
 
 
 def _questions(config: RunConfig) -> tuple[Any, ...]:
-    path = Path(config.data.path).expanduser().resolve() if config.data.path else None
-    return config.task, path, tuple(sorted(config.task_options.items(), key=lambda pair: pair[0]))
+    return config.task, source_of(config), tuple(sorted(options_of(config).items(), key=lambda pair: pair[0]))
 
 
 def sighted(target: Target) -> Target:

@@ -41,7 +41,7 @@ class HubSource:
 
     path: str
     name: str | None = None
-    splits: Mapping[str, str] = field(default_factory=dict[str, str])  # our split name -> the Hub's split name
+    splits: Mapping[str, str] = field(default_factory=dict[str, str])  # our split name -> the Hub's; empty: by their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class LoadRequest:
 
     split: str  # "train", "dev" or "test"
     data: Path | None = None  # original file or directory; None: the Hub (or a generator)
+    hub: HubSource | None = None  # another dataset of the Hub than the task's own
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])  # what the task calls it -> what the data calls it
     limit: int | None = None
     seed: int = 0
     strict: bool = False  # a malformed row is fatal instead of skipped with a count

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.errors import UserError
-from markovlm.tasks.base import Example, HubSource, Loaded, LoadRequest
-from markovlm.tasks.rows import BadRow, Row, answer_letter, check_choices, read_rows, text_list
+from markovlm.tasks.base import LETTERS, Example, HubSource, Loaded, LoadRequest
+from markovlm.tasks.rows import BadRow, Row, answer_letter, check_choices, numbered_choices, read_rows, text_list
 from markovlm.tasks.sources import Dataset, close_match
 
 _SUBJECT_NAMES = """
@@ -38,13 +38,18 @@ _SPLIT_SUFFIX = re.compile(r"_(dev|val|validation|test|train)$")
 
 
 def parse(row: Row, only: str | None = None) -> Example | None:
-    """CSV cells, named columns A-D, or the Hub's list of choices with the answer as an index from 0."""
+    """CSV cells, columns A-D or choice0-choice3, or the Hub's list of choices; answers as letters, or as indices from 0."""
     subject = str(row.get("subject") or _SPLIT_SUFFIX.sub("", row.stem))
     if only is not None and subject != only:
         return None
     listed = row.get("choices", "options")
-    choices = tuple(row.text(letter) for letter in "abcd") if listed is None else text_list(listed, "choices")
-    labels = tuple("ABCDEFGHIJ"[: len(check_choices(choices))])
+    numbered = numbered_choices(row) if listed is None else None
+    if numbered is not None:
+        labels, choices = numbered
+    else:
+        choices = tuple(row.text(letter) for letter in "abcd") if listed is None else text_list(listed, "choices")
+        labels = tuple(LETTERS[: len(choices)])
+    check_choices(choices)
     letter = answer_letter(row.require("answer", "target"), labels)
     return Example(f"{subject}/{row.index}", row.text("question", "input"), letter, choices)
 

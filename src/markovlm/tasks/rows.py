@@ -1,4 +1,4 @@
-"""Rows of data files: JSON, JSONL and CSV, each row with the file and line it came from.
+"""Rows of data files: JSON, JSONL, CSV (each gzipped or not) and Parquet, each row with the file and line it came from.
 
 A file that cannot be read at all is a UserError. A single malformed row is a `BadRow`, which the caller counts or
 makes fatal. Nothing found in a file is ever evaluated.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import csv
+import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,12 @@ from typing import Any, cast
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+GZIPPED = ".gz"
 MAX_LIST_CHARACTERS = 20_000  # of a list written as text inside one field; real ones have a few hundred
 _HEADER_WORDS = frozenset({"question", "problem", "input", "prompt", "body", "stem"})
 _ANY_LABEL = re.compile(r"[a-j]\s*\)\s+", re.IGNORECASE)  # behind the own label: `e ) d ) 36`
+_NUMBERED = re.compile(r"(?:choice|option)[ _]?(\d|[a-j])")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
@@ -108,6 +112,18 @@ def answer_letter(value: Any, labels: Sequence[str]) -> str:
     raise RowError(f"answer {key[:20]!r} is none of {', '.join(upper)}")
 
 
+def numbered_choices(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """(labels, texts) of a row with a column a choice: `choice0 … choice3`, `option_a …`; None where there are none.
+
+    The labels are what the columns are numbered by, so that an answer `1` beside `choice1` means that one.
+    """
+    found = [(match[1], row.values[key]) for key in row.values if (match := _NUMBERED.fullmatch(key.strip().lower()))]
+    found = [(label, text) for label, text in found if text is not None and str(text).strip()]
+    if len(found) < 2:
+        return None
+    return tuple(label.upper() for label, _ in found), tuple(plain_text(text, f"choice {label}") for label, text in found)
+
+
 def check_choices(choices: tuple[str, ...]) -> tuple[str, ...]:
     """`choices` if there are 2 to 10. RowError otherwise."""
     if not 2 <= len(choices) <= len(LETTERS):
@@ -133,9 +149,12 @@ def read_rows(path: Path, headerless: Sequence[str] = ()) -> Iterator[Row | BadR
     `headerless` names the columns of a CSV file that has no header. UserError where the file is missing, not UTF-8,
     of an unknown kind, or broken beyond single rows.
     """
-    suffix = path.suffix.lower()
+    suffix = data_suffix(path)
     if suffix not in SUFFIXES:
-        raise UserError(f"{path}: unknown kind of data file; expected one of {', '.join(SUFFIXES)}")
+        raise UserError(f"{path}: unknown kind of data file; expected one of {', '.join(SUFFIXES)}, also gzipped (.csv.gz)")
+    if suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
     text = read_text(path)
     if suffix in (".csv", ".tsv"):
         yield from _csv_rows(path, text, "\t" if suffix == ".tsv" else ",", headerless)
@@ -145,22 +164,47 @@ def read_rows(path: Path, headerless: Sequence[str] = ()) -> Iterator[Row | BadR
         yield from _jsonl_rows(path, text)
 
 
+def data_suffix(path: Path) -> str:
+    """What kind of file it is, gzipped or not: `train.csv.gz` -> `.csv`."""
+    return (path.with_suffix("") if path.suffix.lower() == GZIPPED else path).suffix.lower()
+
+
+def data_stem(path: Path) -> str:
+    """The name without its suffixes: `train.csv.gz` -> `train`."""
+    return (path.with_suffix("") if path.suffix.lower() == GZIPPED else path).stem
+
+
 def read_text(path: Path) -> str:
-    """The whole of a UTF-8 file without byte-order mark, line ends as they are. UserError where it cannot be read."""
+    """The whole of a UTF-8 file, gzipped or not, without byte-order mark, line ends as they are. UserError where it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix.lower() == GZIPPED else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:  # a torn gzip file is any of these
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row | BadRow]:
+    """Row 1 is the first. Lists and structs come as lists and dicts."""
+    import polars
+
+    try:
+        data = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == GZIPPED else path
+        table = polars.read_parquet(data)
+    except (OSError, EOFError, zlib.error, polars.exceptions.PolarsError) as error:
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise UserError(f"{path}: cannot be read as Parquet: {reason:.160}") from error
+    for index, values in enumerate(table.iter_rows(named=True)):
+        yield _record(path, index + 1, index, values)
 
 
 def _record(path: Path, line: int, index: int, value: Any) -> Row | BadRow:
     if not isinstance(value, Mapping):
         return BadRow(f"{path}:{line}", f"expected an object with named fields, found {type(value).__name__}")
     values = {str(key).strip(): item for key, item in cast(Mapping[Any, Any], value).items()}
-    return Row(f"{path}:{line}", index, path.stem, values)
+    return Row(f"{path}:{line}", index, data_stem(path), values)
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[Row | BadRow]:

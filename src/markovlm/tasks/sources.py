@@ -12,13 +12,25 @@ from typing import Any, Protocol, cast
 from markovlm.errors import UserError
 from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.folds import WHOLE, cut_for, take, without_overlap
-from markovlm.tasks.rows import SUFFIXES, BadRow, Row, RowError, read_rows
+from markovlm.tasks.rows import SUFFIXES, BadRow, Row, RowError, data_suffix, read_rows
 
 SPLIT_WORDS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "dev": ("dev", "val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+
+_UNREACHABLE = (
+    "localentrynotfound",
+    "couldn't reach",
+    "connect",
+    "offline",
+    "resolve",
+    "name resolution",
+    "proxy",
+    "timed out",
+    "timeout",
+)
 
 Parse = Callable[[Row], Example | None]
 Rows = Iterable[Row | BadRow]
@@ -142,7 +154,7 @@ def find_files(directory: Path, dataset: Dataset) -> Files:
     paths = [
         path
         for path in sorted(directory.rglob("*"))
-        if path.suffix.lower() in dataset.suffixes and path.is_file() and not dataset.other_words & _words(path, directory)
+        if data_suffix(path) in dataset.suffixes and path.is_file() and not dataset.other_words & _words(path, directory)
     ]
     found = {
         split: files
@@ -160,9 +172,12 @@ def find_files(directory: Path, dataset: Dataset) -> Files:
 def open_source(dataset: Dataset, request: LoadRequest) -> Source:
     """Where the rows of `request` come from. UserError where there is nothing."""
     if request.data is None:
-        if dataset.hub is None:
-            raise UserError(f"task {dataset.name} reads your own file: give --data FILE")
-        return Hub(dataset.hub, dataset.read_hub)
+        hub = dataset.hub if request.hub is None else with_splits(request.hub, dataset.split_words)
+        if hub is None:
+            raise UserError(f"task {dataset.name} reads your own file: give --data FILE (or --data.hub ORG/NAME)")
+        return Hub(hub, dataset.read_hub)
+    if request.columns and dataset.suffixes == SUFFIXES:
+        dataset = replace(dataset, read_file=read_rows)  # who names columns has a header
     if request.data.is_dir():
         return find_files(request.data, dataset)
     if not request.data.exists():
@@ -171,27 +186,47 @@ def open_source(dataset: Dataset, request: LoadRequest) -> Source:
     return Files(str(request.data), {split: (request.data,)}, dataset.read_file)
 
 
+def with_splits(source: HubSource, split_words: Mapping[str, tuple[str, ...]]) -> HubSource:
+    """The splits of a dataset that only the Hub knows, told by their names. UserError where none is known."""
+    names = _asked(source, lambda library: library.get_dataset_split_names(source.path, source.name))
+    splits = {ours: next(n for n in names if n in words) for ours, words in split_words.items() if set(words) & set(names)}
+    if not splits:
+        raise UserError(f"{source.path}: its splits are {', '.join(names)}; one named train, validation or test is needed")
+    return replace(source, splits=splits)
+
+
 def load_from_hub(source: HubSource, hub_split: str) -> Iterable[dict[str, Any]]:
     """Rows of one split. UserError where the library, the network, the dataset or the permission is missing."""
+    return _asked(source, lambda library: library.load_dataset(source.path, source.name, split=hub_split))
+
+
+def _asked(source: HubSource, question: Callable[[Any], Any]) -> Any:
     try:
         import datasets
     except ImportError as error:
         raise UserError(f"{source.path}: reading from the Hub needs the `datasets` package; or give --data PATH") from error
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()  # retries while the Hub can't be reached; the error says it once
     try:
-        library = cast(Any, datasets)  # the overloads of load_dataset are partly untyped
-        return cast(Iterable[dict[str, Any]], library.load_dataset(source.path, source.name, split=hub_split))
+        return question(cast(Any, datasets))  # the overloads of load_dataset are partly untyped
     except Exception as error:  # the library raises a dozen unrelated types; all mean: this source cannot be read
         raise UserError(f"{source.path}: {_hub_reason(error)}; or give --data PATH with the original files") from error
 
 
 def _hub_reason(error: Exception) -> str:
     kind, text = type(error).__name__, " ".join(str(error).split())
-    chain = f"{kind} {text} {type(error.__cause__).__name__} {error.__cause__}".lower()
+    links = [error, error.__cause__, error.__context__]
+    chain = " ".join(f"{type(link).__name__} {link}" for link in links if link is not None).lower()
+    if any(word in chain for word in _UNREACHABLE):  # first: what is not in the cache of an unreachable Hub is "not found" too
+        return "the Hub cannot be reached from here, and the dataset is not in the local cache"
     if "gated" in chain or "401" in chain or "403" in chain:
         return "the dataset is gated or private; accept its terms on the Hub and run `hf auth login`"
+    if "config" in chain and ("not found" in chain or "missing" in chain or "available" in chain):
+        return f"it has no such subset, or needs one ({text[:200]}); see data.hub_subset"
     if "notfound" in chain or "doesn't exist" in chain:
         return "not found on the Hub"
-    if isinstance(error, OSError) or "offline" in chain or "connect" in chain or "resolv" in chain:
+    if isinstance(error, OSError):
         return "the Hub cannot be reached from here, and the dataset is not in the local cache"
     return f"cannot be loaded from the Hub ({kind}: {text[:160]})"
 
@@ -232,10 +267,27 @@ def _examples_of(
     dataset: Dataset, source: Source, request: LoadRequest
 ) -> tuple[list[Example], tuple[str, ...], tuple[str, ...]]:
     cut = cut_for(request.split, source.available, request.disjoint, source.label)
-    rows = source.rows(cut.origin)
+    rows = _renamed(source.rows(cut.origin), request.columns)
     examples, skipped = _parse_rows(dataset, rows, f"{dataset.name}/{cut.origin}", request.strict)
     notes = () if cut.is_all else (f"{request.split}: {cut} in {source.label}, always the same, chosen by a hash",)
     return take(examples, cut), skipped, notes
+
+
+def _renamed(rows: Iterable[Row | BadRow], columns: Mapping[str, str]) -> Iterable[Row | BadRow]:
+    """Rows whose columns are called what the task calls them; a column that is not there is a row that does not fit."""
+    return rows if not columns else (row if isinstance(row, BadRow) else _rename(row, columns) for row in rows)
+
+
+def _rename(row: Row, columns: Mapping[str, str]) -> Row | BadRow:
+    values = dict(row.values)
+    for ours, theirs in columns.items():
+        found = {name.strip(): row.get(name.strip()) for name in theirs.split(",")}
+        missing = [name for name, value in found.items() if value is None]
+        if missing:
+            there = ", ".join(map(repr, list(row.values)[:12])) or "nothing"
+            return BadRow(row.where, f"data.columns.{ours}: no {missing[0]!r}; the row has {there}")
+        values[ours] = next(iter(found.values())) if len(found) == 1 else list(found.values())
+    return replace(row, values=values)
 
 
 def _parse_rows(

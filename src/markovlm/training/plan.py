@@ -13,8 +13,8 @@ from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.registry import resolve
 from markovlm.rollouts.prompter import Prompter
+from markovlm.runs.asking import task_of
 from markovlm.runs.setup import is_endless, load_examples, prompter_of, resolve_config
-from markovlm.tasks import get_task
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.training.estimate import Shape, Workload, element_bytes, estimate, read_shape
 from markovlm.training.guard import doubts
@@ -25,7 +25,7 @@ _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measur
 
 def plan(config: RunConfig) -> dict[str, Any]:
     """A JSON object: task, splits, steps, tokens a step, an estimate of memory. UserError for what could not run."""
-    task = get_task(config.task, config.task_options)
+    task = task_of(config)
     tokenizer = _tokenizer(config)
     loaded, note = _splits(config, task, tokenizer)
     cot = config.chain.state_tokens or config.rollouts.max_cot_tokens or task.default_cot_tokens
@@ -99,8 +99,9 @@ def _tokenizer(config: RunConfig) -> Any:
 
 def _splits(config: RunConfig, task: Task, tokenizer: Any) -> tuple[dict[str, Loaded], str]:
     """The splits that can be read here; the training split must be among them unless it is on the Hub."""
-    if config.data.path is None and task.hub is not None:
-        return {}, f"from the Hub ({task.hub.path}): not read in a dry run"
+    if config.data.path is None and (config.data.hub or task.hub is not None):
+        hub = config.data.hub or (task.hub.path if task.hub is not None else "")
+        return {}, f"from the Hub ({hub}): not read in a dry run"
     data = config.data
     loaded = {data.train_split: load_examples(config, task, data.train_split, tokenizer=tokenizer)}
     for split in dict.fromkeys((data.dev_split, data.test_split)):

@@ -1,0 +1,55 @@
+"""What a configuration asks: which task, with which options, and where its questions come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from markovlm.config import RunConfig
+from markovlm.errors import UserError
+from markovlm.tasks import get_task
+from markovlm.tasks.base import HubSource, Task
+
+OWN = "custom"  # the task whose columns and kind of answer are the user's
+
+
+def options_of(config: RunConfig) -> dict[str, Any]:
+    """Options of the task: `task_options`, and for task custom what `data.columns` and `data.answer_kind` say."""
+    options: dict[str, Any] = dict(config.task_options)
+    if config.task != OWN:
+        if config.data.answer_kind is not None:
+            raise UserError(
+                f"data.answer_kind is for task {OWN}; the answers of {config.task} are what they are: leave it out, or --task {OWN}"
+            )
+        return options
+    said = {**config.data.columns.given(), **({"answer_type": config.data.answer_kind} if config.data.answer_kind else {})}
+    for name, value in said.items():
+        if options.get(name, value) != value:
+            key = "data.answer_kind" if name == "answer_type" else f"data.columns.{name}"
+            raise UserError(f"task_options.{name} is {options[name]!r}, {key} is {value!r}; leave one of them out")
+    return {**options, **said}
+
+
+def task_of(config: RunConfig) -> Task:
+    """The task with its options. UserError where there is none, or an option does not fit."""
+    return get_task(config.task, options_of(config))
+
+
+def columns_of(config: RunConfig) -> dict[str, str]:
+    """What a built-in task calls its columns -> what the data calls them."""
+    return {} if config.task == OWN else config.data.columns.given()
+
+
+def hub_of(config: RunConfig) -> HubSource | None:
+    """The dataset of the Hub that takes the place of the task's own."""
+    return None if config.data.hub is None else HubSource(config.data.hub, config.data.hub_subset)
+
+
+def source_of(config: RunConfig) -> str | None:
+    """A name for where the questions come from, the same for the same questions; None: the task's own Hub dataset, or a generator."""
+    data = config.data
+    name = str(Path(data.path).expanduser().resolve()) if data.path else None
+    if data.hub is not None:
+        name = f"hub:{data.hub}" + (f"/{data.hub_subset}" if data.hub_subset else "")
+    columns = ",".join(f"{ours}={theirs}" for ours, theirs in columns_of(config).items())
+    return f"{name or ''} ({columns})" if columns else name
