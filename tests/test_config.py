@@ -289,6 +289,11 @@ def _task(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) ->
     assert prepare(tiny.config(models["llama"], task="gsm8k")).task.name == "gsm8k"
 
 
+def _tasks(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """tests/training/test_mixture.py has the rest."""
+    assert prepare(tiny.config(models["llama"], tasks={"gsm8k": 2, "svamp": 1}, task="gsm8k+svamp")).task.name == "gsm8k+svamp"
+
+
 def _plugins(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     """A configuration can name code but not have it run (tests/test_plugins.py has the rest)."""
     (tmp_path / "mine.py").write_text("raise SystemExit('was run')")
@@ -480,6 +485,7 @@ def _chain(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -
 
 ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]] = {
     "task": _task,
+    "tasks": _tasks,
     "plugins": _plugins,
     "evaluation.extractors": _extractors,
     "chain.kind": _chain,

@@ -35,27 +35,34 @@ def evaluate(
     from markovlm.terminal.evaluation import show_evaluation
 
     console = stderr()
-    done = api.evaluate(
-        target,
-        checkpoints=checkpoints,
-        baseline=baseline,
-        split=split,
-        limit=limit,
-        non_markovian=non_markovian,
-        no_cot=no_cot,
-        lengths=_lengths(lengths),
-        rescore=rescore,
-        difference=difference,
-        out=out,
-        config=overrides(flags),
-        counting=lambda label, n: counting(console, label, n),
-    )
+    config = overrides(flags)
+    tasks = () if rescore else api.trained_tasks(target, config)  # of a run on several tasks: each for itself
+    reports: dict[str, Any] = {}
+    for task in tasks or (None,):
+        done = api.evaluate(
+            target,
+            checkpoints=checkpoints,
+            baseline=baseline,
+            split=split,
+            limit=limit,
+            non_markovian=non_markovian,
+            no_cot=no_cot,
+            lengths=_lengths(lengths),
+            rescore=rescore,
+            difference=difference,
+            out=out,
+            config=config if task is None else {**config, "task": task},
+            counting=lambda label, n, task=task: counting(console, label if task is None else f"{task}: {label}", n),
+        )
+        reports[task or ""] = done.report
+        if as_json:
+            continue
+        if done.report.get("kind") == "chains":
+            show_chains(done.report, str(done.store))
+        else:
+            show_evaluation(done.report, str(done.store))
     if as_json:
-        print_json(done.report)
-    elif done.report.get("kind") == "chains":
-        show_chains(done.report, str(done.store))
-    else:
-        show_evaluation(done.report, str(done.store))
+        print_json({"tasks": reports} if tasks else reports[""])
 
 
 def _lengths(given: str | None) -> tuple[int, ...]:

@@ -13,7 +13,17 @@ from markovlm.config import Key, keys, merge, nest
 from markovlm.errors import UserError
 
 _SHORT = {"device": "loading.device", "data": "data.path"}  # flags that every command shares -> configuration keys
-EVAL_SECTIONS = ("model", "loading", "data", "prompt", "evaluation", "rollouts", "task_options", "task", "seed")
+EVAL_SECTIONS = (
+    "model",
+    "loading",
+    "data",
+    "prompt",
+    "evaluation",
+    "rollouts",
+    "task_options",
+    "task",
+    "seed",
+)  # not tasks: one at a time
 
 
 class Command(click.Command):
@@ -115,6 +125,8 @@ def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(key: Key, text: str) -> Any:
     """A list or null as YAML writes it, a comma-separated list where the key is one; everything else is for the config to read."""
+    if key.name == "tasks":
+        return dict(_pair(part.strip()) for part in text.split(",")) if not text.startswith("{") else yaml.safe_load(text)
     if text == "null" or text.startswith("["):
         return yaml.safe_load(text)
     return (
@@ -125,7 +137,7 @@ def _value(key: Key, text: str) -> Any:
 def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError(f"--option {text}: write KEY=VALUE")
+        raise UserError(f"{text!r}: write KEY=VALUE (--option max_terms=7, --tasks gsm8k=2,svamp=1)")
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:

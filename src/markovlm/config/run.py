@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -12,6 +12,7 @@ from markovlm.config.data import Data
 from markovlm.config.evaluation import EvaluationConfig
 from markovlm.config.health import HealthConfig
 from markovlm.config.logging import LoggingConfig
+from markovlm.config.mixture import TaskShare, with_joined_name
 from markovlm.config.model import Loading, Lora, Prompt
 from markovlm.config.objective import ObjectiveBase, objective_from
 from markovlm.config.rollouts import RolloutConfig
@@ -27,6 +28,11 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, description="of everything random")
     task_options: dict[str, Scalar] = Field(
         {}, description="options of the task, e.g. task_options.max_terms (see `markovlm tasks NAME`)"
+    )
+    tasks: dict[str, TaskShare] = Field(
+        {},
+        description="several tasks with their weights in place of one, `{gsm8k: 2, svamp: 1}` (flag: --tasks gsm8k=2,svamp=1); "
+        "a task can also be a mapping with weight, options, path, hub, hub_subset, columns, answer_kind (docs/tasks.md)",
     )
     plugins: tuple[str, ...] = Field(
         (), description="Python files that register objectives, rewards, tasks, …; the flag is --plugin"
@@ -44,6 +50,20 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()  # pyright: ignore[reportCallIssue]
     health: HealthConfig = HealthConfig()  # pyright: ignore[reportCallIssue]
     logging: LoggingConfig = LoggingConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_tasks(cls, values: Any) -> Any:
+        return with_joined_name(values)
+
+    @model_validator(mode="after")
+    def _one_place_for_data(self) -> RunConfig:
+        data = self.data
+        if self.tasks and (data.path or data.hub or data.answer_kind or data.columns.given()):
+            raise ValueError("data.path, hub, columns and answer_kind are of one task; with several they go in tasks.NAME")
+        if self.tasks and self.chain.on:
+            raise ValueError("tasks: chains are trained on one task; leave tasks or chain out")
+        return self
 
     @model_validator(mode="after")
     def _combinations(self) -> RunConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -94,6 +94,24 @@ class Evaluation:
         if not self.extractors:
             return {}
         return {kind: sum(reading.failure == kind for reading in self.readings) for kind in FAILURE_KINDS}
+
+
+POOLED = "default"  # of several tasks together: each question read by the default extractor of its own
+
+
+def pooled(parts: Sequence[Evaluation]) -> Evaluation:
+    """Several tasks as one: every question counts once. Texts, which nothing is extracted from, count for the likelihood alone."""
+    extracted = all(part.extractors for part in parts)
+    readings = [
+        replace(
+            one,
+            extracted={POOLED: one.extracted[part.extractors[0]]} if extracted else {},
+            correct={POOLED: one.correct[part.extractors[0]]} if extracted else {},
+        )
+        for part in parts
+        for one in part.readings
+    ]
+    return Evaluation(readings, parts[0].how, (POOLED,) if extracted else ())
 
 
 def how_evaluated(config: RunConfig, style: str, *, step: int) -> How:

@@ -14,7 +14,7 @@ from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import Evaluation, How, Reading, evaluate, how_evaluated
 from markovlm.evaluation.store import Label, Readings, Stored, rescore, weights_identity
 from markovlm.models.registry import resolve
-from markovlm.runs.asking import options_of, source_of, task_of
+from markovlm.runs.asking import options_of, part_of, source_of, task_of
 from markovlm.runs.checkpoint import load_adapter
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
@@ -192,7 +192,8 @@ def _warnings(target: Target, examples: Sequence[Example], split: str) -> list[s
     trained, config = target.trained, target.config
     if trained is None:
         return []
-    found = [f"trained on {trained.task}, evaluated on {config.task}"] if trained.task != config.task else []
+    known = {trained.task, *trained.tasks}
+    found = [f"trained on {trained.task}, evaluated on {config.task}"] if config.task not in known else []
     if target.own_questions and split == trained.data.train_split:
         return [*found, f"these are the questions of the {split} split, which the run was trained on: this is not a test"]
     if target.own_questions and split in ("dev", "test"):
@@ -214,7 +215,9 @@ def _record(target: Target, split: str, done: Evaluation) -> None:
     """A row of evals.jsonl, unless it, or the same on more questions, stands there. Questions that are not the run's say so."""
     assert target.run is not None
     row = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **done.summary()}
-    if not target.own_questions:
+    if target.trained is not None and target.trained.tasks and target.own_questions:
+        row["how"] = {**row["how"], "task": target.config.task}
+    elif not target.own_questions:
         row["how"] = {**row["how"], "task": target.config.task, "data": target.config.data.path or source_of(target.config)}
     row = json.loads(json.dumps(row))
     same = ("step", "role", "split", "checkpoint", "how")
@@ -252,10 +255,16 @@ def _record_again(run: RunDirectory | None, one: Stored) -> None:
     """The new scores of kept readings, as a row of evals.jsonl, where they differ from what stands there."""
     assert run is not None
     trained = build_config(load_yaml(run.config), source=str(run.config))
-    same = one.label.data == source_of(trained)
-    data = trained.data if same else trained.data.model_copy(update={"path": one.label.data, "hub": None, "hub_subset": None})
-    own = options_of(trained) == one.label.task_options
-    update = {"task": one.label.task, "data": data, "task_options": trained.task_options if own else one.label.task_options}
+    asked = part_of(trained, one.label.task) if one.label.task in trained.tasks else trained
+    same = one.label.data == source_of(asked)
+    data = asked.data if same else trained.data.model_copy(update={"path": one.label.data, "hub": None, "hub_subset": None})
+    own = options_of(asked) == one.label.task_options
+    update = {
+        "task": one.label.task,
+        "data": data,
+        "tasks": {},
+        "task_options": asked.task_options if own else one.label.task_options,
+    }
     target = Target(str(run.path), trained.model_copy(update=update), run, one.label.step or None, trained=trained)
     if one.label.checkpoint != BASE and target.step is None:
         target = replace(target, step=0)

@@ -252,7 +252,7 @@ def _accuracy_rows(d: Diagnosis, series: list[Evaluation]) -> Iterator[tuple[Cel
         none = at.scores[name].no_answer if name in at.scores else None
         yield (
             plain(d.run.name, "run"),
-            plain(at.split),
+            plain(f"{at.split}, {at.how['task']}" if "task" in at.how else at.split),  # of a run on several tasks
             plain(name + (" (main)" if name == at.main and len(extractors) > 1 else "")),
             *(_at(d.run, e, name) for e in (base, best, last)),
             plain(best.step if best else None, "number"),

@@ -13,6 +13,7 @@ from typing import Any
 from markovlm.errors import UserError
 from markovlm.tasks import prompts
 from markovlm.tasks.base import Example, Task
+from markovlm.tasks.mixture import task_of_example
 
 _REMEMBERED = 4096  # encoded parts kept of each kind
 
@@ -26,6 +27,10 @@ class Prompter:
     style: prompts.PromptStyle
     cot_tokens: int
     header: str | None = None  # override of the style's answer header
+
+    def asks(self, example: Example) -> Task:
+        """The task that a question belongs to: one of several where `task` is a mixture."""
+        return task_of_example(self.task, example)
 
     def cot_prompt(self, example: Example) -> tuple[int, ...]:
         """What the CoT is written from."""
@@ -46,7 +51,9 @@ class Prompter:
         @lru_cache(_REMEMBERED)
         def encode(example: Example) -> tuple[int, ...]:
             return self._prompt_ids(
-                prompts.cot_prompt(self.task, example, style=self.style, cot_tokens=self.cot_tokens, tokenizer=self.tokenizer)
+                prompts.cot_prompt(
+                    self.asks(example), example, style=self.style, cot_tokens=self.cot_tokens, tokenizer=self.tokenizer
+                )
             )
 
         return encode
@@ -56,7 +63,7 @@ class Prompter:
         @lru_cache(_REMEMBERED)
         def encode(example: Example, conditioning: prompts.Conditioning) -> tuple[int, ...]:
             text = prompts.reader_prompt(
-                self.task,
+                self.asks(example),
                 example,
                 style=self.style,
                 cot_tokens=self.cot_tokens,

@@ -7,10 +7,29 @@ from typing import Any
 
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
-from markovlm.tasks import get_task
+from markovlm.tasks import get_task, task_options
 from markovlm.tasks.base import HubSource, Task
+from markovlm.tasks.mixture import Mixture
 
 OWN = "custom"  # the task whose columns and kind of answer are the user's
+
+
+def parts_of(config: RunConfig) -> dict[str, RunConfig]:
+    """Task -> the configuration that asks it alone; of a run with one task that task's."""
+    if not config.tasks:
+        return {config.task: config}
+    for option in config.task_options:
+        if not any(option in task_options(name) for name in config.tasks):
+            raise UserError(f"task_options.{option}: none of {config.task} has it; options of one task go in tasks.NAME.options")
+    return {name: part_of(config, name) for name in config.tasks}
+
+
+def part_of(config: RunConfig, name: str) -> RunConfig:
+    """The run's configuration with one of its tasks alone."""
+    share, known = config.tasks[name], task_options(name)
+    shared = {option: value for option, value in config.task_options.items() if option in known}
+    update = {"task": name, "tasks": {}, "task_options": {**shared, **share.options}, "data": share.data(config.data)}
+    return config.model_copy(update=update)
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
@@ -32,6 +51,8 @@ def options_of(config: RunConfig) -> dict[str, Any]:
 
 def task_of(config: RunConfig) -> Task:
     """The task with its options. UserError where there is none, or an option does not fit."""
+    if config.tasks:
+        return Mixture({name: task_of(part) for name, part in parts_of(config).items()})
     return get_task(config.task, options_of(config))
 
 

@@ -117,9 +117,12 @@ The whole configuration of the run:
 def _without_paths(config: RunConfig, base: str | None) -> RunConfig:
     """For others: where files lie on this machine is nobody's business."""
     data = config.data.model_copy(update={"path": config.data.path and Path(config.data.path).name})
+    tasks = {
+        name: share.model_copy(update={"path": share.path and Path(share.path).name}) for name, share in config.tasks.items()
+    }
     model = base or (config.model if config.model in KNOWN or is_hub_id(config.model) else Path(config.model).name)
     plugins = tuple(Path(path).name for path in config.plugins)
-    return config.model_copy(update={"data": data, "model": model, "plugins": plugins})
+    return config.model_copy(update={"data": data, "tasks": tasks, "model": model, "plugins": plugins})
 
 
 def _metadata(target: Target, rows: list[dict[str, Any]], merged: bool, base: str | None) -> dict[str, Any]:

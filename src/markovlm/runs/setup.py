@@ -16,11 +16,12 @@ from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, build_prompter
 from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import Sampler
-from markovlm.runs.asking import columns_of, hub_of, options_of, task_of
+from markovlm.runs.asking import columns_of, hub_of, options_of, parts_of, task_of
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
 from markovlm.tasks.chain import ChainExample
 from markovlm.tasks.extractors import with_extractors
-from markovlm.tasks.folds import assert_disjoint
+from markovlm.tasks.folds import assert_disjoint, without_overlap
+from markovlm.tasks.mixture import Mixture, under_its_name
 from markovlm.tasks.prompts import is_compact
 
 _LOOKED_AT = 32  # questions
@@ -49,7 +50,7 @@ def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool =
 
     `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model.
     """
-    task = with_extractors(task_of(config), config.evaluation.extractors)
+    task = task_with_extractors(config)
     lora = config.lora if trainable else None
     seed = torch_seed(config.seed, "adapter") % 2**63
     lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)
@@ -64,6 +65,14 @@ def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
     if config.chain.on:
         return build_chain_prompter(config.chain, task, tokenizer, prompt.style, tokens, prompt.answer_header)
     return build_prompter(task, tokenizer, prompt.style, tokens, prompt.answer_header)
+
+
+def task_with_extractors(config: RunConfig) -> Task:
+    """The task, read by the extractors that `evaluation.extractors` names; each part of several tasks for itself."""
+    found = task_of(config)
+    if isinstance(found, Mixture):
+        return Mixture({name: with_extractors(part, config.evaluation.extractors) for name, part in found.parts.items()})
+    return with_extractors(found, config.evaluation.extractors)
 
 
 def _first_questions(config: RunConfig, task: Task, tokenizer: Any) -> Sequence[Example]:
@@ -99,6 +108,8 @@ def load_examples(
     `disjoint`: the splits of a run, which trains on one, chooses on another and reports a third. Otherwise a single
     data file is taken whole, and `split` only names it.
     """
+    if isinstance(task, Mixture):
+        return _of_all_parts(config, task, split, limit, tokenizer, disjoint)
     path = Path(config.data.path).expanduser() if config.data.path else None
     loaded = task.load(
         LoadRequest(
@@ -119,12 +130,29 @@ def load_examples(
     return loaded
 
 
+def _of_all_parts(config: RunConfig, task: Mixture, split: str, limit: int | None, tokenizer: Any, disjoint: bool) -> Loaded:
+    """Task after task, the first `limit` (or, of a stream without end, a few) of each."""
+    examples: list[Example] = []
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    for name, part in parts_of(config).items():
+        found = load_examples(part, task.parts[name], split, limit=limit, tokenizer=tokenizer, disjoint=disjoint)
+        few = [found.examples[i] for i in range(_LOOKED_AT)] if is_endless(found.examples) else found.examples
+        examples += under_its_name(name, few)
+        skipped, notes = skipped + found.skipped, notes + found.notes
+    return Loaded(examples, skipped, notes)
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingData:
     """What a run trains on and chooses checkpoints on."""
 
-    train: Loaded
-    dev: Loaded | None  # None: no evaluation during training
+    train: dict[str, Loaded]  # by task
+    dev: Loaded | None  # of all tasks; None: no evaluation during training
+
+    @property
+    def all(self) -> list[Loaded]:
+        return [*self.train.values(), *([self.dev] if self.dev is not None else [])]
 
 
 def load_for_training(setup: Setup) -> TrainingData:
@@ -136,12 +164,32 @@ def load_for_training(setup: Setup) -> TrainingData:
     for name in ("dev_split", "test_split"):
         if getattr(data, name) == data.train_split:
             raise UserError(f"data.{name} and data.train_split are both {data.train_split!r}: trained on, it can't be held out")
-    train = setup.load(data.train_split)
     dev = setup.load(data.dev_split, limit=size) if setup.config.training.eval_every else None
-    if not is_endless(train.examples):  # a generator's stream keeps away from held-out questions by construction
-        for split in dict.fromkeys((data.dev_split, data.test_split)):
-            assert_disjoint(train.examples, _held_out(setup, split, dev))
+    held_out = {split: _held_out(setup, split, dev) for split in dict.fromkeys((data.dev_split, data.test_split))}
+    train: dict[str, Loaded] = {}
+    for name, part in parts_of(setup.config).items():
+        task = setup.task.parts[name] if isinstance(setup.task, Mixture) else setup.task
+        found = load_examples(part, task, data.train_split, tokenizer=setup.lm.tokenizer)
+        if not is_endless(found.examples):  # a generator's stream keeps away from held-out questions by construction
+            found = _apart(found, held_out) if setup.config.tasks else found
+            for questions in held_out.values():
+                assert_disjoint(found.examples, questions)
+        if setup.config.tasks and not is_endless(found.examples):
+            found = Loaded(under_its_name(name, found.examples), found.skipped, found.notes)
+        train[name] = found
     return TrainingData(train, dev)
+
+
+def _apart(train: Loaded, held_out: dict[str, Sequence[Example]]) -> Loaded:
+    """Without questions that another task of the run holds out."""
+    for split, questions in held_out.items():
+        kept = without_overlap(train.examples, questions)
+        if len(kept) < len(train.examples):
+            note = f"train: {len(train.examples) - len(kept)} questions removed that another task has in {split}"
+            train = Loaded(kept, train.skipped, (*train.notes, note))
+    if not train.examples:
+        raise UserError("data: no training question is left that no other task holds out")
+    return train
 
 
 def _held_out(setup: Setup, split: str, dev: Loaded | None) -> Sequence[Example]:

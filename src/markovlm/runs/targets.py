@@ -14,7 +14,7 @@ from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.errors import UserError
 from markovlm.models.memory import release_memory
 from markovlm.models.registry import model_defaults
-from markovlm.runs.asking import options_of, source_of
+from markovlm.runs.asking import options_of, part_of, source_of
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup, prepare
@@ -54,7 +54,10 @@ class Target:
         """Are the questions those of the run itself, whose splits must then be cut as they were in training?"""
         if self.run is None:
             return False
-        return self.trained is None or _questions(self.config) == _questions(self.trained)
+        if self.trained is None:
+            return True
+        own = part_of(self.trained, self.config.task) if self.config.task in self.trained.tasks else self.trained
+        return _questions(self.config) == _questions(own)
 
     def prepare(self) -> Setup:
         """Load it. A model that nobody holds any more goes first: two may not fit."""
@@ -124,13 +127,16 @@ def _run_targets(name: str, run: RunDirectory, checkpoints: str, overrides: dict
 def _for_task(layer: dict[str, Any], trained: RunConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The run's configuration, less what belongs to its own task where another one is asked for.
 
-    The CoT budget stays that of the run; prompts are in the style the tokenizer is made for.
+    Of a run on several tasks: one of them, by default the first. The CoT budget stays that of the run; prompts are in the style the
+    tokenizer is made for.
     """
-    task = overrides.get("task", trained.task)
+    task = overrides.get("task", next(iter(trained.tasks), trained.task))
+    if task in trained.tasks:
+        return {**layer, **part_of(trained, task).model_dump(mode="json", include={"task", "tasks", "task_options", "data"})}
     if task == trained.task:
         return layer
     get_task(task)
-    kept = {key: value for key, value in layer.items() if key not in ("task_options", "data")}
+    kept = {key: value for key, value in layer.items() if key not in ("task", "tasks", "task_options", "data")}
     if trained.prompt.style == "compact":
         kept["prompt"] = {**layer.get("prompt", {}), "style": "auto"}
     return kept

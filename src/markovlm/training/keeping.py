@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from markovlm.errors import StopVerdict
 from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
-from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated
+from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated, pooled
+from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.checkpoint import load_adapter, save_checkpoint, update_state
+from markovlm.tasks.base import Example
+from markovlm.tasks.mixture import Mixture
 from markovlm.training.chain_step import chain_prompter
 from markovlm.training.start import load_trainer_state, trainer_state
 from markovlm.training.state import Run, note_event
@@ -69,18 +72,12 @@ def evaluate_dev(run: Run) -> None:
     began = time.perf_counter()
     config = run.config
     how = how_evaluated(config, run.setup.prompter.style, step=run.step)
-    done = _chains_on_dev(run, how) if config.chain.on else _questions_on_dev(run, how)
+    rows = [_dev_row(run, _chains_on_dev(run, how))] if config.chain.on else _dev_rows(run, _questions_on_dev(run, how))
     if not run.main:
         return
-    row = {
-        "step": run.step,
-        "role": "dev",
-        "split": config.data.dev_split,
-        "checkpoint": f"step-{run.step:06d}",
-        **done.summary(),
-    }
+    row = rows[-1]
     row["evaluation_seconds"] = time.perf_counter() - began
-    run.directory.append("evals.jsonl", [row])
+    run.directory.append("evals.jsonl", rows)
     if run.trackers is not None:
         run.trackers.log({"dev_accuracy": row["accuracy"], "dev_logprob": row["logprob"]}, step=run.step)
     # accuracy decides; for text answers, and between equals, the log-likelihood does
@@ -93,10 +90,14 @@ def evaluate_dev(run: Run) -> None:
     run.progress.evaluation(row)
 
 
-def _questions_on_dev(run: Run, how: How) -> Evaluation:
+def _questions_on_dev(run: Run, how: How) -> dict[str, Evaluation]:
+    """Of each task by itself."""
     world, size = run.learner.world, run.config.evaluation.batch_size
-    mine = evaluate(run.setup.lm, run.learner.sampler, run.setup.prompter, world.share(run.dev), how, batch_size=size)
-    return Evaluation(world.gather(mine.readings), how, mine.extractors)
+    done: dict[str, Evaluation] = {}
+    for name, (prompter, questions) in _by_task(run).items():
+        mine = evaluate(run.setup.lm, run.learner.sampler, prompter, world.share(questions), how, batch_size=size)
+        done[name] = Evaluation(world.gather(mine.readings), how, mine.extractors)
+    return done
 
 
 def _chains_on_dev(run: Run, how: How) -> ChainEvaluation:
@@ -106,6 +107,35 @@ def _chains_on_dev(run: Run, how: How) -> ChainEvaluation:
     found = world.gather([(trace, [r for r in mine.readings if r.text == trace.text]) for trace in mine.traces])
     readings = [reading for _, few in found for reading in few]
     return ChainEvaluation(readings, [trace for trace, _ in found], how, mine.seconds, mine.peak_memory)
+
+
+def _by_task(run: Run) -> dict[str, tuple[Prompter, list[Example]]]:
+    """Dev questions of each task with the prompter that asks it alone."""
+    prompter = run.setup.prompter
+    if not isinstance(prompter.task, Mixture):
+        return {prompter.task.name: (prompter, run.dev)}
+    asked = {name: [e for e in run.dev if e.id.startswith(f"{name}/")] for name in prompter.task.parts}
+    return {name: (replace(prompter, task=task), asked[name]) for name, task in prompter.task.parts.items() if asked[name]}
+
+
+def _dev_rows(run: Run, done: dict[str, Evaluation]) -> list[dict[str, Any]]:
+    """One; of several tasks one each and then one of all, by which the best checkpoint is chosen."""
+    rows = [_dev_row(run, one) for one in done.values()]
+    if len(done) > 1:
+        for row, name in zip(rows, done, strict=True):
+            row["how"] = {**row["how"], "task": name}
+        rows.append(_dev_row(run, pooled(list(done.values()))))
+    return rows
+
+
+def _dev_row(run: Run, done: Evaluation | ChainEvaluation) -> dict[str, Any]:
+    return {
+        "step": run.step,
+        "role": "dev",
+        "split": run.config.data.dev_split,
+        "checkpoint": f"step-{run.step:06d}",
+        **done.summary(),
+    }
 
 
 def checkpoint(run: Run) -> None:

@@ -13,9 +13,10 @@ from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.registry import resolve
 from markovlm.rollouts.prompter import Prompter
-from markovlm.runs.asking import task_of
+from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.setup import is_endless, load_examples, prompter_of, resolve_config
 from markovlm.tasks.base import Example, Loaded, Task
+from markovlm.tasks.mixture import under_its_name
 from markovlm.training.estimate import Shape, Workload, element_bytes, estimate, read_shape
 from markovlm.training.guard import doubts
 
@@ -27,12 +28,17 @@ def plan(config: RunConfig) -> dict[str, Any]:
     """A JSON object: task, splits, steps, tokens a step, an estimate of memory. UserError for what could not run."""
     task = task_of(config)
     tokenizer = _tokenizer(config)
-    loaded, note = _splits(config, task, tokenizer)
+    by_task = {name: _splits(part, task_of(part), tokenizer) for name, part in parts_of(config).items()}
+    if config.tasks:
+        loaded = {f"{name} {split}": found for name, (splits, _) in by_task.items() for split, found in splits.items()}
+        note = "; ".join(f"{name}: {note}" for name, (_, note) in by_task.items())
+    else:
+        ((loaded, note),) = by_task.values()
     cot = config.chain.state_tokens or config.rollouts.max_cot_tokens or task.default_cot_tokens
-    longest, mean = _workloads(config, task, tokenizer, cot, loaded.get(config.data.train_split))
+    train = _asked(config, by_task)
+    longest, mean = _workloads(config, task, tokenizer, cot, train)
     training, rollouts = config.training, config.rollouts
-    train = loaded.get(config.data.train_split)
-    size = None if train is None or is_endless(train.examples) else len(train.examples)
+    size = None if train is None or config.tasks or is_endless(train.examples) else len(train.examples)
     return {
         "task": config.task,
         "model": config.model,
@@ -59,6 +65,21 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "memory": _memory(config, longest),
         "doubts": doubts(config),
     }
+
+
+def _asked(config: RunConfig, by_task: dict[str, tuple[dict[str, Loaded], str]]) -> Loaded | None:
+    """Training questions, the first of every task where there are several; None where some are not here."""
+    train = {name: splits.get(config.data.train_split) for name, (splits, _) in by_task.items()}
+    if not config.tasks:
+        return next(iter(train.values()))
+    found = {name: loaded for name, loaded in train.items() if loaded is not None}
+    few = max(1, _SAMPLE // len(train))
+    examples = [
+        one
+        for name, loaded in found.items()
+        for one in under_its_name(name, [loaded.examples[i] for i in range(min(few, len(loaded.examples)))])
+    ]
+    return Loaded(examples) if len(found) == len(train) else None
 
 
 def tokens_per_step(config: RunConfig, work: Workload) -> dict[str, int]:

@@ -125,6 +125,7 @@ def reading_room(setup: Setup) -> ReadingRoom:
         try:
             taken = {
                 "task": setup.config.task,
+                "tasks": {name: share.model_dump(mode="json") for name, share in setup.config.tasks.items()},
                 "task_options": dict(setup.config.task_options),
                 "data": setup.config.data.model_dump(),
             }

@@ -18,6 +18,7 @@ from markovlm.rewards import Answers
 from markovlm.rewards.base import Read
 from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
 from markovlm.rollouts.types import CoT
+from markovlm.tasks.base import Example
 from markovlm.training.readers import OWN, read_by_others
 from markovlm.training.records import Learner, Retries, Sample
 
@@ -85,13 +86,18 @@ def answers_of(
     """What the reward may look at; replies, direct answers and other readers where it asks for them."""
     read: tuple[Read, ...] = ()
     if learner.reward.needs_text or learner.reward.needs_reply:
-        task, right = learner.prompter.task, scores.greedy.tolist()
+        right = scores.greedy.tolist()
         texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
         read = tuple(
-            Read(s.example, text, reply, ok if reply is None else read_answer(task, s.example, reply, task.extractors[0])[1])
+            Read(s.example, text, reply, ok if reply is None else _is_right(learner, s.example, reply))
             for s, text, reply, ok in zip(samples, texts, replies or [None] * len(samples), right, strict=True)
         )
     return Answers(scores.logp_sum, scores.logp_mean, scores.token_logp, scores.row, group_size, read, direct, others or {})
+
+
+def _is_right(learner: Learner, example: Example, reply: str) -> bool:
+    task = learner.prompter.asks(example)
+    return read_answer(task, example, reply, task.extractors[0])[1]
 
 
 def _with_graph(learner: Learner, samples: Sequence[Sample], held: HeldGraph) -> AnswerScores | None:

@@ -19,12 +19,12 @@ from markovlm.rewards import build_reward
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.checkpoint import load_state, restore_optimizer
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.setup import Setup, load_for_training, prepare
+from markovlm.runs.setup import Setup, TrainingData, load_for_training, prepare
 from markovlm.tasks.base import Loaded
 from markovlm.tasks.prompts import unknown_in
 from markovlm.training.distributed import World
 from markovlm.training.guard import Guard, doubts
-from markovlm.training.questions import Questions
+from markovlm.training.questions import MixedQuestions, Questions
 from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner
 from markovlm.training.selfcheck import check_sampler
@@ -74,7 +74,7 @@ def start_run(
     learner = _learner(setup, world, sampler)
     data = load_for_training(setup)
     dev_examples = list(data.dev.examples) if data.dev else []
-    questions = Questions(data.train.examples, setup.config.seed)
+    questions = _questions(setup.config, data)
     guard = Guard(setup.config.health)
     run = Run(directory, setup, learner, questions, dev_examples, base_fingerprint(setup.lm), progress, guard, step=step)
     unknown = _check_questions(run)
@@ -83,7 +83,7 @@ def start_run(
         _restore(run, adapter)
     else:
         _describe(run)
-    _warn_at_start(run, [loaded for loaded in (data.train, data.dev) if loaded is not None])
+    _warn_at_start(run, data.all)
     if unknown:
         warn(run, unknown)
     if gap is not None:
@@ -91,10 +91,18 @@ def start_run(
     return run
 
 
+def _questions(config: RunConfig, data: TrainingData) -> Questions:
+    if not config.tasks:
+        (loaded,) = data.train.values()
+        return Questions(loaded.examples, config.seed)
+    weights = {name: share.weight for name, share in config.tasks.items()}
+    return MixedQuestions({name: loaded.examples for name, loaded in data.train.items()}, weights, config.seed)
+
+
 def _check_questions(run: Run) -> str:
     """Put the first questions to the model before anything is written: UserError where that fails. A warning where it sees only part of them."""
     prompter, seen = run.setup.prompter, 0
-    shown = [run.questions[i] for i in range(min(_LOOKED_AT, len(run.questions.examples)))] + run.dev[:_LOOKED_AT]
+    shown = [run.questions[i] for i in range(min(_LOOKED_AT, len(run.questions)))] + run.dev[:_LOOKED_AT]
     for example in shown:
         prompter.cot_prompt(example)
         prompter.reader_prompt(example, run.config.objective.conditioning)
