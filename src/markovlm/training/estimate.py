@@ -1,10 +1,11 @@
 """An estimate of the memory of a training run, by formula: no weights are loaded. Bytes throughout.
 
-    peak = weights + adapter + max(sampling, training pass, evaluation)
+    peak = weights + adapter + max(sampling, scoring, training pass, evaluation)
 
     weights         parameters * bytes of their type
     adapter         20 a trainable parameter: itself, Adam's two moments, the gradient and its sum over micro-batches
     sampling        KV cache of the rows sampled at once, and the distribution over the vocabulary of one token of each
+    scoring         the answers of all CoTs, read at once without gradient: their KV cache, what one layer works with, the logits
     training pass   what autograd keeps of a micro-batch (below), and one chunk of logits
     evaluation      as sampling, for its own number of rows
 
@@ -87,6 +88,7 @@ class Memory:
     adapter: int
     sampling_cache: int
     sampling_logits: int
+    scoring: int
     activations: int
     logits_chunk: int
     evaluation: int
@@ -105,8 +107,9 @@ def estimate(config: RunConfig, shape: Shape, work: Workload) -> Memory:
     cache, logits = _sampling(config, shape, work, samples)
     activations, chunk, rows = _training(config, shape, work, samples)
     evaluation = sum(_sampling(config, shape, work, config.evaluation.batch_size)) if config.training.eval_every else 0
-    peak = weights + adapter + max(cache + logits, activations + chunk, evaluation)
-    return Memory(weights, adapter, cache, logits, activations, chunk, evaluation, rows, peak)
+    scoring = _scoring(config, shape, work, samples)
+    peak = weights + adapter + max(cache + logits, scoring, activations + chunk, evaluation)
+    return Memory(weights, adapter, cache, logits, scoring, activations, chunk, evaluation, rows, peak)
 
 
 def element_bytes(config: RunConfig) -> int:
@@ -122,6 +125,15 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tup
     length = work.prompt + work.cot
     rows = max(1, min(rows, config.rollouts.batch_tokens // length))
     return rows * length * _cache_bytes(config, shape), rows * shape.vocabulary * (_DRAW_BYTES + element_bytes(config))
+
+
+def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
+    """The answer pass over all samples of a step: what one layer's gated map holds, the cache, a chunk of logits."""
+    shared = not config.loading.gradient_checkpointing and config.training.prompt_sharing != "padded"
+    own = work.cot + work.answer + (0 if shared else work.reader_prompt)
+    layer = rows * own * 3 * (shape.hidden + shape.inner) * element_bytes(config)
+    cache = rows * (work.reader_prompt + own) * _cache_bytes(config, shape) if shared else 0
+    return layer + cache + min(rows * work.answer, max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4 * 3
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int:
