@@ -63,9 +63,7 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
     size = {name: f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB" for name, value in found.items()}
     say("memory", f"ESTIMATE: peak about {size['peak']} ({memory['note']})")
     say("", f"weights {size['weights']}, adapter and optimizer {size['adapter']}; and the largest of")
-    say(
-        "",
-        f"sampling {size['sampling_cache']} of cache + {size['sampling_logits']} of logits; scoring {size['scoring']}; evaluation {size['evaluation']};",
-    )
+    say("", f"sampling {size['sampling_cache']} of cache + {size['sampling_logits']} of logits; scoring {size['scoring']};")
+    say("", f"evaluation {size['evaluation']};")
     rows = f"a micro-batch of {found['microbatch_rows']} CoTs"
     say("", f"training {size['activations']} of activations ({rows}) + {size['logits_chunk']} of logits")
