@@ -46,6 +46,7 @@ WATCHED = (
     *_CORE, "answer_correct_fraction", "ratio_mean", "ratio_max", "ratio_clipped_fraction", "longest_char_run", "cot_length",
     "distinct_bigram_fraction", "compression_ratio", "identical_cot_fraction", "entropy", "groups_without_spread", "grad_norm",
     "kl", "notes_frozen", "notes_copied", "notes_overflow", "notes_kept",
+    "copies_question_fraction", "question_specificity",
 )  # fmt: skip
 
 

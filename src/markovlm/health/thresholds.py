@@ -155,6 +155,17 @@ THRESHOLDS: tuple[Threshold, ...] = (
         "Not one word in twenty of a state is in the next one: what was known is forgotten at every step.",
         solved_excuses=True,
     ),
+    Threshold(
+        "copies_question_fraction", "value", "above", 0.8, None, 18, 20, "copies_question",
+        "Four of five CoTs say their question again, lack the answer and add little. Base models do so on sums before they learn to "
+        "reckon, with one sample a row in seven of ten rows: eighteen of twenty are asked for.",
+    ),
+    Threshold(
+        "question_specificity", "value", "below", 0.05, None, 18, 20, "ignores_question",
+        "The CoT holds as much of another question as of its own. CoTs that reason about word problems have 0.5 and more, sums 0.9. A bare "
+        "answer has 0 too, and is right.",
+        solved_excuses=True,
+    ),
 )
 # fmt: on
 
@@ -177,4 +188,6 @@ KINDS: Mapping[str, str] = {
     "copied_notes": "the notes copy their chunk",
     "overflowing_notes": "the notes overflow their budget",
     "forgotten_notes": "the notes forget what they knew",
+    "copies_question": "the CoT restates its question",
+    "ignores_question": "the CoT would fit any question",
 }

@@ -88,6 +88,7 @@ class RunData:
     sample_rows: int = 0  # rows in the file, of which `samples` are a choice
     evals: list[Evaluation] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    guessed_task: str | None = None  # where the settings don't name it and the questions leave no doubt
     studies: list[Study] = field(default_factory=list)  # of RUN/loadbearing/
     problems: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)  # role (metrics, samples, evals, …) -> file
@@ -111,7 +112,7 @@ class RunData:
     def task(self) -> str | None:
         """Name of the task, where known."""
         value = self.config.get("task")
-        return str(value) if value is not None else None
+        return str(value) if value is not None else self.guessed_task
 
     @property
     def native(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import polars as pl
 import yaml
 
+from markovlm.health.question import contains_answer, question_signals, specificity
 from markovlm.health.text import text_signals
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.files import array_elements, beginning, open_lines, whole
@@ -32,6 +33,7 @@ _HEADER_KEYS = {
     "normalize_loss",
     "lr",
 }
+_SUM = re.compile(r"\s*\d+(\s*[+*-]\s*\d+){2,}\s*")
 _PREFIX = re.compile(r"^(Question|Context|Reasoning|Helpful Text|Answer):\s?")
 
 
@@ -129,6 +131,8 @@ def read_foreign(path: Path, max_samples: int) -> RunData:
     run.sample_rows = len(order)
     _read_texts(run, rows, order, max_samples, problems)
     run.problems += problems.lines(path.name)
+    if run.samples and all(_SUM.fullmatch(s.question) for s in run.samples):
+        run.guessed_task = "arithmetic"
     _read_results_beside(run, path)
     return run
 
@@ -214,13 +218,14 @@ def _read_texts(
             rows[i][1],
             rows[i][0],
             rows[i][2].get("normalized_reward_mean", rows[i][2].get("answer_logprob")),
-            None,
+            {0.0: False, 1.0: True}.get(rows[i][2].get("cot_contains_answer", -1.0)),
         )
         for step, i in order
     ]
     chosen = set(choose(light, limit))
     stride = max(1, -(-len(order) // TEXT_ROWS))
     repetition: dict[int, dict[str, float]] = {}
+    asked = _Asked()
     with open_lines(run.path) as file:
         for index, entry in enumerate(light):
             if index % stride and index not in chosen:
@@ -228,12 +233,43 @@ def _read_texts(
             file.seek(entry.offset)
             row = cast("dict[str, Any]", parse(file.readline()))
             if index % stride == 0:
-                repetition[index] = text_signals([_cot(row)])
+                repetition[index] = text_signals([_cot(row)]) | asked.signals(row)
             if index in chosen:
                 run.samples.append(_sample(row, entry, run.path.name, problems))
-    for key in ("distinct_bigram_fraction", "longest_char_run", "compression_ratio"):
-        column = [repetition[i][key] if i in repetition else None for i in range(len(order))]
+    measured = (
+        "distinct_bigram_fraction",
+        "longest_char_run",
+        "compression_ratio",
+        "copies_question_fraction",
+        "question_specificity",
+    )
+    if "cot_contains_answer" not in run.metrics.columns:
+        measured += ("cot_contains_answer",)
+    for key in measured:
+        column = [repetition[i].get(key) if i in repetition else None for i in range(len(order))]
+        if not any(value is not None for value in column):
+            continue
         run.metrics = run.metrics.with_columns(pl.Series(key, column, dtype=pl.Float64))
+
+
+class _Asked:
+    """A CoT against its own question and against that of the CoT measured before."""
+
+    def __init__(self) -> None:
+        self.before: str | None = None
+
+    def signals(self, row: dict[str, Any]) -> dict[str, float]:
+        question, cot, answer = (_plain_text(row, part) for part in range(3))
+        found = question_signals([question], [cot], [answer])
+        if self.before is not None and (specific := specificity(question, cot, self.before)) is not None:
+            found["question_specificity"] = specific
+        self.before = question
+        return found
+
+
+def _plain_text(row: dict[str, Any], part: int) -> str:
+    value = get(row, _TEXTS["Training Metrics" in row][part])
+    return _PREFIX.sub("", value[:MAX_TEXT]) if isinstance(value, str) else ""
 
 
 _TEXTS = {  # nested? -> question, CoT, answer
@@ -266,9 +302,15 @@ def _sample(row: dict[str, Any], entry: Light, source: str, problems: Problems) 
         normalized_reward=columns.get("normalized_reward_mean"),
         advantage=number(get(row, _ADVANTAGE[nested]), "Advantage", entry.line, problems),
         answer_logprob=columns.get("answer_logprob"),
+        correct=_holds(cot, answer),
         line=entry.line,
         source=source,
     )
+
+
+def _holds(cot: str, answer: str) -> bool | None:
+    """Whether the CoT holds the answer: these logs say no more of a sample. A lone letter is found in any text: None."""
+    return None if len(answer.strip()) < 2 and not answer.strip().isdigit() else contains_answer(cot, answer)
 
 
 # --- evaluations -------------------------------------------------------------------------------------------------------

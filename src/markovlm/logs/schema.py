@@ -103,7 +103,19 @@ METRICS: tuple[Metric, ...] = (
         "cot_contains_answer",
         "CoT contains the answer",
         "fraction",
-        "research code only: samples whose CoT contains the gold answer",
+        "samples whose CoT contains the gold answer",
+    ),
+    Metric(
+        "copies_question_fraction",
+        "CoT restates its question",
+        "fraction",
+        "samples whose CoT says its question again, lacks the answer and adds little",
+    ),
+    Metric(
+        "question_specificity",
+        "CoT specific to its question",
+        "",
+        "share of the question's numbers and longer words in its CoT, less the share of another question's; 0: it would fit any question",
     ),
     Metric("cot_logprob", "CoT log-prob", "nats/token", "research code only: mean ln u_theta(z|q) per CoT token"),
 )

@@ -32,6 +32,7 @@ from markovlm.report.levels import run_rows
 from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
 from markovlm.report.settings import settings as settings_of
+from markovlm.report.synthesis import synthesis
 from markovlm.report.tables import Table, to_csv
 
 PRINTED_CURVES = 9  # figures beside the Markdown file; the page has all
@@ -102,9 +103,13 @@ def _about(runs: Sequence[RunData]) -> dict[str, str]:
 def _all_tables(diagnoses: Sequence[Diagnosis], section: Section, skipped: Sequence[Skipped]) -> list[Table]:
     runs = [d.run for d in diagnoses]
     settings = settings_of(runs)
+    together = synthesis(diagnoses)
     return [
         tables.verdicts(diagnoses),
         tables.runs(diagnoses),
+        tables.patterns(together),
+        tables.hypotheses(together),
+        tables.recommendations(together),
         tables.signals(diagnoses),
         tables.findings(diagnoses),
         settings.whole,

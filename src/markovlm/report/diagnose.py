@@ -13,9 +13,10 @@ from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.logs.dialects import Dialect
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.records import RunData, training_rows
-from markovlm.logs.schema import METRIC
+from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, label
 from markovlm.models.registry import highest_tried_lr
-from markovlm.report.rules import Case, Confidence, Finding, findings
+from markovlm.report.levels import levels
+from markovlm.report.rules import Case, Confidence, Finding, findings, percent, scored
 
 NEW_RUN = "lower training.lr (5e-5, or half of what it was) and restart from a checkpoint before the onset"
 WATCH = "train with health.policy: stop, so that the guard ends a run like this one"
@@ -161,6 +162,18 @@ CAUSES: tuple[Cause, ...] = (
         lambda case, _: "low" if case.collapsed else None,
     ),
     Cause(
+        "copies_question",
+        "the CoT restates its question instead of reasoning: the question is carried past its redaction",
+        (),
+        _if_found("copies_question"),
+    ),
+    Cause("ignores_question", "the CoT would fit any question, so it holds no reasoning", (), _if_found("ignores_question")),
+    Cause("nothing_trained", "no gradient reached the weights", (), _if_found("no_gradient")),
+    Cause("answer_gone", "the reward rises while answers vanish from the CoT", (), _if_found("answer_gone")),
+    Cause("below_chance", "right less often than by guessing", (), _if_found("below_chance")),
+    Cause("below_base", "right less often than before training", (), _if_found("below_base")),
+    Cause("at_chance", "no better than guessing", (), _if_found("at_chance")),
+    Cause(
         "reward_without_accuracy",
         "the reward pays for something else than right answers",
         (),
@@ -191,6 +204,13 @@ _DOUBTS: Mapping[str, str] = {
     "copies_answer": "no reasoning",
     "no_learning": "nothing learned",
     "cot_too_short": "CoT cut off",
+    "copies_question": "question copied",
+    "ignores_question": "question ignored",
+    "nothing_trained": "nothing trained",
+    "answer_gone": "answer gone",
+    "below_chance": "below chance",
+    "at_chance": "at chance",
+    "below_base": "below its base",
 }
 _RANK: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
 
@@ -220,24 +240,29 @@ class Diagnosis:
         if health.signals and self.verdict in ("collapsed", "warn"):
             return _told(health.signals[0])
         if self.verdict == "warn":
-            return next((f.evidence for f in self.findings if f.rule == "decay_after_peak"), "see the findings")
+            return next((f.evidence for f in self.findings if f.rule in _LATE_TROUBLE), "see the findings")
+        if self.run.kind == "evaluation":
+            return _evaluated(self.case)
         if self.run.training in ("supervised", "preference"):
             return f"a {self.run.training} run: no sampled reward, so nothing to judge here"
         if self.verdict == "unknown":
-            return f"{health.rows} rows: too few, or no usable signal"
+            return unjudged(self.case)
         if self.cause is not None:
             return f"stable training; {self.cause.sentence}"
-        return f"no signal beyond its threshold in {health.rows:,} rows"
+        moved = next((f.evidence for f in self.findings if f.rule == "trend"), None)
+        if moved is not None:
+            return f"no signal beyond its threshold in {health.rows:,} rows; {moved}"
+        return f"no signal beyond its threshold in {health.rows:,} rows" + _from_to(self.case)
 
     @property
     def doubt(self) -> str | None:
         """A doubt about a run whose training looks healthy, in two or three words."""
-        return _DOUBTS.get(self.cause.name) if self.cause is not None and self.verdict == "healthy" else None
+        return _DOUBTS.get(self.cause.name) if self.cause is not None and self.verdict != "collapsed" else None
 
     @property
     def best_step(self) -> int | None:
         """The checkpoint to use, where evaluations say."""
-        return self.case.best.step if self.case.best else None
+        return self.case.best_step
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -289,7 +314,10 @@ def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
     ]
     best = min(candidates, key=lambda c: _RANK[c[0]], default=None)
     verdict, onset = case.verdict.verdict, case.verdict.onset_step
-    if verdict == "healthy" and (late := _late_trouble(found)) is not None:
+    if verdict == "healthy" and unjudgeable(case.run):
+        verdict = "unknown"
+    late = _late_trouble(found)
+    if verdict in ("healthy", "unknown") and late is not None and (late.rule != "no_gradient" or case.run.steps >= LEAST_ROWS):
         verdict, onset = "warn", late.step
     return Diagnosis(
         run=case.run,
@@ -299,7 +327,7 @@ def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
         cause=best[1] if best else None,
         cause_confidence=best[0] if best else None,
         findings=tuple(found),
-        advice=_advice(case, best[1] if best else None, found),
+        advice=_advice(case, verdict, best[1] if best else None, found),
         case=case,
     )
 
@@ -312,22 +340,82 @@ _TOLD_BY: Mapping[str, tuple[str, ...]] = {
 
 
 def _late_trouble(found: Sequence[Finding]) -> Finding | None:
-    """A finding of hindsight that makes a run that looked healthy a warning: it surely got worse after its peak."""
-    sure = (f for f in found if f.rule == "decay_after_peak" and f.confidence == "high" and f.weight != "note")
-    return next(sure, None)
+    """A finding of hindsight that makes a run that looked healthy a warning: it surely got worse, or holds no reasoning."""
+    sure = (f for f in found if f.rule in _LATE_TROUBLE and f.confidence == "high" and f.weight != "note")
+    return min(sure, key=lambda f: _LATE_TROUBLE.index(f.rule), default=None)
 
 
-def _advice(case: Case, cause: Cause | None, found: Sequence[Finding]) -> tuple[str, ...]:
+_LATE_TROUBLE = ("copies_question", "ignores_question", "answer_gone", "no_gradient", "decay_after_peak")
+LEAST_ROWS = 20  # a course of fewer is too short for a clean bill
+_READABLE = (
+    "reward_mean", "normalized_reward_mean", "answer_logprob", "answer_correct_fraction", "cot_contains_answer", "accuracy", "grad_norm",
+)  # fmt: skip
+
+
+def _from_to(case: Case) -> str:
+    """`; answer log-prob -5.7 at the start, -1.5 at the end`"""
+    told = [
+        (c.key, levels(c))
+        for key in ("answer_logprob", "cot_contains_answer", *_READABLE[:2])
+        if (c := case.course(key)) is not None
+    ]
+    return "".join(
+        f"; {label(key)} {found.start.mean:.3g} at the start, {found.end.mean:.3g} at the end" for key, found in told[:2]
+    )
+
+
+def unjudgeable(run: RunData) -> bool:
+    """Too few rows, or nothing in them that tells of reward, log-prob or gradient."""
+    return run.steps < LEAST_ROWS or not any(run.has(key) for key in _READABLE)
+
+
+def unjudged(case: Case) -> str:
+    """Why nothing is said of a run's health, with what was there: `12 rows: too early to judge; answer log-prob -5.4 to -4.9`."""
+    run = case.run
+    if not run.steps:
+        return "no rows of metrics: nothing to judge"
+    span = f" over {run.last_step - int(run.metrics['step'][0]) + 1:,} steps" if run.last_step else ""
+    there = [c for key in _READABLE[:-1] if (c := case.course(key)) is not None]
+    told = "; ".join(f"{label(c.key)} {c.values[0]:.3g} to {c.values[-1]:.3g}" for c in there[:3])
+    if not any(run.has(key) for key in _READABLE):
+        columns = ", ".join(key for key in run.metrics.columns if key != "step") or "nothing else"
+        return f"{run.steps:,} rows without reward, log-prob or gradient: not enough to judge (there are: {columns[:120]})"
+    dense = run.last_step is not None and run.steps * 2 > run.last_step - int(run.metrics["step"][0])
+    what = "too early to judge" if dense else "not enough to judge"
+    return f"{run.steps:,} row{'' if run.steps == 1 else 's'}{span}: {what}" + (f"; {told}" if told else "")
+
+
+def _evaluated(case: Case) -> str:
+    """What a lone evaluation file says."""
+    e = case.best or case.last or case.base or next(iter(case.run.evals), None)
+    if e is None:
+        return "an evaluation without an accuracy"
+    others = "; ".join(f"{name} {percent(s.accuracy)}" for name, s in e.scores.items() if name != e.main)
+    none = e.score.no_answer
+    failed = f"; {percent(none)} of outputs without an answer" if none else ""
+    return (
+        f"an evaluation, no training: {scored(e)} ({e.main})" + (f"; {others}" if others else "") + failed
+        + "; nothing in it tells whether it is of a base or a trained model"
+    )  # fmt: skip
+
+
+def _advice(case: Case, verdict: VerdictName, cause: Cause | None, found: Sequence[Finding]) -> tuple[str, ...]:
     lines: list[str] = []
-    if case.verdict.verdict == "unknown" and case.run.training not in ("supervised", "preference"):
-        lines.append("too few rows to judge: let it run, or check that the right file was given")
+    if verdict == "unknown" and case.run.training not in ("supervised", "preference"):
+        lines += _unknown_advice(case)
     if case.collapsed and case.verdict.onset_step is not None:
-        usable = [step for step in case.checkpoints if step < case.verdict.onset_step]
+        before = case.safe_step(case.verdict.onset_step - 1)
+        usable = [step for step in case.checkpoints if before is not None and step <= before and case.safe_step(step) == step]
         trusted = (
             f"the last one before is step {usable[-1]:,}"
             if usable
-            else f"use one before step {case.verdict.onset_step:,}, if it was kept"
+            else f"use one before step {before + 1:,}, if it was kept"
+            if before is not None
+            else "there is none before it that holds reasoning"
         )
+        if before is not None and before + 1 < case.verdict.onset_step:
+            rule = next(name for start, _, name in case.stretches if start == before + 1)
+            trusted += f" (from step {before + 1:,} on the CoT {rule.replace('_', ' its ')} already)"
         lines.append(f"do not use checkpoints from step {case.verdict.onset_step:,} on; {trusted}")
     if cause is not None:
         lines += cause.advice
@@ -335,9 +423,34 @@ def _advice(case: Case, cause: Cause | None, found: Sequence[Finding]) -> tuple[
     for finding in found:
         if finding.weight != "note" and not (cause is not None and finding.rule in _TOLD_BY.get(cause.name, ())):
             lines += finding.advice
-    if not lines and case.best is not None:
-        lines.append(f"use the checkpoint at step {case.best.step:,}, the best evaluated")
+    if not lines and case.best_step is not None:
+        lines.append(f"use the checkpoint at step {case.best_step:,}, the best evaluated")
+    if case.run.kind in ("g1", "g1b", "g1c", "g1d", "g2", "g3", "g4"):
+        lines = [in_their_words(line) for line in lines]
     return tuple(dict.fromkeys(lines))
+
+
+def _unknown_advice(case: Case) -> list[str]:
+    if case.run.kind == "evaluation":
+        return ["name the run it belongs to, or evaluate the base with the same command, to have something to compare with"]
+    if not case.run.steps:
+        return ["too few rows to judge: check that the right file was given"]
+    if not any(case.run.has(key) for key in _READABLE):
+        return ["log reward, log-prob or gradient norm, or check that the right file was given"]
+    return ["too few rows to judge: let it run, or check that the right file was given"]
+
+
+# Our keys in advice -> the research code's, for runs of that code.
+_THEIR_KEYS = {ours: theirs for theirs, ours in FOREIGN_CONFIG.items() if "." in ours} | {
+    "objective.name: grpo": "parallel_samples: true"
+}
+
+
+def in_their_words(line: str) -> str:
+    """Advice with the research code's keys in place of ours, where it has them."""
+    for ours, theirs in _THEIR_KEYS.items():
+        line = line.replace(ours, theirs)
+    return line
 
 
 # --- several runs ------------------------------------------------------------------------------------------------------
@@ -377,7 +490,7 @@ def diagnose_all(runs: Sequence[RunData]) -> list[Diagnosis]:
 def _shared_by_collapsed(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Any]]:
     """Settings with one value in every collapsed run and another in every other run that has the setting."""
     bad = [d.run.config for d in all_of_them if d.verdict == "collapsed" and d.run.config]
-    good = [d.run.config for d in all_of_them if d.verdict in ("healthy", "warn") and d.run.config]
+    good = [d.run.config for d in all_of_them if d.case.verdict.verdict in ("healthy", "warn") and d.run.config]
     if not bad or len(good) < 2:
         return []
     found = []

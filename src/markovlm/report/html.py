@@ -26,7 +26,9 @@ from markovlm.report.figures.printing import best_of, checkpoints_of
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Section
 from markovlm.report.overview import FEW_RUNS, folded, groupings, overview
 from markovlm.report.settings import settings
+from markovlm.report.synthesis import synthesis
 from markovlm.report.tables import Source, Table
+from markovlm.report.trust import verdict_on_tasks
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
 MANY_SAMPLES = 500  # above this, texts of samples are cut shorter
@@ -95,9 +97,11 @@ def sentence(all_of_them: Sequence[Diagnosis]) -> str:
     verbs = {"collapsed": ("collapsed",) * 2, "warn": ("needs a look", "need a look"), "healthy": ("is healthy", "are healthy")}
     verbs["unknown"] = ("cannot be judged",) * 2
     parts = [f"{count[k]} {verbs[k][count[k] != 1]}" for k in verbs if count[k]]
-    doubts = sum(d.doubt is not None for d in all_of_them)
-    if doubts:
-        parts = [f"{part} ({doubts} with a doubt)" if part.endswith("healthy") else part for part in parts]
+    doubts = {name: sum(d.doubt is not None for d in all_of_them if d.verdict == name) for name in ("healthy", "unknown")}
+    parts = [
+        f"{part} ({doubts[name]} with a doubt)" if doubts.get(name) else part
+        for part, name in zip(parts, (k for k in verbs if count[k]), strict=True)
+    ]
     parts[0] = parts[0].replace(" ", f" of {n} runs ", 1)
     return ", ".join(parts) + "."
 
@@ -166,6 +170,8 @@ def render_html(
         "groupings": groupings(all_of_them),
         "ids": ids,
         "trusted": trusted(all_of_them),
+        "untrusted": untrusted(all_of_them),
+        "synthesis": synthesis(all_of_them),
         "scores": {d.run.name: tables.accuracy_cell(d.run, e) for d in all_of_them if (e := d.case.best or d.case.last)},
         "settings": settings(runs),
         "accuracies": tables.accuracies(all_of_them),
@@ -192,18 +198,14 @@ def render_html(
     return _environment(_Links(out_dir), library).get_template("report.html").render(context)
 
 
+def untrusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, str]]:
+    """(task, why) where no run is to be trusted."""
+    return [(found.task, found.why) for found in verdict_on_tasks(all_of_them) if found.run is None]
+
+
 def trusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Diagnosis]]:
-    """For each task with evaluations the most accurate run that neither collapsed nor is in doubt."""
-    found: dict[str, Diagnosis] = {}
-    for d in all_of_them:
-        best = d.case.best
-        if best is None or d.verdict in ("collapsed", "unknown") or d.doubt is not None:
-            continue
-        task = d.run.task or "?"
-        rival = found.get(task)
-        if rival is None or rival.case.best is None or best.score.accuracy > rival.case.best.score.accuracy:
-            found[task] = d
-    return sorted(found.items())
+    """For each task that has one, the run to trust: the most accurate whose interval beats chance and its base, not in doubt."""
+    return [(found.task, found.run) for found in verdict_on_tasks(all_of_them) if found.run is not None]
 
 
 def _cards(all_of_them: Sequence[Diagnosis]) -> list[Diagnosis]:

@@ -9,10 +9,12 @@ from markovlm.logs.find import Skipped
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure
-from markovlm.report.html import sentence, trusted
+from markovlm.report.html import sentence
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, RunPart, Section, ShownExample
 from markovlm.report.settings import settings
+from markovlm.report.synthesis import Synthesis, synthesis
 from markovlm.report.tables import Cell, Table
+from markovlm.report.trust import verdict_on_tasks
 
 MOST_TEXT = 700  # characters of a sample's text
 SAMPLES_OF_A_RUN = 3
@@ -69,6 +71,7 @@ def render_markdown(
         "## Verdicts\n\n" + table(tables.verdicts(all_of_them)),
         "## Runs\n\n" + _noted(tables.runs(all_of_them)),
         _trusted(all_of_them),
+        _together(synthesis(all_of_them)),
         "\n\n".join(_run(d) for d in tables.by_gravity(all_of_them)),
         "## Settings\n\n" + (table(found.differ) if len(found.differ.columns) > 2 else "All runs have the same settings."),
         "### Settings that not all logs name\n\n" + table(found.partial) if found.partial.rows else "",
@@ -89,11 +92,49 @@ def _figure(figure: Figure, path: str | None) -> str:
 
 
 def _trusted(all_of_them: Sequence[Diagnosis]) -> str:
-    found = trusted(all_of_them)
-    if not found:
-        return ""
-    listed = "; ".join(f"{escaped(task)}: {escaped(d.run.name)}, step {d.best_step:,}" for task, d in found)
-    return f"**Run to trust** (the most accurate that did not collapse): {listed}."
+    found = verdict_on_tasks(all_of_them)
+    good = "; ".join(
+        f"{escaped(t.task)}: {escaped(t.run.run.name)}, step {t.run.best_step:,}, {escaped(t.why)}" for t in found if t.run
+    )
+    none = "\n".join(f"- {escaped(t.task)}: {escaped(t.why)}" for t in found if not t.run)
+    parts = [
+        f"**Run to trust** (the most accurate whose interval beats chance and its base, and that is not in doubt): {good}."
+        if good
+        else "",
+        f"**No run to trust:**\n\n{none}" if none else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _together(found: Synthesis) -> str:
+    """Patterns, hypotheses, recommendations and next steps."""
+    parts = []
+    if found.next_steps:
+        parts.append("## Next steps\n\n" + "\n".join(f"{i}. {escaped(step)}" for i, step in enumerate(found.next_steps, 1)))
+    if found.patterns:
+        tasks = dict.fromkeys(p.task for p in found.patterns)
+        listed = "\n".join(
+            f"- **{escaped(task or 'over all tasks')}**: "
+            + " ".join(escaped(p.sentence) for p in found.patterns if p.task == task)
+            for task in tasks
+        )
+        parts.append(f"## Patterns\n\n{listed}")
+    if found.hypotheses:
+        listed = "\n".join(
+            f"- *{escaped(h.claim[0].upper() + h.claim[1:])}.* For: {escaped(', '.join(h.speaks_for))}. Against: "
+            f"{escaped(', '.join(h.speaks_against) or 'no run here')}. To decide: {escaped(h.test)}."
+            for h in found.hypotheses
+        )
+        note = "Runs that share a setting share much else, so a run “for” is an association, no proof."
+        parts.append(f"## Hypotheses\n\n{note}\n\n{listed}")
+    if found.recommendations:
+        listed = "\n".join(f"- {escaped(r.advice)} ({escaped(_for_runs(r.runs))})" for r in found.recommendations)
+        parts.append(f"## Recommendations\n\n{listed}")
+    return "\n\n".join(parts)
+
+
+def _for_runs(runs: Sequence[str]) -> str:
+    return ", ".join(runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
 
 
 def _run(d: Diagnosis) -> str:

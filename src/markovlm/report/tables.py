@@ -21,6 +21,7 @@ from markovlm.report.diagnose import Diagnosis
 from markovlm.report.levels import SIGNALS, Level, milestone_levels, run_rows
 from markovlm.report.rules import percent, reference_of, rules_table
 from markovlm.report.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
+from markovlm.report.synthesis import Synthesis
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def verdicts(all_of_them: Sequence[Diagnosis]) -> Table:
     """One row a run: verdict, when, why, accuracy, what to do."""
     rows = []
     for d in by_gravity(all_of_them):
-        best = d.case.best or d.case.last
+        best = d.case.best or d.case.last or d.case.base or next((e for e in d.run.evals if e.scores), None)
         rows.append(
             (
                 Cell(d.verdict, d.verdict, None, f"verdict {d.verdict}"),
@@ -220,6 +221,27 @@ def findings(all_of_them: Sequence[Diagnosis]) -> Table:
         for f in d.findings
     ]
     return Table("findings", "Findings", ("run", "weight", "rule", "evidence", "confidence", "step"), tuple(rows))
+
+
+def patterns(found: Synthesis) -> Table:
+    """Sentences about several runs."""
+    rows = tuple((plain(p.task or "all"), plain(p.sentence)) for p in found.patterns)
+    return Table("patterns", "Patterns", ("task", "pattern"), rows)
+
+
+def hypotheses(found: Synthesis) -> Table:
+    """Claims with the runs for and against."""
+    rows = tuple(
+        (plain(h.claim), plain(", ".join(h.speaks_for)), plain(", ".join(h.speaks_against)), plain(h.test))
+        for h in found.hypotheses
+    )
+    return Table("hypotheses", "Hypotheses", ("hypothesis", "runs for", "runs against", "what would decide"), rows)
+
+
+def recommendations(found: Synthesis) -> Table:
+    """All advice, each piece once."""
+    rows = tuple((plain(r.advice), plain(", ".join(r.runs))) for r in found.recommendations)
+    return Table("recommendations", "Recommendations", ("advice", "runs"), rows)
 
 
 # --- accuracy ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ TASK = Dataset(
     summary="algebra word problems, five choices",
     prompt_kind="multiple_choice",
     answer_type="letter",
+    choices=5,
     default_cot_tokens=50,
     max_answer_tokens=10,
     extractors=("word_boundary", "legacy", "likelihood"),

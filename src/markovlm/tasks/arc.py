@@ -77,6 +77,7 @@ CHALLENGE = Dataset(
     summary="science exam questions that simple methods get wrong (ARC-Challenge), mostly four choices",
     prompt_kind="multiple_choice",
     answer_type="letter",
+    choices=4,
     default_cot_tokens=50,
     max_answer_tokens=10,
     extractors=("word_boundary", "legacy", "likelihood"),

@@ -35,6 +35,7 @@ TASK = Dataset(
     summary="math word problems, five choices",
     prompt_kind="multiple_choice",
     answer_type="letter",
+    choices=5,
     default_cot_tokens=150,
     max_answer_tokens=10,
     extractors=("word_boundary", "legacy", "likelihood"),

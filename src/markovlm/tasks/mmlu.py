@@ -82,6 +82,7 @@ TASK = Dataset(
     summary="exam questions of 57 subjects, four choices",
     prompt_kind="multiple_choice",
     answer_type="letter",
+    choices=4,
     default_cot_tokens=150,
     max_answer_tokens=10,
     extractors=("word_boundary", "legacy", "likelihood"),

@@ -56,6 +56,7 @@ class Dataset:
     licence: str
     parse: Parse
     splits: tuple[str, ...] = ("train", "dev", "test")
+    choices: int = 0  # that a question usually has; 0 where it has none: guessing is right in one of them
     option_help: Mapping[str, str] = field(default_factory=dict[str, str])
     adapt: Callable[[Dataset, Mapping[str, Any]], Dataset] | None = None
     split_words: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SPLIT_WORDS)  # found in file names

@@ -11,6 +11,7 @@ import torch
 
 from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
+from markovlm.health.question import question_signals
 from markovlm.health.text import text_signals
 from markovlm.training.chain_metrics import chain_columns
 from markovlm.training.records import Sample, StepResult
@@ -56,6 +57,7 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
         "cot_length": _mean(lengths),
         "cot_length_saturated_fraction": _mean([not s.cot.ended for s in samples]),
         **_text_signals(config, samples, text),
+        **_question_signals(samples, text),
         "grad_norm": result.grad_norm,
         **{f"grad_norm_{term}": result.term_norms.get(term) for term in ("policy", "actor_reward", "kl", "entropy")},
         "passes": len(result.passes),
@@ -91,6 +93,16 @@ def _text_signals(config: RunConfig, samples: Sequence[Sample], text: Text) -> d
         else _mean([signals[name] for signals in groups])
         for name in groups[0]
     }
+
+
+_OF_QUESTIONS = ("cot_contains_answer", "copies_question_fraction", "question_specificity")
+
+
+def _question_signals(samples: Sequence[Sample], text: Text) -> dict[str, float | None]:
+    """What the CoTs have to do with their questions; None where the questions say too little to tell."""
+    cots = [text(s.cot.ids) for s in samples]
+    found = question_signals([s.example.question for s in samples], cots, [s.example.answer for s in samples])
+    return {name: found.get(name) for name in _OF_QUESTIONS}
 
 
 def sample_rows(result: StepResult, text: Text, step: int) -> list[dict[str, Any]]:
