@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-long docs lint types clean
+.PHONY: setup demo test test-long test-trl docs lint types clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,17 @@ test: setup
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "long" $(PYTEST_ARGS)
 
+# The callback in TRL itself, and real log files made again with TRL, TensorBoard, W&B, trackio and MLflow; minutes.
+test-trl: .venv-trl/.installed
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest -m trl tests/integrations tests/logs $(PYTEST_ARGS)
+
+.venv-trl/.installed: requirements.lock pyproject.toml
+	@test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check trl==1.16.0 wandb==0.31.0 trackio==0.43.0 mlflow-skinny==3.17.2
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 # The documentation as a site, in build/site; no network but the package index is needed, a dead link fails.
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
@@ -43,4 +54,4 @@ types: setup
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv .venv-docs build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs .venv-trl build dist .pytest_cache .ruff_cache

@@ -63,8 +63,8 @@ def test_the_map_in_contributing_names_every_room() -> None:
 def test_no_arrow_runs_up() -> None:
     """The order of the table in CONTRIBUTING.md, top to bottom, against every import (those for types alone left out)."""
     above_below = """
-        cli demo sweeps api terminal report auditing analysis training evaluation runs logs health chains rewards objectives rollouts models tasks
-        config
+        cli demo sweeps integrations api terminal report auditing analysis training
+        evaluation runs logs health chains rewards objectives rollouts models tasks config
     """
     order = above_below.split()
     above: list[str] = []

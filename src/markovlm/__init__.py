@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from markovlm.config.objective import ObjectiveBase as ObjectiveConfig
     from markovlm.config.run import RunConfig
     from markovlm.errors import MarkovlmError, RunFailed, StopVerdict, UserError
+    from markovlm.integrations.watch import Watcher
     from markovlm.logs.records import RunData
     from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss
     from markovlm.rewards.base import Answers, Reward
@@ -49,6 +50,7 @@ _PLACES = {
     "audit": "api.auditing",
     "diagnose": "api.judging",
     "write_report": "api.judging",
+    "Watcher": "integrations.watch",
     # what they give and take
     "Model": "api.models",
     "Thought": "api.models",
@@ -100,6 +102,7 @@ __all__ = [
     "Task",
     "Thought",
     "UserError",
+    "Watcher",
     "audit",
     "chain_example",
     "configure",

@@ -29,6 +29,7 @@ from markovlm.cli.sweep_cell import sweep_cell
 from markovlm.cli.tasks import tasks
 from markovlm.cli.train import train
 from markovlm.cli.transfer import transfer
+from markovlm.cli.watch import watch
 from markovlm.errors import MarkovlmError, PeerLost, UserError
 from markovlm.plugins import load_plugin
 from markovlm.registry import ALL
@@ -44,6 +45,7 @@ COMMANDS = (
     loadbearing,
     audit,
     diagnose,
+    watch,
     report,
     sweep,
     sweep_cell,

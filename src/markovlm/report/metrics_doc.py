@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markovlm.logs.schema import FLAT, FOREIGN_CONFIG, GENERATIONS, METRICS, foreign_keys
+from markovlm.logs.dialects import DIALECTS, OURS, Dialect
+from markovlm.logs.schema import FLAT, FOREIGN_CONFIG, GENERATIONS, METRIC, METRICS, foreign_keys
 from markovlm.report.markdown import table
 from markovlm.report.tables import Table, plain, rules, thresholds
 
@@ -37,6 +38,47 @@ _RESULTS = """\
 `accuracy_<name>` the extractor `<name>`, `batch_index` the step, `total_examples` n; intervals are computed (Wilson).
 A stand-alone `{"accuracy", "results"}` file is read as a run with one evaluation.
 """
+
+
+_OTHERS = """\
+## Logs of other frameworks
+
+Told by content: `trainer_state.json` and output directories of the Hugging Face Trainer (of several checkpoints the newest), what trainers
+print (progress bars and carriage returns are passed over), JSONL, CSV and Parquet with a step column, TensorBoard event files (a folder is
+a run; needs the package tensorboard), Weights & Biases offline runs (`run-ID.wandb`) and CSV exports, trackio and MLflow databases
+(`FILE.db::RUN` names one run of several) and MLflow's folders. gzip is unpacked. A tracker's `train/` in front of a key is dropped. Keys
+that are not in the tables below are passed over; what a log does not have stays missing.
+
+Rows may be means over several steps (`logging_steps`). Steps that are repeated are a restart: later rows replace what was logged from
+there on. Printed rows without a step are counted, and the progress bar says how many steps a row stands for. Numbers may be text, `nan`,
+`inf` and `np.float64(0.5)`; nothing is evaluated or unpickled. Of more than 200,000 rows every second, fourth, … is kept. A log without a
+sampled reward is a `supervised` or `preference` run: named so, not judged. Logs that agree on every common step are one training, and the
+fullest counts. Completion tables beside a log (TRL's `completions/*.parquet`, verl's rollouts `STEP.jsonl` in `rollout/`) are its samples.
+
+Any other table: `--map reward=train/score --map step=update --map length=tokens/mean`, or `--map names.yaml` with lines `OURS: THEIRS`
+(`reward/NAME` is a component; a list of names takes the first that a row has).
+"""
+
+
+def _dialect(dialect: Dialect) -> str:
+    """One framework's keys, and what it means by those that differ between frameworks."""
+    rows = [(" or ".join(f"`{key}`" for key in theirs), _said(ours)) for ours, theirs in dialect.keys.items()]
+    rows += [(f"`{pattern}`".replace("|", "\\|"), f"`{ours}…`") for pattern, ours in dialect.patterns]
+    parts = [_lines(dialect.name, ("key in the log", "our key"), rows)]
+    if dialect.notes:
+        parts.append("\n".join(f"- `{ours}`: {what}" for ours, what in dialect.notes.items()))
+    if dialect.sources:
+        parts.append("Source: " + ", ".join(f"<{source}>" for source in dialect.sources))
+    return "\n\n".join(parts)
+
+
+def _said(ours: str) -> str:
+    both = {
+        "groups_solved": "`groups_without_spread` (the sum of both)",
+        "groups_hopeless": "`groups_without_spread` (the sum of both)",
+    }
+    unit = METRIC[ours].unit if ours in METRIC else ""
+    return both.get(ours, f"`{ours}`" + (f", {unit}" if unit else ""))
 
 
 def _lines(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -73,6 +115,8 @@ def render() -> str:
         _keys("Nested logs (g2, g3, g4)", "g4"),
         settings + "\n\nOther hyperparameters keep their names.",
         _RESULTS,
+        _OTHERS,
+        *(_dialect(dialect) for dialect in DIALECTS if dialect is not OURS),
         "## The verdict\n\n" + table(thresholds()),
         "## Hindsight\n\n" + table(rules()),
     ]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from markovlm.logs.find import Skipped
 from markovlm.report.diagnose import Diagnosis
 from markovlm.terminal.console import stdout
+
+if TYPE_CHECKING:
+    from markovlm.integrations.follow import Change
 
 _COLOUR = {"healthy": "green", "warn": "yellow", "collapsed": "red", "unknown": "dim"}
 
@@ -39,3 +44,18 @@ def show_skipped(skipped: Sequence[Skipped]) -> None:
     console = stdout()
     for left in skipped:
         console.print(Text(f"left out  {left.path}: {left.why}", style="dim"), soft_wrap=True)
+
+
+def show_change(change: Change, now: str, as_json: bool) -> None:
+    """One line on a verdict that is new, at once also where output is a file."""
+    if as_json:
+        print(json.dumps({"time": now, **change.as_json()}), flush=True)
+        return
+    found = change.diagnosis
+    line = Text(f"{now}  ").append(f"{change.before} -> " if change.before else "")
+    line.append(found.verdict, style=f"bold {_COLOUR[found.verdict]}")
+    line.append(f"  {change.path}", style="bold").append(f"  at step {found.run.last_step or 0:,}: {found.why}")
+    stdout().print(line, soft_wrap=True)
+    if found.verdict == "collapsed":
+        for advice in found.advice[:3]:
+            stdout().print(Text(f"          do  {advice}"), soft_wrap=True)

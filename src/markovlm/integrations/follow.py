@@ -1,0 +1,94 @@
+"""Growing logs, judged again whenever they have grown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markovlm.logs.dialects import Dialect
+from markovlm.logs.find import find_runs, read_run
+from markovlm.logs.trackers import split_database
+from markovlm.report.diagnose import Diagnosis, diagnose_run
+
+_BUSY = 10.0  # at least this many times the time of a reading lies between two: a huge log is not read all the time
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A verdict that is not what it was. `before` is None for a run's first."""
+
+    path: Path
+    before: str | None
+    diagnosis: Diagnosis
+
+    @property
+    def matters(self) -> bool:
+        """Is it more than a first look at a run without alarms?"""
+        return self.before is not None or self.diagnosis.verdict in ("warn", "collapsed")
+
+    def as_json(self) -> dict[str, Any]:
+        found = self.diagnosis
+        return {
+            "path": str(self.path),
+            "run": found.run.name,
+            "before": self.before,
+            "verdict": found.verdict,
+            "onset_step": found.onset_step,
+            "last_step": found.run.last_step,
+            "why": found.why,
+        }
+
+
+def follow(
+    paths: Sequence[str | Path],
+    every: float,
+    idle: float | None,
+    mapping: Dialect | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Change]:
+    """Changes of verdict, for ever, or until nothing has grown for `idle` seconds. Runs that appear later are taken up.
+
+    Raises UserError where a path is not there, or where no run is there at first.
+    """
+    seen: dict[Path, tuple[Any, str]] = {}  # path -> (what its files looked like, verdict)
+    grown = clock()
+    found = find_runs(paths)
+    while True:
+        started = clock()
+        for path in found:
+            looks = _looks(path)
+            before = seen.get(path)
+            if before is not None and before[0] == looks:
+                continue
+            grown = clock()
+            diagnosis = diagnose_run(read_run(path, 0, mapping))
+            seen[path] = (looks, diagnosis.verdict)
+            if before is None or before[1] != diagnosis.verdict:
+                yield Change(path, None if before is None else before[1], diagnosis)
+        if idle is not None and clock() - grown >= idle:
+            return
+        sleep(max(every, _BUSY * (clock() - started)))
+        found = find_runs(paths)
+
+
+def _looks(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files that a run is read from."""
+    path = split_database(path)[0]
+    if path.is_dir():
+        files = [path / "metrics.jsonl", path / "evals.jsonl", *sorted((path / "metrics").rglob("*"))]
+    elif "tfevents" in path.name:
+        files = sorted(path.parent.glob("*tfevents*"))
+    else:
+        files = [path, path.with_name(f"{path.name}-wal")]
+    out: list[tuple[str, int, int]] = []
+    for file in files:
+        try:
+            found = file.stat()
+        except OSError:
+            continue
+        out.append((file.name, found.st_size, found.st_mtime_ns))
+    return tuple(out)

@@ -1,0 +1,73 @@
+"""Telling others on this machine that a verdict changed: a command, or a webhook."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+import socket
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from markovlm.errors import UserError
+
+_SECONDS = 60.0
+
+
+def command_of(text: str) -> list[str]:
+    """The words of `--exec`; no shell ever sees them. Raises UserError where there are none."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--exec {text}: {error}") from None
+    if not words:
+        raise UserError("--exec: give a command, for example --exec 'notify-send markovlm'")
+    return words
+
+
+def webhook_of(url: str) -> str:
+    """The URL where it is on this machine; raises UserError for any other."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host:
+        raise UserError(f"--webhook {url}: give http://localhost:PORT/PATH")
+    if host not in ("localhost", socket.gethostname()) and not _is_loopback(host):
+        raise UserError(f"--webhook {url}: {host} is not this machine; run something on localhost that passes it on")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def call_command(command: list[str], message: dict[str, Any]) -> str | None:
+    """Run it with VERDICT, STEP and PATH as further arguments and the message as JSON on its input; what went wrong, or None."""
+    step = message["onset_step"] if message["onset_step"] is not None else message["last_step"]
+    words = [*command, str(message["verdict"]), "" if step is None else str(step), str(message["path"])]
+    try:
+        done = subprocess.run(words, input=json.dumps(message), text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return f"{command[0]}: {error}"
+    return f"{command[0]}: exit code {done.returncode}" if done.returncode else None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def call_webhook(url: str, message: dict[str, Any]) -> str | None:
+    """POST the message as JSON, no proxy and no redirect; what went wrong, or None."""
+    request = urllib.request.Request(url, json.dumps(message).encode(), {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    try:
+        with opener.open(request, timeout=10.0):
+            return None
+    except (OSError, urllib.error.URLError) as error:
+        return f"{url}: {error}"
