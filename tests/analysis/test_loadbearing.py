@@ -43,7 +43,7 @@ def test_a_study_with_a_twin_writes_every_result(twins: Twins, tmp_path: Path, m
     ]  # fmt: skip
     by_path = dict(zip(names, found.paths, strict=True))
     for name, path in by_path.items():
-        key = {"against/bypass": "bypass_against"}.get(name, name.split("-")[0])
+        key = {"against/bypass": "bypass_against", "against/intervention": "intervention_against"}.get(name, name.split("-")[0])
         assert json.loads(path.read_text()) == json.loads(json.dumps(found.results[key]))
     assert found.page is not None
     assert found.page.exists()

@@ -121,6 +121,8 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
 
     if request.against is not None or request.parts == ("transfer",):
         raise UserError("a run of chains: --against and transfer are not for chains; markovlm eval measures their controls")
+    if {"intervention", "resample"} & set(request.parts) and request.parts != PARTS:
+        raise UserError("a run of chains: --intervene and --how resample are for CoTs of single questions")
     parts = _CHAIN_PARTS.get(request.parts, tuple(ALL))
     folder = request.folder(request.target)
     result, paths = study_chains(request.target, request.split, request.limit, parts, request.plan, folder / "chains", counting)
