@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from markovlm.report import diagnose_paths
 from markovlm.report.figures import CHARTS, calm, curves, first_shown, for_print
 from markovlm.report.figures.base import Line
 from markovlm.report.figures.thin import domain, line
+from markovlm.report.html import _environment, _Links
 from markovlm.report.overview import folded, groupings, overview
 from markovlm.report.series import Course
 from markovlm.report.settings import settings, split_settings
@@ -125,3 +127,19 @@ def test_the_table_of_runs(tmp_path: Path) -> None:
         "verdict": {"a": "healthy", "b": "healthy"},
         "training.lr": {"a": "0.001", "b": "0.002"},
     }
+
+
+def test_what_the_runs_say_together_is_shown_as_text(tmp_path: Path) -> None:
+    found = SimpleNamespace(
+        next_steps=("use a",),
+        patterns=(SimpleNamespace(task="", sentence="All."), SimpleNamespace(task="arc", sentence="<b>Two</b>.")),
+        hypotheses=(SimpleNamespace(claim="lr is too high", speaks_for=("a",), speaks_against=(), test="repeat"),),
+        recommendations=(SimpleNamespace(advice="stop", runs=tuple("abcdefgh")),),
+    )
+    page = _environment(_Links(tmp_path), "").get_template("together.html").render(synthesis=found, ids={"a": "run-0"})
+    assert "&lt;b&gt;Two&lt;/b&gt;." in page
+    assert "over all tasks" in page
+    assert '<b>Lr is too high.</b> For: <a href="#run-0">a</a>' in " ".join(page.split())
+    assert "no run here" in page
+    assert "and 2 more" in page
+    assert _environment(_Links(tmp_path), "").get_template("together.html").render(ids={}).strip() == ""

@@ -41,7 +41,7 @@ if (table) {
   };
   const arrange = () => {
     const here = rows.filter(({ run }) => found(run.name)).sort(compare);
-    const foldable = rows.length > 6;
+    const foldable = rows.length > 12; // FEW_RUNS of overview.py
     const judged = here.filter(({ run }) => !foldable || run.verdict !== "unknown");
     const rest = here.filter(({ run }) => foldable && run.verdict === "unknown");
     const by = groupBy && groupBy.value !== "" ? +groupBy.value : null;
