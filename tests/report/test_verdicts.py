@@ -261,6 +261,7 @@ def test_a_lone_evaluation_is_shown_as_one(tmp_path: Path) -> None:
     (tmp_path / "eval.json").write_text(json.dumps({"accuracy": 0.5, "accuracy_other": 0.25, "results": rows}))
     d = diagnose_paths([tmp_path / "eval.json"])[0]
     assert d.verdict == "unknown"
+    assert d.case.base is None
     assert "50.0 % [45.1, 54.9], n = 400" in d.why
     assert "other 25.0 %" in d.why
     assert "50.0 % of outputs without an answer" in d.why

@@ -364,6 +364,7 @@ def result(row: Mapping[str, Any], line: int, source: str, last_step: int | None
         checkpoint=None if row.get("model_path") is None else str(row["model_path"]),
         line=line,
         source=source,
+        placed=step is not None or last_step is not None or row.get("model_path") is not None,
     )
 
 

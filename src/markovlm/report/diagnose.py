@@ -401,8 +401,9 @@ def _evaluated(case: Case) -> str:
 
 def _advice(case: Case, verdict: VerdictName, cause: Cause | None, found: Sequence[Finding]) -> tuple[str, ...]:
     lines: list[str] = []
-    if verdict == "unknown" and case.run.training not in ("supervised", "preference"):
-        lines += _unknown_advice(case)
+    early = _unknown_advice(case) if verdict == "unknown" and case.run.training not in ("supervised", "preference") else []
+    if cause is None:
+        lines += early
     if case.collapsed and case.verdict.onset_step is not None:
         before = case.safe_step(case.verdict.onset_step - 1)
         usable = [step for step in case.checkpoints if before is not None and step <= before and case.safe_step(step) == step]
@@ -423,6 +424,7 @@ def _advice(case: Case, verdict: VerdictName, cause: Cause | None, found: Sequen
     for finding in found:
         if finding.weight != "note" and not (cause is not None and finding.rule in _TOLD_BY.get(cause.name, ())):
             lines += finding.advice
+    lines += early if cause is not None else []
     if not lines and case.best_step is not None:
         lines.append(f"use the checkpoint at step {case.best_step:,}, the best evaluated")
     if case.run.kind in ("g1", "g1b", "g1c", "g1d", "g2", "g3", "g4"):

@@ -159,7 +159,7 @@ def evaluation_series(run: RunData) -> list[Evaluation]:
 
 def base_evaluation(series: list[Evaluation]) -> Evaluation | None:
     """The untrained model's evaluation of a series: checkpoint "base", or step 0."""
-    return next((e for e in series if not e.of_actor or e.step == 0), None)
+    return next((e for e in series if not e.of_actor or (e.step == 0 and e.placed)), None)
 
 
 def best_evaluation(series: list[Evaluation]) -> Evaluation | None:
@@ -170,7 +170,7 @@ def best_evaluation(series: list[Evaluation]) -> Evaluation | None:
 
 def last_evaluation(series: list[Evaluation]) -> Evaluation | None:
     """The last trained checkpoint."""
-    trained = [e for e in series if e.of_actor and e.step > 0]
+    trained = [e for e in series if e.of_actor and (e.step > 0 or not e.placed)]
     return trained[-1] if trained else None
 
 

@@ -11,7 +11,7 @@ from markovlm.models.registry import highest_tried_lr
 from markovlm.report.diagnose import Diagnosis
 from markovlm.report.levels import Levels, run_row
 from markovlm.report.rules import percent, scored
-from markovlm.report.trust import verdict_on_tasks
+from markovlm.report.trust import UNNAMED, verdict_on_tasks
 
 _MOST_NAMES = 4
 _MOST_ADVICE = 12
@@ -94,7 +94,7 @@ def _patterns(runs: Sequence[Diagnosis]) -> list[Pattern]:
     tasks: dict[str, list[Diagnosis]] = {}
     for d in runs:
         if d.run.kind != "evaluation":
-            tasks.setdefault(d.run.task or "task not named", []).append(d)
+            tasks.setdefault(d.run.task or UNNAMED, []).append(d)
     found = [Pattern(task, sentence) for task, of_task in sorted(tasks.items()) for sentence in _of_task(of_task)]
     if len(tasks) > 1:
         found += [Pattern("", sentence) for sentence in _shared([d for of_task in tasks.values() for d in of_task], least=3)]
@@ -257,12 +257,15 @@ def _recommendations(runs: Sequence[Diagnosis]) -> list[Recommendation]:
 
 def _next_steps(runs: Sequence[Diagnosis]) -> list[str]:
     """What to do with these runs, in order: use, leave, measure, repeat."""
-    steps = []
+    steps: list[str] = []
+    none: list[str] = []
     for found in verdict_on_tasks(runs):
         if found.run is not None:
             steps.append(f"{found.task}: use {found.run.run.name}, step {found.run.best_step:,} ({found.why})")
-        elif any(d.run.kind != "evaluation" for d in runs if (d.run.task or "?") == found.task):
-            steps.append(f"{found.task}: trust no run yet ({found.why})")
+        elif any(d.run.kind != "evaluation" for d in runs if (d.run.task or UNNAMED) == found.task):
+            none.append(found.task)
+    if none:
+        steps.append(f"trust no run yet on {', '.join(none)} (the reasons stand under “No run to trust”)")
     spoilt = [d for d in runs if d.verdict == "collapsed" or _has(d, "copies_question", "ignores_question")]
     if spoilt:
         listed = "; ".join(f"{d.run.name} from step {d.onset_step:,}" for d in spoilt[:6] if d.onset_step is not None)

@@ -13,6 +13,7 @@ from markovlm.report.rules import percent, reference_of, scored
 from markovlm.report.series import difference_z
 
 _SURE = 1.96
+UNNAMED = "task not named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def verdict_on_tasks(all_of_them: Sequence[Diagnosis]) -> list[Trust]:
     tasks: dict[str, list[Diagnosis]] = {}
     for d in all_of_them:
         if d.run.steps or d.run.evals:
-            tasks.setdefault(d.run.task or "?", []).append(d)
+            tasks.setdefault(d.run.task or UNNAMED, []).append(d)
     return [_of_task(task, runs) for task, runs in sorted(tasks.items())]
 
 
@@ -81,7 +82,7 @@ def _by_log(runs: Sequence[Diagnosis]) -> str:
     sound = [d for d in runs if d.verdict in ("healthy", "warn") and d.doubt is None]
     for key in _BY_LOG:
         ends = [(levels(c).end, d) for d in sound if (c := d.case.course(key)) is not None]
-        if ends:
+        if ends and (key != "cot_contains_answer" or max(end.mean for end, _ in ends) > 0.05):
             end, d = max(ends, key=lambda pair: pair[0].mean)
             return f"; by its log alone {d.run.name} ends best ({label(key)} {end.mean:.3g}): evaluate it first"
     return ""
