@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant
-from markovlm.analysis.study import Study, estimate, estimate_some, open_study
+from markovlm.analysis.study import Study, estimate, estimate_some, open_study, with_earlier
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
 from markovlm.runs.directory import RunDirectory
@@ -248,3 +248,23 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_scored_is_what_the_file_holds() -> None:
     """Rows are written by `asdict` and read back by name: both must know every field."""
     assert list(Scored.__dataclass_fields__) == ["logprob", "answer", "extracted", "correct"]
+
+
+def _result(n: int, cells: dict[float, float], **more: Any) -> dict[str, Any]:
+    rows = [{"perturbation": "delete", "severity": severity, "n": n, "drop": drop} for severity, drop in cells.items()]
+    return {"kind": "perturb", "run": "r", "checkpoint": "step-000003", "seed": 0, "n": n, "rows": rows, **more}
+
+
+def test_a_result_keeps_the_cells_of_earlier_calls() -> None:
+    key = {"rows": ("perturbation", "severity")}
+
+    def drops(old: dict[str, Any], new: dict[str, Any]) -> dict[float, float]:
+        return {row["severity"]: row["drop"] for row in with_earlier(old, new, key)["rows"]}
+
+    first, second = _result(20, {0.2: 1.0, 0.4: 2.0}), _result(20, {0.4: 2.5, 0.8: 3.0})
+    assert drops(first, second) == {0.4: 2.5, 0.8: 3.0, 0.2: 1.0}
+    fewer = _result(5, {0.4: 9.0, 1.0: 4.0})
+    assert drops(first, fewer) == {0.2: 1.0, 0.4: 2.0, 1.0: 4.0}  # five questions do not take the place of twenty
+    assert with_earlier(first, fewer, key)["n"] == 20
+    assert drops(_result(20, {0.2: 1.0}, seed=1), second) == {0.4: 2.5, 0.8: 3.0}  # other CoTs
+    assert drops({}, second) == {0.4: 2.5, 0.8: 3.0}

@@ -153,7 +153,7 @@ def _perturb(
         twin = _twin_damage(request, study, counting, results, paths)
         name = f"perturb-vs-{twin_name(twin.study)}"
     result = perturb_result(damage, twin)
-    return result, study.write(name, result)
+    return result, study.write(name, result, {"rows": ("perturbation", "severity")})
 
 
 def _twin_damage(

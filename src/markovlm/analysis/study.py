@@ -32,6 +32,7 @@ from markovlm.tasks.base import Example
 FOLDER = "loadbearing"  # in the run directory
 Counting = Callable[[str, int], Any]
 _ROWS_KEPT = 4  # batches after which readings are written down
+Cells = Mapping[str, tuple[str, ...]]  # list of a result -> the keys that tell its rows apart
 CotKey = tuple[str, int]  # question id, number of the CoT among those of its question
 
 
@@ -146,10 +147,11 @@ class Study:
             "notes": list(self.notes),
         }
 
-    def write(self, name: str, result: Mapping[str, Any]) -> Path:
-        """Keep a result where `markovlm report` finds it."""
+    def write(self, name: str, result: Mapping[str, Any], cells: Cells | None = None) -> Path:
+        """Keep a result where `markovlm report` finds it, beside the `cells` that earlier calls found and this one did not ask for."""
         path = open_folder(self.folder).path / f"{name}-{self.label.file.removesuffix('.jsonl')}.json"
-        replace_whole(path, json.dumps(clean(result), ensure_ascii=False, indent=1, allow_nan=False).encode())
+        whole = with_earlier(_read_result(path), clean(result), cells) if cells else clean(result)
+        replace_whole(path, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False).encode())
         return path
 
 
@@ -240,6 +242,31 @@ def _kept_readings(path: Path) -> dict[tuple[Hashable, ...], Scored]:
         key = (row["id"], row["cot"], row["conditioning"], row["target"], row["digest"])
         found[key] = Scored(row["logprob"], row["answer"], row["extracted"], row["correct"])
     return found
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def with_earlier(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells) -> dict[str, Any]:
+    """A result with the rows of an earlier one that it has not; of a cell that both have, the one on more questions (the new of equals).
+
+    Everything else comes from the one on more questions. Results that were made in another way are not joined.
+    """
+    same = ("kind", "run", "checkpoint", "split", "task", "model", "conditioning", "cots_per_question", "seed", "against")
+    if any(old.get(key) != new.get(key) for key in same) or not isinstance(old.get("n"), int):
+        return dict(new)
+    more, fewer = (old, new) if old["n"] > new["n"] else (new, old)
+    joined = dict(more)
+    for name, key in cells.items():
+        rows = more.get(name) or []
+        known = {tuple(row[part] for part in key) for row in rows}
+        joined[name] = [*rows, *(row for row in fewer.get(name) or [] if tuple(row[part] for part in key) not in known)]
+    return joined
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

@@ -34,6 +34,7 @@ from markovlm.runs.targets import BASE, Target, open_targets
 from markovlm.tasks.base import Example, Task
 
 ACTOR = "actor"  # the checkpoint reading its own CoTs
+_CELLS = {"readers": ("reader",), "points": ("checkpoint", "reader"), "correlation": ("reader",)}  # of a result
 _EXACT = 7  # checkpoints up to which the p of a rank correlation is computed over all orders
 _QUESTIONS = ("task", "task_options.", "data.", "loading.device")  # settings that a reader takes over from the run
 
@@ -80,7 +81,7 @@ def transfer(
         curves.append(_read_all(name, target, written, folder, counting))
         gc.collect()  # as in Study.close
     result = transfer_result(study, written, curves)
-    return result, study.write("transfer", result)
+    return result, study.write("transfer", result, _CELLS)
 
 
 def open_readers(readers: Sequence[str], config: RunConfig, split: str = "test") -> list[tuple[str, Target]]:
