@@ -183,7 +183,7 @@ def test_without_the_shortcut_a_cot_that_does_not_work_is_followed_by_a_guess() 
     assert luck[False][1] > 150
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_recipe_gives_the_same_bits_again(tmp_path: Path) -> None:
     weights = []
     for hash_seed in ("1", "2"):  # two processes that order sets of strings differently

@@ -181,6 +181,7 @@ def test_a_run_of_two_is_continued_by_one(pair: Any, tmp_path: Path) -> None:
     assert resumes(out) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.long
 def test_a_rollback_of_two_processes(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     """The scripted collapse of test_guard: both go back together, and end where one process ends."""
     script = tmp_path / "script.py"
@@ -208,7 +209,7 @@ def test_a_rollback_of_two_processes(tiny_models: dict[str, Path], tmp_path: Pat
 # ------------------------------------------------------------------------------------------------------- ends
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path, victim: int) -> None:
     out = tmp_path / "run"
     with going(written(tmp_path / "run.yaml", training__steps=500), out) as process:
@@ -223,6 +224,7 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path, vi
     assert steps == list(range(1, steps[-1] + 1))
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with going(written(tmp_path / "run.yaml", training__steps=500, training__checkpoint_every=400), out) as process:
@@ -237,6 +239,7 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
     assert resumes(out) == [*made, made[-1] + 1, made[-1] + 2]
 
 
+@pytest.mark.long
 def test_a_process_that_hangs_is_given_up_after_the_timeout(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with going(written(tmp_path / "run.yaml", training__steps=500), out, MARKOVLM_TIMEOUT_SECONDS="5") as process:
@@ -257,6 +260,7 @@ def test_more_processes_than_questions_are_refused_in_one_line(tmp_path: Path) -
     assert done.stdout == ""
 
 
+@pytest.mark.long
 def test_bad_input_is_said_once(tmp_path: Path) -> None:
     done = finish(torchrun("-m", "markovlm", "train", "--objective.name", "reinforced"), tmp_path)
     (line,) = ours(done.stderr)

@@ -250,7 +250,7 @@ def test_a_full_disk_loses_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_kill_nine_at_random_moments(tiny_models: dict[str, Path], tmp_path: Path, seed: int) -> None:
     script = Path(runs.__file__)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[1]), *sys.path])}
