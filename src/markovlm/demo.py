@@ -14,7 +14,7 @@ from markovlm.analysis.loadbearing import Found, Request, default_readers, run_s
 from markovlm.config import RunConfig
 from markovlm.errors import MarkovlmError
 from markovlm.evaluation.run import Control, Result, evaluate_targets
-from markovlm.models.registry import KNOWN
+from markovlm.models.registry import peers
 from markovlm.report import write_report
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.targets import BASE, Target
@@ -88,7 +88,7 @@ def _small_study(config: RunConfig, run: RunDirectory, last: Target) -> Request:
     return Request(
         last,
         checkpoints=checkpoints,
-        readers=default_readers(checkpoints, tuple(KNOWN)),
+        readers=default_readers(checkpoints, peers(config.model)),
         split=config.data.test_split,
         limit=STUDIED_QUESTIONS,
         plan=STUDIED_DAMAGE,

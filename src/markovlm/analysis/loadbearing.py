@@ -254,6 +254,6 @@ def _resample_question(request: Request, study: Study, known: bool) -> tuple[dic
 
 
 def default_readers(targets: Sequence[Target], others: Sequence[str]) -> tuple[str, ...]:
-    """Models that can always read a run's CoTs: its own base, and the embedded ones for embedded runs."""
+    """Models that can always read a run's CoTs: its own base, and the embedded ones for the same task."""
     model = targets[0].config.model
     return (model, *(name for name in others if name != model)) if model in others else (model,)

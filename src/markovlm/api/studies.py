@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markovlm.errors import UserError
-from markovlm.models.registry import KNOWN
+from markovlm.models.registry import KNOWN, peers
 from markovlm.runs.store import default_store
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def study_request(
     if non_markovian:
         studied, twin, transferred = sighted(studied), twin and sighted(twin), tuple(map(sighted, transferred))
     if "transfer" in parts and not readers:
-        readers = default_readers(transferred, tuple(KNOWN))
+        readers = default_readers(transferred, peers(transferred[0].config.model))
     store = default_store(name, studied.config.task) / "loadbearing" if studied.run is None else None
     more: dict[str, Any] = {"plan": plan, "resampling": resampling, "say": say}
     more = {name: value for name, value in more.items() if value is not None}

@@ -43,6 +43,18 @@ KNOWN: dict[str, KnownModel] = {
         "shortcut",
         {**_EMBEDDED_DEFAULTS, "task_options": {"min_terms": 2, "max_terms": 4}},
     ),
+    "embedded-words": KnownModel(
+        "embedded-words",
+        "0.9 M parameters, ships with the package; word problems of 1 to 3 steps, in sentences (a first, short training)",
+        "words",
+        {
+            "task": "words",
+            "task_options": {"max_steps": 3},
+            "rollouts": {"questions_per_step": 4, "group_size": 16, "max_cot_tokens": 80},
+            "training": {"steps": 50, "lr": "linear 2e-3 -> 0", "eval_every": 25, "checkpoint_every": 25},
+            "evaluation": {"batch_size": 256, "dev_size": 100},
+        },
+    ),
 }
 
 # Hub ids that the method has been used with (METHOD §4); shown by `markovlm models`, loadable like any other.
@@ -66,6 +78,12 @@ def highest_tried_lr(model: str) -> float:
 def model_defaults(model: str) -> dict[str, Any]:
     """Configuration that comes with a model name; empty for paths and Hub ids."""
     return KNOWN[model].defaults if model in KNOWN else {}
+
+
+def peers(model: str) -> tuple[str, ...]:
+    """The known models that are for the same task as this one, itself among them; none for paths and Hub ids."""
+    task = model_defaults(model).get("task")
+    return tuple(name for name in KNOWN if task is not None and KNOWN[name].defaults["task"] == task)
 
 
 def resolve(model: str) -> str:
