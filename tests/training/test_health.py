@@ -14,6 +14,8 @@ from markovlm.health.course import MIN_ROWS
 from markovlm.health.monitor import HealthMonitor, Row, judge, thresholds_table
 from markovlm.health.text import text_signals
 from markovlm.health.thresholds import KINDS, THRESHOLDS
+from markovlm.health.tracks import WATCHES
+from markovlm.health.verdict import Evidence
 
 PROSE = (
     "First I add the price of the three apples, which is 6 dollars, to the price of the bread. "
@@ -85,9 +87,15 @@ def test_every_kind_of_collapse_is_seen_with_its_onset(name: str) -> None:
     if kind != "everything":
         assert kind in {e.kind for e in verdict.signals if e.level == "collapsed"}
     for evidence in verdict.signals:
-        row = next(r for r in THRESHOLDS if r.signal == evidence.name and r.kind == evidence.kind)
-        beyond = evidence.value > evidence.threshold if row.comparison == "above" else evidence.value < evidence.threshold
-        assert beyond, evidence
+        assert (evidence.value > evidence.threshold) == rises(evidence), evidence
+
+
+def rises(evidence: Evidence) -> bool:
+    """Is a high value of this signal the bad one?"""
+    for watched in WATCHES:
+        if (watched.signal, watched.kind) == (evidence.name, evidence.kind):
+            return watched.scale in ("rise", "log_rise")
+    return next(r.comparison == "above" for r in THRESHOLDS if (r.signal, r.kind) == (evidence.name, evidence.kind))
 
 
 @pytest.mark.parametrize("name", COLLAPSES)

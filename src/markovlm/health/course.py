@@ -23,7 +23,7 @@ class Course:
 
     __slots__ = (
         "best_middle", "best_slow", "bounded", "diff_n", "diff_sq", "early", "early_n", "fast", "first", "last", "middle", "n",
-        "noise_floor", "recent", "slow", "tail", "total",
+        "negative", "noise_floor", "recent", "slow", "tail", "total",
     )  # fmt: skip
     _PLAIN = (
         "n",
@@ -33,6 +33,7 @@ class Course:
         "best_middle",
         "best_slow",
         "bounded",
+        "negative",
         "early",
         "early_n",
         "fast",
@@ -57,6 +58,7 @@ class Course:
         self.best_middle = -math.inf
         self.best_slow = -math.inf
         self.bounded = True  # every value so far lies in [0, 1]
+        self.negative = True  # no value so far is above 0, as of a log-prob
         self.early = 0.0
         self.early_n = 0
 
@@ -79,6 +81,8 @@ class Course:
         self.n += 1
         if self.bounded and not 0.0 <= value <= 1.0:
             self.bounded = False
+        if value > 0.0:
+            self.negative = False
         if self.early_n < EARLY_ROWS:
             self._set_early(value)
         self._set_averages()
@@ -133,6 +137,14 @@ class Course:
             return False
         gain = self.level() - self.early
         return gain > least and gain > _MARGIN * self.noise * math.sqrt(1.0 / len(self.tail) + 1.0 / self.early_n)
+
+    def rising(self) -> bool:
+        """Is the mean of the last ten rows above that of the ten before by more than noise?"""
+        if self.n < 2 * _MIDDLE:
+            return False
+        values = [value for _, value, _ in list(self.recent)[-2 * _MIDDLE :]]
+        gain = (sum(values[_MIDDLE:]) - sum(values[:_MIDDLE])) / _MIDDLE
+        return gain > _MARGIN * self.noise * math.sqrt(2.0 / _MIDDLE)
 
     def near_early(self, limit: float) -> bool:
         """Is any average more than `limit` under the early level, noise left out?"""

@@ -4,8 +4,9 @@ A row is one training step: a flat mapping of metric names to numbers or None (d
 gives a verdict with its evidence; `HealthMonitor` is the same judgement one row at a time and can be stored in a checkpoint.
 `text_signals` turns a group of CoTs into the four numbers that show repetition.
 
-What counts as an alarm is the table `THRESHOLDS`, fixed by reasoning, each row with its reason. Three ideas keep it quiet on
-healthy runs:
+Two things speak. Outcomes (reward, log-prob, right answers) are under a *sequential test* with a stated mean time between false
+alarms (`detect`, `tracks`), and dev evaluations under a test of two proportions (`evaluations`). The rest is the table `THRESHOLDS`, fixed by
+reasoning, each row with its reason; it is kept for what an outcome does not show, or shows too late. Four ideas keep it quiet on healthy runs:
 
 * *Persistence.* A signal must be beyond its threshold in `needed` of the last `rows` rows. A single spike is never a verdict.
 * *The run's own scale.* Log-probs and rewards are compared with the run's early level, allowing for the noise between
@@ -19,12 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from markovlm.health.alarm import Alarm
 from markovlm.health.course import CLAMP, FAST, MIN_ROWS, Course, Scale
+from markovlm.health.evaluations import Evaluations, Measured
 from markovlm.health.thresholds import THRESHOLDS, Level, Threshold
+from markovlm.health.tracks import OUTCOMES, WATCHES, Track
 from markovlm.health.verdict import Evidence, Verdict
 
 Standing = Literal["solved", "gained", "neither"]
@@ -47,9 +50,11 @@ WATCHED = (
     "distinct_bigram_fraction", "compression_ratio", "identical_cot_fraction", "entropy", "groups_without_spread", "grad_norm",
     "kl", "notes_frozen", "notes_copied", "notes_overflow", "notes_kept",
     "copies_question_fraction", "question_specificity",
+    "cot_length_saturated_fraction", "sampler_gap", "sampler_kl", "reward_std", "accuracy",
 )  # fmt: skip
 
 
+COARSEST = 1.0 / 16.0  # medians of shares of fewer samples jump by themselves
 _LEAST_GAIN = {"answer_correct_fraction": 0.1}
 
 
@@ -88,6 +93,8 @@ class HealthMonitor:
         self.n = 0
         self._seen = dict.fromkeys((*WATCHED, *(row.signal for row in THRESHOLDS)), 0)
         self._courses = {name: Course(floor) for name, floor in COURSES.items()}
+        self._tracks = {watched.signal: Track(watched) for watched in WATCHES}
+        self.evaluations = Evaluations()
         self._grad = Scale()
         self._alarms = [_alarms_of(row) for row in THRESHOLDS]
         self._busy: set[int] = set()  # numbers of the table rows with an alarm that is on or has hits
@@ -103,6 +110,12 @@ class HealthMonitor:
         if self._verdict is None or self._verdict.rows != self.n:
             self._verdict = self._judge()
         return self._verdict
+
+    def evaluated(self, step: int, accuracy: float, n: int) -> Verdict:
+        """Take an evaluation of the policy after `step`: `accuracy` of `n` held-out questions."""
+        self.evaluations.add(step, accuracy, n)
+        self._verdict = None
+        return self.verdict()
 
     def absorb(self, row: Row) -> None:
         """Take one more row without judging."""
@@ -122,7 +135,21 @@ class HealthMonitor:
                 course.add(step, values[name])
         if "grad_norm" in values:
             self._grad.add(values["grad_norm"])
+        self._track(step, values)
         self._compare(step, values)
+
+    def _track(self, step: int, values: Mapping[str, float]) -> None:
+        """Give a row to the sequential tests."""
+        for name, track in self._tracks.items():
+            value = values.get(name)
+            if value is None:
+                continue
+            value = min(max(value, -CLAMP), CLAMP)
+            if name == "reward_mean":
+                log_prob = self._seen["answer_logprob"] and self._courses[name].negative
+                track.add(step, value, values.get("reward_std", 0.0), self._tokens_in_reward() if log_prob else None)
+            else:
+                track.add(step, value)
 
     def _compare(self, step: int, values: Mapping[str, float]) -> None:
         """Compare a row with the whole table. Rows of the table that are neither beyond nor busy cost one comparison."""
@@ -171,11 +198,21 @@ class HealthMonitor:
 
     def _standing(self) -> Standing:
         correct, logprob = self._courses["answer_correct_fraction"], self._courses["answer_logprob"]
+        reward = self._courses["reward_mean"]
+        measured = self.evaluations.standing()
+        if measured is not None:
+            return measured
         if correct.n >= FAST:
             if correct.level() >= SOLVED_FRACTION:
                 return "solved"
-        elif logprob.n >= FAST and logprob.level() >= SOLVED_LOGPROB:
-            return "solved"
+        elif logprob.n >= FAST:
+            if logprob.level() >= SOLVED_LOGPROB:
+                return "solved"
+        elif reward.n >= FAST:
+            if reward.bounded and reward.level() >= SOLVED_FRACTION:
+                return "solved"
+            if "collapsed" not in self._tracks["reward_mean"].on and reward.level() != 0.0:
+                return "gained"  # what right and wrong pay is not known
         if any(course.gained(_LEAST_GAIN.get(name, 0.5)) for name, course in self._courses.items()):
             return "gained"
         return "neither"
@@ -211,6 +248,8 @@ class HealthMonitor:
             return None
         if row.measure == "below_early":
             return course.below_early(limit * self._tokens_in_reward() if row.signal == "reward_mean" else limit)
+        if fraction and self._tracks[row.signal].grain > COARSEST:
+            return None
         return course.below_best(limit, fraction)
 
     def _tokens_in_reward(self) -> float:
@@ -222,13 +261,33 @@ class HealthMonitor:
 
     def _judge(self) -> Verdict:
         found = [e for alarms in self._alarms for e in _gravest(alarms)]
-        found.sort(key=lambda e: (e.level != "collapsed", e.step))
+        tested = [e for track in self._tracks.values() if (e := track.evidence()) is not None]
+        fell = self.evaluations.evidence()
+        found = (
+            tested + ([fell] if fell else []) + [e for e in found if (e.name, e.kind) not in {(t.name, t.kind) for t in tested}]
+        )
+        rising = self.rising
+        if rising:
+            found = [e if e.kind == "non_finite" or e.level != "collapsed" else replace(e, level="warn") for e in found]
+        found.sort(key=lambda e: (e.level != "collapsed", e.level != "collapsed" and e.name not in OUTCOMES, e.step))
         signals = tuple(found)
         if not any(e.level == "collapsed" for e in found) and not self._enough():
             return Verdict("unknown", None, (), self.n)
         if not found:
             return Verdict("healthy", None, (), self.n)
-        return Verdict("collapsed" if found[0].level == "collapsed" else "warn", found[0].step, signals, self.n)
+        return Verdict("collapsed" if found[0].level == "collapsed" else "warn", found[0].step, signals, self.n, rising)
+
+    @property
+    def rising(self) -> bool:
+        """Is accuracy rising: the evaluations', or where there are none the share of right answers in the rows?
+
+        Not while the rows themselves say that an outcome is lost: an evaluation is older than the last row.
+        """
+        if any(track.falling for name, track in self._tracks.items() if name in OUTCOMES):
+            return False
+        if len(self.evaluations.rows) > 1:
+            return self.evaluations.rising
+        return self._courses["answer_correct_fraction"].rising()
 
     def _enough(self) -> bool:
         return any(count >= MIN_ROWS for name, count in self._seen.items() if name != "non_finite")
@@ -240,15 +299,22 @@ class HealthMonitor:
             "seen": dict(self._seen),
             "courses": {name: course.state() for name, course in self._courses.items()},
             "grad": self._grad.state(),
+            "tracks": {name: track.state() for name, track in self._tracks.items()},
+            "evaluations": self.evaluations.state(),
             "alarms": [{level: alarm.state() for level, alarm in alarms.items()} for alarms in self._alarms],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`. A state of an earlier version is passed over: the run is then judged from here on."""
+        if "tracks" not in state:
+            return
         self.n = state["n"]
         self._seen |= state["seen"]
         for name, course in self._courses.items():
             course.load(state["courses"][name])
+        for name, track in self._tracks.items():
+            track.load(state["tracks"][name])
+        self.evaluations.load(state["evaluations"])
         self._grad.load(state["grad"])
         for alarms, stored in zip(self._alarms, state["alarms"], strict=False):  # an older run knew fewer rows of the table
             for level, alarm in alarms.items():
@@ -286,8 +352,8 @@ def _gravest(alarms: Mapping[Level, Alarm]) -> Iterable[Evidence]:
     return (collapsed or [e for e in found if e.recovered] or found)[:1]
 
 
-def judge(rows: Iterable[Row]) -> Verdict:
-    """The verdict on a sequence of metric rows in step order.
+def judge(rows: Iterable[Row], evaluations: Iterable[Measured] = ()) -> Verdict:
+    """The verdict on a sequence of metric rows in step order, and on evaluations of the policy on the way.
 
     >>> judge([{"step": s, "answer_logprob": -1.0 if s < 50 else -9.0} for s in range(1, 101)]).onset_step
     50
@@ -295,6 +361,8 @@ def judge(rows: Iterable[Row]) -> Verdict:
     monitor = HealthMonitor()
     for row in rows:
         monitor.absorb(row)
+    for measured in sorted(evaluations, key=lambda e: e.step):
+        monitor.evaluations.add(measured.step, measured.accuracy, measured.n)
     return monitor.verdict()
 
 

@@ -22,11 +22,30 @@ class Evidence:
     level: Level
     kind: str = ""
     recovered: bool = False  # it was beyond the collapse threshold once and came back
+    onset: tuple[int, int] | None = None  # steps between which it began (95 %), where a sequential test says
+    chance_rows: float | None = None  # by chance such evidence appears once in so many healthy rows
 
     def describe(self) -> str:
         """`answer_logprob -41 (threshold -4.1) at step 999`."""
         back = ", recovered since" if self.recovered else ""
-        return f"{self.name} {self.value:.4g} (threshold {self.threshold:.4g}) at step {self.step}{back}"
+        return (
+            f"{self.name} {self.value:.4g} (threshold {self.threshold:.4g}) at step {self.step}{self.between}{back}{self.rarity}"
+        )
+
+    @property
+    def between(self) -> str:
+        """` (95 % 101 to 110)`, or nothing."""
+        return "" if self.onset is None or self.onset[0] == self.onset[1] else f" (95 % {self.onset[0]} to {self.onset[1]})"
+
+    @property
+    def rarity(self) -> str:
+        """`; by chance once in 20,000 rows`, or nothing."""
+        if self.chance_rows is None:
+            return ""
+        most = 1_000_000
+        if self.chance_rows >= most:
+            return f"; by chance less than once in {most:,} rows"
+        return f"; by chance once in {round(self.chance_rows, 1 - len(str(int(self.chance_rows)))):,.0f} rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,12 @@ class Verdict:
     onset_step: int | None
     signals: tuple[Evidence, ...]
     rows: int = 0
+    rising: bool = False  # accuracy is rising, so that nothing is called collapsed
+
+    @property
+    def onset_interval(self) -> tuple[int, int] | None:
+        """Steps between which the gravest evidence began; None where no sequential test says."""
+        return self.signals[0].onset if self.signals else None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -50,4 +75,5 @@ class Verdict:
         if not self.signals:
             return f"healthy over {self.rows} rows"
         what = "; ".join(e.describe() for e in self.signals[:4])
-        return f"{self.verdict} from step {self.onset_step}: {KINDS.get(self.signals[0].kind, self.signals[0].kind)} ({what})"
+        rising = ", but accuracy is rising" if self.rising else ""
+        return f"{self.verdict}{rising} from step {self.onset_step}: {KINDS.get(self.signals[0].kind, self.signals[0].kind)} ({what})"

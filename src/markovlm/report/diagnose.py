@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markovlm.health.causes import Named, named, portrait
+from markovlm.health.evaluations import Measured
 from markovlm.health.monitor import WATCHED, judge
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.logs.dialects import Dialect
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.records import RunData, training_rows
-from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, label
+from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, components, label
 from markovlm.models.registry import highest_tried_lr
 from markovlm.report.levels import levels
 from markovlm.report.rules import Case, Confidence, Finding, findings, percent, scored
+from markovlm.report.series import evaluation_series
 
 NEW_RUN = "lower training.lr (5e-5, or half of what it was) and restart from a checkpoint before the onset"
 WATCH = "train with health.policy: stop, so that the guard ends a run like this one"
@@ -240,7 +243,8 @@ class Diagnosis:
         if health.signals and self.verdict in ("collapsed", "warn"):
             return _told(health.signals[0])
         if self.verdict == "warn":
-            return next((f.evidence for f in self.findings if f.rule in _LATE_TROUBLE), "see the findings")
+            late = next((f.evidence for f in self.findings if f.rule in _LATE_TROUBLE), None)
+            return late or (self.cause.sentence if self.cause is not None else "see the findings")
         if self.run.kind == "evaluation":
             return _evaluated(self.case)
         if self.run.training in ("supervised", "preference"):
@@ -279,7 +283,8 @@ def _told(e: Evidence) -> str:
     """`the answer's log-probability crashed: answer log-prob, actor -41 at step 999, threshold -12.4`"""
     name = METRIC[e.name].label if e.name in METRIC else e.name.replace("_", " ")
     back = "; it recovered" if e.recovered else ""
-    return f"{KINDS.get(e.kind, e.kind)}: {name} {e.value:.3g} at step {e.step:,}, threshold {e.threshold:.3g}{back}"
+    bound = f"threshold {e.threshold:.3g}"
+    return f"{KINDS.get(e.kind, e.kind)}: {name} {e.value:.3g} at step {e.step:,}{e.between}, {bound}{back}{e.rarity}"
 
 
 def judge_run(run: RunData) -> Verdict:
@@ -287,7 +292,15 @@ def judge_run(run: RunData) -> Verdict:
     if run.training in ("supervised", "preference"):
         return Verdict("unknown", None, (), run.steps)
     columns = [key for key in ("step", *WATCHED) if key in run.metrics.columns]
-    return judge(training_rows(run).select(columns).iter_rows(named=True))
+    measured = [Measured(e.step, e.score.accuracy, e.n) for e in evaluation_series(run) if e.of_actor]
+    return judge(training_rows(run).select(columns).iter_rows(named=True), measured)
+
+
+def named_collapses(case: Case) -> tuple[Named, ...]:
+    """The named collapses whose signature the run shows, the most telling first."""
+    rows = training_rows(case.run)
+    keys = ("step", *WATCHED, "eval_accuracy", *components(rows.columns))
+    return named(portrait({key: rows[key].to_list() for key in keys if key in rows.columns}, case.verdict))
 
 
 def diagnose_run(run: RunData) -> Diagnosis:
@@ -305,6 +318,28 @@ def _checkpoints(run: RunData) -> tuple[int, ...]:
     return tuple(sorted(int(name) for name in names if name.isdecimal()))
 
 
+# Named collapses that make a run that looked healthy a warning, and those that are only worth a note.
+_NAMED_WARNINGS = frozenset({"garbage_is_paid", "groups_hopeless", "nothing_moves", "reward_hacking"})
+_TOLD_AS: Mapping[str, str] = {
+    "nothing_moves": "no_gradient",
+    "reward_hacking": "reward_without_accuracy",
+    "length_inflation": "cot_length_saturation",
+}
+_NAMED_NOTES = frozenset({"groups_solved", "healed_spike"})
+
+
+def _as_cause(telling: Named, framework: str) -> Cause:
+    return Cause(telling.name, f"{telling.sentence} ({telling.evidence})", telling.advice(framework), lambda *_: None)
+
+
+def _as_finding(telling: Named, framework: str) -> Finding:
+    note = telling.name in _NAMED_NOTES
+    advice = () if note else telling.advice(framework)
+    return Finding(
+        telling.name, f"{telling.sentence}: {telling.evidence}", "medium", "note" if note else "caution", advice=advice
+    )
+
+
 def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
     by_rule: dict[str, Finding] = {}
     for finding in found:
@@ -316,6 +351,15 @@ def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
     verdict, onset = case.verdict.verdict, case.verdict.onset_step
     if verdict == "healthy" and unjudgeable(case.run):
         verdict = "unknown"
+    telling = [n for n in named_collapses(case) if _TOLD_AS.get(n.name, n.name) not in by_rule] if verdict != "unknown" else []
+    main = next((n for n in telling if n.name not in _NAMED_NOTES), None)
+    # our own settings say more than a signature; another framework's log has none that we know
+    if main is not None and (best is None or best[1].name == "unknown_collapse" or (case.collapsed and case.run.framework)):
+        best = ("medium", _as_cause(main, case.run.framework))
+        telling.remove(main)
+        if verdict == "healthy" and main.name in _NAMED_WARNINGS:
+            verdict = "warn"
+    found = [*found, *(_as_finding(n, case.run.framework) for n in telling)]
     late = _late_trouble(found)
     if verdict in ("healthy", "unknown") and late is not None and (late.rule != "no_gradient" or case.run.steps >= LEAST_ROWS):
         verdict, onset = "warn", late.step

@@ -7,6 +7,7 @@ from typing import Any
 
 from markovlm.config import RunConfig
 from markovlm.config.health import HealthConfig
+from markovlm.health.evaluations import Measured
 from markovlm.health.monitor import HealthMonitor
 from markovlm.health.verdict import Verdict
 from markovlm.models.registry import highest_tried_lr
@@ -17,7 +18,7 @@ _PPO_LR_SHARE = 0.5
 
 
 class Guard:
-    """Judges every metric row and remembers which checkpoints were healthy."""
+    """Judges every metric row and every dev evaluation, and remembers which checkpoints were healthy."""
 
     def __init__(self, config: HealthConfig):
         self.config = config
@@ -32,9 +33,18 @@ class Guard:
 
     def see(self, row: dict[str, Any]) -> bool:
         """Take a metric row. True where the verdict changed (its first `unknown` and `healthy` are no change)."""
+        return self._changed(self.monitor.update(row))
+
+    def evaluated(self, step: int, accuracy: float | None, n: int) -> bool:
+        """Take a dev evaluation of the policy after `step`. True where the verdict changed."""
+        if accuracy is None:
+            return False
+        return self._changed(self.monitor.evaluated(step, accuracy, n))
+
+    def _changed(self, verdict: Verdict) -> bool:
         before = self.verdict.verdict if self.verdict else "unknown"
-        self.verdict = self.monitor.update(row)
-        return self.on and self.verdict.verdict != before and (before, self.verdict.verdict) != ("unknown", "healthy")
+        self.verdict = verdict
+        return self.on and verdict.verdict != before and (before, verdict.verdict) != ("unknown", "healthy")
 
     @property
     def collapsed(self) -> bool:
@@ -46,16 +56,46 @@ class Guard:
             self.healthy.append(step)
 
     def last_healthy(self, saved: Sequence[int]) -> int | None:
-        """The last of the `saved` checkpoints that was healthy then and lies before the onset; None where there is none."""
-        onset = self.verdict.onset_step if self.verdict else None
-        healthy = (step for step in self.healthy if step in saved and (onset is None or step < onset))
-        return max(healthy, default=None)
+        """The checkpoint to go back to: saved, and before the first step at which the fall may have begun; None where there is none.
+
+        With dev evaluations, the one of the best accuracy (between two evaluations: interpolated; of equals the latest). Without, the
+        last that was saved while nothing was wrong.
+        """
+        onset = self._onset()
+        before = [step for step in saved if onset is None or step < onset]
+        rows = self.monitor.evaluations.rows
+        if len(rows) > 1 and rows[0].step <= min(before, default=-1):
+            return max(before, key=lambda step: (self._accuracy(step), step))
+        return max((step for step in before if step in self.healthy), default=None)
+
+    def _onset(self) -> int | None:
+        """The first step at which what is called a collapse may have begun."""
+        grave = [e for e in self.verdict.signals if e.level == "collapsed"] if self.verdict else []
+        return min((e.step if e.onset is None else e.onset[0] for e in grave), default=None)
+
+    def _accuracy(self, step: int) -> float:
+        """Accuracy at a step, from the evaluations on both sides of it."""
+        rows = self.monitor.evaluations.rows
+        before = max((row for row in rows if row.step <= step), key=lambda row: row.step, default=rows[0])
+        after = min((row for row in rows if row.step >= step), key=lambda row: row.step, default=rows[-1])
+        if after.step == before.step:
+            return before.accuracy
+        return before.accuracy + (after.accuracy - before.accuracy) * (step - before.step) / (after.step - before.step)
 
     def way_back(self, saved: Sequence[int]) -> int | None:
         """Where a rollback goes; None where none is left or there is no healthy checkpoint."""
         if self.config.policy != "rollback" or self.rollbacks >= self.config.max_rollbacks:
             return None
         return self.last_healthy(saved)
+
+    def begin_anew(self, step: int, evaluations: Sequence[Measured]) -> None:
+        """After a rollback to `step`: level and noise are learned anew, evaluations up to there stay known."""
+        self.monitor = HealthMonitor()
+        for measured in evaluations:
+            if measured.step <= step:
+                self.monitor.evaluations.add(measured.step, measured.accuracy, measured.n)
+        self.verdict = None
+        self.healthy = [saved for saved in self.healthy if saved <= step]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

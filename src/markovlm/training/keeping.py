@@ -25,8 +25,13 @@ def keeps_checkpoint(run: Run, step: int) -> bool:
 
 def judge_row(run: Run, row: dict[str, Any]) -> bool:
     """Let the guard see a row. True where it took the run back; raises StopVerdict where it ends it."""
+    return _act(run, run.guard.see(row))
+
+
+def _act(run: Run, changed: bool) -> bool:
+    """Note a verdict that changed, and do what `health.policy` says."""
     guard = run.guard
-    if guard.see(row):
+    if changed:
         assert guard.verdict is not None
         evidence = [asdict(signal) for signal in guard.verdict.signals]
         note_event(run, "verdict", guard.verdict.describe(), verdict=guard.verdict.verdict, signals=evidence)
@@ -50,11 +55,12 @@ def judge_row(run: Run, row: dict[str, Any]) -> bool:
 def _roll_back(run: Run, target: int) -> None:
     """Return to the checkpoint `target` at half the learning rate; what came after it is put aside, not lost."""
     collapsed_at, verdict = run.step, run.guard.verdict
-    rollbacks = run.guard.rollbacks + 1
+    rollbacks, evaluations = run.guard.rollbacks + 1, list(run.guard.monitor.evaluations.rows)
     scale, attempt = run.learner.lr_scale / 2, run.learner.attempt + 1
     checkpoint = run.directory.checkpoint(target)
     load_adapter(run.setup.lm, checkpoint)
     load_trainer_state(run, checkpoint)
+    run.guard.begin_anew(target, evaluations)
     run.guard.rollbacks, run.learner.lr_scale, run.learner.attempt = rollbacks, scale, attempt
     run.step = target
     if run.main:
@@ -65,17 +71,26 @@ def _roll_back(run: Run, target: int) -> None:
     run.progress.note(f"rollback: {message}")
 
 
-def evaluate_dev(run: Run) -> None:
-    """Dev accuracy of the policy as it is, the questions dealt over the processes; a new best is recorded."""
+def judge_evaluation(run: Run) -> bool:
+    """Evaluate on dev and let the guard see it; returns and raises as `judge_row`."""
+    return _act(run, evaluate_dev(run))
+
+
+def evaluate_dev(run: Run) -> bool:
+    """Dev accuracy of the policy as it is, the questions dealt over the processes; a new best is recorded.
+
+    True where the guard's verdict changed.
+    """
     if not run.dev:
-        return
+        return False
     began = time.perf_counter()
     config = run.config
     how = how_evaluated(config, run.setup.prompter.style, step=run.step)
     rows = [_dev_row(run, _chains_on_dev(run, how))] if config.chain.on else _dev_rows(run, _questions_on_dev(run, how))
-    if not run.main:
-        return
     row = rows[-1]
+    changed = run.guard.evaluated(run.step, row["accuracy"], len(run.dev))  # readings of one text are alike
+    if not run.main:
+        return changed
     row["evaluation_seconds"] = time.perf_counter() - began
     run.directory.append("evals.jsonl", rows)
     if run.trackers is not None:
@@ -88,6 +103,7 @@ def evaluate_dev(run: Run) -> None:
         message = f"{config.data.dev_split} {accuracy}answer log-likelihood {score[1]:.3f} (n={row['n']})"
         note_event(run, "best", message, accuracy=row["accuracy"], logprob=row["logprob"])
     run.progress.evaluation(row)
+    return changed
 
 
 def _questions_on_dev(run: Run, how: How) -> dict[str, Evaluation]:

@@ -17,7 +17,7 @@ from markovlm.models.fingerprint import base_fingerprint
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.directory import RunDirectory
 from markovlm.training.distributed import World
-from markovlm.training.keeping import checkpoint, evaluate_dev, judge_row, keeps_checkpoint
+from markovlm.training.keeping import checkpoint, evaluate_dev, judge_evaluation, judge_row, keeps_checkpoint
 from markovlm.training.metrics import metric_row, sample_rows
 from markovlm.training.start import start_run
 from markovlm.training.state import Progress, Run, Silent, note_event
@@ -107,8 +107,8 @@ def _steps(run: Run) -> None:
         _log_step(run, row, result)
         if judge_row(run, row):
             continue
-        if training.eval_every and (step % training.eval_every == 0 or step == training.steps):
-            evaluate_dev(run)
+        if training.eval_every and (step % training.eval_every == 0 or step == training.steps) and judge_evaluation(run):
+            continue
         if keeps_checkpoint(run, step):
             checkpoint(run)
     checkpoint(run)

@@ -1,0 +1,143 @@
+"""Accuracies measured on the way (dev evaluations): the best signal there is of a fall, and of a run that is rising.
+
+An accuracy is k of n questions, so its noise is known and nothing has to be estimated. A fall is the difference between the best evaluation and
+the last one to three pooled: a warning at z of 3, a collapse where the 99 % Wilson interval of the last lies under half of that of the best
+(the best of m evaluations is lucky: its interval is at 1 - 0.01 / m).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+from markovlm.health.verdict import Evidence, Level
+
+SIGNAL = "dev_accuracy"
+POOLED = 3
+WARN_Z = 3.0
+RISING_Z = 2.0
+SOLVED = 0.75
+LEAST_N = 20  # questions
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluation."""
+
+    step: int
+    accuracy: float
+    n: int
+
+
+def _bounds(accuracy: float, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval, in plain arithmetic: the guard must not wait for scipy."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre, half = accuracy + z * z / (2 * n), z * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    return max((centre - half) / (1 + z * z / n), 0.0), min((centre + half) / (1 + z * z / n), 1.0)
+
+
+def _z(a: Measured, b: Measured) -> float:
+    """z of the difference of two accuracies, as if on different questions (on the same ones it is at least as large)."""
+    pooled = (a.accuracy * a.n + b.accuracy * b.n) / (a.n + b.n)
+    return (a.accuracy - b.accuracy) / math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / a.n + 1 / b.n))
+
+
+class Evaluations:
+    """The evaluations of one run in step order."""
+
+    def __init__(self) -> None:
+        self.rows: list[Measured] = []
+
+    def add(self, step: int, accuracy: float, n: int) -> None:
+        """Take one more; a step that is there already (a resumed run) is replaced, later ones are dropped."""
+        self.rows = [row for row in self.rows if row.step < step]
+        if n > 0 and 0.0 <= accuracy <= 1.0:
+            self.rows.append(Measured(step, accuracy, n))
+
+    def cut(self, step: int) -> None:
+        """Forget what was measured after `step`: the run went back there."""
+        self.rows = [row for row in self.rows if row.step <= step]
+
+    @property
+    def best(self) -> Measured | None:
+        """The best so far, the latest of equals."""
+        return max(self.rows, key=lambda row: (row.accuracy, row.step), default=None)
+
+    def evidence(self) -> Evidence | None:
+        """A fall from the best evaluation, with the steps between which it began."""
+        best = self.best
+        after = [row for row in self.rows if best is not None and row.step > best.step]
+        if best is None or not after:
+            return None
+        bound = _bounds(best.accuracy, best.n, 1.0 - 0.01 / len(self.rows))[0] / 2.0
+        for level in ("collapsed", "warn"):
+            for m in range(1, min(POOLED, len(after)) + 1):
+                if self._fallen(level, best, after[-m:], bound):
+                    first = self._first_below(level, best, after)
+                    before = [row.step for row in self.rows if row.step < first.step]
+                    return Evidence(
+                        SIGNAL, first.step, first.accuracy, bound if level == "collapsed" else best.accuracy, level, "evaluation_fell",
+                        onset=(max([best.step, *(s for s in before if s >= best.step)]) + 1, first.step),
+                    )  # fmt: skip
+        return None
+
+    @staticmethod
+    def _fallen(level: Level, best: Measured, last: list[Measured], bound: float) -> bool:
+        n = sum(row.n for row in last)
+        pooled = Measured(last[-1].step, sum(row.accuracy * row.n for row in last) / n, n)
+        if level == "collapsed":
+            return _bounds(pooled.accuracy, n, 0.99)[1] < bound and last[-1].accuracy < 0.5 * best.accuracy
+        return _z(best, pooled) > WARN_Z and last[-1].accuracy < best.accuracy
+
+    @staticmethod
+    def _first_below(level: Level, best: Measured, after: list[Measured]) -> Measured:
+        """The first evaluation of the fall: from it on all lie surely under the best (under half of it, for a collapse)."""
+        first = after[-1]
+        for row in reversed(after):
+            below = level == "collapsed" and row.accuracy < 0.5 * best.accuracy
+            if not (below or _z(best, row) > WARN_Z):
+                break
+            first = row
+        return first
+
+    @property
+    def rising(self) -> bool:
+        """Has accuracy risen, beyond noise, from the lowest of the evaluations since the best one (or since the first) to the last?
+
+        The last evaluation must be the highest since that low: a run that has turned down again is not rising.
+        """
+        if len(self.rows) < 2:
+            return False
+        last, best = self.rows[-1], self.best
+        assert best is not None
+        since = self.rows[:-1] if best is last else [row for row in self.rows[:-1] if row.step >= best.step]
+        low = min(since, key=lambda row: row.accuracy)
+        after = [row for row in self.rows if row.step > low.step]
+        if low.accuracy >= last.accuracy or any(row.accuracy > last.accuracy for row in after):
+            return False
+        return _z(last, low) > RISING_Z
+
+    def standing(self) -> Literal["solved", "gained"] | None:
+        """What the last evaluation says of the run: answers are right, or surely more often than at the first; None where neither."""
+        if not self.rows:
+            return None
+        if self.rows[-1].accuracy >= SOLVED and self.rows[-1].n >= LEAST_N:
+            return "solved"
+        return "gained" if _z(self.rows[-1], self.rows[0]) > RISING_Z else None
+
+    def state(self) -> list[list[Any]]:
+        return [[row.step, row.accuracy, row.n] for row in self.rows]
+
+    def load(self, state: list[list[Any]]) -> None:
+        self.rows = [Measured(*row) for row in state]
+
+
+def from_mapping(row: Mapping[str, Any]) -> Measured | None:
+    """An evaluation of `evals.jsonl`; None where it has no accuracy."""
+    accuracy, n, step = row.get("accuracy"), row.get("n"), row.get("step")
+    if isinstance(accuracy, (int, float)) and isinstance(n, int) and isinstance(step, int):
+        return Measured(step, float(accuracy), n)
+    return None
