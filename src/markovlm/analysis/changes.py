@@ -17,7 +17,7 @@ SECOND = 1  # index of the step that is changed; the first one where there is no
 _TRIES = 40
 _NUMBER = r"\d+(?:\.\d+)?"
 _STEP = re.compile(
-    rf"(?<![\w.])({_NUMBER}(?:[ \t]*[-+*/x\N{{MULTIPLICATION SIGN}}][ \t]*{_NUMBER})+)[ \t]*=[ \t]*\$?({_NUMBER})(?![\d.]*\d)",
+    rf"(?<![\w.])({_NUMBER}(?:[ \t]*[-+*/x×][ \t]*{_NUMBER})+)[ \t]*=[ \t]*\$?({_NUMBER})(?![\d.]*\d)",
     re.ASCII,
 )
 

@@ -25,7 +25,7 @@ class TaskShare(Section):
     @model_validator(mode="before")
     @classmethod
     def _weight_alone(cls, value: Any) -> Any:
-        return value if isinstance(value, Mapping | TaskShare) else {"weight": value}
+        return cast("Any", value) if isinstance(value, Mapping | TaskShare) else {"weight": value}
 
     @model_validator(mode="after")
     def _one_source(self) -> TaskShare:
