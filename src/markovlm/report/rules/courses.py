@@ -68,7 +68,7 @@ def decay_of_signals(case: Case) -> Iterable[Finding]:
     """Reward, log-prob and answers in the CoT, each judged by the share of its gain that is gone, in window means."""
     if len({e.step for e in case.series if e.of_actor and e.step > 0}) > 1 or case.collapsed:
         return
-    falls = [fall for key, least in LEAST_CHANGE.items() if (c := case.course(key)) is not None and (fall := _fall(c, least))]
+    falls = [fall for key in LEAST_CHANGE if (c := case.course(key)) is not None and (fall := _fall(c, least_change(c)))]
     if not falls:
         return
     falls.sort(key=lambda fall: (fall.sure != "high", -fall.z))
@@ -152,14 +152,21 @@ LEAST_CHANGE = {
 _SURE = 2.58  # z of 99 %
 
 
+def least_change(c: Course) -> float:
+    """`LEAST_CHANGE`, of a reward between 0 and 1 that of a fraction."""
+    least = LEAST_CHANGE[c.key]
+    return min(least, 0.1) if c.key == "reward_mean" and c.values.min() >= 0.0 and c.values.max() <= 1.0 else least
+
+
 def trends(case: Case) -> list[tuple[Trend, Direction]]:
     """The trend of every signal of success over the whole course, the surest first; a rise or fall is claimed at 99 %."""
     found = []
-    for key, least in LEAST_CHANGE.items():
-        t = trend(c) if (c := case.course(key)) is not None and len(c) >= 20 else None
-        if t is None:
+    for key in LEAST_CHANGE:
+        c = case.course(key)
+        t = trend(c) if c is not None and len(c) >= 20 else None
+        if c is None or t is None:
             continue
-        said = t.direction(least)
+        said = t.direction(least_change(c))
         doubted = said in ("rises", "falls") and abs(t.z) < _SURE
         found.append((t, "cannot tell" if doubted else said))
     return sorted(found, key=lambda pair: -abs(pair[0].z))
@@ -184,7 +191,7 @@ def learning(case: Case) -> Iterable[Finding]:
         if down and (not up or abs(down[0].z) > abs(up[0].z)):
             yield Finding("trend", "falls over the whole course: " + "; ".join(_told(t) for t in down[:3]), "high", "caution")
         return
-    if any(_rose_on_the_way(c, LEAST_CHANGE[t.key]) for t, _ in found if (c := case.course(t.key)) is not None) or _solved(case):
+    if any(_rose_on_the_way(c, least_change(c)) for t, _ in found if (c := case.course(t.key)) is not None) or _solved(case):
         return
     t = found[0][0]
     if said == {"level"} and t.n >= 40:
@@ -213,8 +220,8 @@ def _rose_on_the_way(c: Course, least: float) -> bool:
 
 
 def _solved(case: Case) -> bool:
-    c = case.course("answer_correct_fraction")
-    return c is not None and levels(c).end.mean > 0.75
+    shares = [c for key in ("answer_correct_fraction", "accuracy", "reward_mean") if (c := case.course(key)) is not None]
+    return any(c.values.min() >= 0.0 and c.values.max() <= 1.0 and levels(c).end.mean > 0.75 for c in shares)
 
 
 def plateau(case: Case) -> Iterable[Finding]:
