@@ -2,6 +2,7 @@
 
     python benchmarks/audit_quality.py --out DIR [--data ../shared/data/gsm8k] [--reader MODEL ...] [--limit 100]
     python benchmarks/audit_quality.py --out DIR --arithmetic [--limit 200]       sums, read by the embedded models
+    python benchmarks/audit_quality.py --out DIR --words [--limit 200]            word problems of two to four steps, read by embedded-words
 
 The right CoTs are GSM8K's own solutions of two or more sentences, without their `<<…>>` and final line; or the running sums of the arithmetic task.
 """
@@ -20,6 +21,7 @@ from markovlm.api.auditing import audit_request, run_audit
 from markovlm.rollouts.streams import stream
 from markovlm.tasks import get_task
 from markovlm.tasks.base import LoadRequest
+from markovlm.tasks.words_data import WordsSpec, draw
 
 QUALITIES = ("right", "shuffled", "other", "empty", "answer only")
 
@@ -49,6 +51,12 @@ def sums(limit: int) -> list[tuple[str, str, str]]:
     return found
 
 
+def problems(limit: int) -> list[tuple[str, str, str]]:
+    """(question, reference solution, answer) of held-out word problems."""
+    drawn = [draw(WordsSpec(min_steps=2), "test", 0, index) for index in range(limit)]
+    return [(problem.question, problem.cot, str(problem.answer)) for problem in drawn]
+
+
 def by_quality(items: list[tuple[str, str, str]], seed: int = 0) -> list[dict[str, str]]:
     """A row for each question and quality; another question's CoT is one with another answer."""
     rows = []
@@ -72,12 +80,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "gsm8k")
     parser.add_argument("--arithmetic", action="store_true")
+    parser.add_argument("--words", action="store_true")
     parser.add_argument("--reader", action="append")
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--only", default="leak,legibility")
     given = parser.parse_args()
-    items = sums(given.limit) if given.arithmetic else solutions(given.data)[: given.limit]
-    readers = given.reader or (["embedded", "embedded-shortcut"] if given.arithmetic else [])
+    if given.arithmetic:
+        items, own = sums(given.limit), ["embedded", "embedded-shortcut"]
+    elif given.words:
+        items, own = problems(given.limit), ["embedded-words"]
+    else:
+        items, own = solutions(given.data)[: given.limit], []
+    readers = given.reader or own
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / "cots.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in by_quality(items)), encoding="utf-8")
