@@ -228,6 +228,14 @@ def test_a_database_of_two_runs_and_a_foreign_database(tmp_path: Path) -> None:
     runs = list(read_runs([tmp_path]))
     assert [(run.name, run.steps) for run in runs] == [("a", 3), ("b' or 1=1", 3)]
     assert diagnose_paths([tmp_path / "other.db"])[0].verdict == "unknown"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.db", "project.db"]
+
+
+def test_reading_a_tracker_leaves_no_trace(made: Path) -> None:
+    before = sorted(made.rglob("*"))
+    assert len(list(read_runs([made]))) == 1
+    assert sorted(made.rglob("*")) == before
+    assert not list(made.rglob("*-wal"))
 
 
 def test_verl_rollouts_are_samples_and_no_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markovlm.logs.dialects import dialect_of
 from markovlm.logs.external import Row, Translator, as_number, fill, new_run, step_of
@@ -89,17 +90,18 @@ def split_database(path: Path) -> tuple[Path, str | None]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Read-only. Where a writer's journal can't be read beside it, the file alone."""
-    from urllib.parse import quote
-
-    where = f"file:{quote(str(path.resolve()))}?mode=ro"
-    connection = sqlite3.connect(where, uri=True)
-    try:
-        connection.execute("select 1 from sqlite_master limit 1").fetchall()
-    except sqlite3.Error:
-        connection.close()
-        connection = sqlite3.connect(f"{where}&immutable=1", uri=True)
-    return connection
+    """Read-only, and without a trace: only where a writer's journal lies beside the file is it taken part in."""
+    where = f"file:{quote(str(path.resolve()))}"
+    journal = path.with_name(f"{path.name}-wal")
+    if journal.is_file() and journal.stat().st_size:
+        connection = sqlite3.connect(f"{where}?mode=ro", uri=True)
+        try:
+            connection.execute("select 1 from sqlite_master limit 1").fetchall()
+        except sqlite3.Error:
+            connection.close()
+        else:
+            return connection
+    return sqlite3.connect(f"{where}?immutable=1", uri=True)
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
