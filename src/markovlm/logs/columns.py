@@ -83,7 +83,7 @@ class Columns:
         """(frame in step order, step -> line). Restarts, repeats and missing steps are said in `problems`."""
         n = len(self.steps)
         if self.stride > 1:
-            problems.note(f"{self.seen:,} rows; every {self.stride}th was kept")
+            problems.note(f"{self.seen:,} rows; one in {self.stride} was kept")
         steps = self._numbered(problems)
         merged = self._alive(steps, problems)
         order = sorted(merged)
