@@ -205,6 +205,14 @@ def test_a_wrong_mapping_is_one_clear_line(entry: str, told: str) -> None:
         read_mapping([entry])
 
 
+def test_a_mapping_that_names_no_column_says_which_there_are(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("step,score\n1,0.5\n")
+    with pytest.raises(UserError, match=r"t\.csv: --map: no column is called points; it has score, step"):
+        list(read_runs([tmp_path / "t.csv"], mapping=read_mapping(["reward=points"])))
+    (run,) = read_runs([tmp_path / "t.csv"])
+    assert run.problems == ["t.csv: no column is a metric we know (it has score, step); name them: --map reward=COLUMN"]
+
+
 def test_an_output_directory_is_its_newest_checkpoint(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         folder = tmp_path / "out" / f"checkpoint-{step}"

@@ -109,7 +109,19 @@ def fill(
     run.metrics, run.lines = columns.finish(problems)
     run.training = training_of(keys, run.metrics.columns)
     run.framework = framework_of(dialect, keys, run)
+    if not len(columns):
+        _say_what_there_was(keys, dialect, problems)
     return keys
+
+
+def _say_what_there_was(keys: Iterable[str], dialect: Dialect, problems: Problems) -> None:
+    """A table of which nothing could be used: its columns, and what to do."""
+    here = ", ".join(sorted(key[:40] for key in keys)[:12]) or "none"
+    if dialect.name == "":
+        asked = ", ".join(name[:40] for names in dialect.keys.values() for name in names)
+        problems.note(f"--map: no column is called {asked}; it has {here}")
+    else:
+        problems.note(f"no column is a metric we know (it has {here}); name them: --map reward=COLUMN")
 
 
 def framework_of(dialect: Dialect, keys: Iterable[str], run: RunData) -> str:

@@ -209,7 +209,13 @@ def read_runs(
     found = find_runs(paths, skipped)
     limit = max_samples if max_samples is not None else max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))
     taken: dict[str, int] = {}
-    for run in without_duplicates([read_run(path, limit, mapping) for path in found]):
+    runs = [read_run(path, limit, mapping) for path in found]
+    if mapping is not None and not any(run.metrics.width > 1 for run in runs):
+        said = next(
+            (line for run in runs for line in run.problems if "--map" in line), "--map: no file has a column that it names"
+        )
+        raise UserError(said)
+    for run in without_duplicates(runs):
         count = taken[run.name] = taken.get(run.name, 0) + 1
         if count > 1:
             run.name = f"{run.name} ({count})"
