@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from markovlm.config.health import HealthConfig
-from markovlm.health.evaluations import Evaluations, Measured
+from markovlm.health.evaluations import Evaluations, Measured, independent
 from markovlm.health.monitor import HealthMonitor, judge
 from markovlm.training.guard import Guard
 
@@ -43,6 +43,15 @@ def test_noise_is_no_fall(accuracies: tuple[float, ...], n: int) -> None:
 def test_half_of_a_small_accuracy_needs_several_evaluations() -> None:
     assert level(measured(0.5, 0.5, 0.06, n=60)) != "collapsed"
     assert level(measured(0.5, 0.5, 0.06, 0.05, 0.07, n=60)) == "collapsed"
+
+
+def test_questions_of_one_text_are_no_independent_ones() -> None:
+    """A chain of 10 texts with 8 questions each: all of a text right, or none."""
+    assert independent(80, 10) == 10
+    assert independent(4, 10) == 4  # texts without a question say nothing
+    assert independent(80, None) == 80
+    assert level(measured(0.8, 0.15, n=80)) == "collapsed"
+    assert level(measured(0.8, 0.15, n=independent(80, 10))) is None
 
 
 def test_rising() -> None:
@@ -94,7 +103,7 @@ def test_the_live_form_is_the_judge() -> None:
 
 
 def guard_of(accuracies: dict[int, float], saved: tuple[int, ...], n: int = 100) -> Guard:
-    guard = Guard(HealthConfig(policy="rollback"))
+    guard = Guard(HealthConfig.model_validate({"policy": "rollback"}))
     for step in range(1, max(accuracies) + 1):
         guard.see({"step": step, "loss": 0.1})
         if step in accuracies:
@@ -114,7 +123,7 @@ def test_back_to_the_best_evaluated_checkpoint_before_the_fall() -> None:
 
 
 def test_without_evaluations_it_is_the_last_healthy_one() -> None:
-    guard = Guard(HealthConfig(policy="rollback"))
+    guard = Guard(HealthConfig.model_validate({"policy": "rollback"}))
     for step in range(1, 60):
         guard.see({"step": step, "reward_mean": 0.8 + 0.01 * (step % 3) if step < 40 else 0.0})
         if step % 10 == 0:

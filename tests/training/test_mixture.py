@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from markovlm.cli.main import cli
 from markovlm.config import build_config, dump_yaml
 from markovlm.errors import UserError
-from markovlm.report import write_report
+from markovlm.health.monitor import judge
+from markovlm.logs.find import read_run
+from markovlm.report import diagnose, write_report
 from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.rows import read_rows
 from markovlm.tasks.base import Example
@@ -81,6 +83,18 @@ def test_a_run_has_both_tasks_and_evaluates_them_apart(run: Path) -> None:
     right = sum(row["accuracy"] * row["n"] for row in first[:2])
     assert first[2]["accuracy"] == pytest.approx(right / 8)
     assert first[2]["logprob"] == pytest.approx(sum(row["logprob"] for row in first[:2]) / 2)
+
+
+def test_the_guard_and_hindsight_judge_all_tasks_together(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = max((run / "checkpoints").iterdir())
+    kept = json.loads((last / "trainer_state.json").read_text())["guard"]["monitor"]["evaluations"]
+    pooled = [[row["step"], row["accuracy"], row["n"]] for row in read_rows(run / "evals.jsonl") if "task" not in row["how"]]
+    assert kept == pooled
+    assert {n for _, _, n in kept} == {8}
+    seen: list[Any] = []
+    monkeypatch.setattr(diagnose, "judge", lambda rows, measured: seen.extend(measured) or judge(rows, measured))
+    diagnose.judge_run(read_run(run))
+    assert [[m.step, m.accuracy, m.n] for m in seen] == pooled
 
 
 def test_a_resumed_mixture_is_the_same_run(

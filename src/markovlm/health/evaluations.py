@@ -8,7 +8,6 @@ the last one to three pooled: a warning at z of 3, a collapse where the 99 % Wil
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -135,9 +134,9 @@ class Evaluations:
         self.rows = [Measured(*row) for row in state]
 
 
-def from_mapping(row: Mapping[str, Any]) -> Measured | None:
-    """An evaluation of `evals.jsonl`; None where it has no accuracy."""
-    accuracy, n, step = row.get("accuracy"), row.get("n"), row.get("step")
-    if isinstance(accuracy, (int, float)) and isinstance(n, int) and isinstance(step, int):
-        return Measured(step, float(accuracy), n)
-    return None
+def independent(n: int, texts: int | None) -> int:
+    """How many independent questions an accuracy of `n` questions rests on.
+
+    Chains ask several questions of one text, which stand or fall with its states: there a text counts once.
+    """
+    return n if texts is None else min(n, texts)

@@ -174,6 +174,7 @@ def evaluation(row: Mapping[str, Any], line: int, source: str, problems: Problem
         logprob=logprob,
         checkpoint=None if row.get("checkpoint") is None else str(row["checkpoint"]),
         how=dict(how) if isinstance(how, Mapping) else {},
+        texts=integer(row.get("texts")),
         line=line,
         source=source,
     )

@@ -61,6 +61,7 @@ class Evaluation:
     how: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
     source: str = ""
+    texts: int | None = None  # of chains: the texts that the n questions are about
     placed: bool = True  # False: the file does not say of which checkpoint it is, not even whether of the base
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.health.causes import Named, named, portrait
-from markovlm.health.evaluations import Measured
+from markovlm.health.evaluations import Measured, independent
 from markovlm.health.monitor import WATCHED, judge
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
@@ -19,7 +19,7 @@ from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, components, label
 from markovlm.models.registry import highest_tried_lr
 from markovlm.report.levels import levels
 from markovlm.report.rules import Case, Confidence, Finding, findings, percent, scored
-from markovlm.report.series import evaluation_series
+from markovlm.report.series import evaluation_groups
 
 NEW_RUN = "lower training.lr (5e-5, or half of what it was) and restart from a checkpoint before the onset"
 WATCH = "train with health.policy: stop, so that the guard ends a run like this one"
@@ -292,7 +292,10 @@ def judge_run(run: RunData) -> Verdict:
     if run.training in ("supervised", "preference"):
         return Verdict("unknown", None, (), run.steps)
     columns = [key for key in ("step", *WATCHED) if key in run.metrics.columns]
-    measured = [Measured(e.step, e.score.accuracy, e.n) for e in evaluation_series(run) if e.of_actor]
+    series = max(
+        evaluation_groups(run), key=lambda group: (len(group), group[-1].n), default=[]
+    )  # of a mixture all tasks together
+    measured = [Measured(e.step, e.score.accuracy, independent(e.n, e.texts)) for e in series if e.of_actor]
     return judge(training_rows(run).select(columns).iter_rows(named=True), measured)
 
 

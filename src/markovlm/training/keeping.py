@@ -9,6 +9,7 @@ from typing import Any
 from markovlm.errors import StopVerdict
 from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
 from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated, pooled
+from markovlm.health.evaluations import independent
 from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.checkpoint import load_adapter, save_checkpoint, update_state
 from markovlm.tasks.base import Example
@@ -88,7 +89,7 @@ def evaluate_dev(run: Run) -> bool:
     how = how_evaluated(config, run.setup.prompter.style, step=run.step)
     rows = [_dev_row(run, _chains_on_dev(run, how))] if config.chain.on else _dev_rows(run, _questions_on_dev(run, how))
     row = rows[-1]
-    changed = run.guard.evaluated(run.step, row["accuracy"], len(run.dev))  # readings of one text are alike
+    changed = run.guard.evaluated(run.step, row["accuracy"], independent(row["n"], row.get("texts")))
     if not run.main:
         return changed
     row["evaluation_seconds"] = time.perf_counter() - began
