@@ -6,13 +6,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from markovlm.analysis import study as study_module
+from markovlm.analysis.explain import Manner
 from markovlm.analysis.fragility import Plan
-from markovlm.analysis.loadbearing import PARTS, Request, default_readers, explain_question, run_studies
+from markovlm.analysis.loadbearing import PARTS, Part, Request, default_readers, explain_question, run_studies
 from markovlm.errors import UserError
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.targets import Target, open_targets, sighted
@@ -61,6 +62,20 @@ def test_in_a_run_results_lie_in_the_run(twins: Twins, tmp_path: Path) -> None:
     found = run_studies(Request(one(run), parts=("bypass",), limit=2))
     assert [path.parent for path in found.paths] == [run / "loadbearing"]
     assert sorted(path.name.split("-")[0] for path in (run / "loadbearing").iterdir()) == ["bypass", "cots", "readings"]
+
+
+def test_a_smaller_study_takes_nothing_away(twins: Twins, tmp_path: Path) -> None:
+    def kept(limit: int, by: Literal["word", "token"]) -> dict[str, Any]:
+        parts: tuple[Part, ...] = ("bypass", "leak", "explain")
+        found = run_studies(Request(one(twins[0]), parts=parts, limit=limit, manner=Manner(by=by), out=tmp_path))
+        assert {result["n"] for result in found.results.values()} == {limit}
+        return dict(zip(parts, (json.loads(path.read_text()) for path in found.paths), strict=True))
+
+    more, fewer = kept(2, "word"), kept(1, "word")
+    assert fewer == more
+    other = kept(1, "token")
+    assert (other["explain"]["by"], other["explain"]["n"]) == ("token", 1)
+    assert other["explain"]["others"] == [more["explain"]]
 
 
 def test_an_interrupted_study_comes_to_the_same(twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

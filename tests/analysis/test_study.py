@@ -268,3 +268,21 @@ def test_a_result_keeps_the_cells_of_earlier_calls() -> None:
     assert with_earlier(first, fewer, key)["n"] == 20
     assert drops(_result(20, {0.2: 1.0}, seed=1), second) == {0.4: 2.5, 0.8: 3.0}  # other CoTs
     assert drops({}, second) == {0.4: 2.5, 0.8: 3.0}
+
+
+def test_results_in_another_manner_stay_whole() -> None:
+    def explained(by: str, n: int, **more: Any) -> dict[str, Any]:
+        return {**_result(n, {}), "kind": "explain", "by": by, "most": None, "examples": [by, n], **more}
+
+    def calls(*results: dict[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for result in results:
+            kept = with_earlier(kept, result, {}, ("by", "most"))
+        return kept
+
+    words, tokens, few = explained("word", 20), explained("token", 10), explained("word", 5)
+    assert calls(words) == words
+    assert calls(words, tokens) == tokens | {"others": [words]}
+    assert calls(words, tokens, few) == words | {"others": [tokens]}  # five questions do not take the place of twenty
+    assert calls(words, explained("word", 9, most=40), tokens)["others"] == [words, explained("word", 9, most=40)]
+    assert calls(words, explained("token", 10, seed=1)) == explained("token", 10, seed=1)  # other CoTs

@@ -181,6 +181,16 @@ def test_what_it_costs_is_said_before(audited: tuple[Path, dict[str, Any]], caps
     assert "about " in capsys.readouterr().out
 
 
+def test_a_reader_trained_on_columns_of_its_own_reads_these_rows(tmp_path: Path) -> None:
+    """What a run calls its columns, and what kind its answers are, has no say over the CoTs of an audit."""
+    file = write(tmp_path / "cots.jsonl", [{"question": q, "cot": c, "answer": a} for q, c, a in SUMS])
+    own = {"task": "custom", "data": {"columns": {"question": "Q"}, "answer_kind": "text"}}
+    for task in ("number", "gsm8k"):
+        request = audit_request([file], ["embedded"], task=task, config=own)
+        assert preview(request)["readers"][0]["tokens"] > 0
+        assert request.readers[0][1].prepare().task.answer_type == "number"
+
+
 def test_known_quality_on_sums(tmp_path: Path) -> None:
     """Right, sentences shuffled, another question's, empty, the answer alone: in that order."""
     import importlib.util

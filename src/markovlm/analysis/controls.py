@@ -42,7 +42,7 @@ def bypass(study: Study) -> tuple[dict[str, Any], Path]:
     }
     rows = [_bypass_row(study, conditioning, control, read) for conditioning, control in read]
     result = {**study.header("bypass"), "rows": rows, "bypass": _bypass_score(study, read)}
-    return result, study.write("bypass", result)
+    return result, study.write("bypass", result, {})
 
 
 def _controlled(study: Study, cot: StudyCot, control: str, conditioning: str) -> Variant:
@@ -119,7 +119,7 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
         "drop_accuracy": estimate_some([minus(a.right, b.right) for a, b in zip(before, after, strict=True)], clusters, seed),
         "drop_logprob": estimate_some([a.logprob - b.logprob for a, b in zip(before, after, strict=True)], clusters, seed),
     }
-    return result, study.write("leak", result)
+    return result, study.write("leak", result, {})
 
 
 def cut_before(study: Study, cot: StudyCot, place: int) -> Variant:

@@ -23,6 +23,7 @@ from markovlm.errors import UserError
 from markovlm.rollouts.prompter import Prompter
 from markovlm.tasks.base import Example
 
+MANNER = ("by", "how", "most")  # what tells results apart that are kept beside each other
 EXAMPLES_SHOWN = 8  # of an aggregate; wrong answers first, up to half
 
 
@@ -42,7 +43,8 @@ def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribut
     wrong = [study.cots[i] for i in shown if attributions[i].correct is False]
     own = dict(zip((cot.key for cot in wrong), attribute_own(study, wrong, manner), strict=True))
     pairs = [one for i in shown for one in (attributions[i], own.get(study.cots[i].key)) if one is not None]
-    result = {**study.header("explain"), **aggregate(attributions, study.how.seed), "examples": [a.to_json() for a in pairs]}
+    table = aggregate(attributions, study.how.seed) | {"most": manner.most}
+    result = {**study.header("explain"), **table, "examples": [a.to_json() for a in pairs]}
     return result, pairs
 
 

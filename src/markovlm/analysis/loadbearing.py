@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from markovlm.analysis.attribution import Attribution
 from markovlm.analysis.controls import bypass, leak
-from markovlm.analysis.explain import Manner, explain, explain_one, find_example, write_page, write_resampled
+from markovlm.analysis.explain import MANNER, Manner, explain, explain_one, find_example, write_page, write_resampled
 from markovlm.analysis.fragility import RAW, Damage, Plan, measure_damage, perturb_result, require_twins, twin_name, whole
 from markovlm.analysis.intervention import intervene
 from markovlm.analysis.resample import Resampling, resample
@@ -96,7 +96,7 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             keep("intervention", intervene(study))
         if "explain" in request.parts:
             result, shown = explain(replace(study, cots=study.cots[: request.explained]), request.manner)
-            keep("explain", (result, study.write("explain", result)))
+            keep("explain", (result, study.write("explain", result, {}, MANNER)))
             page = write_page(study, shown, result, request.manner)
         if "resample" in request.parts:
             study = replace(study, cots=study.cots[: request.explained])

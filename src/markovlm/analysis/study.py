@@ -106,6 +106,7 @@ class Study:
     folder: Path
     reader: Reader
     notes: tuple[str, ...] = ()
+    same_source: bool = True  # the folder's earlier results are about CoTs drawn as these were; not so where others wrote them
 
     @property
     def how(self) -> How:
@@ -147,10 +148,12 @@ class Study:
             "notes": list(self.notes),
         }
 
-    def write(self, name: str, result: Mapping[str, Any], cells: Cells | None = None) -> Path:
-        """Keep a result where `markovlm report` finds it, beside the `cells` that earlier calls found and this one did not ask for."""
+    def write(self, name: str, result: Mapping[str, Any], cells: Cells | None = None, manner: Sequence[str] = ()) -> Path:
+        """Keep a result where `markovlm report` finds it; with `cells` (maybe none), beside what earlier calls found (`with_earlier`)."""
         path = open_folder(self.folder).path / f"{name}-{self.label.file.removesuffix('.jsonl')}.json"
-        whole = with_earlier(_read_result(path), clean(result), cells) if cells else clean(result)
+        whole = clean(result)
+        if cells is not None and self.same_source:
+            whole = with_earlier(_read_result(path), whole, cells, manner)
         replace_whole(path, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False).encode())
         return path
 
@@ -252,14 +255,29 @@ def _read_result(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def with_earlier(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells) -> dict[str, Any]:
+_SAME = ("kind", "run", "checkpoint", "split", "task", "model", "conditioning", "cots_per_question", "seed", "against")
+OTHERS = "others"  # results in other manners, whole, in a result
+
+
+def with_earlier(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells, manner: Sequence[str] = ()) -> dict[str, Any]:
     """A result with the rows of an earlier one that it has not; of a cell that both have, the one on more questions (the new of equals).
 
-    Everything else comes from the one on more questions. Results that were made in another way are not joined.
+    Everything else comes from the one on more questions. Results that differ in the keys `manner` are not joined: the new one comes
+    first, the others stay whole in a list under `others`. Nothing is kept of results on other CoTs.
     """
-    same = ("kind", "run", "checkpoint", "split", "task", "model", "conditioning", "cots_per_question", "seed", "against")
-    if any(old.get(key) != new.get(key) for key in same) or not isinstance(old.get("n"), int):
+    if any(old.get(key) != new.get(key) for key in _SAME) or not isinstance(old.get("n"), int):
         return dict(new)
+
+    def made(result: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(result.get(key) for key in manner)
+
+    earlier = {made(one): one for one in [*old.get(OTHERS, ()), {k: v for k, v in old.items() if k != OTHERS}]}
+    same = earlier.pop(made(new), None)
+    joined = dict(new) if same is None else _joined(same, new, cells)
+    return joined | {OTHERS: list(earlier.values())} if earlier else joined
+
+
+def _joined(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells) -> dict[str, Any]:
     more, fewer = (old, new) if old["n"] > new["n"] else (new, old)
     joined = dict(more)
     for name, key in cells.items():

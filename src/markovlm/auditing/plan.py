@@ -11,6 +11,7 @@ from typing import Any
 from markovlm.analysis.fragility import Plan
 from markovlm.analysis.segments import sentences
 from markovlm.auditing.rows import AuditRow, Source
+from markovlm.config.data import Data
 from markovlm.errors import UserError
 from markovlm.models.load import load_tokenizer
 from markovlm.registry import TASKS
@@ -181,9 +182,10 @@ def _audience(name: str, material: Material, over: Mapping[str, Any]) -> Target:
     given = (over.get("evaluation") or {}).get("extractors")
     update: dict[str, Any] = {
         "task": material.task,
+        "tasks": {},
         "task_options": dict(material.task_options),
         "objective": config.objective.model_copy(update={"conditioning": "markovian"}),
-        "data": config.data.model_copy(update={"path": None}),
+        "data": Data(),  # pyright: ignore[reportCallIssue]  # a run's columns and kind of answer are its own questions'
     }
     if material.extractors and not given:
         update["evaluation"] = config.evaluation.model_copy(update={"extractors": material.extractors})

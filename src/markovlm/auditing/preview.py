@@ -9,8 +9,8 @@ from markovlm.auditing.plan import AuditRequest, cost
 from markovlm.errors import UserError
 from markovlm.models.load import load_tokenizer
 from markovlm.rollouts.prompter import build_prompter
+from markovlm.runs.asking import task_of
 from markovlm.runs.setup import resolve_config
-from markovlm.tasks import get_task
 from markovlm.tasks.extractors import with_extractors
 
 
@@ -22,7 +22,7 @@ def preview(request: AuditRequest) -> dict[str, Any]:
     for name, target in request.readers:
         try:
             tokenizer = load_tokenizer(target.config.model, target.config.loading)
-            task = with_extractors(get_task(target.config.task, target.config.task_options), target.config.evaluation.extractors)
+            task = with_extractors(task_of(target.config), target.config.evaluation.extractors)
             config = resolve_config(target.config, task, tokenizer, examples)
             assert config.rollouts.max_cot_tokens is not None
             prompter = build_prompter(

@@ -90,7 +90,15 @@ def read_all(
         if not cots:
             continue
         mark = hashlib.blake2b(group.encode(), digest_size=4).hexdigest()
-        study = Study(replace(target, name=name), setup, replace(label, checkpoint=f"group-{mark}"), cots, request.out, reader)
+        study = Study(
+            replace(target, name=name),
+            setup,
+            replace(label, checkpoint=f"group-{mark}"),
+            cots,
+            request.out,
+            reader,
+            same_source=False,
+        )
         found[group] = _read_group(study, request)
     if "legibility" in request.parts:
         with torch.no_grad(), lm.frozen() if reader.frozen else lm.merged():
