@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from markovlm.registry import ALL, OBJECTIVES, REWARDS
 from support import tiny
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
-KINDS = ("objective", "reward", "task", "extractor", "perturbation", "reader")
+KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "reader")
 BLOCKS = dict(zip(KINDS, re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL), strict=True))
 
 
@@ -81,19 +82,40 @@ def test_an_objective(plugin, tiny_models: dict[str, Path], tmp_path: Path, caps
         build_config({"objective": {"weight_high": 1.5}})
 
 
-def test_cispo_is_its_formula(plugin) -> None:
-    """One sample of two tokens: ratios e^1 (clipped to 2) and e^0; L = -(2 * ln u_1 + 1 * ln u_2) * A, weights without gradient."""
-    import torch
+def test_the_test_of_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cispo.py").write_text(BLOCKS["objective"], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, Any] = {}
+    exec(BLOCKS["its test"], names)
+    names["test_cispo_is_its_formula"]()
+    del sys.modules["cispo"]
 
-    from markovlm import PolicyBatch
 
-    load_plugin(plugin("objective"))
-    objective = OBJECTIVES["cispo"](OBJECTIVES["cispo"].Config())
-    logp = torch.tensor([[-1.0, -2.0, 0.0]], requires_grad=True)
-    behavior, mask = torch.tensor([[-2.0, -2.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]])
-    made = objective.policy_loss(PolicyBatch(logp, behavior, behavior, mask, torch.tensor([3.0])))
-    assert made.loss.tolist() == [pytest.approx(12.0)]
-    assert torch.autograd.grad(made.loss.sum(), logp)[0].tolist() == [[-6.0, -3.0, 0.0]]
+LOGS_ITS_OWN = '''
+from markovlm import Credit, ObjectiveConfig, PolicyGradient, PolicyLoss, register
+
+class OwnConfig(ObjectiveConfig):
+    """Logs two numbers."""
+    name: str = "own"
+
+@register.objective
+class Own(PolicyGradient[OwnConfig]):
+    Config = OwnConfig
+
+    def credit(self, reward):
+        return Credit(reward * 0, reward * 0 + 1)
+
+    def policy_loss(self, batch):
+        return PolicyLoss(-batch.logp.sum(-1) * batch.advantage, {"kl": batch.advantage * 0 + 7, "tokens": batch.mask.sum(-1)})
+'''
+
+
+def test_what_an_objective_logs_is_kept_and_hides_nothing(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    run = trained(tiny_models, tmp_path / "run", "--plugin", plugin(LOGS_ITS_OWN), "--objective.name", "own")
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert (row["objective_kl"], row["objective_tokens"]) == (7.0, row["cot_length"])
+    assert abs(row["kl"]) < 1e-3  # the actor is the base yet
+    assert main(["diagnose", str(run)]) == 0
 
 
 def test_a_reward(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:

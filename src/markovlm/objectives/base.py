@@ -55,12 +55,15 @@ class PolicyBatch:
     chosen: Tensor | None = None  # [n] bool, from the credit
 
 
+RATIO_METRICS = ("ratio_min", "ratio_mean", "ratio_max", "ratio_clipped_fraction", "no_gradient_fraction")  # which reports know
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
     """Per-sample losses and what to log of them."""
 
     loss: Tensor  # [n]
-    metrics: dict[str, Tensor]  # name -> [n]
+    metrics: dict[str, Tensor]  # name -> [n]; means over samples go to metrics.jsonl, as `objective_NAME` unless in RATIO_METRICS
     reward_weight: Tensor | None = None  # [n] constant weight of each sample's L_AR; None: 1
 
 

@@ -13,9 +13,10 @@ from markovlm.chains.prompter import Turn
 from markovlm.errors import RunFailed
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
 from markovlm.objectives import Credit, PolicyBatch
+from markovlm.objectives.base import RATIO_METRICS
 from markovlm.objectives.loss import LossTerms, Weights, loss_terms
 from markovlm.training.crediting import some
-from markovlm.training.records import Learner, Retries, Sample
+from markovlm.training.records import OWN_METRIC, Learner, Retries, Sample
 from markovlm.training.scoring import CotScores, HeldGraph, score_cots, surrogates
 
 _PASS_STATS = ("behavior_kl", "ratio_mean", "ratio_clipped_fraction")
@@ -211,12 +212,12 @@ def _fill_stats(samples: list[Sample], batch: PolicyBatch, terms: LossTerms, sco
         # Schulman's low-variance, nonnegative estimate of KL(behaviour || policy) from the sampled tokens
         "behavior_kl": ((log_ratio.exp() - 1 - log_ratio) * batch.mask).sum(-1) / count,
         "frozen_ratio": frozen_log_ratio.exp(),
-        **terms.metrics,
+        **{name if name in RATIO_METRICS else OWN_METRIC + name: value for name, value in terms.metrics.items()},
     }
     columns = {name: value.detach().tolist() for name, value in values.items()}
     for i, sample in enumerate(samples):
         # losses, KL and entropy are those of the policy that sampled; later passes only tell how far it moved from it
-        later = {name: column[i] for name, column in columns.items() if name.startswith(("ratio_", "behavior_"))}
+        later = {name: column[i] for name, column in columns.items() if name.startswith(("ratio_", "behavior_", OWN_METRIC))}
         sample.stats |= later if sample.stats else {name: column[i] for name, column in columns.items()}
 
 

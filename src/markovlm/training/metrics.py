@@ -13,15 +13,16 @@ from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
 from markovlm.health.question import question_signals
 from markovlm.health.text import text_signals
+from markovlm.objectives.base import RATIO_METRICS
 from markovlm.training.chain_metrics import chain_columns
-from markovlm.training.records import Sample, StepResult
+from markovlm.training.records import OWN_METRIC, Sample, StepResult
 from markovlm.training.update import learning_rate
 
 Text = Callable[[tuple[int, ...]], str]  # decodes ids
 
 _LOSSES = ("loss_policy", "loss_actor_reward", "loss_kl", "loss_entropy")
 _MEANS = (*_LOSSES, "kl", "entropy", "behavior_gap", "behavior_kl")
-_RATIOS = {"ratio_min": min, "ratio_mean": None, "ratio_max": max, "ratio_clipped_fraction": None, "no_gradient_fraction": None}
+_EXTREMES = {"ratio_min": min, "ratio_max": max}
 _SPREAD = 1e-6  # rewards of a group closer than this count as equal
 
 
@@ -37,9 +38,10 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
     row: dict[str, Any] = {"step": step}
     row |= {name: _mean([s.stats[name] for s in samples]) for name in _MEANS}
     row["loss"] = math.fsum(row[name] for name in _LOSSES)
-    for name, extreme in _RATIOS.items():
+    own = sorted({name for s in samples for name in s.stats if name.startswith(OWN_METRIC)})
+    for name in (*RATIO_METRICS, *own):
         values = [s.stats[name] for s in samples if name in s.stats]
-        row[name] = (extreme or _mean)(values) if values else None
+        row[name] = _EXTREMES.get(name, _mean)(values) if values else None
     row |= {
         "kl_max": max(s.stats["kl_max"] for s in samples),
         "frozen_ratio_max": max(s.stats["frozen_ratio"] for s in samples),

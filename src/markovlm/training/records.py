@@ -43,6 +43,9 @@ class Learner:
         return self.config.objective.actor_reward_weight.maximum > 0
 
 
+OWN_METRIC = "objective_"  # before the names of what an objective of one's own logs
+
+
 @dataclass(slots=True)
 class Sample:
     """One CoT of a step and all that was found out about it. Plain values, so that it can travel between processes."""
