@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from markovlm.errors import UserError
-from markovlm.tasks.rows import BadRow, RowError, answer_letter, plain_text, read_rows, text_list, without_labels
+from markovlm.tasks.files import read_rows
+from markovlm.tasks.rows import BadRow, RowError, answer_letter, plain_text, text_list, without_labels
 
 
 def read(tmp_path, name, content, headerless=()):
@@ -59,7 +60,8 @@ def test_a_headerless_row_that_talks_about_questions_is_no_header(tmp_path):
         ("a.json", b'[{"q": 1}, {"q": \n nope}]', r"a\.json:1: not valid JSON: .*repair the file"),
         ("a.json", b'[{"q": 1}, ', r"a\.json:1: not valid JSON"),
         ("a.jsonl", b'{"q": 1}\n{"q": "\xff"}', r"a\.jsonl:2: not UTF-8 text \(byte 16\)"),
-        ("a.parquet", b"PAR1", r"unknown kind of data file; expected one of \.json"),
+        ("a.parquet", b"PAR1", r"a\.parquet: cannot be read as Parquet"),
+        ("a.xlsx", b"PK", r"unknown kind of data file; expected one of \.json"),
         ("a.csv", b'q\n"' + b"x" * 200_000 + b'"', r"a\.csv:2: not valid CSV: field larger"),
     ],
 )

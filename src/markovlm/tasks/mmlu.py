@@ -17,7 +17,8 @@ from typing import Any
 
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS, Example, HubSource, Loaded, LoadRequest
-from markovlm.tasks.rows import BadRow, Row, answer_letter, check_choices, numbered_choices, read_rows, text_list
+from markovlm.tasks.files import read_rows
+from markovlm.tasks.rows import BadRow, Row, answer_letter, check_choices, numbered_choices, text_list
 from markovlm.tasks.sources import Dataset, close_match
 
 _SUBJECT_NAMES = """

@@ -11,8 +11,9 @@ from typing import Any, Protocol, cast
 
 from markovlm.errors import UserError
 from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
+from markovlm.tasks.files import SUFFIXES, data_suffix, read_rows
 from markovlm.tasks.folds import WHOLE, cut_for, take, without_overlap
-from markovlm.tasks.rows import SUFFIXES, BadRow, Row, RowError, data_suffix, read_rows
+from markovlm.tasks.rows import BadRow, Row, RowError
 
 SPLIT_WORDS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),

@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from markovlm.errors import UserError
 from markovlm.tasks.base import Example, HubSource, Loaded, LoadRequest
-from markovlm.tasks.rows import SUFFIXES, BadRow, Row, read_rows, read_text
+from markovlm.tasks.files import SUFFIXES, read_rows, read_text
+from markovlm.tasks.rows import BadRow, Row
 from markovlm.tasks.sources import Dataset
 
 WIKITEXT_SUFFIXES = (".raw", ".txt", ".tokens")
