@@ -13,6 +13,7 @@ import pytest
 from markovlm.config import build_config, dump_yaml, flatten, keys, known_keys, load_yaml, merge, nest, objective_classes
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
+from markovlm.health import Evidence, Verdict
 from markovlm.models.load import load_model
 from markovlm.rollouts import hf
 from markovlm.rollouts.hf import HFSampler
@@ -466,7 +467,7 @@ def _health(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) 
     for allowed, expected in ((2, 4), (1, None)):
         guard = Guard(build_config({"health": {"policy": "rollback", "max_rollbacks": allowed}}).health)
         guard.healthy, guard.rollbacks = [2, 4, 8], 1
-        guard.verdict = type("Verdict", (), {"onset_step": 6})()  # type: ignore[assignment]
+        guard.verdict = Verdict("collapsed", 6, (Evidence("reward_mean", 6, -9.0, -2.0, "collapsed"),))
         assert guard.way_back([2, 4, 8]) == expected
 
 

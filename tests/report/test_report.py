@@ -307,6 +307,7 @@ def test_a_run_in_progress_is_read_and_left_alone(tmp_path: Path) -> None:
                 file.write(json.dumps(metric_row(step)) + "\n")
                 file.flush()
                 step += 1
+                stop.wait(0.001)
 
     writer = threading.Thread(target=train)
     writer.start()
