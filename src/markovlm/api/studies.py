@@ -50,7 +50,7 @@ def study_request(
     transferred = tuple(_with_base(name, checkpoints, over)) if "transfer" in parts else ()
     if non_markovian:
         studied, twin, transferred = sighted(studied), twin and sighted(twin), tuple(map(sighted, transferred))
-    if "transfer" in parts and not readers:
+    if transferred and not readers:
         readers = default_readers(transferred, peers(transferred[0].config.model))
     store = default_store(name, studied.config.task) / "loadbearing" if studied.run is None else None
     more: dict[str, Any] = {"plan": plan, "resampling": resampling, "say": say}
