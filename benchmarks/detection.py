@@ -23,6 +23,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from markovlm.health.monitor import WATCHED, HealthMonitor
 from markovlm.logs.find import read_runs
@@ -108,24 +109,30 @@ def watch(run: Run, evaluations: bool) -> dict[str, Any]:
 
 def table(runs: Sequence[Run], title: str) -> None:
     """One line a run that broke or was called collapsed; the rest in sums."""
-    print(f"\n### {title}\n\n| run | rows | broke at row | said | delay | with dev | warned before | plain threshold |")
-    print("|---" * 8 + "|")
+    print(
+        f"\n### {title}\n\n| run | rows | broke at row | said | delay | with dev | warned before | the same with dev | plain threshold |"
+    )
+    print("|---" * 9 + "|")
     delays: list[int] = []
+    by_dev: list[int] = []
     plain: list[int] = []
-    healthy = false = vain = rows = found = broken = 0
+    healthy = false = vain = vain_dev = rows = found = broken = measured = 0
     for run in runs:
         at, live = broke(run.rows), watch(run, False)
-        dev = watch(run, True)["collapsed"] if run.dev else None
+        seen = watch(run, True) if run.dev else {"collapsed": None, "warn": None, "warnings": 0}
+        dev = seen["collapsed"]
         said, old = live["collapsed"], threshold(run.rows)
         if at is None:
             healthy += 1
             rows += len(run.rows)
             false += said is not None or dev is not None
-            vain += live["warnings"]
+            vain, vain_dev = vain + live["warnings"], vain_dev + seen["warnings"]
+            measured += len(run.dev)
         else:
             broken += 1
             found += said is not None
             delays += [said - at] if said is not None else []
+            by_dev += [dev - at] if dev is not None else []
             plain += [old - at] if old is not None else []
         if at is not None or said is not None:
             early = at - live["warn"] if at is not None and live["warn"] is not None else None
@@ -135,17 +142,27 @@ def table(runs: Sequence[Run], title: str) -> None:
                 None if at is None or said is None else said - at,
                 dev,
                 early,
+                at - seen["warn"] if at is not None and seen["warn"] is not None else None,
                 None if at is None or old is None else old - at,
             )
             print(f"| {run.name} | {len(run.rows)} | {' | '.join('-' if c is None else str(c) for c in cells)} |")
-    print(
-        f"\n{found} of {broken} broken runs found; delay median {median(delays) if delays else '-'} rows (all: {sorted(delays)}); ",
-        end="",
-    )
-    print(f"plain threshold {len(plain)} found, median {median(plain) if plain else '-'} (all: {sorted(plain)}).")
-    print(
-        f"{healthy} other runs, {rows:,} rows: {false} called collapsed, {vain} warnings begun ({1000 * vain / max(rows, 1):.1f} per 1,000 rows)."
-    )
+    print(f"\n{found} of {broken} broken runs found by their rows; delay {spread(delays)}; plain threshold: {spread(plain)}.")
+    if by_dev:
+        print(f"With dev evaluations {len(by_dev)} found; delay {spread(by_dev)}.")
+    print(f"{healthy} other runs, {rows:,} rows: {rate(false, rows)} called collapsed, {rate(vain, rows)} warnings begun", end="")
+    print(f"; with {measured} dev evaluations {rate(vain_dev, rows)} warnings." if measured else ".")
+
+
+def spread(delays: Sequence[int]) -> str:
+    return f"median {median(delays):g} rows of {len(delays)} (all: {sorted(delays)})" if delays else "none"
+
+
+def rate(events: int, rows: int) -> str:
+    """Events, and how many a thousand rows with the exact 95 % interval of a Poisson rate (Garwood 1936)."""
+    low = chi2.ppf(0.025, 2 * events) / 2 if events else 0.0
+    high = chi2.ppf(0.975, 2 * events + 2) / 2
+    thousand = max(rows, 1) / 1000
+    return f"{events} ({events / thousand:.1f} per 1,000 rows, 95 % {low / thousand:.1f} to {high / thousand:.1f})"
 
 
 def simulated(rows: int, seed: int) -> None:

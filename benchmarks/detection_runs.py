@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training_runs import VARIANTS, dev_rows, embedded, made
+from training_runs import VARIANTS, dev_rows, embedded, ended, made
 
 from markovlm.runs.rows import read_rows
 
@@ -32,11 +32,11 @@ PLAN: tuple[tuple[str, tuple[str, ...], tuple[int, ...], int], ...] = (
     ("ema", ("1e-2", HEALTHY), (0,), 50),
     ("ppo_frozen_anchor", ("1e-2", HEALTHY), (0,), 50),
     ("rloo", (HEALTHY,), (0,), 50),
-    ("ppo", (HEALTHY,), (0,), 50),
+    ("ppo", (HEALTHY,), (0,), 30),
     ("ema", ("1e-2",), (1,), 50),
     ("ppo_frozen_anchor", ("1e-2",), (1,), 50),
-    ("dr_grpo", (HEALTHY,), (0,), 50),
-    ("exact_match", (HEALTHY,), (0,), 50),
+    ("dr_grpo", (HEALTHY,), (0,), 30),
+    ("exact_match", (HEALTHY,), (0,), 30),
     ("ppo", ("1e-2",), (2,), 50),
     ("ema", ("1e-2",), (2,), 50),
     ("ppo_frozen_anchor", ("1e-2",), (2,), 50),
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run directories go here")
     parser.add_argument("--only", help="names, comma-separated")
     parser.add_argument("--minutes", type=float, default=8.0, help="start no run after this time")
-    parser.add_argument("--pack", action="store_true", help="write the rows of the runs that are there, train nothing")
+    parser.add_argument("--pack", action="store_true", help="write the rows of the runs that are at their last step, train nothing")
     arguments = parser.parse_args(argv)
     by_name = {variant.name: variant for variant in VARIANTS}
     wanted = arguments.only.split(",") if arguments.only else None
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, variant, rate, seed, steps in planned():
         out = arguments.out / name
         if arguments.pack:
-            if (out / "metrics.jsonl").exists():
+            if ended(out) == "":
                 packed.append(compact(out, name, variant, rate, seed))
             continue
         if (wanted and name not in wanted) or time.monotonic() > until:

@@ -99,6 +99,21 @@ def test_the_live_form_is_the_judge() -> None:
     assert monitor.verdict() == judge(rows, evaluations)
 
 
+def test_alike_cots_are_no_warning_while_accuracy_rises() -> None:
+    """All healthy runs of docs/detection.md come there before their answers are right."""
+    rising, flat = HealthMonitor(), HealthMonitor()
+    for step in range(1, 41):
+        row = {"step": step, "loss": 0.1, "identical_cot_fraction": 0.9, "entropy": 0.04}
+        for monitor, accuracy in ((rising, 0.2 + 0.01 * step), (flat, 0.2)):
+            monitor.update(row)
+            if step % 4 == 0:
+                monitor.evaluated(step, accuracy, 100)
+    assert rising.verdict().verdict == "healthy"
+    assert flat.verdict().verdict in ("warn", "collapsed")
+    rising.evaluated(44, 0.3, 100)  # turned down
+    assert rising.verdict().verdict == "warn"
+
+
 # --- the guard ---------------------------------------------------------------------------------------------------------
 
 
