@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run directories go here")
     parser.add_argument("--only", help="names, comma-separated")
     parser.add_argument("--minutes", type=float, default=8.0, help="start no run after this time")
-    parser.add_argument("--pack", action="store_true", help="write the rows of the runs that are at their last step, train nothing")
+    parser.add_argument(
+        "--pack", action="store_true", help="write the rows of the runs that are at their last step, train nothing"
+    )
     arguments = parser.parse_args(argv)
     by_name = {variant.name: variant for variant in VARIANTS}
     wanted = arguments.only.split(",") if arguments.only else None
