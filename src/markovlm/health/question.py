@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
@@ -31,8 +32,9 @@ def _plain(found: str) -> str:
     return (found.rstrip("0").rstrip(".") if "." in found else found).lstrip("0") or "0"
 
 
-def _pieces(text: str) -> list[str]:
-    return [_plain(p) if p[0].isdigit() else p.lower() for p in _PIECE.findall(text[:_MOST])]
+@lru_cache(maxsize=256)  # the question is the same for a whole group
+def _pieces(text: str) -> tuple[str, ...]:
+    return tuple(_plain(p) if p[0].isdigit() else p.lower() for p in _PIECE.findall(text[:_MOST]))
 
 
 def contains_answer(cot: str, answer: str) -> bool | None:
@@ -97,9 +99,10 @@ def _covered(words: Sequence[str], other: Sequence[str]) -> float:
     return len(covered) / len(words)
 
 
-def _content(text: str) -> set[str]:
+@lru_cache(maxsize=256)
+def _content(text: str) -> frozenset[str]:
     """Numbers and the longer words: what makes a question this question. Numbers under 10 also count list items: left out."""
-    return {p for p in _pieces(text) if (p[0].isdigit() and len(p) > 1) or (not p[0].isdigit() and len(p) > 4)}
+    return frozenset(p for p in _pieces(text) if (p[0].isdigit() and len(p) > 1) or (not p[0].isdigit() and len(p) > 4))
 
 
 def specificity(question: str, cot: str, other_question: str) -> float | None:

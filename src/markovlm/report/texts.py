@@ -17,22 +17,25 @@ TEXT_KEYS = ("cot_contains_answer", "copies_question_fraction", "question_specif
 LEAST_SAMPLES = 20
 
 
-def course_of_samples(run: RunData, key: str) -> Course | None:
-    """One of `TEXT_KEYS` over the run's samples, a value a step; None where fewer than twenty samples have their question.
+def courses_of_samples(run: RunData) -> dict[str, Course]:
+    """`TEXT_KEYS` over the run's samples, a value a step; none where fewer than twenty samples have their question.
 
     Samples of one step are looked at together; a lone one beside its neighbour, for a CoT is specific only against another question.
     """
     samples = [s for s in run.samples if s.question.strip() and s.cot.strip()]
     if len(samples) < LEAST_SAMPLES or run.kind == "evaluation":
-        return None
-    steps, values = [], []
+        return {}
+    found: dict[str, list[tuple[int, float]]] = {key: [] for key in TEXT_KEYS}
     for step, group in _by_step(samples):
         beside = group if len({s.question for s in group}) > 1 else [*group, *_neighbour(samples, group)]
         signals = question_signals([s.question for s in beside], [s.cot for s in beside], [s.answer for s in beside])
-        if key in signals:
-            steps.append(step)
-            values.append(signals[key])
-    return Course(key, np.array(steps, dtype=float), np.array(values, dtype=float)) if len(values) >= LEAST_SAMPLES // 2 else None
+        for key, value in signals.items():
+            found[key].append((step, value))
+    return {
+        key: Course(key, np.array([step for step, _ in rows], dtype=float), np.array([value for _, value in rows], dtype=float))
+        for key, rows in found.items()
+        if len(rows) >= LEAST_SAMPLES // 2
+    }
 
 
 def _by_step(samples: Sequence[Sample]) -> list[tuple[int, list[Sample]]]:

@@ -18,7 +18,7 @@ from markovlm.report.series import (
     last_evaluation,
     reward_course,
 )
-from markovlm.report.texts import TEXT_KEYS, course_of_samples, empty_stretches
+from markovlm.report.texts import TEXT_KEYS, courses_of_samples, empty_stretches
 from markovlm.tasks.chance import chance_level
 
 Confidence = Literal["high", "medium", "low"]
@@ -91,7 +91,12 @@ class Case:
     def course(self, key: str) -> Course | None:
         """A metric's course; what only texts show is measured on the samples where no column has it."""
         found = course(self.run, key)
-        return course_of_samples(self.run, key) if found is None and key in TEXT_KEYS else found
+        return self.of_samples.get(key) if found is None and key in TEXT_KEYS else found
+
+    @cached_property
+    def of_samples(self) -> dict[str, Course]:
+        """What the samples' texts say, where no column has it."""
+        return courses_of_samples(self.run)
 
     @cached_property
     def stretches(self) -> list[tuple[int, int, str]]:
