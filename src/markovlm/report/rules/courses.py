@@ -173,7 +173,8 @@ def trends(case: Case) -> list[tuple[Trend, Direction]]:
 
 
 def _told(t: Trend) -> str:
-    return f"{label(t.key)} {t.change:+.3g} [{t.low:+.3g}, {t.high:+.3g}] over {t.n:,} rows"
+    """As a slope: over the whole run, the straight line of a course that levels off leaves the range that a fraction has."""
+    return f"{label(t.key)} {t.change / 10:+.3g} [{t.low / 10:+.3g}, {t.high / 10:+.3g}] in each tenth of its {t.n:,} rows"
 
 
 def learning(case: Case) -> Iterable[Finding]:
