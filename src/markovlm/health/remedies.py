@@ -138,3 +138,29 @@ def remedy(name: str, framework: str = "") -> tuple[str, ...]:
         elif framework in words:
             lines.append(f"{line}: {words[framework]}")
     return tuple(lines)
+
+
+# Our keys elsewhere in advice -> theirs.
+_EVALUATION = {
+    "TRL": "eval_steps",
+    "verl": "trainer.test_freq",
+    "OpenRLHF": "--eval_steps",
+    "ms-swift": "--eval_steps",
+    "LLaMA-Factory": "eval_steps",
+}
+
+
+def in_framework_words(line: str, framework: str) -> str:
+    """Advice with a framework's names in place of ours, where it has them; unchanged for our own runs ("")."""
+    if not framework:
+        return line
+    theirs = "TRL" if framework == "transformers" else framework
+    pairs = [(names.get("", ""), names.get(theirs, "")) for names in KNOBS.values()]
+    words = {ours: name for ours, name in pairs if ours.count(".") == 1 and name and not {" ", "="} & set(ours + name)}
+    words["training.eval_every"] = _EVALUATION.get(theirs, "")
+    words["train with health.policy: stop, so that the guard ends a run like this one"] = (
+        "stop a run like this one: HealthCallback in a Trainer, or `markovlm watch LOG`"
+    )
+    for ours, name in words.items():
+        line = line.replace(ours, name) if name else line.replace(f" ({ours})", "")
+    return line

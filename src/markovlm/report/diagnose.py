@@ -10,6 +10,7 @@ from typing import Any
 from markovlm.health.causes import Named, named, portrait
 from markovlm.health.evaluations import Measured, independent
 from markovlm.health.monitor import WATCHED, judge
+from markovlm.health.remedies import in_framework_words
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.logs.dialects import Dialect
@@ -282,7 +283,7 @@ def _advice(case: Case, verdict: VerdictName, cause: Cause | None, found: Sequen
         lines.append(f"use the checkpoint at step {case.best_step:,}, the best evaluated")
     if case.run.kind in ("g1", "g1b", "g1c", "g1d", "g2", "g3", "g4"):
         lines = [in_their_words(line) for line in lines]
-    return tuple(dict.fromkeys(lines))
+    return tuple(dict.fromkeys(in_framework_words(line, case.run.framework) for line in lines))
 
 
 def _unknown_advice(case: Case) -> list[str]:
