@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast, overload
+from typing import Any, cast
 
 from markovlm.errors import UserError
 from markovlm.tasks.arithmetic_data import MAX_FRUITLESS_DRAWS, ArithmeticSpec, Split, Terms, draw, format_question
 from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.sources import check_options, check_request
+from markovlm.tasks.stream import ENDLESS, Stream
 
-TRAIN_LENGTH = 1_000_000_000  # what len() says of the training stream; `draw` repeats a question long before that
 HELD_OUT_SIZE: dict[str, int] = {"dev": 200, "test": 500}
 HELD_OUT_SEED = 0  # the held-out questions are the same in every run, whatever its seed
 
@@ -24,26 +24,14 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingStream(Sequence[Example]):
+class TrainingStream(Stream):
     """Training questions by index, each computed when it is asked for."""
 
     spec: ArithmeticSpec
     seed: int
-    length: int = TRAIN_LENGTH
+    length: int = ENDLESS
 
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        position = index + self.length if index < 0 else index
-        if not 0 <= position < self.length:
-            raise IndexError(f"training question {index} of {self.length}")
+    def at(self, position: int) -> Example:
         return _example("train", draw(self.spec, "train", self.seed, position))
 
 
@@ -79,7 +67,7 @@ class Arithmetic:
         check_request(self.name, self.splits, request)
         spec = spec_from(request.options)
         if request.split == "train":
-            return Loaded(TrainingStream(spec, request.seed, request.limit or TRAIN_LENGTH))
+            return Loaded(TrainingStream(spec, request.seed, request.limit or ENDLESS))
         return _held_out(spec, cast(Split, request.split), request.limit)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, ClassVar
 
 from markovlm.errors import UserError
 from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.ledger_data import LedgerSpec, draw_ledger
 from markovlm.tasks.sources import check_options, check_request
+from markovlm.tasks.stream import ENDLESS, Stream
 
-TRAIN_LENGTH = 1_000_000_000
 HELD_OUT_SIZE: dict[str, int] = {"dev": 100, "test": 200}
 HELD_OUT_SEED = 0  # the held-out ledgers are the same in every run, whatever its seed
 _OPTIONS = {
@@ -29,28 +29,17 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerStream(Sequence[Example]):
+class LedgerStream(Stream):
     """Ledgers by number, each computed when it is asked for."""
 
     spec: LedgerSpec
     split: str
     seed: int
     length: int
+    what: ClassVar[str] = "ledger"
 
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        number = index + self.length if index < 0 else index
-        if not 0 <= number < self.length:
-            raise IndexError(f"ledger {index} of {self.length}")
-        return draw_ledger(self.spec, self.split, self.seed, number)
+    def at(self, position: int) -> Example:
+        return draw_ledger(self.spec, self.split, self.seed, position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +74,7 @@ class Ledger:
         check_request(self.name, self.splits, request)
         spec = spec_from(request.options)
         if request.split == "train":
-            return Loaded(LedgerStream(spec, "train", request.seed, request.limit or TRAIN_LENGTH))
+            return Loaded(LedgerStream(spec, "train", request.seed, request.limit or ENDLESS))
         wanted = HELD_OUT_SIZE[request.split] if request.limit is None else request.limit
         return Loaded(list(LedgerStream(spec, request.split, HELD_OUT_SEED, wanted)))
 
