@@ -145,7 +145,7 @@ def resample_html(result: Mapping[str, Any], cots: Sequence[Any], title: str) ->
         loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        visible=lambda v: visible(str(v)), one_line=lambda v: _one_line(str(v)), nats=nats, ci=_with_interval
+        visible=lambda v: visible(str(v)), one_line=lambda v: _one_line(str(v)), nats=nats, ci=with_interval
     )
     return environment.get_template("resample.html").render(title=title, result=result, cots=[_both_maps(one) for one in cots])
 
@@ -156,9 +156,7 @@ def _both_maps(one: Any) -> dict[str, Any]:
         "of": one,
         "bears": [_shaded(s.text, s.occlusion / limit, f"{nats(s.occlusion)} nats") for s in one.sentences],
         "causes": [
-            _shaded(
-                s.text, s.tv["mean"] if s.tv else 0.0, f"TV {_with_interval(s.tv)}" if s.tv else "never another sentence here"
-            )
+            _shaded(s.text, s.tv["mean"] if s.tv else 0.0, f"TV {with_interval(s.tv)}" if s.tv else "never another sentence here")
             for s in one.sentences
         ],
     }
@@ -170,7 +168,8 @@ def _shaded(text: str, strength: float, title: str) -> dict[str, str]:
     return {"text": visible(text), "style": style, "title": title}
 
 
-def _with_interval(found: Mapping[str, Any] | None, digits: int = 2) -> str:
+def with_interval(found: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
     if found is None or found["mean"] is None:
         return "–"
     low, high = found["ci95"]

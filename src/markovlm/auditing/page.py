@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from markovlm.analysis.render import card_of, nats, visible
+from markovlm.analysis.render import card_of, nats, visible, with_interval
 from markovlm.auditing.measures import MEASURES
 from markovlm.auditing.plan import AuditRequest
 from markovlm.auditing.reading import ReaderRead
@@ -36,7 +36,7 @@ def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], title: st
         visible=lambda value: visible(str(value)),
         one_line=lambda value: visible(" ".join(str(value).split())),
         nats=nats,
-        ci=estimate,
+        ci=with_interval,
     )
     cards, number = [], 0
     for group, own in reads[0].groups.items():
@@ -44,12 +44,3 @@ def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], title: st
             number += 1
             cards.append({**card_of(number, [one]), "group": group})
     return environment.get_template("audit.html").render(title=title, result=result, cards=cards, measures=MEASURES)
-
-
-def estimate(found: Mapping[str, Any] | None, digits: int = 2) -> str:
-    """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
-    if found is None or found["mean"] is None:
-        return "–"
-    low, high = found["ci95"]
-    mean = f"{round(found['mean'], digits) + 0.0:.{digits}f}"
-    return mean if low is None else f"{mean} [{round(low, digits) + 0.0:.{digits}f}, {round(high, digits) + 0.0:.{digits}f}]"

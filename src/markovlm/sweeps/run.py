@@ -8,7 +8,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from markovlm.runs.rows import encode_rows, replace_whole, writing
 from markovlm.sweeps.cells import Cell, expand
 from markovlm.sweeps.engine import Engine, Job, build_engine, python
 from markovlm.sweeps.spec import SweepSpec, read_spec
-from markovlm.sweeps.state import Layout, Progress, status_of
+from markovlm.sweeps.state import Layout, status_of
 
 POLL = 0.2  # seconds
 BAD_INPUT, STOPPED = 2, 3  # exit codes of `markovlm train`
@@ -27,7 +27,7 @@ BAD_INPUT, STOPPED = 2, 3  # exit codes of `markovlm train`
 class Watcher(Protocol):
     """Who is told how the sweep goes."""
 
-    def update(self, states: Mapping[str, Progress]) -> None: ...
+    def update(self, statuses: Mapping[str, str]) -> None: ...
     def note(self, message: str) -> None: ...
 
 
@@ -109,7 +109,7 @@ def run_sweep(
 
 
 class _Nobody:
-    def update(self, states: Mapping[str, Progress]) -> None: ...
+    def update(self, statuses: Mapping[str, str]) -> None: ...
     def note(self, message: str) -> None: ...
 
 
@@ -138,11 +138,11 @@ class _Scheduler:
             self._start_some()
             for name, code in self.engine.poll():
                 self._ended(name, code)
-            self.watch.update({name: Progress(self._shown(name)) for name in self.statuses})
+            self.watch.update({name: self._shown(name) for name in self.statuses})
             time.sleep(POLL)
         return self.statuses
 
-    def _shown(self, name: str) -> Any:
+    def _shown(self, name: str) -> str:
         return "running" if name in self.running else self.statuses[name]
 
     def _start_some(self) -> None:
@@ -268,8 +268,3 @@ def watch_parent(stop_file: Path, ask: Callable[[], None], parent: int, alive: C
 def statuses_of(sweep: Sweep) -> dict[str, str]:
     """As they are on disk."""
     return {cell.name: status_of(sweep.layout, cell, sweep.spec.evaluate is not None) for cell in sweep.cells}
-
-
-def finished(cells: Sequence[Cell], statuses: Mapping[str, str]) -> list[Cell]:
-    """Cells with something to compare."""
-    return [cell for cell in cells if statuses[cell.name] in ("done", "stopped")]

@@ -59,7 +59,6 @@ class Progress:
     row: dict[str, Any] = field(default_factory=dict)  # the last metric row
     dev: float | None = None  # the last dev accuracy, or log-likelihood where there is none
     seconds: float | None = None  # a step, mean of the last rows
-    message: str = ""
 
 
 def status_of(layout: Layout, cell: Cell, evaluated: bool) -> Status:

@@ -33,8 +33,8 @@ class SweepProgress:
     def note(self, message: str) -> None:
         self.console.print(Text(message), soft_wrap=True)
 
-    def update(self, states: Mapping[str, Any]) -> None:
-        now = {name: state.status for name, state in states.items()}
+    def update(self, statuses: Mapping[str, str]) -> None:
+        now = dict(statuses)
         if self.live is None:
             self._say_changes(now)
         elif time.perf_counter() - self.last >= _EVERY:
