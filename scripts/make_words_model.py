@@ -80,6 +80,7 @@ class WordsRecipe(Recipe):
     operand_weight: float = 1.5  # loss weight of the other digits of a worked chain of thought
     copied_weight: float = 2.0  # of names and things in one, which stand in the question
     meaning_weight: float = 3.0  # of the words that say what happens: Add, Take, more, fewer
+    direct_weight: float = 8.0  # of an answer that is known at sight, which takes the whole problem in one pass
     repeated_weight: float = 1.0  # of names and things in the question from their second time on: learning to copy
     distractors: int = 1
     idle: float = 0.5  # among problems that are known directly, the share of other chains of thought than sentences
@@ -100,7 +101,7 @@ RECIPE = WordsRecipe(
     redacted=0.2,
     direct=frozenset({1}),
     muon_lr=2e-2,
-    steps=1700,
+    steps=6500,
 )
 
 
@@ -142,11 +143,11 @@ class WordTexts:
         before, thought, said = (
             self.tokenizer.encode(part, add_special_tokens=False) for part in (prompt, cot, f"{answer}{EOS}")
         )
-        stressed = direct and style.name != "sentences"  # then the answer is as hard as a sum
+        at_sight = direct and style.name != "sentences"
         weights = self._prompt_weights(problem, prompt, before.offsets) + self._weights(
             problem, style, cot, thought.offsets, redacted
         )
-        weights += [recipe.sum_weight if stressed else 1.0] * (len(said) - 1) + [1.0]
+        weights += [recipe.direct_weight if at_sight else 1.0] * (len(said) - 1) + [1.0]
         return [*before.ids, *thought.ids, self.end, *said.ids], weights
 
     def _prompt_weights(self, problem: Problem, prompt: str, spans: list[tuple[int, int]]) -> list[float]:
