@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +15,16 @@ from markovlm.analysis.fragility import Plan
 from markovlm.chains.controls import CONTROLS
 from markovlm.cli.main import main
 from markovlm.errors import UserError
+from markovlm.evaluation import chains
 from markovlm.evaluation.chain_run import at_length, chain_report, evaluate_chain_targets
 from markovlm.runs.rows import read_rows
 from markovlm.runs.targets import Target, open_targets
 from markovlm.training.loop import train
-from support import tiny
+from support import runs, tiny
 
 KEYS = {
     "task": "ledger", "task_options": {"chunks": 3}, "chain__kind": "notes_then_questions", "rollouts__max_cot_tokens": 6,
-    "training__steps": 1, "loading__dtype": "float32", "training__eval_every": 1, "evaluation__dev_size": 2,
+    "training__steps": 1, "loading__dtype": "float32", "training__eval_every": 1, "evaluation__dev_size": 2, "evaluation__batch_size": 2,
 }  # fmt: skip
 
 
@@ -50,9 +54,59 @@ def test_every_control_is_measured_on_the_same_questions(run: Path, tmp_path: Pa
     assert len({of["logprob"] for of in answers.values()}) == len(answers)  # no control is another one
     assert [(length["chunks"], length["states"]["written"]) for length in report["lengths"]] == [(2, 8), (5, 20)]
     assert all(length["states"]["max_tokens"] <= 6 for length in report["lengths"])
-    kept = read_rows(tmp_path / f"chains-{row['checkpoint']}-test.jsonl")
+    (kept,) = (
+        read_rows(path) for path in tmp_path.glob(f"chains-{row['checkpoint']}-test-*.jsonl") if "chunks-" not in path.name
+    )
     assert len([r for r in kept if r["kind"] == "state"]) == 4
     assert json.loads((run / "evals.jsonl").read_text().splitlines()[-1])["role"] == "test"
+
+
+@contextmanager
+def crashing(label: str, n: int) -> Iterator[Callable[[int], None]]:
+    """Progress that ends the process after the second of three batches is written."""
+    done: list[int] = []
+
+    def advance(texts: int) -> None:
+        done.append(texts)
+        if len(done) == 3:  # what is known already comes first
+            raise runs.Crash
+
+    yield advance
+
+
+def test_an_interrupted_evaluation_continues(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five texts in batches of two, ended after the second: the same rows and numbers in the end, and only the third is read then."""
+    one = target(run)
+    whole = evaluate_chain_targets([one], "test", 5, tmp_path / "whole")
+    with pytest.raises(runs.Crash):
+        evaluate_chain_targets([one], "test", 5, tmp_path / "cut", crashing)
+    (file,) = (tmp_path / "cut").glob("*.jsonl")
+    assert [row["number"] for row in read_rows(file) if row["kind"] == "batch"] == [0, 1]
+    with open(file, "ab") as torn:  # of a third batch: a whole row and half of one
+        torn.write(b'{"kind": "state", "text": "x", "states": [], "tokens": [], "signals": {}}\n{"kind": "rea')
+    read: list[int] = []
+    original = chains._evaluate_batch
+
+    def watched(lm: Any, sampler: Any, prompter: Any, number: int, *rest: Any) -> Any:
+        read.append(number)
+        return original(lm, sampler, prompter, number, *rest)
+
+    monkeypatch.setattr(chains, "_evaluate_batch", watched)
+    continued = evaluate_chain_targets([one], "test", 5, tmp_path / "cut")
+    assert read == [2]
+    assert continued[0].evaluation.readings == whole[0].evaluation.readings
+    assert continued[0].evaluation.traces == whole[0].evaluation.traces
+    measured = ("seconds", "peak_memory")
+    rows = [
+        [{key: value for key, value in row.items() if key not in measured} for row in read_rows(next(folder.glob("*.jsonl")))]
+        for folder in (tmp_path / "cut", tmp_path / "whole")
+    ]
+    assert rows[0] == rows[1]
+    evaluate_chain_targets([one], "test", 5, tmp_path / "cut")
+    assert read == [2]  # nothing is read again
+    evaluate_chain_targets([one], "test", 2, tmp_path / "cut", non_markovian=True)
+    assert len(list((tmp_path / "cut").glob("*.jsonl"))) == 2  # beside, not instead
+    assert file.read_bytes().count(b"\n") == len(rows[0])
 
 
 def test_damage_of_severity_zero_changes_nothing_and_damage_is_felt_later(run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from markovlm.chains.controls import CONTROLS
 from markovlm.chains.prompter import ChainPrompter
 from markovlm.config import RunConfig, build_config, merge
 from markovlm.errors import UserError
-from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
+from markovlm.evaluation.chain_store import ChainReadings
+from markovlm.evaluation.chains import ChainBatch, ChainEvaluation, evaluate_chains
 from markovlm.evaluation.evaluate import How, how_evaluated
-from markovlm.evaluation.run import Counting, prepared
+from markovlm.evaluation.run import Counting, label_of, prepared
 from markovlm.runs.rows import clean, read_rows
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import BASE, Target
 from markovlm.tasks import task_options
+from markovlm.tasks.base import Example
 
 LENGTH_LIMIT = 50  # texts at each length, where no limit is given
 
@@ -45,7 +47,10 @@ def evaluate_chain_targets(
     non_markovian: bool = False,
     lengths: Sequence[int] = (),
 ) -> list[ChainResult]:
-    """Every target on the same texts, and at each of `lengths` without controls. What was read is under `store`, a file a checkpoint."""
+    """Every target on the same texts, and at each of `lengths` without controls.
+
+    What was read is kept under `store`, batch by batch, in a file for each checkpoint and length: an interrupted evaluation continues.
+    """
     results: list[ChainResult] = []
     wanted = [(None, targets), *((length, [at_length(target, length) for target in targets]) for length in sorted(lengths))]
     for steps, some in wanted:
@@ -54,25 +59,44 @@ def evaluate_chain_targets(
             loaded = target.load(setup, split, size)
             how = chain_how(setup, non_markovian)
             controls = [c for c in CONTROLS if not (c == "frozen" and target.adapter is None)] if steps is None else []
-            label = f"{target.checkpoint} on {split}" + ("" if steps is None else f", {steps} chunks")
-            examples = list(loaded.examples)
-            with counting(label, len(examples)) if counting else nullcontext() as advance:
-                done = evaluate_chains(
-                    setup.lm,
-                    setup.sampler(),
-                    prompter_of(setup),
-                    examples,
-                    how,
-                    controls=controls,
-                    batch_size=setup.config.evaluation.batch_size,
-                    on_batch=advance,
-                )
+            doing = f"{target.checkpoint} on {split}" + ("" if steps is None else f", {steps} chunks")
+            done = _evaluate_one(target, setup, list(loaded.examples), split, how, controls, store, doing, counting)
             result = ChainResult(target.checkpoint, target.step or 0, steps, done, tuple(loaded.notes))
-            _keep(store, split, result)
             if target.run is not None and steps is None:
                 _record(target, split, done)
             results.append(result)
     return results
+
+
+def _evaluate_one(
+    target: Target,
+    setup: Setup,
+    examples: list[Example],
+    split: str,
+    how: How,
+    controls: Sequence[str],
+    store: Path,
+    doing: str,
+    counting: Counting | None,
+) -> ChainEvaluation:
+    """Evaluate the batches that are not kept yet."""
+    prompter, size = prompter_of(setup), setup.config.evaluation.batch_size
+    texts = [prompter.text_of(example) for example in examples]
+    kept = ChainReadings(store, label_of(target, setup, split, how), setup.config.chain, controls, size, texts)
+    known = kept.known()
+    with counting(doing, len(examples)) if counting else nullcontext() as advance:
+
+        def keep(batch: ChainBatch) -> None:
+            kept.add(batch)
+            if advance is not None:
+                advance(len(batch.traces))
+
+        if advance is not None:
+            advance(sum(len(batch.traces) for batch in known.values()))
+        sampler = setup.sampler()
+        return evaluate_chains(
+            setup.lm, sampler, prompter, examples, how, controls=controls, batch_size=size, known=known, on_batch=keep
+        )
 
 
 def chain_how(setup: Setup, non_markovian: bool = False) -> How:
@@ -137,20 +161,6 @@ def chain_report(config: RunConfig, split: str, results: Sequence[ChainResult]) 
 
 def _step(result: ChainResult) -> int | None:
     return None if result.checkpoint == BASE else result.step
-
-
-def _keep(store: Path, split: str, result: ChainResult) -> None:
-    """Every reading and every state, one JSON object a line, written beside and renamed."""
-    store.mkdir(parents=True, exist_ok=True)
-    length = "" if result.steps is None else f"-{result.steps}chunks"
-    path = store / f"chains-{result.checkpoint}-{split}{length}.jsonl"
-    rows = [{"kind": "state", **asdict(trace)} for trace in result.evaluation.traces]
-    rows += [
-        {"kind": "reading", **{("of" if k == "kind" else k): v for k, v in asdict(r).items()}} for r in result.evaluation.readings
-    ]
-    half = path.with_suffix(".half")
-    half.write_text("".join(json.dumps(clean(row), ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    half.replace(path)
 
 
 def _record(target: Target, split: str, done: ChainEvaluation) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +52,17 @@ class ChainTrace:
     states: tuple[str, ...]
     tokens: tuple[int, ...]
     signals: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainBatch:
+    """Texts that were evaluated together: `number` is their place among the batches."""
+
+    number: int
+    readings: list[ChainReading] = field(default_factory=list[ChainReading])
+    traces: list[ChainTrace] = field(default_factory=list[ChainTrace])
+    seconds: float = 0.0  # of writing and reading the own states
+    peak_memory: int = 0  # bytes: of the process (CPU) or allocated (CUDA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,32 +172,53 @@ def evaluate_chains(
     *,
     controls: Sequence[str] = (),
     batch_size: int = 128,
-    on_batch: Callable[[int], None] | None = None,
+    known: Mapping[int, ChainBatch] | None = None,
+    on_batch: Callable[[ChainBatch], None] | None = None,
 ) -> ChainEvaluation:
-    """Chains of the policy that `lm` is now over `examples`; states are drawn from streams keyed by (seed, text, t)."""
+    """Chains of the policy that `lm` is now over `examples`; states are drawn from streams keyed by (seed, text, t).
+
+    `known`: batches of an evaluation that was interrupted, by number. `on_batch` sees the others as they come.
+    """
     texts = [prompter.text_of(example) for example in examples]
-    readings: list[ChainReading] = []
-    traces: list[ChainTrace] = []
-    seconds, peak = 0.0, 0
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    for at in range(0, len(texts), batch_size):
-        few = texts[at : at + batch_size]
-        began = time.perf_counter()
-        walks = walk_texts(sampler, prompter, few, how)
-        readings += _read(lm, sampler, prompter, walks, None, OWN, how)
-        seconds += time.perf_counter() - began
-        peak = _peak_memory()
-        frozen = None
-        if "frozen" in controls:
-            with lm.frozen():
-                frozen = walk_texts(sampler, prompter, few, how)
-        for control in controls:
-            readings += _read(lm, sampler, prompter, walks, frozen, control, how)
-        traces += [_trace(prompter, one) for one in walks]
-        if on_batch is not None:
-            on_batch(len(few))
-    return ChainEvaluation(readings, traces, how, seconds, peak)
+    batches: list[ChainBatch] = []
+    for number, at in enumerate(range(0, len(texts), batch_size)):
+        batch = (known or {}).get(number)
+        if batch is None:
+            batch = _evaluate_batch(lm, sampler, prompter, number, texts[at : at + batch_size], how, controls)
+            if on_batch is not None:
+                on_batch(batch)
+        batches.append(batch)
+    return ChainEvaluation(
+        [reading for batch in batches for reading in batch.readings],
+        [trace for batch in batches for trace in batch.traces],
+        how,
+        sum(batch.seconds for batch in batches),
+        max((batch.peak_memory for batch in batches), default=0),
+    )
+
+
+def _evaluate_batch(
+    lm: LanguageModel,
+    sampler: Sampler,
+    prompter: ChainPrompter,
+    number: int,
+    texts: Sequence[ChainText],
+    how: How,
+    controls: Sequence[str],
+) -> ChainBatch:
+    began = time.perf_counter()
+    walks = walk_texts(sampler, prompter, texts, how)
+    readings = _read(lm, sampler, prompter, walks, None, OWN, how)
+    seconds, peak = time.perf_counter() - began, _peak_memory()
+    frozen = None
+    if "frozen" in controls:
+        with lm.frozen():
+            frozen = walk_texts(sampler, prompter, texts, how)
+    for control in controls:
+        readings += _read(lm, sampler, prompter, walks, frozen, control, how)
+    return ChainBatch(number, readings, [_trace(prompter, one) for one in walks], seconds, peak)
 
 
 def walk_texts(sampler: Sampler, prompter: ChainPrompter, texts: Sequence[ChainText], how: How) -> list[Walk]:
