@@ -1,11 +1,11 @@
-"""The whole method on the embedded model, in about a minute and a half: evaluate, train, evaluate again, study the CoTs, report."""
+"""The whole method on an embedded model, in minutes: evaluate, train, evaluate again, study the CoTs, report."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class DemoResult:
     studies: Found  # of the trained model's CoTs
     report: Path  # report.html
     total_seconds: float  # studies and report too
+    intervened: dict[str, dict[str, Any]] | None = None  # "base" and "trained" -> result of `analysis.intervention`
 
     def to_json(self) -> dict[str, Any]:
         """The shape that `markovlm demo --json` promises."""
@@ -51,6 +52,7 @@ class DemoResult:
             "loadbearing": {name: result for name, result in self.studies.results.items() if name != "explain"},
             "report": str(self.report),
             "total_seconds": self.total_seconds,
+            **({"intervention": self.intervened} if self.intervened is not None else {}),
         }
 
     def changed_example(self) -> int:
@@ -65,8 +67,13 @@ def _summary(result: Result) -> dict[str, Any]:
     return {key: summary[key] for key in ("accuracy", "ci95", "n")}
 
 
-def demo(config: RunConfig, out: Path, progress: Progress, counting: Counting | None = None) -> DemoResult:
-    """Run it in the run directory `out`. Everything it finds is in that directory too."""
+def demo(
+    config: RunConfig, out: Path, progress: Progress, counting: Counting | None = None, *, intervene: bool = False
+) -> DemoResult:
+    """Run it in the run directory `out`. Everything it finds is in that directory too.
+
+    `intervene`: change a number of the base model's CoTs too, so that there is a before to what comes of it after training.
+    """
     started = time.perf_counter()
     counting = counting or (lambda label, total: nullcontext())
     trained_run = train(config, out, progress=progress)
@@ -77,9 +84,15 @@ def demo(config: RunConfig, out: Path, progress: Progress, counting: Counting | 
     base, trained = evaluate_targets(targets, config.data.test_split, TEST_QUESTIONS, Control(), out / "evaluations", counting)
     assert base.checkpoint == BASE
     seconds = time.perf_counter() - started
-    studies = run_studies(_small_study(config, run, targets[-1]), counting)
+    asked = _small_study(config, run, targets[-1])
+    studies = run_studies(asked, counting)
+    intervened = None
+    if intervene:
+        before = run_studies(replace(asked, target=targets[0], parts=("intervention",)), counting)
+        intervened = {"base": before.results["intervention"], "trained": studies.results["intervention"]}
     report = write_report([out], out / "report").html
-    return DemoResult(out, seconds, trained_run.steps, base, trained, studies, report, time.perf_counter() - started)
+    total = time.perf_counter() - started
+    return DemoResult(out, seconds, trained_run.steps, base, trained, studies, report, total, intervened)
 
 
 def _small_study(config: RunConfig, run: RunDirectory, last: Target) -> Request:

@@ -19,6 +19,7 @@ from markovlm.tasks.answers import is_correct
 
 READERS = {"markovian": "question hidden", "non_markovian": "sees the question"}
 OUTCOMES = ("follows", "question", "neither")
+EXAMPLES = 5  # changed CoTs shown whole
 
 
 def intervene(study: Study) -> tuple[dict[str, Any], Path]:
@@ -31,12 +32,9 @@ def intervene(study: Study) -> tuple[dict[str, Any], Path]:
     ]
     variants = [_variant(study, cot, one, conditioning) for conditioning in READERS for cot, one in usable]
     intact = [whole(study, cot, RAW, conditioning) for conditioning in READERS for cot, _ in usable]
-    read = iter(study.read(variants, "CoTs with a number changed"))
-    before = iter(study.read(intact, "CoTs as they are"))
-    rows = [
-        _row(study, conditioning, usable, [next(read) for _ in usable], [next(before) for _ in usable])
-        for conditioning in READERS
-    ]
+    read = _by_reader(study.read(variants, "CoTs with a number changed"), len(usable))
+    before = _by_reader(study.read(intact, "CoTs as they are"), len(usable))
+    rows = [_row(study, conditioning, usable, read[conditioning], before[conditioning]) for conditioning in READERS]
     examples = [
         {
             "id": cot.example.id,
@@ -45,11 +43,17 @@ def intervene(study: Study) -> tuple[dict[str, Any], Path]:
             "cot": cot.text,
             "changed": one.text,
             "result": one.result,
+            "answers": {READERS[conditioning]: read[conditioning][i].extracted for conditioning in READERS},
         }
-        for cot, one in usable[:5]
+        for i, (cot, one) in enumerate(usable[:EXAMPLES])
     ]
     result = {**study.header("intervention"), "cots": len(study.cots), "changed": len(usable), "rows": rows, "examples": examples}
     return result, study.write("intervention", result)
+
+
+def _by_reader(scored: Sequence[Scored], each: int) -> dict[str, Sequence[Scored]]:
+    """Readings made reader by reader, `each` of them."""
+    return {conditioning: scored[i * each : (i + 1) * each] for i, conditioning in enumerate(READERS)}
 
 
 def _variant(study: Study, cot: StudyCot, one: Changed, conditioning: str) -> Variant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def show_demo(result: DemoResult) -> None:
     """The table of `markovlm demo`."""
-    from markovlm.terminal.studies import show_summary
+    from markovlm.terminal.studies import show_interventions, show_summary
 
     console = stdout()
     rows = []
@@ -30,7 +31,11 @@ def show_demo(result: DemoResult) -> None:
         console.print(Text(f"{name:8}  {reading.cot}  ->  {reading.answer}"))
     console.print()
     show_summary(console, result.studies.results)
+    if result.intervened is not None:
+        console.print()
+        show_interventions(console, result.intervened)
     times = f"{result.steps} steps, {result.seconds:.0f} s with both evaluations, {result.total_seconds:.0f} s in all"
     console.print(Text(f"\nrun: {result.run}  ({times})"))
     console.print(Text(f"report: {result.report}"))
-    console.print(Text(f"next: markovlm ask {result.run} 17+4+79"))
+    asked = "17+4+79" if result.intervened is None else shlex.quote(before.question)
+    console.print(Text(f"next: markovlm ask {result.run} {asked}"))

@@ -258,6 +258,27 @@ def show_intervention(console: Console, result: Mapping[str, Any]) -> None:
     console.print(table(title, heads, body))
 
 
+def show_interventions(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Before and after training, and one changed CoT: for the demo."""
+    body = [
+        [name, row["reader"], str(row["n"]), *(estimate(row[key], 2) for key in ("follows", "question", "neither"))]
+        for name, result in results.items()
+        for row in result["rows"]
+    ]
+    heads = ["model", "reader", "n", "follows the changed CoT", "stays with the question", "neither"]
+    console.print(table("One number of the CoT changed and the rest worked out anew: what does the answer follow?", heads, body))
+    examples = list(results.values())[-1]["examples"]
+    if examples:
+        one = examples[0]
+        answers = ", ".join(f"{'none' if answer is None else answer} ({reader})" for reader, answer in one["answers"].items())
+        for name, text in (("CoT", one["cot"]), ("changed", one["changed"])):
+            say(console, f"{name:8}  {visible(text)}")
+        say(
+            console,
+            f"changed, it comes to {visible(one['result'])}; the question's answer is {visible(one['gold'])}; read: {answers}",
+        )
+
+
 def show_transfer(console: Console, result: Mapping[str, Any]) -> None:
     """Points by checkpoint and reader, and the rank correlations."""
     rows = []
