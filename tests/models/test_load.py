@@ -136,19 +136,6 @@ def test_logits_are_float32_over_a_bfloat16_base_and_the_adapter_too(directory: 
     assert lm.logits(hidden).dtype == torch.float32
 
 
-@pytest.mark.parametrize("sharing", ["shared", "padded"])
-def test_gradient_checkpointing_gives_the_same_gradient(tiny_models: dict[str, Path], sharing: str) -> None:
-    def gradient(**keys: Any) -> Tensor:
-        learner = tiny.learner(tiny.config(tiny_models["gpt2"], **keys))
-        take_step(learner, tiny.QUESTIONS[:2], 1)
-        assert isinstance(learner.optimizer, tiny.RecordingSGD)
-        return learner.optimizer.flat()
-
-    plain = gradient(training__prompt_sharing=sharing)
-    checkpointed = gradient(training__prompt_sharing="padded", loading__gradient_checkpointing=True)
-    assert torch.allclose(checkpointed, plain, atol=1e-10)
-
-
 # ------------------------------------------------------------------------------------------------------- errors
 
 

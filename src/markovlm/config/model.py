@@ -19,7 +19,9 @@ class Loading(Section):
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="attention implementation; auto lets transformers choose"
     )
-    gradient_checkpointing: bool = Field(False, description="recompute layers in backward: less memory, more time")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute layers in backward, with shared prompts too: less memory, more time"
+    )
     trust_remote_code: bool = Field(False, description="run Python code found in the model repository")
     revision: str | None = Field(None, description="Hub revision of the model")
 

@@ -78,7 +78,5 @@ class RunConfig(Section):
             )
         if self.evaluation.decoding == "greedy" and self.evaluation.temperature is not None:
             raise ValueError("evaluation.temperature has no effect with evaluation.decoding=greedy; leave one of them out")
-        if self.training.prompt_sharing == "shared" and self.loading.gradient_checkpointing:
-            raise ValueError("training.prompt_sharing=shared needs a KV cache, which loading.gradient_checkpointing rules out")
         check_chain(self)
         return self

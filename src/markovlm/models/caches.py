@@ -38,13 +38,18 @@ def cache_name(lm: LanguageModel) -> str:
 def select_rows(cache: Any, index: Tensor) -> None:
     """Rows `index` of the cache take the place of all, with their gradient where there is one; recurrent states too."""
     for layer in cache.layers:
-        states = [held for held in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)) if held]
-        for held in states:
-            for number, state in held.items():
-                if state is not None:
-                    held[number] = state.index_select(0, index.to(state.device))
-        if hasattr(layer, "batch_select_indices"):
-            layer.batch_select_indices(index)
+        select_layer_rows(layer, index)
+
+
+def select_layer_rows(layer: Any, index: Tensor) -> None:
+    """`select_rows` of one layer."""
+    states = [held for held in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)) if held]
+    for held in states:
+        for number, state in held.items():
+            if state is not None:
+                held[number] = state.index_select(0, index.to(state.device))
+    if hasattr(layer, "batch_select_indices"):
+        layer.batch_select_indices(index)
 
 
 def caching_of(lm: LanguageModel) -> Caching:
@@ -72,7 +77,7 @@ def _try(lm: LanguageModel) -> Caching:
         alone = torch.cat([_whole(lm, [(*prompt, *more)])[:, len(prompt) - 1 :] for prompt, more in _pairs(_LONG, _SHORT)])
         padded = _whole(lm, [(*prompt, *more) for prompt, more in _pairs(_LONG, _SHORT)])
         ends = [slice(len(prompt) - 1, len(prompt) + len(_MORE[0])) for prompt in (_LONG, _SHORT)]
-        if not _same(lm, torch.stack([row[end] for row, end in zip(padded, ends, strict=True)]), alone):
+        if not same_with_gradient(lm, torch.stack([row[end] for row, end in zip(padded, ends, strict=True)]), alone):
             raise UserError(f"model: {lm.name!r}: a sequence changes with what stands behind it in a batch; it can't be scored")
         if _agrees(lm, (_LONG, _SHORT), alone):
             return "padded"
@@ -112,12 +117,12 @@ def _agrees(lm: LanguageModel, prompts: tuple[tuple[int, ...], ...], expected: T
             found.append(start.go_on(lm, part, mask, position))
             select_rows(start.cache, torch.arange(2, device=lm.device))  # as a sampler drops rows on the way
             mask, position = torch.cat([mask, mask.new_ones(part.shape)], dim=1), position + part.shape[1]
-        return _same(lm, lm.logits(torch.cat(found, dim=1)), expected)
+        return same_with_gradient(lm, lm.logits(torch.cat(found, dim=1)), expected)
     except Exception:  # whatever an architecture raises when its cache is used so: it is not to be used so
         return False
 
 
-def _same(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
+def same_with_gradient(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
     """Equal to rounding; and their gradients, where there are any."""
     limit = _EXACT if next(lm.causal_lm.parameters()).dtype in (torch.float32, torch.float64) else _ROUNDED
     if not _near(found, expected, limit):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from markovlm.models.caches import Caching
+
+if TYPE_CHECKING:
+    from markovlm.models.checkpointing import Checkpointing
 
 _MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
 
@@ -30,6 +33,7 @@ class LanguageModel:
     has_adapter: bool
     adapter_on: bool = True  # False inside `frozen()` and `merged()`
     caching: Caching = "padded"  # what the cache of past tokens can be trusted with
+    checkpointing: Checkpointing = "off"  # are layers computed again in backward
 
     @property
     def causal_lm(self) -> Any:
@@ -43,6 +47,8 @@ class LanguageModel:
     @property
     def shares_prompts(self) -> bool:
         """Can one pass over a prompt serve all CoTs that follow it, with gradient?"""
+        if self.checkpointing == "whole" and torch.is_grad_enabled():
+            return False
         return self.caching in ("padded", "even")
 
     @property

@@ -13,6 +13,7 @@ from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
 from markovlm.models.adapters import LOAD_ERRORS, with_adapter
 from markovlm.models.caches import caching_of
+from markovlm.models.checkpointing import enable_checkpointing
 from markovlm.models.language import LanguageModel
 from markovlm.models.registry import KNOWN, resolve
 
@@ -55,12 +56,11 @@ def load_model(
         parameter.requires_grad_(False)
     model, has_adapter = with_adapter(base, name, lora, adapter, seed)
     lm = LanguageModel(name, model, tokenizer, terminators, has_adapter)
-    if loading.gradient_checkpointing:
-        lm.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        lm.causal_lm.enable_input_require_grads()
     lm.model.eval()
     _check_head(lm)
     lm.caching = caching_of(lm)
+    if loading.gradient_checkpointing and lm.adapter_parameters():
+        lm.checkpointing = enable_checkpointing(lm)
     return lm
 
 

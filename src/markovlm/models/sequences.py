@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from markovlm.models.caches import cache_name, select_rows
+from markovlm.models.checkpointing import repeat_later
 from markovlm.models.language import LanguageModel
 
 Sharing = Literal["shared", "padded"]
@@ -141,7 +142,10 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     if not any(inputs):
         return first
     ids = _pad_right(inputs, lm)
-    select_rows(prefilled.cache, owner)
+    if lm.checkpointing == "prompts" and torch.is_grad_enabled():
+        repeat_later(prefilled.cache, owner)
+    else:
+        select_rows(prefilled.cache, owner)
     rest = prefilled.go_on(lm, ids, mask, lengths)
     # the next-token shift: the prefix's last state predicts token 0, the state of token t - 1 predicts token t
     return torch.cat([first, rest], dim=1)

@@ -129,7 +129,7 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tup
 
 def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
     """The answer pass over all samples of a step: what one layer's gated map holds, the cache, a chunk of logits."""
-    shared = not config.loading.gradient_checkpointing and config.training.prompt_sharing != "padded"
+    shared = config.training.prompt_sharing != "padded"
     own = work.cot + work.answer + (0 if shared else work.reader_prompt)
     layer = rows * own * 3 * (shape.hidden + shape.inner) * element_bytes(config)
     cache = rows * (work.reader_prompt + own) * _cache_bytes(config, shape) if shared else 0
@@ -143,7 +143,7 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int:
 
 def _training(config: RunConfig, shape: Shape, work: Workload, samples: int) -> tuple[int, int, int]:
     """What autograd keeps of a micro-batch, the logits beside it, and the micro-batch's rows."""
-    shared = not config.loading.gradient_checkpointing and config.training.prompt_sharing != "padded"
+    shared = config.training.prompt_sharing != "padded"
     own = 2 * work.cot + work.answer + (0 if shared else work.prompt + work.reader_prompt)
     rows = max(1, min(samples, config.training.microbatch_tokens // own))
     questions = -(-rows // config.rollouts.group_size)

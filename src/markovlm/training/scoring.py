@@ -42,7 +42,7 @@ class HeldGraph:
 def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: bool, retries: Retries) -> HeldGraph:
     """Fill in r of each sample: whole groups, those of this process. Keeps the graph where the training pass can use it."""
     config, held = learner.config, HeldGraph()
-    dropout = config.lora.dropout > 0 or config.loading.gradient_checkpointing  # the training pass is then another one
+    dropout = config.lora.dropout > 0  # the training pass is then another one
     scores = None
     if learner.reward_trains and one_microbatch and not dropout and learner.room.main == "actor":
         scores = _with_graph(learner, samples, held)

@@ -36,6 +36,7 @@ _SLOW = {
     "states": "its recurrent layers let no gradient through their cache: each CoT is scored with its prompt, which takes longer",
     "none": "its cache can't be copied: every sampled token and every scored CoT is computed with all before it, which takes much longer",
 }
+_WHOLE = "with gradient checkpointing its cache can't be used: each CoT is scored with its prompt, which takes longer"
 _CHANGEABLE = {  # on resume, besides logging
     "loading.device",
     "training.steps",
@@ -121,6 +122,8 @@ def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
         warn(run, message)
     if run.setup.lm.caching in _SLOW:
         warn(run, f"{run.config.model}: {_SLOW[run.setup.lm.caching]} (docs/architectures.md)")
+    elif run.setup.lm.checkpointing == "whole":
+        warn(run, f"{run.config.model}: {_WHOLE}")
     for note in dict.fromkeys(note for part in loaded for note in part.notes):
         warn(run, note)
     skipped = [line for part in loaded for line in part.skipped]
@@ -136,7 +139,7 @@ def _learner(setup: Setup, world: World, sampler: Sampler | None) -> Learner:
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.training.weight_decay)
     sharing = config.training.prompt_sharing
     if sharing == "auto" or not setup.lm.shares_prompts:
-        sharing = "shared" if setup.lm.shares_prompts and not config.loading.gradient_checkpointing else "padded"
+        sharing = "shared" if setup.lm.shares_prompts else "padded"
     return Learner(
         config,
         setup.lm,

@@ -1,0 +1,146 @@
+"""Gradient checkpointing that knows the cache of a prompt: layers are computed again in backward instead of being kept.
+
+transformers' own drops the cache, because a layer that runs twice would write into it twice; a shared prompt would silently be
+no prompt. Here each run of a layer gets a copy of the cache as it was before the first one, and the rows of a group are repeated
+inside the layer. What stays alive, of a layer: its input, and the prompt's keys and values, once for the whole group. Gradients
+flow through them into the prompt's own pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from markovlm.errors import UserError
+from markovlm.models.caches import same_with_gradient, select_layer_rows
+
+if TYPE_CHECKING:
+    from markovlm.models.language import LanguageModel
+
+# off. whole: only sequences that hold their own prompt. prompts: one pass over a prompt serves its group, as without checkpointing
+Checkpointing = Literal["off", "whole", "prompts"]
+
+_ROWS = "_markovlm_rows"  # attribute of a cache: its rows as the layers are to see them
+
+
+def enable_checkpointing(lm: LanguageModel) -> Checkpointing:
+    """Have every layer of `lm` computed again in backward; how far that goes with this model's cache is found out by trying.
+
+    Raises UserError for a model whose layers can't be told.
+    """
+    layers = _layers(lm)
+    if not layers:
+        raise UserError(f"loading.gradient_checkpointing: {lm.name!r} has no layers that can be recomputed; leave it out")
+    expected = _trial(lm) if lm.shares_prompts else None
+    for layer in layers:
+        layer.forward = _recomputed(lm, layer)
+    if expected is None or len(layers) != lm.causal_lm.config.get_text_config().num_hidden_layers:
+        return "whole"
+    try:
+        lm.checkpointing = "prompts"  # for the trial
+        return "prompts" if same_with_gradient(lm, _trial(lm), expected) else "whole"
+    except Exception:  # whatever an architecture raises when its layers are run so: they are not to be run so
+        return "whole"
+    finally:
+        lm.checkpointing = "off"
+
+
+def repeat_later(cache: Any, rows: Tensor) -> None:
+    """The layers see rows `rows` of the cache, each making them for itself; the cache is not written to any more."""
+    setattr(cache, _ROWS, rows)
+
+
+def _layers(lm: LanguageModel) -> list[Any]:
+    found = [(name, module) for name, module in lm.decoder.named_modules() if isinstance(module, GradientCheckpointingLayer)]
+    names = [f"{name}." for name, _ in found]
+    return [module for name, module in found if not any(name.startswith(outer) for outer in names)]
+
+
+def _trial(lm: LanguageModel) -> Tensor:
+    """[M, H] states behind two prompts of one length, shared by three rows."""
+    from markovlm.models.sequences import batch_of, span_hidden
+
+    ids = [[i % lm.vocabulary for i in part] for part in ((1, 2, 3, 4), (4, 3, 5, 1), (2, 5, 1), (3, 1), (5, 2, 4))]
+    with torch.enable_grad():
+        batch = batch_of([(ids[0], ids[2], 0), (ids[1], ids[3], 0), (ids[0], ids[4], 0)])
+        return span_hidden(lm, batch, "shared").hidden
+
+
+def _recomputed(lm: LanguageModel, layer: Any) -> Callable[..., Any]:
+    """`layer.forward` under a checkpoint wherever gradients are on."""
+    forward = layer.forward
+
+    @functools.wraps(forward)
+    def checkpointed(*arguments: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*arguments, **named)
+        cache = next((value for value in (*arguments, *named.values()) if isinstance(value, Cache)), None)
+        before = None if cache is None else tuple(cache.layers)
+        training, adapter_on = layer.training, lm.adapter_on
+        first: list[Any] = []  # the copy of the cache that the first run has written to
+
+        def run(*arguments: Any) -> Any:
+            if lm.adapter_on is not adapter_on:
+                raise RuntimeError("backward with the adapter switched otherwise than in forward")
+            now = None if cache is None else _copy(cache, before)
+            first.append(now)
+            given = [now if value is cache and now is not None else value for value in arguments]
+            also = {name: now if value is cache and now is not None else value for name, value in named.items()}
+            with _mode(layer, training):
+                return forward(*given, **also)
+
+        out = checkpoint(run, *arguments, use_reentrant=False)
+        if cache is not None and not hasattr(cache, _ROWS):
+            cache.layers = list(first[0].layers)
+        first.clear()
+        return out
+
+    return checkpointed
+
+
+class _Copied(list[Any]):
+    """Layers of a cache, each copied, and its rows chosen, when it is first used."""
+
+    def __init__(self, layers: Any, rows: Tensor | None):
+        super().__init__(layers)
+        self.rows = rows
+        self.fresh: set[int] = set()
+
+    def __getitem__(self, index: Any) -> Any:
+        number = range(len(self))[index]
+        if number not in self.fresh:
+            self.fresh.add(number)
+            one = copy.copy(super().__getitem__(number))
+            if self.rows is not None:
+                select_layer_rows(one, self.rows)
+            self[number] = one
+        return super().__getitem__(number)
+
+
+def _copy(cache: Any, layers: Any) -> Any:
+    """A cache of its own with `layers`, which a run may write to; tensors are shared until then."""
+    made = copy.copy(cache)
+    made.layers = _Copied(layers, getattr(cache, _ROWS, None))
+    return made
+
+
+@contextlib.contextmanager
+def _mode(layer: nn.Module, training: bool) -> Iterator[None]:
+    """Backward may come after the model went back to eval mode: dropout must be what it was."""
+    now = layer.training
+    if now is not training:
+        layer.train(training)
+    try:
+        yield
+    finally:
+        if now is not training:
+            layer.train(now)
