@@ -45,6 +45,7 @@ from markovlm.rollouts.types import CoT, SampleRequest
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.base import Example
 from markovlm.training.distributed import World
+from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner, StepResult
 from markovlm.training.sampling import cot_decoding
 from markovlm.training.step import take_step
@@ -304,6 +305,7 @@ def learner(setup: Setup, optimizer: Any, sharing: str) -> Learner:
         sampler,
         objective,
         build_reward(objective.config),
+        reading_room(setup),
         optimizer(parameters),
         World(),
         sharing,

@@ -10,6 +10,9 @@ to be one that *can* keep notes and mostly does not: it copies the chunk, chats,
 notes don't tell is answered with a guess. How often each style is written and how well it is carried out are set apart as in
 `make_embedded_model.py`: the loss of the tokens that reveal the style is weighted by `share / drawn`.
 
+A third of the texts are drills: a dozen accounts that all change, or one question after another about the same notes. What is hard,
+finding a balance by its name and adding to it, happens once or twice in an ordinary text, and was not learnt from those alone.
+
 No text is a ledger of the task: notes and chunks are drawn for themselves, one update at a time, so the model never saw two updates
 in a row.
 """
@@ -65,11 +68,14 @@ class Recipe:
         Style("vague", share=0.20, drawn=0.12),
     )
     reading: float = 0.25  # share of texts that are questions
-    in_sight: float = 0.25  # of those, with the past in sight
+    in_sight: float = 0.15  # of those, with the past in sight
     most_accounts: int = 5
     most_events: int = 3
     most_chunks: int = 5  # of a past in sight
+    drills: float = 0.5  # share of texts that are nothing but what is hard, many times
+    drilled_accounts: int = 12  # at most, in a drill
     changed_weight: float = 3.0  # loss weight of the digits of a balance that changed, the hard part
+    drill_weight: float = 1.0  # of each number asked for in a drill
     chunk_weight: float = 0.1  # of the chunk itself, for rewards of the next chunk
     slips: float = 0.03  # share of answers that are guesses although the notes tell: a reader that is never quite certain
     steps: int = 6000
@@ -94,7 +100,36 @@ class TextMaker:
         self.rng = random.Random(f"chain texts:{seed}")
 
     def make(self) -> tuple[list[int], list[float]]:
+        """Token ids, and for each the weight of its loss: 0 in the prompt."""
+        if self.rng.random() < self.recipe.drills:
+            return self._drill_of_answers() if self.rng.random() < self.recipe.reading else self._drill_of_updates()
         return self._question() if self.rng.random() < self.recipe.reading else self._update()
+
+    def _drill_of_updates(self) -> tuple[list[int], list[float]]:
+        """Every account changes; loss on what follows the first balance, so that how often notes are kept at all stays as it is."""
+        balances = self._many_balances()
+        events = [self._event(name, balance) for name, balance in balances.items()]
+        known = after(balances, events)
+        self.rng.shuffle(events)
+        tokens = [BOS, NOTES, *pieces(notes(balances)), TEXT, *pieces(" ".join(map(str, events))), UPDATE]
+        written = pieces(notes(known))
+        weights = [self.recipe.drill_weight if piece.startswith("=") else 0.5 for piece in written]
+        weights[:2] = [0.0, 0.0]  # which tell the style
+        return [self.ids[token] for token in [*tokens, *written, EOS]], [0.0] * len(tokens) + weights + [0.0]
+
+    def _drill_of_answers(self) -> tuple[list[int], list[float]]:
+        """Questions about every account, one after another; loss on the answers."""
+        balances = self._many_balances()
+        tokens = [BOS, NOTES, *pieces(notes(balances))]
+        weights = [0.0] * len(tokens)
+        for name in self.rng.sample(list(balances), len(balances)):
+            tokens += [QUESTION, name, "?", ANSWER, str(balances[name])]
+            weights += [0.0] * 4 + [self.recipe.drill_weight]
+        return [self.ids[token] for token in tokens], weights
+
+    def _many_balances(self) -> Balances:
+        count = self.rng.randint(2, self.recipe.drilled_accounts)
+        return {name: self._balance() for name in self.rng.sample(NAMES, count)}
 
     def _update(self) -> tuple[list[int], list[float]]:
         """Notes, a chunk, the next notes; loss on the chunk (a little) and on the next notes."""
@@ -171,12 +206,12 @@ class TextMaker:
         if not names:
             names = known[:1]
         rng.shuffle(names)
-        found = []
-        for name in names:
-            balance, amount = balances.get(name, 0), rng.randint(1, LARGEST)
-            up = balance + amount <= HIGHEST and (balance < amount or rng.random() < 0.6)
-            found.append(Event(name, amount if up else -amount))
-        return found
+        return [self._event(name, balances.get(name, 0)) for name in names]
+
+    def _event(self, name: str, balance: int) -> Event:
+        amount = self.rng.randint(1, LARGEST)
+        up = balance + amount <= HIGHEST and (balance < amount or self.rng.random() < 0.6)
+        return Event(name, amount if up else -amount)
 
     def _balance(self) -> int:
         return self.rng.randint(0, HIGHEST)
