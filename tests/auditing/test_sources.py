@@ -175,6 +175,59 @@ def test_samples_of_the_harness_once_though_each_filter_writes_them(tmp_path: Pa
     assert "likelihoods" in found.skipped[0]
 
 
+def test_samples_that_lm_eval_itself_wrote() -> None:
+    """lm_eval 0.4.13, a tiny model that knows two replies by heart: a choice's number is text, each filter has its own score."""
+    letters = read_source(FIXTURES / "samples_tiny_letters.jsonl")  # doc_to_target is the number of a choice; two repeats each
+    assert [(r.question, r.answer, r.cot, r.cut) for r in letters.rows[:2]] == [
+        ("Which is a metal?", "A", "Iron is a metal, wood is not.", True)
+    ] * 2
+    assert [r.answer for r in letters.rows] == ["A", "A", "B", "B"]
+    sums = read_source(FIXTURES / "samples_tiny_sums.jsonl")  # two filters
+    assert [(r.question, r.answer, r.cot, r.right) for r in sums.rows] == [
+        ("What is 17+4+79?", "100", "17+4=21. 21+79=100.", False),
+        ("What is 5+6+7?", "18", "17+4=21. 21+79=100.", False),
+    ]
+
+
+def test_targets_of_the_harness_with_choices(tmp_path: Path) -> None:
+    """By number, by label, by text; a number that is itself a choice is that choice."""
+    asked = [
+        ({"text": ["iron", "wood"], "label": ["1", "2"]}, "2", "B"),
+        (["iron", "wood"], 0, "A"),
+        (["5", "1"], "1", "1"),
+        (["iron", "wood"], "wood", "wood"),
+    ]
+    rows = [{**HARNESS, "doc_id": i, "doc": {"question": "Q", "choices": c}, "target": t} for i, (c, t, _) in enumerate(asked)]
+    wrong_then_right = [{**HARNESS, "doc_id": 9, "exact_match": share} for share in (0.0, 1.0)]
+    found = read_source(lines(tmp_path / "samples_x.jsonl", [*rows, *wrong_then_right]))
+    assert [row.answer for row in found.rows] == [*(letter for _, _, letter in asked), "18"]
+    assert found.rows[-1].right is True  # one filter found the answer, the first one did not
+
+
+def test_a_table_that_trl_itself_wrote() -> None:
+    """TRL 1.16 and Qwen3's chat template: the reasoning is a key of the message, the gold answer stands in a box."""
+    found = read_source(FIXTURES / "trl_completions.parquet")
+    assert [(r.question, r.answer, r.cot, r.cut) for r in found.rows] == [
+        ("What is 17+4+79?", "100", "17+4=21. 21+79=100.", True)
+    ] * 4
+
+
+def test_messages_of_parts_and_completions_whose_thought_began_in_the_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]}], "completion": "so\n</think>7",
+         "answer": "$\\boxed{\\frac{1}{2}}$"},
+        {"prompt": "Q", "completion": [{"role": "assistant", "reasoning_content": None, "content": "We add. The answer is 7."}],
+         "answer": "\\boxed{7"},
+        {"prompt": "Q", "completion": [{"role": "tool", "content": "x"}], "answer": "7"},
+    ]  # fmt: skip
+    found = read_source(lines(tmp_path / "c.jsonl", rows))
+    assert [(r.question, r.cot, r.answer, r.cut) for r in found.rows] == [
+        ("Q", "so", r"\frac{1}{2}", True),
+        ("Q", "We add.", r"\boxed{7", True),
+    ]
+    assert "neither text nor messages" in found.skipped[0]
+
+
 def test_completions_of_trl_as_text_and_as_conversations(tmp_path: Path) -> None:
     path = tmp_path / "completions_00001.parquet"
     pl.DataFrame(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from markovlm.logs.completions import read_completions
 from markovlm.logs.find import find_runs, read_run
 from markovlm.logs.records import RunData, training_rows
 from markovlm.report.diagnose import diagnose_run
@@ -97,6 +99,18 @@ def test_a_restart_replaces_the_steps_it_repeats_and_those_that_were_never_reach
 def test_a_lone_repeated_row_takes_nothing_else_away_and_rows_may_come_out_of_order(tmp_path: Path) -> None:
     run = read(tmp_path / "trainer_state.json", state([row(3, 0.3), row(1, 0.1), row(2, 0.2), row(1, 0.7)]))
     assert run.metrics["reward_mean"].to_list() == [0.7, 0.2, 0.3]
+
+
+def test_samples_from_a_table_in_which_trl_keeps_the_reasoning_apart(tmp_path: Path) -> None:
+    """The table is real (tests/auditing/test_sources.py)."""
+    table = Path(__file__).parents[1] / "fixtures" / "audit" / "trl_completions.parquet"
+    (tmp_path / "completions").mkdir()
+    shutil.copy(table, tmp_path / "completions" / "completions_00001.parquet")
+    run = read(tmp_path / "trainer_state.json", state([row(1, 1.0)]))
+    read_completions(run, 10)
+    assert {(s.question, s.cot, s.reward) for s in run.samples} == {
+        ("What is 17+4+79?", "17+4=21. 21+79=100.\nThe answer is 100.", 1.0)
+    }
 
 
 def test_a_supervised_run_is_named_as_such(tmp_path: Path) -> None:

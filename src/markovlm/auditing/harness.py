@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from markovlm.auditing.rows import AuditRow, Source, Unfit, before_answer, gold_of, plain, text_of
@@ -17,17 +18,19 @@ def is_harness(row: Mapping[str, Any]) -> bool:
 
 
 def read_harness(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Source:
-    """One CoT a document and response. The same response under another filter is the same CoT."""
+    """One CoT a document and response. The same response under another filter is the same CoT, right if it is under one of them."""
     found = Source("lm-eval")
-    seen: set[tuple[Any, ...]] = set()
+    places: dict[tuple[Any, ...], int] = {}
     for line, row in rows:
         where = f"{name}:{line}"
         try:
-            for made in _rows(row, where):
-                key = (repr(row.get("doc_id")), row.get("doc_hash"), made.question, made.cot)
-                if key not in seen:
-                    seen.add(key)
+            for number, made in enumerate(_rows(row, where)):
+                key = (repr(row.get("doc_id")), row.get("doc_hash"), number, made.question, made.cot)
+                place = places.setdefault(key, len(found.rows))
+                if place == len(found.rows):
                     found.rows.append(made)
+                elif made.right:
+                    found.rows[place] = replace(found.rows[place], right=True)
         except Unfit as error:
             found.skipped.append(f"{where}: {error}")
     return found
@@ -82,8 +85,18 @@ def _choices(document: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _gold(row: Mapping[str, Any], document: Mapping[str, Any], choices: tuple[str, ...]) -> str:
+    """A letter where there are choices and the target is the number of one, which the harness writes as text, or its label."""
     target = row.get("target")
-    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
-        return LETTERS[target]
     text = gold_of(text_of({"target": target if target is not None else document.get("answer")}, "target"))
-    return text.strip("() ") if len(text.strip("() ")) == 1 else text
+    bare = text.strip("() ")
+    if choices and text not in choices and (place := _place(bare, document, len(choices))) is not None:
+        return LETTERS[place]
+    return bare if len(bare) == 1 else text
+
+
+def _place(text: str, document: Mapping[str, Any], count: int) -> int | None:
+    value = document.get("choices", document.get("options"))
+    labels = value.get("label") if isinstance(value, Mapping) else None
+    if isinstance(labels, list) and text in labels[:count]:
+        return labels.index(text)
+    return int(text) if text.isascii() and text.isdigit() and int(text) < count else None

@@ -62,17 +62,21 @@ _ANSWER_SENTENCE = re.compile(rf"\b{_LABEL}\b[^.!?\n]{{0,40}}?(?:\bis\b|[:=])", 
 _GOES_ON = re.compile(r"[.!?][\"')]*\s+\S")
 _HASHES = re.compile(r"\n?\s*####[ \t]*\S[^\n]*\s*\Z")
 _THINK = re.compile(r"<(think|thinking|reasoning)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 
 
 def before_answer(completion: str) -> tuple[str, bool]:
     """The reasoning of a completion, and whether something was cut off behind it: its final answer.
 
-    What stands in `<think>` tags, if they are there; else all up to a last line `#### 42`, `ANSWER: B` or `Final answer: …`, or up to
-    a last sentence such as `So the answer is 42.` or one with `\\boxed{…}`. An answer stated earlier is the CoT's own.
+    What stands in `<think>` tags, if they are there (the opening one may have been in the prompt); else all up to a last line `#### 42`,
+    `ANSWER: B` or `Final answer: …`, or up to a last sentence such as `So the answer is 42.` or one with `\\boxed{…}`. An answer stated
+    earlier is the CoT's own.
     """
     think = _THINK.search(completion)
     if think is not None:
         return think[2].strip(), bool(completion[think.end() :].strip())
+    if (closing := _THOUGHT.search(completion)) is not None:
+        return completion[: closing.start()].strip(), bool(completion[closing.end() :].strip())
     text = completion.rstrip()
     if (match := _HASHES.search(text)) is not None:
         return text[: match.start()].rstrip(), True
@@ -88,5 +92,19 @@ def before_answer(completion: str) -> tuple[str, bool]:
 
 
 def gold_of(target: str) -> str:
-    """The final answer of a target that may be a whole solution: what stands behind GSM8K's `####`, else all of it."""
-    return target.rpartition("####")[2].strip() if "####" in target else target.strip()
+    """The final answer of a target that may be a whole solution: what stands behind GSM8K's `####`, or in its last `\\boxed{…}`."""
+    if "####" in target:
+        return target.rpartition("####")[2].strip()
+    boxed = _last_boxed(target)
+    return (boxed if boxed is not None else target).strip()
+
+
+def _last_boxed(text: str) -> str | None:
+    """`\\frac{1}{2}` of `It is $\\boxed{\\frac{1}{2}}$.`; None where there is none, or its braces don't close."""
+    _, box, rest = text.rpartition("\\boxed{")
+    depth = 1
+    for at, character in enumerate(rest if box else ""):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[:at] if rest[:at].strip() else None
+    return None

@@ -10,6 +10,7 @@ from markovlm.auditing.rows import AuditRow, Source, Unfit, before_answer, gold_
 from markovlm.errors import UserError
 
 _GOLD = ("answer", "solution", "ground_truth", "target", "gold")
+_REASONING = ("reasoning_content", "reasoning", "thinking")  # keys of a message
 MOST_ROWS = 1_000_000
 
 
@@ -44,8 +45,8 @@ def read_completions(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -
             column = next((name for name in _GOLD if row.get(name) is not None), None)
             if column is None:
                 raise Unfit(f"no gold answer; it stands in a column {' or '.join(_GOLD)}, logged beside the completions")
-            cot, cut = before_answer(_message(row["completion"], "completion", "assistant"))
-            question = _message(row["prompt"], "prompt", "user").strip()
+            cot, cut = _reasoning(row["completion"])
+            question = _content(row["prompt"], "prompt", "user").strip()
             if not question:
                 raise Unfit("'prompt' is empty")
             group = row.get("group")
@@ -56,15 +57,40 @@ def read_completions(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -
     return found
 
 
-def _message(value: Any, name: str, role: str) -> str:
-    """A text, or the last message of that role of a conversation."""
+def _reasoning(completion: Any) -> tuple[str, bool]:
+    """The CoT of a completion, and whether its answer was cut off. Where the chat template parses replies, TRL logs reasoning apart."""
+    apart = _last_message(completion, "assistant")
+    for name in _REASONING:
+        text = apart.get(name)
+        if isinstance(text, str) and text.strip():
+            return plain(text).strip(), bool(_text(apart.get("content")))
+    return before_answer(_content(completion, "completion", "assistant"))
+
+
+def _content(value: Any, name: str, role: str) -> str:
+    """A text, or that of the last message of a role of a conversation."""
     if isinstance(value, str):
         return plain(value)
-    if isinstance(value, Sequence):
-        texts = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role") == role]
-        if texts and isinstance(texts[-1], str):
-            return plain(texts[-1])
-    raise Unfit(f"{name!r} is {type(value).__name__}, neither text nor messages of a conversation")
+    text = _text(_last_message(value, role).get("content"))
+    if text is None:
+        raise Unfit(f"{name!r} is {type(value).__name__}, neither text nor messages of a conversation")
+    return text
+
+
+def _last_message(value: Any, role: str) -> Mapping[str, Any]:
+    """Empty where there is none."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return {}
+    return next((m for m in reversed(value) if isinstance(m, Mapping) and m.get("role") == role), {})
+
+
+def _text(content: Any) -> str | None:
+    """A message's content: text, or parts of which some are text."""
+    if isinstance(content, str):
+        return plain(content)
+    parts = content if isinstance(content, Sequence) else ()
+    texts = [part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    return plain("\n".join(texts)) if texts else None
 
 
 def read_samples(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Source:

@@ -115,7 +115,8 @@ def _sample(row: Mapping[str, Any], line: int, path: Path, problems: Problems) -
 
 
 def _said(value: Any, line: int, source: str) -> str:
-    """A prompt or completion: text, or a conversation's messages one after the other."""
+    """A prompt or completion: text, or a conversation's messages one after the other, each after the reasoning that TRL keeps apart."""
     if isinstance(value, list) and value and all(isinstance(message, Mapping) for message in value):
-        value = "\n".join(str(message.get("content", "")) for message in value)
+        said = [(message.get("reasoning_content"), message.get("content", "")) for message in value]
+        value = "\n".join(str(one) for reasoning, content in said for one in ((reasoning, content) if reasoning else (content,)))
     return text(value, line, source)
