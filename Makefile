@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-long test-trl docs lint types clean
+.PHONY: setup demo test test-long test-trl test-quant docs lint types clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,17 @@ test-trl: .venv-trl/.installed
 	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+# Bases in 4 and 8 bits, on the CPU: loading, gradients, resume, evaluation, export.
+test-quant: .venv-quant/.installed
+	OMP_NUM_THREADS=1 .venv-quant/bin/python -m pytest tests/models/test_quantization.py $(PYTEST_ARGS)
+
+.venv-quant/.installed: requirements.lock pyproject.toml
+	@test -x .venv-quant/bin/python || $(PYTHON) -m venv .venv-quant
+	.venv-quant/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	.venv-quant/bin/python -m pip install --quiet --disable-pip-version-check --no-deps bitsandbytes==0.50.2
+	.venv-quant/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 # The documentation as a site, in build/site; no network but the package index is needed, a dead link fails.
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
@@ -54,4 +65,4 @@ types: setup
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv .venv-docs .venv-trl build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs .venv-trl .venv-quant build dist .pytest_cache .ruff_cache

@@ -136,6 +136,9 @@ def test_unknown_objective_lists_those_there_are() -> None:
         ({"objective.name": "ppo_frozen_anchor", "objective.kl_weight": 0.1}, "kl_weight"),
         ({"evaluation.decoding": "greedy", "evaluation.temperature": 1.0}, "evaluation.temperature"),
         ({"loading.attention": "eager", "loading.dtype": "float64"}, "attention"),
+        ({"loading.quantization": "nf4", "loading.dtype": "float64"}, "dtype=float64"),
+        ({"loading.quantization": "int8", "lora.targets": ["q_proj", "lm_head"]}, "lora.targets: lm_head"),
+        ({"loading.quantization": "int4"}, "loading.quantization"),
         ({"lora.rank": 0}, "lora.rank"),
         ({"loading.dtype": "int8"}, "loading.dtype"),
         ({"seed": "many"}, "seed"),
@@ -324,6 +327,13 @@ def _checkpointing(models: dict[str, Path], tmp_path: Path, patch: pytest.Monkey
         assert lm.checkpointing == ("prompts" if on else "off")
 
 
+def _quantization(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """tests/models/test_quantization.py has the rest."""
+    patch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"loading\.quantization: nf4 needs bitsandbytes"):
+        prepare(tiny.config(models["llama"], loading__dtype="float32", loading__quantization="nf4"))
+
+
 def _passed_on(name: str, value: Any) -> Callable[..., None]:
     def check(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -489,6 +499,7 @@ ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]
     "loading.device": _device,
     "loading.attention": _attention,
     "loading.gradient_checkpointing": _checkpointing,
+    "loading.quantization": _quantization,
     "loading.trust_remote_code": _passed_on("trust_remote_code", True),
     "loading.revision": _passed_on("revision", "main"),
     "prompt.style": _style,

@@ -27,8 +27,8 @@ def export(
     as_json: bool,
 ) -> None:  # fmt: skip
     """The trained adapter (or merged model) as a directory that transformers and PEFT load, with a model card; --push publishes it."""
+    from markovlm.runs.export import check_merge, is_hub_id, model_card
     from markovlm.runs.export import export as write_export
-    from markovlm.runs.export import is_hub_id, model_card
     from markovlm.runs.publish import check_repository, plan_push
     from markovlm.runs.publish import push as upload
     from markovlm.runs.targets import open_targets
@@ -45,6 +45,7 @@ def export(
     if dry_run:
         if target.run is None or target.adapter is None:
             raise UserError(f"{target.name}: has no trained adapter; export takes a run")
+        check_merge(target, merge)
         card = model_card(target, merge, base_model)
         report = {"checkpoint": target.checkpoint, "merged": merge, "path": to and str(to), "repository": push, "card": card}
         print_json(report) if as_json else click.echo(

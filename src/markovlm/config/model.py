@@ -16,6 +16,11 @@ class Loading(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         "auto", description="of the base weights; auto is bfloat16 on cuda and float32 elsewhere; the adapter is float32"
     )
+    quantization: Literal["none", "nf4", "int8"] = Field(
+        "none",
+        description="of the frozen base: nf4 (4 bits, double quantization) or int8 (LLM.int8), by bitsandbytes (extra `quantization`); "
+        "the adapter stays float32",
+    )
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="attention implementation; auto lets transformers choose"
     )
@@ -31,6 +36,10 @@ class Loading(Section):
             raise ValueError(
                 "attention=eager gives NaN with dtype=float64: transformers masks padding in float32 there; use sdpa"
             )
+        if self.quantization != "none" and self.dtype == "float64":
+            raise ValueError(
+                f"dtype=float64 can't be computed in with quantization={self.quantization}; use bfloat16, float16 or float32"
+            )
         return self
 
 
@@ -41,6 +50,11 @@ def _module_names(value: Any) -> Any:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"must be all-linear or names of modules such as q_proj,v_proj (got {value!r:.80})")
     return tuple(names) if many else value
+
+
+def named_targets(targets: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Targets that are names: not all-linear, not a pattern."""
+    return () if isinstance(targets, str) else targets
 
 
 class Lora(Section):

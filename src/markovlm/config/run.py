@@ -13,11 +13,13 @@ from markovlm.config.evaluation import EvaluationConfig
 from markovlm.config.health import HealthConfig
 from markovlm.config.logging import LoggingConfig
 from markovlm.config.mixture import TaskShare, with_joined_name
-from markovlm.config.model import Loading, Lora, Prompt
+from markovlm.config.model import Loading, Lora, Prompt, named_targets
 from markovlm.config.objective import ObjectiveBase, objective_from
 from markovlm.config.rollouts import RolloutConfig
 from markovlm.config.training import TrainingConfig
 from markovlm.registry import REWARDS
+
+_VOCABULARY = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings"}
 
 
 class RunConfig(Section):
@@ -78,5 +80,10 @@ class RunConfig(Section):
             )
         if self.evaluation.decoding == "greedy" and self.evaluation.temperature is not None:
             raise ValueError("evaluation.temperature has no effect with evaluation.decoding=greedy; leave one of them out")
+        if self.loading.quantization != "none" and (vocabulary := _VOCABULARY & set(named_targets(self.lora.targets))):
+            raise ValueError(
+                f"lora.targets: {', '.join(sorted(vocabulary))} can't be trained with loading.quantization={self.loading.quantization}: "
+                "embeddings and output head stay as they are; name layers between them"
+            )
         check_chain(self)
         return self

@@ -12,7 +12,7 @@ from typing import Any
 from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import Evaluation, How, Reading, evaluate, how_evaluated
-from markovlm.evaluation.store import Label, Readings, Stored, rescore, weights_identity
+from markovlm.evaluation.store import Label, Readings, Stored, as_quantized, quantization_of, rescore, weights_identity
 from markovlm.models.registry import resolve
 from markovlm.runs.asking import options_of, part_of, source_of, task_of
 from markovlm.runs.checkpoint import load_adapter
@@ -182,7 +182,7 @@ def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
         data=source_of(config),
         whole_files=not target.own_questions,
         model=config.model,
-        weights=commit + weights_identity(folders),
+        weights=commit + weights_identity(folders) + as_quantized(config.loading.quantization),
         how=how,
     )
 
@@ -219,6 +219,9 @@ def _record(target: Target, split: str, done: Evaluation) -> None:
         row["how"] = {**row["how"], "task": target.config.task}
     elif not target.own_questions:
         row["how"] = {**row["how"], "task": target.config.task, "data": target.config.data.path or source_of(target.config)}
+    quantization = target.config.loading.quantization
+    if target.trained is not None and quantization != target.trained.loading.quantization:
+        row["how"] = {**row["how"], "quantization": quantization}
     row = json.loads(json.dumps(row))
     same = ("step", "role", "split", "checkpoint", "how")
     rows = [old for old in read_rows(target.run.path / "evals.jsonl") if all(old.get(key) == row[key] for key in same)]
@@ -260,6 +263,7 @@ def _record_again(run: RunDirectory | None, one: Stored) -> None:
     data = asked.data if same else trained.data.model_copy(update={"path": one.label.data, "hub": None, "hub_subset": None})
     own = options_of(asked) == one.label.task_options
     update = {
+        "loading": trained.loading.model_copy(update={"quantization": quantization_of(one.label)}),
         "task": one.label.task,
         "data": data,
         "tasks": {},

@@ -155,4 +155,14 @@ def weights_identity(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def as_quantized(quantization: str) -> str:
+    """What a base in fewer bits adds to the identity of its weights."""
+    return "" if quantization == "none" else f"+{quantization}"
+
+
+def quantization_of(label: Label) -> str:
+    """The inverse: what the weights of `label` were quantized to."""
+    return label.weights.partition("+")[2] or "none"
+
+
 _READ_WHOLE = 1 << 28  # bytes

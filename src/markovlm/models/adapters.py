@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from markovlm.config.model import Lora
+from markovlm.config.model import Lora, named_targets
 from markovlm.errors import UserError
 
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
@@ -61,7 +61,9 @@ def _attach_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | Non
                 f"lora.targets: {lora.targets!r} does not fit {name!r}: {' '.join(str(error).split()):.200}"
             ) from None
     missed = [
-        name for name in _named(lora.targets) if not any(_is_target(module, name) for module in model.targeted_module_names)
+        name
+        for name in named_targets(lora.targets)
+        if not any(_is_target(module, name) for module in model.targeted_module_names)
     ]
     if missed:
         raise UserError(f"lora.targets: {name!r} has no linear layer named {', '.join(missed)}")
@@ -88,11 +90,6 @@ def _is_a_router(module: nn.Linear) -> bool:
         return not isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
     except Exception:  # it may want more than its input
         return True
-
-
-def _named(targets: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Targets that are names: not all-linear, not a pattern."""
-    return () if isinstance(targets, str) else targets
 
 
 def _is_target(module: str, name: str) -> bool:

@@ -65,9 +65,8 @@ def caching_of(lm: LanguageModel) -> Caching:
 
 def _identity(lm: LanguageModel) -> str:
     config = lm.causal_lm.config
-    weight = next(lm.causal_lm.parameters())
     trains = len(lm.adapter_parameters())
-    made = f"{type(lm.causal_lm).__name__} {weight.dtype} {weight.device.type} {config._attn_implementation} {trains}"
+    made = f"{type(lm.causal_lm).__name__} {lm.dtype} {lm.quantization} {lm.device.type} {config._attn_implementation} {trains}"
     return f"{made} {config.to_json_string()}"
 
 
@@ -124,7 +123,7 @@ def _agrees(lm: LanguageModel, prompts: tuple[tuple[int, ...], ...], expected: T
 
 def same_with_gradient(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
     """Equal to rounding; and their gradients, where there are any."""
-    limit = _EXACT if next(lm.causal_lm.parameters()).dtype in (torch.float32, torch.float64) else _ROUNDED
+    limit = _EXACT if lm.exact else _ROUNDED
     if not _near(found, expected, limit):
         return False
     if not found.requires_grad:

@@ -32,6 +32,7 @@ class LanguageModel:
     terminators: tuple[int, ...]  # ids that end a CoT or an answer, from the generation config
     has_adapter: bool
     adapter_on: bool = True  # False inside `frozen()` and `merged()`
+    quantization: str = "none"  # of the base's linear layers
     caching: Caching = "padded"  # what the cache of past tokens can be trusted with
     checkpointing: Checkpointing = "off"  # are layers computed again in backward
 
@@ -43,6 +44,16 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         return next(self.causal_lm.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the base computes in: the type of its weights, those in 4 or 8 bits left out."""
+        return next(parameter.dtype for parameter in self.causal_lm.parameters() if parameter.is_floating_point())
+
+    @property
+    def exact(self) -> bool:
+        """Does a sequence get the same states to float32's rounding, however it is batched and cut?"""
+        return self.dtype in (torch.float32, torch.float64) and self.quantization != "int8"
 
     @property
     def shares_prompts(self) -> bool:
@@ -113,7 +124,7 @@ class LanguageModel:
                 layer.get_base_layer().weight.data = original
 
     def _can_merge(self) -> bool:
-        if not (self.has_adapter and self.adapter_on) or torch.is_grad_enabled():
+        if not (self.has_adapter and self.adapter_on) or torch.is_grad_enabled() or self.quantization != "none":
             return False
         if not all(isinstance(getattr(layer.get_base_layer(), "weight", None), Tensor) for layer in self._adapted_layers()):
             return False  # experts in one block of weights have no single matrix to fold into

@@ -15,6 +15,7 @@ from markovlm.models.adapters import LOAD_ERRORS, with_adapter
 from markovlm.models.caches import caching_of
 from markovlm.models.checkpointing import enable_checkpointing
 from markovlm.models.language import LanguageModel
+from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
 from markovlm.models.registry import KNOWN, resolve
 
 _EMBEDDED_THREADS = 1  # more wait for each other at every small matrix (docs/findings.md)
@@ -55,7 +56,7 @@ def load_model(
     for parameter in base.parameters():
         parameter.requires_grad_(False)
     model, has_adapter = with_adapter(base, name, lora, adapter, seed)
-    lm = LanguageModel(name, model, tokenizer, terminators, has_adapter)
+    lm = LanguageModel(name, model, tokenizer, terminators, has_adapter, quantization=loading.quantization)
     lm.model.eval()
     _check_head(lm)
     lm.caching = caching_of(lm)
@@ -91,12 +92,17 @@ def _load_base(name: str, loading: Loading, device: torch.device) -> tuple[Any, 
     attention = {} if loading.attention == "auto" else {"attn_implementation": loading.attention}
     if dtype == torch.float64:
         attention["experts_implementation"] = "eager"  # torch multiplies grouped matrices in float32 at most
+    quantized = quantized_arguments(name, loading.quantization, dtype, device)
     try:
         config = _without_dropout(AutoConfig.from_pretrained(source, **kwargs))
-        model: Any = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **attention, **kwargs)
+        check_unquantized(name, config, loading.quantization)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **quantized, **attention, **kwargs)
     except LOAD_ERRORS as error:
         raise UserError(_explain_load_error(name, error)) from error
-    return model.to(device), tokenizer
+    if not quantized:
+        return model.to(device), tokenizer
+    settle(name, model)
+    return model, tokenizer
 
 
 def _without_dropout(config: Any) -> Any:
@@ -168,9 +174,7 @@ def _check_head(lm: LanguageModel) -> None:
     ids = torch.tensor([[lm.pad_id, 1 % lm.vocabulary, 2 % lm.vocabulary]], device=lm.device)
     ours = lm.logits(lm.decode(ids, use_cache=False).last_hidden_state)
     theirs = lm.causal_lm(input_ids=ids, use_cache=False).logits.to(ours.dtype)
-    tolerance = (
-        1e-4 if theirs.dtype == ours.dtype and next(lm.causal_lm.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-    )
+    tolerance = 1e-4 if theirs.dtype == ours.dtype and lm.exact else 5e-2
     gap = (ours - theirs).abs().max().item()
     if not gap <= tolerance * max(1.0, theirs.abs().max().item()):
         raise UserError(

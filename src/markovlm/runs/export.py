@@ -13,6 +13,7 @@ import yaml
 from markovlm import __version__
 from markovlm.config import RunConfig, dump_yaml
 from markovlm.errors import UserError
+from markovlm.models.quantization import loading_snippet
 from markovlm.models.registry import KNOWN
 from markovlm.runs.asking import hub_of, task_of
 from markovlm.runs.rows import read_rows, writing
@@ -30,6 +31,7 @@ def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Pa
     """
     if target.run is None or target.adapter is None:
         raise UserError(f"{target.name}: has no trained adapter; export takes a run")
+    check_merge(target, merge)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: exists; name a new directory")
     beside = to.with_name(f".{to.name}.tmp")
@@ -45,6 +47,16 @@ def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Pa
             to.rmdir()
         os.replace(beside, to)
     return to
+
+
+def check_merge(target: Target, merge: bool) -> None:
+    """UserError for a merged model of an adapter whose base is quantized: it would be another model than the one that was measured."""
+    quantization = target.config.loading.quantization
+    if merge and quantization != "none":
+        raise UserError(
+            f"--merge: {target.name} was trained on a base in {quantization}; merged into full weights it would be another model. "
+            "Export the adapter (without --merge): its card says how to load it"
+        )
 
 
 def _copy_adapter(adapter: Path, to: Path, base: str | None) -> None:
@@ -75,11 +87,14 @@ def model_card(target: Target, merged: bool, base: str | None = None) -> str:
         measured += "\n\nThe untrained base, for comparison:\n\n" + "\n".join(_measured(row) for row in untrained)
     kind = "Merged model" if merged else "LoRA adapter"
     name = _without_paths(config, base).model
+    quantization = config.loading.quantization
+    how = "" if quantization == "none" else f", {loading_snippet(quantization)}"
     load = (
         'AutoModelForCausalLM.from_pretrained("THIS_REPOSITORY")'
         if merged
-        else f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{name}"), "THIS_REPOSITORY")'
+        else f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{name}"{how}), "THIS_REPOSITORY")'
     )
+    trained_on = "" if not how else f"\n- base quantized to {quantization} by bitsandbytes, in training and in what was measured"
     reading = config.objective.conditioning.replace("_", "-")
     head = yaml.safe_dump(_metadata(target, own, merged, base), sort_keys=False, allow_unicode=True)
     return f"""---
@@ -92,7 +107,7 @@ the chain of thought alone ({reading} reward).
 
 - trained with markovlm {__version__}: objective `{config.objective.name}`, reward `{config.objective.reward}`,
   step {target.step} of {config.training.steps}, seed {config.seed}
-- prompts: style `{config.prompt.style}`, at most {config.rollouts.max_cot_tokens} CoT tokens, temperature {config.rollouts.temperature}
+- prompts: style `{config.prompt.style}`, at most {config.rollouts.max_cot_tokens} CoT tokens, temperature {config.rollouts.temperature}{trained_on}
 
 ## Measured
 

@@ -149,7 +149,7 @@ def _credit(learner: Learner, groups: Sequence[_Group]) -> tuple[list[Sample], C
     gamma = learner.config.chain.gamma
     require_finite_rewards([sample for group in groups for sample in group.samples()])
     credits: dict[int, list[tuple[list[Sample], Credit]]] = {}
-    dtype = torch.promote_types(next(learner.lm.causal_lm.parameters()).dtype, torch.float32)
+    dtype = torch.promote_types(learner.lm.dtype, torch.float32)
     for group in groups:
         for i in range(len(group.at[0])):
             later = 0.0

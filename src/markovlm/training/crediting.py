@@ -19,7 +19,7 @@ def assign_credit(learner: Learner, groups: Sequence[Sequence[Sample]]) -> Credi
     require_finite_rewards([sample for group in groups for sample in group])
     rewards = [[sample.reward - (sample.baseline or 0.0) for sample in group] for group in groups]
     everyone = learner.world.gather(rewards)
-    dtype = torch.promote_types(next(learner.lm.causal_lm.parameters()).dtype, torch.float32)
+    dtype = torch.promote_types(learner.lm.dtype, torch.float32)
     reward = torch.tensor(everyone, dtype=dtype, device=learner.lm.device)
     credit = _only(learner.objective.credit(reward), learner.reward.keep(reward))
     if learner.reward.whole_groups:  # the loss is a mean over CoTs, the reward belongs to their group

@@ -20,6 +20,7 @@ from markovlm.training.sampling import cot_decoding
 from markovlm.training.scoring import score_cots
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # mean |gap|, nats a token
+_TOLERANCE_INT8 = 1e-1  # activations are rounded to 8 bits by what stands beside them in a batch
 _SAMPLES = 4
 _NOISE = 0.02  # first scale of the adapter's noise
 _VISIBLE = 3.0  # the adapter must move log-probs by so many tolerances, or it could be forgotten unseen
@@ -29,8 +30,8 @@ _DOUBLINGS = 6
 @torch.no_grad()
 def check_sampler(learner: Learner, questions: Sequence[Example], step: int) -> float:
     """Mean |ln u (sampler) - ln u (scorer)| per token on a few CoTs. Raises RunFailed above the tolerance of the dtype."""
-    dtype = next(learner.lm.causal_lm.parameters()).dtype
-    tolerance = _TOLERANCE[dtype]
+    dtype = learner.lm.dtype
+    tolerance = max(_TOLERANCE[dtype], _TOLERANCE_INT8 if learner.lm.quantization == "int8" else 0.0)
     saved = [(parameter, parameter.detach().clone()) for _, parameter in learner.lm.adapter_parameters()]
     gap = effect = 0.0
     try:

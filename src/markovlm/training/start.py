@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,9 @@ def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "device": str(setup.lm.device),
         "device_name": torch.cuda.get_device_name(setup.lm.device) if setup.lm.device.type == "cuda" else platform.processor(),
-        "dtype": str(next(setup.lm.causal_lm.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(setup.lm.dtype).removeprefix("torch."),
+        "quantization": setup.lm.quantization,
+        "bitsandbytes": version("bitsandbytes") if setup.lm.quantization != "none" else None,
         "seed": setup.config.seed,
         "model": setup.config.model,
         "base_fingerprint": fingerprint,
