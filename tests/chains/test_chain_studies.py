@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from markovlm.analysis import chains as analysis
+from markovlm.analysis.chain_study import open_chain_study
 from markovlm.analysis.chains import PARTS, study_chains
 from markovlm.analysis.fragility import Plan
 from markovlm.chains.controls import CONTROLS
@@ -111,11 +114,11 @@ def test_an_interrupted_evaluation_continues(run: Path, tmp_path: Path, monkeypa
 
 def test_damage_of_severity_zero_changes_nothing_and_damage_is_felt_later(run: Path, tmp_path: Path) -> None:
     plan = Plan(("other_cot", "truncate_back"), (1.0,))
-    result, (data, page) = study_chains(target(run), "test", 4, tuple(PARTS), plan, tmp_path, None)
+    result, (data, page) = studied(run, tmp_path, plan)
     rows = result["damage"]["rows"]
     nothing = [row for row in rows if row["severity"] == 0]
     assert nothing
-    assert all(row["drop_logprob"]["mean"] == pytest.approx(0, abs=1e-5) for row in nothing)
+    assert all(row["drop_logprob"]["mean"] == 0 for row in nothing)
     assert all(row["state_differs"]["mean"] == 0 for row in nothing if row["state_differs"])
     assert {row["lag"] for row in rows if row["predicted"] == "answer"} == {0, 1, 2}
     felt = [row for row in rows if row["severity"] == 1 and row["lag"] == 1]
@@ -128,6 +131,34 @@ def test_damage_of_severity_zero_changes_nothing_and_damage_is_felt_later(run: P
     html = page.read_text()
     assert "<script" not in html
     assert "Facts that enter, stay and leave" in html
+
+
+def studied(run: Path, folder: Path, plan: Plan, parts: tuple[str, ...] = PARTS) -> tuple[dict[str, Any], list[Path]]:
+    one = target(run)
+    setup = one.prepare()
+    return study_chains(one, setup, one.load(setup, "test", 4), "test", parts, plan, folder, None)
+
+
+def test_an_interrupted_study_continues(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage is kept cell by cell, and what an earlier call found stays."""
+    whole, _ = studied(run, tmp_path / "whole", Plan(("delete", "other_cot"), (1.0,)), ("damage",))
+    original, done = analysis.damage, []
+
+    def crashing(study: Any, name: str, severity: float) -> Any:
+        done.append((name, severity))
+        if len(done) == 3:
+            raise runs.Crash
+        return original(study, name, severity)
+
+    monkeypatch.setattr(analysis, "damage", crashing)
+    with pytest.raises(runs.Crash):
+        studied(run, tmp_path / "cut", Plan(("delete", "other_cot"), (1.0,)), ("damage",))
+    continued, _ = studied(run, tmp_path / "cut", Plan(("delete", "other_cot"), (1.0,)), ("damage",))
+    assert done == [("delete", 0.0), ("delete", 1.0), ("other_cot", 0.0), ("other_cot", 0.0), ("other_cot", 1.0)]
+    assert continued == whole
+    monkeypatch.setattr(analysis, "damage", None)
+    more, _ = studied(run, tmp_path / "cut", Plan(), ("facts",))
+    assert more["damage"] == whole["damage"]
 
 
 def test_a_text_of_ones_own(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,5 +181,76 @@ def test_what_chains_have_no_use_for_is_refused(run: Path, tmp_path: Path) -> No
         ["eval", str(run), "--no-cot"],
         ["eval", str(run), "--lengths", "a"],
         ["explain", str(run), "--question", "x"],
+        ["explain", str(run), "--how", "resample", "--question", "x"],
+        ["explain", str(run), "--example", "none"],
     ):
         assert main(arguments) == 2
+
+
+THINKING = {**KEYS, "task": "arithmetic", "task_options": {}, "chain__kind": "thinking", "chain__steps": 3}
+
+
+@pytest.fixture(scope="module")
+def thinking(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("thinking") / "run"
+    train(tiny.config(tiny_models["llama"], **THINKING), out, check=False)
+    return out
+
+
+def test_pieces_of_thinking_are_studied_too(thinking: Path, tmp_path: Path) -> None:
+    """Damage to piece t travels to the answer, T - t pieces later; pieces before the last are read by the next one's writer alone."""
+    result, (_, page) = studied(thinking, tmp_path, Plan(("truncate_back",), (1.0,)))
+    rows = result["damage"]["rows"]
+    assert [(row["predicted"], row["severity"], row["lag"], row["n"]) for row in rows] == [
+        ("answer", severity, lag, 4) for severity in (0.0, 1.0) for lag in (0, 1, 2)
+    ]
+    assert all(row["drop_logprob"]["mean"] == 0 for row in rows if row["severity"] == 0)
+    assert all(abs(row["drop_logprob"]["mean"]) > 1e-4 for row in rows if row["severity"] == 1)
+    for text in result["words"]["texts"]:
+        assert [state["t"] for state in text["states"]] == [1, 2, 3]
+        for state in text["states"]:
+            read, unread = ("drop", "drop_next") if state["t"] == 3 else ("drop_next", "drop")
+            assert all(word[read] is not None and word[unread] is None for word in state["words"])
+    assert [(row["t"], row["n"]) for row in result["facts"]["by_t"]] == [(1, 4), (2, 4), (3, 4)]
+    assert result["facts"]["by_age"] == []
+    assert "When the answer can be read" in page.read_text()
+
+
+def test_what_is_lost_without_a_word_is_what_the_model_says(thinking: Path, tmp_path: Path) -> None:
+    """One drop of the last piece and one of the first, computed here from the log-probs of whole sequences."""
+    result, _ = studied(thinking, tmp_path, Plan(), ("words",))
+    one = target(thinking)
+    setup = one.prepare()
+    study = open_chain_study(setup, one.load(setup, "test", 4).examples, None)
+    chain = study.walks[0]
+    states = result["words"]["texts"][0]["states"]
+    for t, name in ((1, "drop_next"), (3, "drop")):
+        ids, word = chain.state(t + 1), states[t - 1]["words"][0]
+        first = next(k for k in range(1, len(ids)) if study.prompter.text(ids[:k]).strip() == word["word"])
+        head, tail, after = setup.prompter.cot_prompt(chain.text.example), chain.written[1].tokens, ()
+        if t == 3:
+            after = study.prompter.header_ids
+            head = setup.prompter.reader_prompt(chain.text.example, "markovian")
+            tail = setup.prompter.answer_ids(chain.text.example)[len(after) :]
+        expected = mean_logprob(setup, head + ids + after, tail) - mean_logprob(setup, head + ids[first:] + after, tail)
+        assert word[name] == pytest.approx(expected, abs=1e-4)
+
+
+def mean_logprob(setup: Any, before: tuple[int, ...], tokens: tuple[int, ...]) -> float:
+    with torch.no_grad():
+        logits = setup.lm.causal_lm(torch.tensor([[*before, *tokens]])).logits[0, len(before) - 1 : -1].float()
+    return logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).mean().item()
+
+
+def test_a_question_of_ones_own_is_explained(thinking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", str(thinking), "1+2", "--json"]) == 0
+    asked = json.loads(capsys.readouterr().out)
+    code = main(["explain", str(thinking), "--question", "1+2", "--out", str(tmp_path), "--json"])
+    said = capsys.readouterr()
+    if not asked["answer"].strip():
+        assert (code, "reads no answer" in said.err) == (1, True)
+        return
+    assert code == 0
+    found = json.loads(said.out)
+    assert found["facts"]["questions"][0]["answer"] == asked["answer"].strip()
+    assert len(found["words"]["texts"][0]["states"]) == 3

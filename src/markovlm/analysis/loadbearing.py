@@ -22,7 +22,7 @@ from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.ask import check_question
 from markovlm.models.load import load_tokenizer
 from markovlm.runs.targets import Target
-from markovlm.tasks.base import Example
+from markovlm.tasks.base import Example, Loaded
 
 Part = Literal["perturb", "bypass", "leak", "explain", "transfer", "resample", "intervention"]
 PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "intervention", "explain", "transfer")  # of `loadbearing`
@@ -111,6 +111,7 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
     return Found(results, tuple(paths), tuple(shown), page)
 
 
+_NOT_RESAMPLED = "a run of chains: --intervene and --how resample are for CoTs of single questions"
 _CHAIN_PARTS: dict[tuple[Part, ...], tuple[str, ...]] = {("perturb",): ("damage",), ("explain",): ("words", "facts")}
 
 
@@ -122,12 +123,40 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
     if request.against is not None or request.parts == ("transfer",):
         raise UserError("a run of chains: --against and transfer are not for chains; markovlm eval measures their controls")
     if {"intervention", "resample"} & set(request.parts) and request.parts != PARTS:
-        raise UserError("a run of chains: --intervene and --how resample are for CoTs of single questions")
+        raise UserError(_NOT_RESAMPLED)
+    target = request.target
+    setup = target.prepare()
+    loaded = target.load(setup, request.split, request.limit)
+    if not len(loaded.examples):
+        raise UserError(f"{target.name}: no texts in the {request.split} split")
     parts = _CHAIN_PARTS.get(request.parts, tuple(ALL))
-    folder = request.folder(request.target)
-    result, paths = study_chains(request.target, request.split, request.limit, parts, request.plan, folder / "chains", counting)
+    result, paths = study_chains(target, setup, loaded, request.split, parts, request.plan, request.folder(target), counting)
     name = request.parts[0] if len(request.parts) == 1 else "chains"
     return Found({name: result}, (paths[0],), page=paths[1], chains=True)
+
+
+def explain_chain(request: Request, example: str | None, question: str | None) -> Found:
+    """One text of the split by its id, or (kind=thinking) a question of the user's: its words, and when the answer can be read."""
+    from markovlm.analysis.chains import study_chains
+    from markovlm.evaluation.ask_chain import ASKED, ask_thinking
+
+    target = request.target
+    folder = request.folder(target)
+    if question is not None and target.config.chain.kind != "thinking":
+        raise UserError(
+            "--question: this run reads texts; `markovlm ask RUN QUESTION --text FILE` shows one, --example ID explains one of the split"
+        )
+    setup = target.prepare()
+    if example is not None:
+        loaded = Loaded([find_example(target.load(setup, request.split).examples, example)])
+    else:
+        asked = ask_thinking(setup, check_question(setup, question or ""))
+        if not (asked.answer or "").strip():
+            raise RunFailed(f"nothing to explain: the model reads no answer from its last piece ({asked.states[-1]!r})")
+        own = "the question is your own: what counts as right is what the model itself answers"
+        loaded = Loaded([Example(ASKED, asked.question or "", (asked.answer or "").strip())], notes=(own,))
+    result, paths = study_chains(target, setup, loaded, request.split, ("words", "facts"), request.plan, folder, None)
+    return Found({"explain": result}, (paths[0],), page=paths[1], chains=True)
 
 
 def _open(request: Request, target: Target, counting: Counting | None) -> Study:
@@ -227,6 +256,8 @@ def explain_question(request: Request, example: str | None, question: str | None
     """One question, of the split by its id or in the user's words; attributions (the result, where it is resampled) and their page."""
     target = request.target
     folder = request.folder(target)
+    if target.config.chain.on:
+        raise UserError(_NOT_RESAMPLED)
     setup = target.prepare()
     if example is not None:
         asked = find_example(target.load(setup, request.split).examples, example)

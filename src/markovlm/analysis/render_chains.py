@@ -25,22 +25,30 @@ def chains_html(result: Mapping[str, Any]) -> str:
     damage = result.get("damage")
     return environment.get_template("chains.html").render(
         result=result,
+        thinking=result["chain"] == "thinking",
         damage=[row for row in damage["rows"] if row["severity"] > 0] if damage else None,
         words=[_shaded(text) for text in words["texts"][:_TEXTS]] if words else None,
         survival=words["survival"] if words else None,
         facts=[_fact_row(question) for question in facts["questions"][:_QUESTIONS]] if facts else None,
-        by_age=facts["by_age"] if facts else None,
+        asked=len(facts["questions"]) if facts else 0,
+        by=("age", facts["by_age"]) if facts and facts["by_age"] else ("t", facts["by_t"] if facts else []),
         steps=max((known["t"] for question in facts["questions"] for known in question["known"]), default=0) if facts else 0,
     )
 
 
 def _shaded(text: Mapping[str, Any]) -> dict[str, Any]:
-    """Words with a shade: 0 nothing is lost without it, 1 the most of this text."""
-    most = max((abs(w["drop"]) for state in text["states"] for w in state["words"] if w["drop"] is not None), default=0.0) or 1.0
-    states = [
-        {**state, "words": [{**w, "shade": max(w["drop"] or 0.0, 0.0) / most} for w in state["words"]]}
-        for state in text["states"]
-    ]
+    """Words with a shade: 0 nothing is lost without it, 1 the most of this text.
+
+    Lost of what is predicted; of the next state, where nothing is predicted. The two have scales of their own.
+    """
+    words = [word for state in text["states"] for word in state["words"]]
+    most = {name: max((abs(w[name]) for w in words if w[name] is not None), default=0.0) or 1.0 for name in ("drop", "drop_next")}
+
+    def shade(word: Mapping[str, Any]) -> float:
+        name = "drop_next" if word["drop"] is None else "drop"
+        return max(word[name] or 0.0, 0.0) / most[name]
+
+    states = [{**state, "words": [{**word, "shade": shade(word)} for word in state["words"]]} for state in text["states"]]
     return {"text": text["text"], "states": states}
 
 

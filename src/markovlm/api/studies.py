@@ -132,12 +132,12 @@ def explain(
     counting: Counting | None = None,
     **how: Any,
 ) -> Any:
-    """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict).
+    """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict); of chains a dict.
 
     `resample`: K continuations from before each sentence instead, and what becomes of the answer (a dict; `analysis.resample`).
     """
     from markovlm.analysis.explain import Manner
-    from markovlm.analysis.loadbearing import explain_question
+    from markovlm.analysis.loadbearing import explain_chain, explain_question
     from markovlm.analysis.resample import Resampling
 
     if resample is not None:
@@ -148,9 +148,11 @@ def explain(
 
     manner: Any = Manner(by, "replace" if replace else "remove")  # pyright: ignore[reportArgumentType]
     request = study_request(target, ("explain",), manner=manner, **{"limit": 50, **how})
-    if question is not None:
-        return explain_question(request, None, question)[0]
-    return study(request, counting).results["explain"]
+    if question is None:
+        return study(request, counting).results["explain"]
+    if request.target.config.chain.on:
+        return explain_chain(request, None, question).results["explain"]
+    return explain_question(request, None, question)[0]
 
 
 def loadbearing(

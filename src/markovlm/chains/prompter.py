@@ -25,7 +25,7 @@ Ids = tuple[int, ...]
 class Target:
     """Something that is predicted from a state: `prefix` + state + `between` + `tokens`, of which the last are scored."""
 
-    kind: Literal["next_chunk", "answer"]
+    kind: Literal["next_chunk", "answer", "next_state"]
     prefix: Ids
     between: Ids
     tokens: Ids
@@ -65,10 +65,19 @@ class ChainPrompter(Prompter):
 
     def write_prompt(self, text: ChainText, t: int, state: Ids) -> Ids:
         """What s_{t+1} is written from: o_t and s_t, and nothing else of the past."""
+        before, after = self._around_state(text, t)
+        return before + state + after
+
+    def next_state(self, text: ChainText, t: int, tokens: Ids) -> Target:
+        """The state s_{t+1} as something that is read from s_t: `tokens` as they were sampled, an end token included."""
+        return Target("next_state", *self._around_state(text, t), tokens)
+
+    def _around_state(self, text: ChainText, t: int) -> tuple[Ids, Ids]:
+        """What stands before and after s_t where s_{t+1} is written."""
         if self.chain.kind == "thinking":
-            return super().cot_prompt(text.example) + state
+            return super().cot_prompt(text.example), ()
         before, between, after = self._pieces("write", False)
-        return before + state + between + self.slot(text.chunks[t - 1]) + after
+        return before, between + self.slot(text.chunks[t - 1]) + after
 
     def targets(self, text: ChainText, t: int, conditioning: str, *, all_kinds: bool = False) -> tuple[Target, ...]:
         """What is predicted from s_{t+1}; `all_kinds`: also what the reward does not look at (for evaluation)."""

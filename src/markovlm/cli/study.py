@@ -156,12 +156,13 @@ def resample_one_question(request: Request, example: str | None, question: str |
 
 
 def explain_one_question(request: Request, example: str | None, question: str | None, as_json: bool) -> None:
-    from markovlm.analysis.loadbearing import explain_question
+    from markovlm.analysis.loadbearing import explain_chain, explain_question
     from markovlm.terminal.attribution import explain_text
     from markovlm.terminal.console import stdout
 
     if request.target.config.chain.on:
-        raise UserError("--example and --question: not for a run of chains; `markovlm ask RUN --text FILE` shows one text")
+        show_chain_study(explain_chain(request, example, question), "explain", as_json)
+        return
     attributions, page = explain_question(request, example, question)
     if as_json:
         print_json({"attributions": [one.to_json() for one in attributions], "page": str(page)})

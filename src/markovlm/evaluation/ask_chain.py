@@ -16,6 +16,8 @@ from markovlm.tasks.base import Example
 from markovlm.tasks.chain import Query
 from markovlm.tasks.prompts import unknown_in
 
+ASKED = "asked"  # the id of a user's question or text: its draws are keyed by it
+
 
 @dataclass(frozen=True, slots=True)
 class AskedChain:
@@ -42,7 +44,7 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
     if unknown:
         raise UserError(f"--text: has words this model does not know: {' '.join(unknown[:8])}")
     asked = None if question is None else Query(check_question(setup, question), "0", len(chunks))
-    example = Example("asked", " ".join(chunks), "0")
+    example = Example(ASKED, " ".join(chunks), "0")
     how = chain_how(setup)
     (walk,) = walk_texts(setup.sampler(), prompter, [ChainText(example, chunks, len(chunks))], how)
     found = AskedChain(
@@ -59,7 +61,7 @@ def ask_thinking(setup: Setup, question: str) -> AskedChain:
     prompter = prompter_of(setup)
     if prompter.chain.kind != "thinking":
         raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
-    text = prompter.text_of(Example("asked", question, "0"))
+    text = prompter.text_of(Example(ASKED, question, "0"))
     (walk,) = walk_texts(setup.sampler(), prompter, [text], chain_how(setup))
     states, tokens = tuple(prompter.text(cot.ids) for cot in walk.written), tuple(len(cot.ids) for cot in walk.written)
     return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, question, _answer(setup, walk, text.queries[0]))

@@ -17,18 +17,22 @@ def show_chain_studies(result: dict[str, Any]) -> None:
     console = stdout()
     if not console.is_terminal:
         console.width = _WIDTH
-    about = f"{result['task']}, {result['split']} split, {result['n']} texts, {result['checkpoint']}"
+    thinking = result["chain"] == "thinking"
+    several = "questions" if thinking else "texts"
+    about = f"{result['task']}, {result['split']} split, {result['n']} {several}, {result['checkpoint']}"
     console.print(Text(about))
     if result.get("damage"):
-        _damage(console, result["damage"])
+        _damage(console, result["damage"], "piece" if thinking else "state", "pieces" if thinking else "chunks")
     if result.get("words"):
-        _words(console, result["words"])
+        _words(console, result["words"], thinking)
     if result.get("facts"):
         _facts(console, result["facts"])
-    console.print(Text("intervals: 95 %, bootstrap over texts"))
+    console.print(Text(f"intervals: 95 %, bootstrap over {several}"))
+    for note in result["notes"]:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
-def _damage(console: Any, found: dict[str, Any]) -> None:
+def _damage(console: Any, found: dict[str, Any], one: str, many: str) -> None:
     cells = [
         [
             row["perturbation"],
@@ -43,26 +47,35 @@ def _damage(console: Any, found: dict[str, Any]) -> None:
         for row in found["rows"]
         if row["severity"] > 0
     ]
-    columns = ["damage", "of it", "lag", "predicted", "n", "drop of nats per token", "drop of accuracy", "state differs"]
-    console.print(table("damage to the state at t, read `lag` chunks later", columns, cells))
+    columns = ["damage", "of it", "lag", "predicted", "n", "drop of nats per token", "drop of accuracy", f"{one} differs"]
+    console.print(table(f"damage to the {one} at t, read `lag` {many} later", columns, cells))
 
 
-def _words(console: Any, found: dict[str, Any]) -> None:
+def _words(console: Any, found: dict[str, Any], thinking: bool) -> None:
+    read = "where nothing is predicted from it: of the next piece as it was written" if thinking else "of what is predicted"
     for text in found["texts"][:2]:
-        console.print(Text(f"\n{text['text']}: word (nats lost without it; + in the next state, - not)"))
+        console.print(
+            Text(f"\n{text['text']}: word (nats a token lost without it, {read}; + in the next one, - not)"), soft_wrap=True
+        )
         for state in text["states"]:
-            shown = "  ".join(f"{w['word']}{_drop(w['drop'])}{_mark(w['survives'])}" for w in state["words"])
-            console.print(Text(f"  {state['t']:>3}  {state['chunk'][:40]:40}  {shown}"), soft_wrap=True)
-    console.print(Text(f"share of a state's words that stand in the next one: {_number(found['survival'])}"))
+            shown = "  ".join(f"{w['word']}{_drop(w)}{_mark(w['survives'])}" for w in state["words"])
+            chunk = "" if thinking else f"{state['chunk'][:40]:40}  "
+            console.print(Text(f"  {state['t']:>3}  {chunk}{shown}"), soft_wrap=True)
+    one = "piece" if thinking else "state"
+    console.print(Text(f"share of a {one}'s words and numbers that stand in the next one: {_number(found['survival'])}"))
 
 
 def _facts(console: Any, found: dict[str, Any]) -> None:
-    cells = [[str(row["age"]), str(row["n"]), _number(row["accuracy"]), _number(row["logprob"])] for row in found["by_age"]]
-    columns = ["age of the fact", "n", "answered right", "nats per token"]
-    console.print(table("facts in the notes (age 0: the fact is in the chunk just read; below: not read yet)", columns, cells))
+    """By age where it is known which chunk a fact stands in, else by t."""
+    name, rows = ("age", found["by_age"]) if found["by_age"] else ("t", found["by_t"])
+    cells = [[str(row[name]), str(row["n"]), _number(row["accuracy"]), _number(row["logprob"])] for row in rows]
+    columns = ["age of the fact" if name == "age" else "read after t", "n", "answered right", "nats per token"]
+    about = "facts in the notes (age 0: the fact is in the chunk just read; below: not read yet)"
+    console.print(table(about if name == "age" else "the question's answer, read from every state", columns, cells))
 
 
-def _drop(value: float | None) -> str:
+def _drop(word: dict[str, Any]) -> str:
+    value = word["drop_next"] if word["drop"] is None else word["drop"]
     return "" if value is None else f"({value:.1f})"
 
 
