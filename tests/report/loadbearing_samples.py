@@ -130,6 +130,41 @@ def leak(**more: Any) -> dict[str, Any]:
     return head("leak") | found | more
 
 
+def chains(kind: str = "notes_then_questions", **more: Any) -> dict[str, Any]:
+    """Another text's state costs 1.40 nats at once and 0.60 two chunks later; answers are right in 95 % and, three chunks on, 40 %."""
+    thinking = kind == "thinking"
+    rows = [
+        {
+            "perturbation": name, "severity": severity, "lag": lag, "predicted": "answer", "n": 100,
+            "drop_logprob": est(round(severity * drop - 0.4 * severity * lag, 6), 0.2 * severity), "drop_accuracy": est(0.3 * severity, 0.1),
+            "state_differs": est(0.9 * severity, 0.05) if lag else None,
+        }
+        for name, drop in (("delete", 1.1), ("other_cot", 1.4))
+        for severity in (0.0, 0.6, 1.0)
+        for lag in range(3)
+    ]  # fmt: skip
+    questions = [
+        {
+            "text": f"test/{i}", "question": "bob?", "answer": str(10 + i), "fact": None if thinking else 1 + i % 3, "after": 4,
+            "known": [
+                {"t": t, "logprob": -0.05 if t >= 1 + i % 3 else -2.5, "correct": t >= 1 + i % 3} for t in range(1, 5)
+            ],
+        }
+        for i in range(30)
+    ]  # fmt: skip
+    ages = [
+        {"age": age, "n": 60 if age >= 0 else 20, "accuracy": est(a, 0.08), "logprob": est(-2 * (1 - a), 0.1)}
+        for age, a in ((-1, 0.1), (0, 0.95), (1, 0.8), (2, 0.6), (3, 0.4))
+    ]
+    steps = [{"t": t, "n": 30, "accuracy": est(0.2 * t, 0.1), "logprob": est(-1.0, 0.1)} for t in range(1, 5)]
+    words = [{"word": "bob=3", "drop": 0.4, "drop_next": 0.1, "survives": True}]
+    return head("chains", chain=kind) | {
+        "state_tokens": 24, "notes": [], "damage": {"steps_damaged": [1, 2, 3], "rows": rows},
+        "words": {"texts": [{"text": "test/0", "states": [{"t": 1, "chunk": "bob+3", "words": words}]}], "survival": est(0.45, 0.05)},
+        "facts": {"questions": questions, "by_age": [] if thinking else ages, "by_t": steps},
+    } | more  # fmt: skip
+
+
 def write_studies(run: Path, *studies: dict[str, Any]) -> Path:
     """Write studies where `analysis` leaves them; the names count up."""
     folder = run / "loadbearing"

@@ -25,6 +25,7 @@ from markovlm.report.loadbearing.tables import readable
 from markovlm.report.loadbearing.words import cell_text, decimal_texts, nats, points, share
 from report.loadbearing_samples import (
     bypass,
+    chains,
     damage,
     est,
     everything,
@@ -452,7 +453,7 @@ JUNK = st.recursive(
 )
 
 
-@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak]))
+@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak, chains]))
 def test_junk_anywhere_never_fails_the_report(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, which: Any) -> None:
     study = which()
     for _ in range(data.draw(st.integers(1, 4))):
@@ -474,6 +475,49 @@ def test_junk_anywhere_never_fails_the_report(tmp_path_factory: pytest.TempPathF
     assert all(part.line is not None and part.claims for part in section.parts)
 
 
+def test_chains_in_words(tmp_path: Path) -> None:
+    assert said(tmp_path, chains()) == (
+        "Damage to a state (another text's state in its place, 100 %) costs 1.40 nats an answer token (95 % 1.20 to 1.60, n=100) where it is "
+        "read at once, and costs 0.60 nats an answer token (95 % 0.40 to 0.80, n=100) 2 chunks later. The answer in the notes right after its "
+        "fact was read is right in 95 % (87 to 100 %, n=60), 3 chunks after it in 40 % (32 to 48 %, n=60). 45 % (40 to 50 %) of a state's "
+        "words stand in the next one."
+    )
+
+
+def test_thinking_in_words(tmp_path: Path) -> None:
+    words = said(tmp_path, chains("thinking"))
+    assert "(another question's piece in its place, 100 %)" in words
+    assert "2 pieces later" in words
+    assert "The answer read from piece 1 is right in 20 % (10 to 30 %, n=30), from piece 4 in 80 % (70 to 90 %, n=30)." in words
+
+
+def test_a_late_damage_whose_interval_holds_zero_is_no_claim(tmp_path: Path) -> None:
+    rows = [row for row in chains()["damage"]["rows"] if row["perturbation"] == "other_cot"]
+    for row in rows:
+        if row["lag"] == 2:
+            row["drop_logprob"] = est(0.1, 0.2)
+    words = said(tmp_path, chains(damage={"rows": rows}))
+    assert "and has no measurable cost, 0.10 nats an answer token (95 % -0.10 to 0.30, n=100), 2 chunks later." in words
+
+
+def test_a_run_of_chains_has_its_studies_in_the_report(tmp_path: Path) -> None:
+    run = write_studies(write_native(tmp_path / "a"), chains())
+    (data,) = (run / "loadbearing").glob("*.json")
+    data.with_suffix(".html").write_text("a page")
+    result = write_report([run], tmp_path / "out")
+    text = result.html.read_text()
+    assert f'href="../a/loadbearing/{data.stem}.html"' in text
+    assert "Pages of states, word by word" in text
+    assert "not measured here" not in text  # the studies of single CoTs are not for chains
+    for name in ("facts", "known", "lags"):
+        assert f'data-figure="loadbearing-0-0-{name}"' in text
+        ElementTree.parse(tmp_path / "out" / "figures" / f"loadbearing-0-0-{name}.svg")
+    assert "bob? 10" in (tmp_path / "out" / "figures" / "loadbearing-0-0-facts.svg").read_text()
+    with open(tmp_path / "out" / "tables" / "loadbearing-chains-questions.csv") as file:
+        assert len(file.readlines()) == 1 + 30 * 4
+    assert "facts that enter the notes" in result.markdown.read_text()
+
+
 def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
     for i, text in enumerate(HOSTILE):
         run = write_native(tmp_path / "runs" / f"run-{i}", steps=3, samples=[])
@@ -487,6 +531,10 @@ def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
             transfer(readers=[{"reader": "gpt2", "model": text}], checkpoint=text, split=text, conditioning=text),
             explain(examples=[shown | {"units": units}], by=text, how=text, by_kind=by_kind),
             bypass(rows=[{"control": text, "reader": text, "n": 3, "accuracy": est(0.5, 0.1)}]),
+            chains(
+                text,
+                facts={"questions": [{"text": text, "question": text, "answer": text, "known": [{"t": 1, "logprob": -1.0}]}]},
+            ),
         )
     result = write_report([tmp_path / "runs"], tmp_path / "out")
     page = parsed(result.html)

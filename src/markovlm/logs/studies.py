@@ -15,14 +15,19 @@ from markovlm.logs.study_records import (
     KINDS,
     Against,
     Bypass,
+    Chains,
     Control,
     Correlation,
     Damage,
     Estimate,
     Explain,
     Explained,
+    Fact,
     Found,
     KindLoad,
+    Known,
+    KnownShare,
+    LagDamage,
     Leak,
     Perturb,
     Point,
@@ -38,6 +43,7 @@ MAX_FILES = 100
 MAX_ROWS = 1_000  # of one list
 MAX_UNITS = 3_000  # of one example
 MAX_EXAMPLES = 12
+MAX_LAGS = 5_000  # rows of damage to chains: perturbations x severities x lags
 MAX_LABEL = 80  # characters of a name
 MAX_UNIT_TEXT = 1_000
 _LARGEST = 1e6  # no number of a study is larger
@@ -322,11 +328,58 @@ def _leak(fields: _Fields) -> Leak | None:
     )
 
 
+def _chains(fields: _Fields) -> Chains | None:
+    damage, facts = fields.part("damage"), fields.part("facts")
+    found = Chains(
+        chain=fields.label("chain"),
+        damage=tuple(made for row in damage.rows("rows", MAX_LAGS) if (made := _lag_damage(row)) is not None),
+        facts=tuple(made for row in facts.rows("questions") if (made := _fact(row)).known),
+        by_age=_known_shares(facts, "by_age", "age"),
+        by_t=_known_shares(facts, "by_t", "t"),
+        survival=fields.part("words").estimate("survival"),
+    )
+    return found if found.damage or found.facts or found.survival.mean is not None else None
+
+
+def _lag_damage(row: _Fields) -> LagDamage | None:
+    lag = row.count("lag")
+    if lag is None:
+        return None
+    return LagDamage(
+        perturbation=row.label("perturbation") or "?",
+        severity=row.share("severity"),
+        lag=lag,
+        predicted=row.label("predicted"),
+        n=row.count("n"),
+        drop=row.estimate("drop_logprob"),
+        accuracy=row.estimate("drop_accuracy"),
+        differs=row.estimate("state_differs"),
+    )
+
+
+def _fact(row: _Fields) -> Fact:
+    known = [
+        Known(t, cell.number("logprob"), correct if isinstance(correct := cell.row.get("correct"), bool) else None)
+        for cell in row.rows("known")
+        if (t := cell.count("t")) is not None
+    ]
+    return Fact(row.label("text"), row.label("question"), row.label("answer"), row.count("fact"), tuple(known))
+
+
+def _known_shares(facts: _Fields, key: str, name: str) -> tuple[KnownShare, ...]:
+    return tuple(
+        KnownShare(at, row.count("n"), row.estimate("accuracy"), row.estimate("logprob"))
+        for row in facts.rows(key)
+        if (at := integer(row.row.get(name))) is not None and abs(at) <= _LARGEST
+    )
+
+
 _READERS: dict[str, Callable[[_Fields], Found | None]] = {
     "perturb": _perturb,
     "transfer": _transfer,
     "explain": _explain,
     "bypass": _bypass,
     "leak": _leak,
+    "chains": _chains,
 }
 assert tuple(_READERS) == KINDS, "a kind without its reader"

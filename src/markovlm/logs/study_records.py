@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("perturb", "transfer", "explain", "bypass", "leak")
+KINDS = ("perturb", "transfer", "explain", "bypass", "leak", "chains")
 ACTOR = "actor"  # the reader that is the trained model itself
 BASE = "base"  # the checkpoint that is the untrained model
 
@@ -198,7 +198,67 @@ class Leak:
     logprob_cut: Estimate
 
 
-Found = Perturb | Transfer | Explain | Bypass | Leak
+@dataclass(frozen=True, slots=True)
+class LagDamage:
+    """One perturbation of a state at one severity, felt in what is predicted `lag` chunks (or pieces) later."""
+
+    perturbation: str
+    severity: float | None
+    lag: int
+    predicted: str  # answer, next_chunk
+    n: int | None
+    drop: Estimate  # nats a predicted token
+    accuracy: Estimate
+    differs: Estimate  # share of the states there that are other ones
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One question put to the state after chunk `t`."""
+
+    t: int
+    logprob: float | None
+    correct: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A question put to every state; `fact` is the chunk that its answer stands in."""
+
+    text: str
+    question: str
+    answer: str
+    fact: int | None
+    known: tuple[Known, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownShare:
+    """How well answers are read at one age of their fact, or after one chunk."""
+
+    at: int
+    n: int | None
+    accuracy: Estimate
+    logprob: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """States that follow each other: damage, facts, words that survive."""
+
+    chain: str  # notes, notes_then_questions, thinking
+    damage: tuple[LagDamage, ...]
+    facts: tuple[Fact, ...]
+    by_age: tuple[KnownShare, ...]
+    by_t: tuple[KnownShare, ...]
+    survival: Estimate  # of a state's words, in the next state
+
+    @property
+    def thinks(self) -> bool:
+        return self.chain == "thinking"
+
+
+Found = Perturb | Transfer | Explain | Bypass | Leak | Chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +282,9 @@ class Study:
     def where(self) -> str:
         """`step-000050, test split, n=100`"""
         cots = f" × {self.cots_per_question} CoTs" if (self.cots_per_question or 1) > 1 else ""
-        n = f"n={self.n:,} questions{cots}" if self.n is not None else ""
+        notes = isinstance(self.found, Chains) and not self.found.thinks
+        one, hidden = ("text", "past") if notes else ("question", "question")
+        n = f"n={self.n:,} {one}s{cots}" if self.n is not None else ""
         split = f"{self.split} split" if self.split else ""
-        sight = {"markovian": "question hidden", "non_markovian": "question in sight"}.get(self.conditioning, "")
+        sight = {"markovian": f"{hidden} hidden", "non_markovian": f"{hidden} in sight"}.get(self.conditioning, "")
         return ", ".join(part for part in (self.checkpoint or "checkpoint ?", split, n, sight) if part)

@@ -187,6 +187,7 @@ def _loadbearing(section: Section, paths: Mapping[str, str | None]) -> str:
 def _run_studies(part: RunPart, paths: Mapping[str, str | None]) -> str:
     more = [f"- *{c.about}* ({escaped(c.study.where)}): {escaped(c.more)}" for c in part.claims if c.more]
     lines = [f"### {escaped(part.run)}", "\n".join([*more, *(f"- {escaped(note)}" for note in part.notes)])]
+    lines += [part.legend] if part.of_chains else []
     lines += [_figure(figure, paths[figure.name]) for figure in part.figures if figure.name in paths]
     for shown in part.studies:
         for found in shown.tables:

@@ -20,6 +20,7 @@ from markovlm.logs.study_records import (
     Study,
     Transfer,
 )
+from markovlm.report.loadbearing.chains import chain_sentences
 from markovlm.report.loadbearing.words import nats, opposite, plain, points, severity_text, share
 
 FEW = 50  # questions below which a bootstrap interval is too narrow to lean on
@@ -293,10 +294,15 @@ def _cut(what: str, whole: Estimate, cut: Estimate, text: Callable[[Estimate], s
     return f"{start} shows no clear change, for the intervals overlap: {text(whole)} whole, {text(cut)} cut."
 
 
+def _chains(study: Study) -> _Said:
+    return _Said(*chain_sentences(study))
+
+
 _WRITERS: dict[str, tuple[str, Callable[[Study], _Said]]] = {
     "perturb": ("damage", _perturb),
     "transfer": ("other readers", _transfer),
     "explain": ("which words", _explain),
     "bypass": ("bypass", _bypass),
     "leak": ("answer leak", _leak),
+    "chains": ("states of chains", _chains),
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from markovlm.logs.study_records import ACTOR, BASE, Damage, Estimate, Explain, Perturb, Point, Study, Transfer
+from markovlm.logs.study_records import ACTOR, BASE, Chains, Damage, Estimate, Explain, Perturb, Point, Study, Transfer
 from markovlm.report.figures import COLOURS, Figure, blank
+from markovlm.report.loadbearing.chain_figures import chain_figures
 from markovlm.report.loadbearing.tables import EXPLAIN, severities
 from markovlm.report.loadbearing.words import cell_text, decimal_texts, severity_text
 
@@ -31,6 +32,8 @@ def figures(name: str, run: str, study: Study) -> list[Figure]:
         ]
     elif isinstance(found, Explain):
         made = [_kinds(f"{name}-kinds", run, found), _positions(f"{name}-positions", run, found)]
+    elif isinstance(found, Chains):
+        made = chain_figures(name, run, found)
     return [figure for figure in made if figure is not None]
 
 

@@ -21,6 +21,15 @@ NOTE = (
     "Intervals are 95 % over questions, and each sentence follows from its interval; one of no width says that all questions "
     "agreed, not that the number is certain."
 )
+LEGEND = (
+    "Heat maps: red costs, a number in brackets has an interval that holds 0. Curves and bars: thin lines are intervals; "
+    "dashed, the same reader with the base model's CoTs."
+)
+CHAIN_LEGEND = (
+    "Every question is put to every state: the darker, the likelier its answer (geometric mean over its tokens); ✓ right, × wrong; framed, "
+    "the chunk that the fact stands in, before which the answer can only be guessed. Damage is the greatest that was measured of its kind; "
+    "thin lines are intervals."
+)
 MOST_DETAILED = 12  # runs with tables and figures on the page
 MOST_PRINTED = 3  # runs with figures beside the Markdown file
 MOST_PAGES = 12  # of explained CoTs, linked from one run
@@ -66,14 +75,27 @@ class RunPart:
     figures: tuple[Figure, ...]
     examples: tuple[ShownExample, ...]
     notes: tuple[str, ...]
-    pages: tuple[Source, ...] = ()  # that `markovlm explain` wrote: every CoT, unit by unit
+    pages: tuple[Source, ...] = ()  # that `markovlm explain` wrote: every CoT, unit by unit; of chains every state, word by word
+
+    @property
+    def of_chains(self) -> bool:
+        return any(claim.study.kind == "chains" for claim in self.claims)
+
+    @property
+    def legend(self) -> str:
+        """How its figures are read."""
+        return CHAIN_LEGEND if self.of_chains else LEGEND
+
+    @property
+    def pages_title(self) -> str:
+        return "Pages of states, word by word" if self.of_chains else "Pages of explained CoTs"
 
     @property
     def line(self) -> str:
         """What was found, in one line: damage, bypass, other readers; each with its checkpoint where these differ."""
         several = len({claim.study.checkpoint for claim in self.claims}) > 1
         said = {c.study.kind: f"[{c.study.checkpoint}] {c.lead}" if several and c.lead else c.lead for c in self.claims}
-        return " ".join(said[kind] for kind in ("perturb", "bypass", "transfer") if said.get(kind))
+        return " ".join(said[kind] for kind in ("perturb", "bypass", "transfer", "chains") if said.get(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +153,20 @@ def _part(index: int, run: RunData, detailed: bool) -> RunPart:
     return RunPart(
         run=run.name,
         claims=tuple(claim_of(study) for study in chiefs),
-        missing=tuple(kind for kind, found in by_kind.items() if not found),
+        missing=() if by_kind["chains"] else tuple(kind for kind, found in by_kind.items() if not found and kind != "chains"),
         studies=tuple(shown),
         figures=tuple(drawn),
         examples=tuple(shade(e) for e in explained.examples) if explained and detailed else (),
         notes=tuple(dict.fromkeys(note for study in chiefs for note in study.notes)),
-        pages=tuple(Source(page) for study in ordered if study.kind == "explain" for page in explain_pages(study.path)),
+        pages=tuple(Source(page) for study in ordered for page in _pages(study)),
     )
+
+
+def _pages(study: Study) -> list[Path]:
+    if study.kind == "chains":
+        page = study.path.with_suffix(".html")
+        return [page] if page.is_file() else []
+    return explain_pages(study.path) if study.kind == "explain" else []
 
 
 def explain_pages(study: Path) -> list[Path]:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from markovlm.logs.study_records import Bypass, Damage, Estimate, Explain, Leak, Perturb, Study, Transfer
+from markovlm.logs.study_records import Bypass, Chains, Damage, Estimate, Explain, Leak, Perturb, Study, Transfer
+from markovlm.report.loadbearing.chains import chief_damage, known_by
 from markovlm.report.loadbearing.words import cell_text, severity_text
 from markovlm.report.tables import Cell, Source, Table, number_text, plain
 
 Named = tuple[str, Study]  # run and study
 Of = Callable[[Damage], Estimate]
+MOST_LAGS = 8  # columns of a table to read; the CSV has all
 EXPLAIN = {"remove": "removed", "replace": "replaced"}
 
 
@@ -48,6 +50,8 @@ def readable(study: Study) -> list[Table]:
         return _explain(study, found)
     if isinstance(found, Bypass):
         return [_bypass(study, found)]
+    if isinstance(found, Chains):
+        return _chains(study, found)
     return [_leak(study, found)]
 
 
@@ -214,6 +218,32 @@ def _leak(study: Study, found: Leak) -> Table:
     return Table("loadbearing-leak", "The answer as a plain copy in the CoT", ("what", "value"), tuple(rows), note)
 
 
+def _chains(study: Study, found: Chains) -> list[Table]:
+    """Damage with lags across, at the greatest severity of each perturbation; answers by age of their fact."""
+    source = Source(study.path)
+    rows: list[tuple[Cell, ...]] = []
+    lags = sorted({row.lag for row in found.damage})[:MOST_LAGS]
+    for (name, predicted), own in chief_damage(found).items():
+        at = {row.lag: row for row in own}
+        values = [estimate_cell(at[lag].drop, source) if lag in at else plain(None, "missing number") for lag in lags]
+        rows.append((plain(name), plain(severity_text(own[0].severity)), plain(predicted), *values))
+    across = tuple(f"lag {lag}" for lag in lags)
+    made = []
+    if rows:
+        title = "Damage to a state, felt later: drop in nats a predicted token"
+        note = f"Lag: {'pieces written' if found.thinks else 'chunks read'} since. Grey where the interval holds 0."
+        made.append(Table("loadbearing-chains-damage", title, ("damage", "severity", "predicted", *across), tuple(rows), note))
+    name, known = known_by(found)
+    if known:
+        rows = [
+            (plain(k.at), _level_cell(k.accuracy, source, 100, 0), _level_cell(k.logprob, source), _count_cell(k.n))
+            for k in known
+        ]
+        columns = (name, "accuracy, %", "ln pi(a|state)", "n")
+        made.append(Table("loadbearing-chains-facts", "Every question put to every state", columns, tuple(rows)))
+    return made
+
+
 # --- CSV ---------------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +352,31 @@ _LONG: tuple[tuple[str, tuple[str, ...], Callable[[Any], Iterable[Sequence[Any]]
         ],
     ),
     ("loadbearing-leak", ("what", *_three("value")), _leaks),
+    (
+        "loadbearing-chains-damage",
+        (
+            *("perturbation", "severity", "lag", "predicted", "n", *_three("drop_logprob"), *_three("drop_accuracy")),
+            *_three("state_differs"),
+        ),
+        lambda f: [
+            (d.perturbation, d.severity, d.lag, d.predicted, d.n, *_spread(d.drop), *_spread(d.accuracy), *_spread(d.differs))
+            for d in f.damage
+        ],
+    ),
+    (
+        "loadbearing-chains-facts",
+        ("by", "at", "n", *_three("accuracy"), *_three("logprob")),
+        lambda f: [
+            (name, k.at, k.n, *_spread(k.accuracy), *_spread(k.logprob))
+            for name, known in (("age", f.by_age), ("t", f.by_t))
+            for k in known
+        ],
+    ),
+    (
+        "loadbearing-chains-questions",
+        ("text", "question", "answer", "fact", "t", "logprob", "correct"),
+        lambda f: [(q.text, q.question, q.answer, q.fact, k.t, k.logprob, k.correct) for q in f.facts for k in q.known],
+    ),
 )
 _KIND: dict[str, type] = {
     "loadbearing-perturb": Perturb,
@@ -332,4 +387,7 @@ _KIND: dict[str, type] = {
     "loadbearing-explain-examples": Explain,
     "loadbearing-bypass": Bypass,
     "loadbearing-leak": Leak,
+    "loadbearing-chains-damage": Chains,
+    "loadbearing-chains-facts": Chains,
+    "loadbearing-chains-questions": Chains,
 }

@@ -32,10 +32,10 @@ def _three(e: Estimate, scale: float, places: int) -> tuple[str, str, str]:
     return mean, low, high
 
 
-def nats(e: Estimate, n: int | None = None, unit: str = "") -> str:
+def nats(e: Estimate, n: int | None = None, unit: str = "", token: str = "answer") -> str:
     """`1.20 nats an answer token (95 % 0.90 to 1.50, n=100)`. Raises ValueError without an interval."""
     mean, low, high = _three(e, 1.0, 2)
-    return f"{mean} nats an answer token (95 % {low} to {high}{_counted(n, unit)})"
+    return f"{mean} nats {'an' if token[0] in 'aeiou' else 'a'} {token} token (95 % {low} to {high}{_counted(n, unit)})"
 
 
 def points(e: Estimate, of: str = "") -> str:
