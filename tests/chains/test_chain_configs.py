@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from markovlm.chains.prompter import ChainPrompter
-from markovlm.config import build_config, load_yaml
+from markovlm.config import build_config, load_yaml, nest
+from markovlm.errors import UserError
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import prepare
 from markovlm.training.loop import train
@@ -21,6 +23,45 @@ def test_every_configuration_builds(path: Path) -> None:
     config = build_config(load_yaml(path), source=str(path))
     assert config.chain.on
     assert config.objective.name == "rloo"
+
+
+RLPR = {"objective.name": "rloo", "objective.reward": "mean_prob", "objective.actor_reward_weight": 0}
+NOTES = {"task": "documents", "chain.kind": "notes_then_questions"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"chain.gamma": 0.5}, "chain: gamma has no effect without chain.kind"),
+        ({"chain.kind": "notes", "chain.reward": "answer"}, "chain: reward=answer needs questions"),
+        ({"chain.kind": "notes", "chain.steps": 1}, "chain: steps must be at least 2 with reward=next_chunk"),
+        ({"chain.kind": "thinking"}, "chain: steps is needed with kind=thinking"),
+        ({"chain.kind": "thinking", "chain.steps": 2, "chain.reward": "both"}, "chain: reward=both needs chunks of a text"),
+        ({"chain.kind": "thinking", "chain.steps": 2, "chain.chunk_tokens": 9}, "chain: chunk_tokens has no effect with kind=thinking"),
+        ({"chain.kind": "sonnet"}, "chain.kind: "),
+        ({**NOTES, "chain.gamma": 0}, "chain.gamma: "),
+        ({**NOTES, "objective.name": "ema"}, "objective.name=ema can't train chains"),
+        ({**NOTES, "objective.name": "expert_iteration"}, "objective.name=expert_iteration can't train chains"),
+        (
+            {**NOTES, "objective.name": "rloo", "objective.reward": "readers", "objective.readers": ["actor"]},
+            "objective.reward=readers can't train chains",
+        ),
+        ({**NOTES, **RLPR, "objective.reward_options.debias": True}, "objective.reward_options.debias must be false in a chain"),
+        (
+            {**NOTES, **RLPR, "objective.reward_options.debias": False, "objective.reward_options.std_filter": 0.5},
+            "objective.reward_options.std_filter must be 0 in a chain",
+        ),
+        (
+            {**NOTES, "objective.name": "rloo", "chain.state_tokens": 3, "rollouts.max_cot_tokens": 4},
+            r"chain.state_tokens \(3\) and rollouts.max_cot_tokens \(4\) are the same budget",
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_makes_no_sense_fails_at_construction(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        build_config(nest({"model": "embedded", **keys}))
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.data

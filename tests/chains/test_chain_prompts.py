@@ -163,8 +163,10 @@ def test_a_text_is_cut_by_tokens(tiny_models: dict[str, Path]) -> None:
     assert cut_by_tokens("ab", 3, char_tokenizer()) == ("ab",)
 
 
-def test_a_strangers_task_trains(tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The template of docs/chains.md as it stands."""
+def test_a_strangers_task_goes_all_the_way(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The template of docs/chains.md as it stands: trained, evaluated at other lengths too, asked, damaged."""
     from markovlm.plugins import _loaded
     from markovlm.registry import TASKS
 
@@ -181,6 +183,20 @@ def test_a_strangers_task_trains(tiny_models: dict[str, Path], tmp_path: Path, c
         run = ["train", "--plugin", str(file), "--task", "rooms", "--model", str(tiny_models["llama"]), *given]
         assert main([*run, "--out", str(tmp_path / "run"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["steps"] == 1
+
+        def said(*arguments: str) -> dict[str, Any]:
+            assert main([*arguments, "--json"]) == 0
+            return json.loads(capsys.readouterr().out)
+
+        out, text = str(tmp_path / "run"), tmp_path / "text.txt"
+        evaluated = said("eval", out, "--limit", "2", "--lengths", "2,6")
+        assert evaluated["results"][0]["predicted"]["answer"]["own"]["n"] == 2
+        assert [(row["chunks"], row["states"]["written"]) for row in evaluated["lengths"]] == [(2, 4), (6, 12)]
+        text.write_text("Zoe goes to the moon.\nAnn goes to bed.\nBob stays.\nZoe comes back!\nAnn wakes.\n")
+        asked = said("ask", out, "Where is Zoe?", "--text", str(text))
+        assert (len(asked["states"]), max(asked["tokens"]) <= 4) == (5, True)
+        rows = said("perturb", out, "--limit", "2", "--only", "other_cot")["damage"]["rows"]
+        assert {row["lag"] for row in rows if row["predicted"] == "answer"} == {0, 1, 2, 3}
     finally:
         TASKS.remove([name for name in TASKS if name == "rooms"])
         for one in set(_loaded) - before:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from markovlm.logs.study_records import Chains, Estimate, Fact
 from markovlm.report.figures import COLOURS, Figure, blank
 from markovlm.report.loadbearing.chains import chief_damage, known_by
+from markovlm.report.loadbearing.words import severity_text
 
 MOST_FACTS = 24  # questions of the picture; the study's own page has more
 _PAPER, _KNOWN = "#f4f6f9", "#1f5fa8"
 _MARKS = 20  # chunks up to which right and wrong are marked
+_TICKS = 12
 
 
 def chain_figures(name: str, run: str, found: Chains) -> list[Figure | None]:
@@ -72,6 +75,15 @@ def _facts(name: str, run: str, found: Chains) -> Figure | None:
     return Figure(name, title, spec, {"cells": rows}, per_run=False)
 
 
+def _counted(field: str, title: str, values: Sequence[int]) -> dict[str, Any]:
+    """An axis of counts: ticks at whole numbers that are there, from the first to the last."""
+    whole = sorted(set(values))
+    every = -(-len(whole) // _TICKS)
+    scale = {"domain": [whole[0], whole[-1]], "padding": 14, "nice": False, "zero": False}
+    axis = {"format": "d", "values": whole[::every]}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
+
+
 def _label(number: int, fact: Fact, thinks: bool) -> str:
     """Numbered, so that no two are the same."""
     return f"{number}. {fact.question} {fact.answer}" if not thinks else f"{number}. {fact.question} = {fact.answer}"
@@ -84,7 +96,7 @@ def _known(name: str, run: str, found: Chains) -> Figure | None:
     if not rows:
         return None
     title = f"{run}: answers read from the states, right"
-    x = {"field": "at", "type": "quantitative", "title": by, "axis": {"format": "d", "tickMinStep": 1}}
+    x = _counted("at", by, [k.at for k in known])
     y: dict[str, Any] = {
         "field": "value",
         "type": "quantitative",
@@ -112,11 +124,11 @@ def _known(name: str, run: str, found: Chains) -> Figure | None:
 
 
 def _damage(name: str, run: str, found: Chains) -> Figure | None:
-    """A line a perturbation, at its greatest severity, of answers where there are any."""
+    """A line a perturbation, at one severity, of answers where there are any."""
     chief = chief_damage(found)
     predicted = next((key[1] for key in chief), None)
     rows = [
-        {"damage": key[0], "lag": row.lag, "n": row.n} | _numbers(row.drop)
+        {"damage": f"{key[0]} {severity_text(row.severity)}", "lag": row.lag, "n": row.n} | _numbers(row.drop)
         for key, own in chief.items()
         if key[1] == predicted
         for row in own
@@ -130,10 +142,10 @@ def _damage(name: str, run: str, found: Chains) -> Figure | None:
     colour = {
         "field": "damage", "type": "nominal", "title": None,
         "scale": {"domain": names, "range": [COLOURS[i % len(COLOURS)] for i in range(len(names))]},
-        "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3, "labelLimit": 240},
+        "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1, "labelLimit": 240},
     }  # fmt: skip
     since = "pieces written since" if found.thinks else "chunks read since"
-    x = {"field": "lag", "type": "quantitative", "title": since, "axis": {"format": "d", "tickMinStep": 1}}
+    x = _counted("lag", since, [int(row["lag"] or 0) for row in rows])
     y: dict[str, Any] = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}}
     tooltip = [{"field": f} for f in ("damage", "lag", "value", "low", "high", "n")]
     bars = {"filter": "isValid(datum.low) && isValid(datum.high)"}

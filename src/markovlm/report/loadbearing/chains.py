@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markovlm.logs.study_records import Chains, Estimate, KnownShare, LagDamage, Study
 from markovlm.report.loadbearing.words import nats, opposite, plain, severity_text, share
 
+_SHOWN = 0.6  # the severity that is shown and put in words: at 100 % several perturbations leave the same, nothing
 _FEW = 10  # readings under which an age is not put in words
 _CHIEF = ("other_cot", "delete", "token_delete")  # perturbations to put in words, the first that is there
 
@@ -29,15 +30,13 @@ def chain_sentences(study: Study) -> tuple[list[str], list[str]]:
 
 
 def chief_damage(found: Chains) -> dict[tuple[str, str], list[LagDamage]]:
-    """(perturbation, what is predicted) -> rows by lag at its greatest severity, answers first."""
+    """(perturbation, what is predicted) -> rows by lag at the severity nearest to 60 %, answers first."""
     rows: dict[tuple[str, str], list[LagDamage]] = {}
     for row in sorted(found.damage, key=lambda row: row.predicted != "answer"):
         if row.severity:
             rows.setdefault((plain(row.perturbation), row.predicted.replace("_", " ")), []).append(row)
-    greatest = {key: max(row.severity or 0.0 for row in own) for key, own in rows.items()}
-    return {
-        key: sorted((row for row in own if row.severity == greatest[key]), key=lambda row: row.lag) for key, own in rows.items()
-    }
+    at = {key: min((row.severity or 0.0 for row in own), key=lambda s: (abs(s - _SHOWN), s)) for key, own in rows.items()}
+    return {key: sorted((row for row in own if row.severity == at[key]), key=lambda row: row.lag) for key, own in rows.items()}
 
 
 def known_by(found: Chains) -> tuple[str, Sequence[KnownShare]]:

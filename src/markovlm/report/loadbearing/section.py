@@ -27,8 +27,8 @@ LEGEND = (
 )
 CHAIN_LEGEND = (
     "Every question is put to every state: the darker, the likelier its answer (geometric mean over its tokens); ✓ right, × wrong; framed, "
-    "the chunk that the fact stands in, before which the answer can only be guessed. Damage is the greatest that was measured of its kind; "
-    "thin lines are intervals."
+    "the chunk that the fact stands in, before which the answer can only be guessed. Of damage the severity nearest to 60 % is drawn; the CSV "
+    "has all. Thin lines are intervals."
 )
 MOST_DETAILED = 12  # runs with tables and figures on the page
 MOST_PRINTED = 3  # runs with figures beside the Markdown file

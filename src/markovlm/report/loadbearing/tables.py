@@ -219,7 +219,7 @@ def _leak(study: Study, found: Leak) -> Table:
 
 
 def _chains(study: Study, found: Chains) -> list[Table]:
-    """Damage with lags across, at the greatest severity of each perturbation; answers by age of their fact."""
+    """Damage with lags across, at one severity of each perturbation; answers by age of their fact."""
     source = Source(study.path)
     rows: list[tuple[Cell, ...]] = []
     lags = sorted({row.lag for row in found.damage})[:MOST_LAGS]
