@@ -297,6 +297,13 @@ def _tasks(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -
     assert prepare(tiny.config(models["llama"], tasks={"gsm8k": 2, "svamp": 1}, task="gsm8k+svamp")).task.name == "gsm8k+svamp"
 
 
+def _strategy(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """tests/training/test_fsdp2.py has the rest."""
+    with pytest.raises(UserError, match=r"distributed.strategy=fsdp2 deals the weights over several processes, and this is one"):
+        train(tiny.config(models["llama"], distributed__strategy="fsdp2"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def _plugins(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     """A configuration can name code but not have it run (tests/test_plugins.py has the rest)."""
     (tmp_path / "mine.py").write_text("raise SystemExit('was run')")
@@ -497,6 +504,7 @@ ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]
     "chain.kind": _chain,
     "chain.chunk_tokens": _chain,
     "loading.device": _device,
+    "distributed.strategy": _strategy,
     "loading.attention": _attention,
     "loading.gradient_checkpointing": _checkpointing,
     "loading.quantization": _quantization,

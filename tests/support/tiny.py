@@ -173,10 +173,17 @@ class RecordingSGD(torch.optim.SGD):
 
 
 def learner(
-    run: RunConfig, *, sampler: Sampler | None = None, shaken: bool = True, optimizer: Any = RecordingSGD, **training: Any
+    run: RunConfig,
+    *,
+    sampler: Sampler | None = None,
+    shaken: bool = True,
+    optimizer: Any = RecordingSGD,
+    world: World | None = None,
+    **training: Any,
 ) -> Learner:
     """What `take_step` needs. `training` overrides keys of that section without validation (tiny token budgets)."""
-    setup = prepare(run, trainable=True)
+    world = world or World()
+    setup = prepare(run, trainable=True, shards=world.shards)
     if shaken:
         shake(setup.lm)
     resolved = setup.config
@@ -195,7 +202,7 @@ def learner(
         build_reward(resolved.objective),
         reading_room(setup),
         optimizer(parameters, lr=0.0),
-        World(),
+        world,
         sharing,
     )
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from markovlm.config.base import Scalar, Section
 from markovlm.config.chain import ChainConfig, check_chain
 from markovlm.config.data import Data
+from markovlm.config.distributed import DistributedConfig
 from markovlm.config.evaluation import EvaluationConfig
 from markovlm.config.health import HealthConfig
 from markovlm.config.logging import LoggingConfig
@@ -49,6 +50,7 @@ class RunConfig(Section):
     )
     rollouts: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
     training: TrainingConfig = TrainingConfig()  # pyright: ignore[reportCallIssue]
+    distributed: DistributedConfig = DistributedConfig()  # pyright: ignore[reportCallIssue]
     evaluation: EvaluationConfig = EvaluationConfig()  # pyright: ignore[reportCallIssue]
     health: HealthConfig = HealthConfig()  # pyright: ignore[reportCallIssue]
     logging: LoggingConfig = LoggingConfig()  # pyright: ignore[reportCallIssue]
@@ -84,6 +86,10 @@ class RunConfig(Section):
             raise ValueError(
                 f"lora.targets: {', '.join(sorted(vocabulary))} can't be trained with loading.quantization={self.loading.quantization}: "
                 "embeddings and output head stay as they are; name layers between them"
+            )
+        if self.distributed.strategy == "fsdp2" and self.loading.quantization != "none":
+            raise ValueError(
+                "distributed.strategy=fsdp2 deals weights that are not quantized; leave loading.quantization at none, or use ddp"
             )
         check_chain(self)
         return self

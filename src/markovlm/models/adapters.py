@@ -23,6 +23,7 @@ def with_adapter(*arguments: Any) -> tuple[Any, bool]:
     """`_attach_adapter` without a warning that concerns nobody here."""
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 for a property that it has deprecated
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*meta parameter in the current model", category=UserWarning)  # dealt: later
         return _attach_adapter(*arguments)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,21 +18,37 @@ def base_fingerprint(lm: LanguageModel) -> str:
     """Hex digest over name, shape and exact bits of every base weight; the adapter does not enter.
 
     The bits are summed on the device as integers, once plainly and once weighted by position (exact, order-free,
-    fast for billions of weights); the sums are hashed with SHA-256.
+    fast for billions of weights); the sums are hashed with SHA-256. Of dealt weights every process sums its part.
     """
+    weights = lm.base_parameters()
+    sums = [_checksum(*_part(lm, tensor)) for _, tensor in weights]
+    if lm.shards is not None:
+        everywhere = lm.shards.gather(sums)
+        dealt = [lm.shards.is_dealt(tensor) for _, tensor in weights]
+        sums = [_total([one[i] for one in everywhere]) if dealt[i] else sums[i] for i in range(len(sums))]
     digest = hashlib.sha256()
-    for name, tensor in lm.base_parameters():
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:{_checksum(tensor)};".encode())
+    for (name, tensor), summed in zip(weights, sums, strict=True):
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:{summed};".encode())
     return digest.hexdigest()[:32]
 
 
-def _checksum(tensor: Tensor) -> tuple[int, int]:
+def _part(lm: LanguageModel, tensor: Tensor) -> tuple[Tensor, int]:
+    """What this process has of a weight, and how many elements of it come before."""
+    return (tensor, 0) if lm.shards is None else lm.shards.local_part(tensor)
+
+
+def _total(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(plain for plain, _ in parts) % 2**64, sum(weighted for _, weighted in parts) % 2**64
+
+
+def _checksum(tensor: Tensor, before: int) -> tuple[int, int]:
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     flat = tensor.detach().contiguous().view(integer).reshape(-1)
     plain = weighted = 0
     for start in range(0, flat.numel(), _CHUNK):
         bits = flat[start : start + _CHUNK].to(torch.int64)
-        position = torch.arange(start + 1, start + 1 + bits.numel(), device=bits.device)
+        first = before + start + 1
+        position = torch.arange(first, first + bits.numel(), device=bits.device)
         plain += int(bits.sum())
         weighted += int((bits * (position % 65521)).sum())
     return plain % 2**64, weighted % 2**64

@@ -14,6 +14,7 @@ from markovlm.models.caches import Caching
 
 if TYPE_CHECKING:
     from markovlm.models.checkpointing import Checkpointing
+    from markovlm.models.sharding import Shards
 
 _MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
 
@@ -35,6 +36,7 @@ class LanguageModel:
     quantization: str = "none"  # of the base's linear layers
     caching: Caching = "padded"  # what the cache of past tokens can be trusted with
     checkpointing: Checkpointing = "off"  # are layers computed again in backward
+    shards: Shards | None = None  # where the frozen weights are dealt over several processes
 
     @property
     def causal_lm(self) -> Any:
@@ -80,13 +82,29 @@ class LanguageModel:
 
     def decode(self, input_ids: Tensor, **kwargs: Any) -> Any:
         """Final hidden states (and cache) of [N, L] ids; the output of transformers' decoder."""
-        return self.decoder(input_ids=input_ids, **kwargs)
+        with self._whole_or_nothing():
+            return self.decoder(input_ids=input_ids, **kwargs)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., H] -> [..., V] in float32 or better, with the model's own scaling of logits."""
-        logits = self.causal_lm.get_output_embeddings()(hidden)
+        with self._whole_or_nothing():
+            logits = self.causal_lm.get_output_embeddings()(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return _scale_logits(logits, self.causal_lm.config.get_text_config())
+
+    @contextlib.contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """A pass that breaks off (memory ran out) leaves nothing behind in dealt weights."""
+        try:
+            yield
+        except Exception:
+            self.recover()
+            raise
+
+    def recover(self) -> None:
+        """After a pass, or its gradient, that broke off."""
+        if self.shards is not None:
+            self.shards.recover()
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -124,7 +142,9 @@ class LanguageModel:
                 layer.get_base_layer().weight.data = original
 
     def _can_merge(self) -> bool:
-        if not (self.has_adapter and self.adapter_on) or torch.is_grad_enabled() or self.quantization != "none":
+        if not (self.has_adapter and self.adapter_on) or torch.is_grad_enabled():
+            return False
+        if self.quantization != "none" or self.shards is not None:
             return False
         if not all(isinstance(getattr(layer.get_base_layer(), "weight", None), Tensor) for layer in self._adapted_layers()):
             return False  # experts in one block of weights have no single matrix to fold into

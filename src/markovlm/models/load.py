@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,9 @@ from markovlm.models.checkpointing import enable_checkpointing
 from markovlm.models.language import LanguageModel
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
 from markovlm.models.registry import KNOWN, resolve
+
+if TYPE_CHECKING:
+    from markovlm.models.sharding import Shards
 
 _EMBEDDED_THREADS = 1  # more wait for each other at every small matrix (docs/findings.md)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -43,20 +46,22 @@ def load_model(
     adapter: Path | None = None,
     seed: int = 0,
     local_device: str | None = None,
+    shards: Shards | None = None,
 ) -> LanguageModel:
     """Load a base model; with `lora` a fresh trainable adapter, with `adapter` a saved one (trainable if `lora` is given too).
 
+    `shards`: deal the weights over its processes, all of which load this model now. Only the first reads its weights.
     Raises UserError in one line where the model or adapter is missing, gated, or not a causal LM.
     """
     device = pick_device(local_device or loading.device)
     if name in KNOWN and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), _EMBEDDED_THREADS))
-    base, tokenizer = _load_base(name, loading, device)
-    terminators = _terminators(base, tokenizer)
-    for parameter in base.parameters():
-        parameter.requires_grad_(False)
-    model, has_adapter = with_adapter(base, name, lora, adapter, seed)
-    lm = LanguageModel(name, model, tokenizer, terminators, has_adapter, quantization=loading.quantization)
+    tokenizer = load_tokenizer(name, loading)
+    if shards is None:
+        model, terminators, has_adapter = _with_weights(name, loading, tokenizer, device, device, lora, adapter, seed)
+    else:
+        model, terminators, has_adapter = _dealt(name, loading, tokenizer, shards, lora, adapter, seed)
+    lm = LanguageModel(name, model, tokenizer, terminators, has_adapter, quantization=loading.quantization, shards=shards)
     lm.model.eval()
     _check_head(lm)
     lm.caching = caching_of(lm)
@@ -79,15 +84,55 @@ def load_tokenizer(name: str, loading: Loading) -> Any:
         raise UserError(_explain_load_error(name, error)) from error
 
 
-def _load_base(name: str, loading: Loading, device: torch.device) -> tuple[Any, Any]:
+def _with_weights(
+    name: str,
+    loading: Loading,
+    tokenizer: Any,
+    device: torch.device,
+    for_device: torch.device,
+    lora: Lora | None,
+    adapter: Path | None,
+    seed: int,
+) -> tuple[Any, tuple[int, ...], bool]:
+    """The model with its adapter on a device, the ids that end a text, and whether there is an adapter."""
+    base = _load_base(name, loading, device, for_device)
+    model, has_adapter = with_adapter(base, name, lora, adapter, seed)
+    return model, _terminators(base, tokenizer), has_adapter
+
+
+def _dealt(
+    name: str, loading: Loading, tokenizer: Any, shards: Shards, lora: Lora | None, adapter: Path | None, seed: int
+) -> tuple[Any, tuple[int, ...], bool]:
+    """As `_with_weights`, over several processes: the first loads the model on its CPU, and all get their parts of it."""
+    from markovlm.models.sharding import parts_to_deal
+
+    base = _load_base(name, loading, torch.device("meta"), shards.device)
+    parts_to_deal(name, base)  # before anybody reads weights
+    empty, _ = with_adapter(base, name, lora, adapter, seed)
+    found: Any = None
+    failed = None
+    if shards.rank == 0:
+        try:
+            plain = loading.model_copy(update={"attention": "auto"})  # nothing is computed with this one, and flash needs a GPU
+            found = _with_weights(name, plain, tokenizer, torch.device("cpu"), shards.device, lora, adapter, seed)
+        except UserError as error:
+            failed = str(error)
+    failed, terminators, has_adapter = shards.gather((failed, *(found[1:] if found else ((), False))))[0]
+    if failed is not None:
+        raise UserError(failed)
+    shards.deal(name, empty, found and found[0])
+    return empty, terminators, has_adapter
+
+
+def _load_base(name: str, loading: Loading, device: torch.device, for_device: torch.device) -> Any:
+    """The frozen model on `device`; on the meta device without weights. `loading.dtype=auto` asks for what suits `for_device`."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    tokenizer = load_tokenizer(name, loading)
     source = resolve(name)
-    dtype = _DTYPES.get(loading.dtype) or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    dtype = _DTYPES.get(loading.dtype) or (torch.bfloat16 if for_device.type == "cuda" else torch.float32)
     kwargs: dict[str, Any] = {"trust_remote_code": loading.trust_remote_code, "revision": loading.revision}
     attention = {} if loading.attention == "auto" else {"attn_implementation": loading.attention}
     if dtype == torch.float64:
@@ -96,13 +141,21 @@ def _load_base(name: str, loading: Loading, device: torch.device) -> tuple[Any, 
     try:
         config = _without_dropout(AutoConfig.from_pretrained(source, **kwargs))
         check_unquantized(name, config, loading.quantization)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **quantized, **attention, **kwargs)
+        if device.type == "meta":
+            code = {"trust_remote_code": loading.trust_remote_code}
+            with device:
+                model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **attention, **code)
+        else:
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, **quantized, **attention, **kwargs
+            )
     except LOAD_ERRORS as error:
         raise UserError(_explain_load_error(name, error)) from error
-    if not quantized:
-        return model.to(device), tokenizer
-    settle(name, model)
-    return model, tokenizer
+    if quantized:
+        settle(name, model)
+    else:
+        model.to(device)
+    return model.requires_grad_(False)
 
 
 def _without_dropout(config: Any) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markovlm.chains.prompter import build_chain_prompter
 from markovlm.config import RunConfig
@@ -23,6 +23,9 @@ from markovlm.tasks.extractors import with_extractors
 from markovlm.tasks.folds import assert_disjoint, without_overlap
 from markovlm.tasks.mixture import Mixture, under_its_name
 from markovlm.tasks.prompts import is_compact
+
+if TYPE_CHECKING:
+    from markovlm.models.sharding import Shards
 
 _LOOKED_AT = 32  # questions
 
@@ -45,15 +48,22 @@ class Setup:
         return load_examples(self.config, self.task, split, limit=limit, tokenizer=self.lm.tokenizer, disjoint=disjoint)
 
 
-def prepare(config: RunConfig, *, adapter: Path | None = None, trainable: bool = False, local_device: str | None = None) -> Setup:
+def prepare(
+    config: RunConfig,
+    *,
+    adapter: Path | None = None,
+    trainable: bool = False,
+    local_device: str | None = None,
+    shards: Shards | None = None,
+) -> Setup:
     """Load model and task and resolve what the configuration leaves open. Raises UserError for what is not there.
 
-    `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model.
+    `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model. `shards` as in `load_model`.
     """
     task = task_with_extractors(config)
     lora = config.lora if trainable else None
     seed = torch_seed(config.seed, "adapter") % 2**63
-    lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device)
+    lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device, shards=shards)
     resolved = resolve_config(config, task, lm.tokenizer, _first_questions(config, task, lm.tokenizer))
     return Setup(resolved, task, lm, prompter_of(resolved, task, lm.tokenizer))
 

@@ -2,7 +2,8 @@
 
 Gradients of the adapter are summed once a step with one all-reduce of a flat tensor, instead of DistributedDataParallel's
 hooks: a step makes several forwards of uneven number (micro-batches, frozen and answer passes), the adapter is small,
-and a missed hook (a loss through the unwrapped model) would be silent. FSDP2 has its place in `World.sum_gradients`.
+and a missed hook (a loss through the unwrapped model) would be silent. With `distributed.strategy=fsdp2` the frozen weights
+are dealt over the processes too (`models/sharding.py`); the adapter is whole on each, and nothing here changes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from markovlm.errors import PeerLost, RunFailed, UserError
+
+if TYPE_CHECKING:
+    from markovlm.models.sharding import Shards
 
 T = TypeVar("T")
 _TIMEOUT_VARIABLE = "MARKOVLM_TIMEOUT_SECONDS"
@@ -32,6 +36,7 @@ class World:
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.lost = False  # another process is gone: no word can be had from the rest
+        self.shards: Shards | None = None  # weights that are dealt over the processes
 
     def start(self, device_type: str) -> None:
         """Join the process group that torchrun announces."""
@@ -42,6 +47,13 @@ class World:
                 dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_timeout())
             if dist.get_world_size() != self.size:
                 raise RunFailed(f"{dist.get_world_size()} processes joined, torchrun announced {self.size}")
+
+    def deal_weights(self, device: torch.device) -> Shards:
+        """From now on a model's weights may be dealt over the processes, which have joined (`start`)."""
+        from markovlm.models.sharding import Shards
+
+        self.shards = Shards(self.rank, self.size, device, self._together, _timeout())
+        return self.shards
 
     @property
     def is_main(self) -> bool:
@@ -55,6 +67,7 @@ class World:
         """In place, over all ranks."""
         if self.size == 1:
             return
+        self._meet()
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         with self._together():
             dist.all_reduce(flat)
@@ -67,6 +80,7 @@ class World:
         """All ranks' items, in the order that `share` dealt them from. Every rank gets the whole list."""
         if self.size == 1:
             return mine
+        self._meet()
         shares: list[Any] = [None] * self.size
         with self._together():
             dist.all_gather_object(shares, mine)
@@ -76,6 +90,7 @@ class World:
         """Rank 0's value."""
         if self.size == 1:
             return value
+        self._meet()
         box = [value]
         with self._together():
             dist.broadcast_object_list(box, src=0)
@@ -85,6 +100,11 @@ class World:
         """Leave the process group. Not where another process is gone: NCCL would wait for it."""
         if self.size > 1 and not self.lost and dist.is_initialized():
             dist.destroy_process_group()
+
+    def _meet(self) -> None:
+        """Before a collective: others may need weights from here until they have come as far."""
+        if self.shards is not None:
+            self.shards.finish()
 
     @contextlib.contextmanager
     def _together(self) -> Iterator[None]:

@@ -196,17 +196,8 @@ def read_shape(config: RunConfig) -> Shape:
 
     UserError where neither knows the model.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
     found, source = _model_config(config)
-    try:
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(found, trust_remote_code=config.loading.trust_remote_code)
-    except (ValueError, ImportError, TypeError, AttributeError) as error:
-        raise UserError(f"model: {config.model!r} is no causal language model: {' '.join(str(error).split()):.160}") from None
+    model = _without_weights(config, found)
     text = found.get_text_config()
     heads = text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -221,6 +212,25 @@ def read_shape(config: RunConfig) -> Shape:
         key=(getattr(text, "num_key_value_heads", None) or heads) * head,
         vocabulary=text.vocab_size,
     )
+
+
+def base_bytes(config: RunConfig) -> int:
+    """Of the base's weights. UserError as `read_shape`."""
+    model = _without_weights(config, _model_config(config)[0])
+    return sum(parameter.numel() for parameter in model.parameters()) * element_bytes(config)
+
+
+def _without_weights(config: RunConfig, found: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(found, trust_remote_code=config.loading.trust_remote_code)
+    except (ValueError, ImportError, TypeError, AttributeError) as error:
+        raise UserError(f"model: {config.model!r} is no causal language model: {' '.join(str(error).split()):.160}") from None
 
 
 def _model_config(config: RunConfig) -> tuple[Any, str]:

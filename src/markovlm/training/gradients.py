@@ -81,6 +81,7 @@ def loss_gradients(
         few = [samples[i] for i in part]
         grads = _part_gradients(learner, few, credit.select(_index(part, credit)), held, parameters, step, by_term)
         if grads is None:
+            learner.lm.recover()
             release_memory()
             retries.add()
             todo[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]

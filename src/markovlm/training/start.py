@@ -30,6 +30,7 @@ from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner
 from markovlm.training.selfcheck import check_sampler
 from markovlm.training.state import Progress, Run, note_event, warn
+from markovlm.training.strategy import deal_weights
 
 _SHOWN_SKIPS = 5
 _LOOKED_AT = 64  # questions
@@ -40,6 +41,7 @@ _SLOW = {
 _WHOLE = "with gradient checkpointing its cache can't be used: each CoT is scored with its prompt, which takes longer"
 _CHANGEABLE = {  # on resume, besides logging
     "loading.device",
+    "distributed.strategy",
     "training.steps",
     "training.eval_every",
     "training.checkpoint_every",
@@ -70,7 +72,8 @@ def start_run(
         if world.size > 1 and config.loading.device in ("auto", "cuda") and torch.cuda.is_available()
         else None
     )
-    setup = prepare(config, adapter=adapter, trainable=True, local_device=local)
+    shards = deal_weights(config, world, local)
+    setup = prepare(config, adapter=adapter, trainable=True, local_device=local, shards=shards)
     world.start(setup.lm.device.type)
     directory.path = world.broadcast(directory.path)  # a default --out is a random name, drawn by each process
     learner = _learner(setup, world, sampler)
@@ -90,6 +93,8 @@ def start_run(
         warn(run, unknown)
     if gap is not None:
         note_event(run, "check", "sampler and scorer agree", mean_gap=gap)
+    if shards is not None:
+        note_event(run, "check", f"fsdp2: {shards.describe()}")
     return run
 
 
@@ -238,6 +243,7 @@ def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:
     import peft
     import transformers
 
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     return {
         "markovlm": __version__,
         "python": platform.python_version(),
@@ -246,7 +252,8 @@ def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:
         "peft": peft.__version__,
         "accelerate": accelerate.__version__,
         "platform": platform.platform(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes,
+        "strategy": "fsdp2" if setup.lm.shards is not None else "ddp" if processes > 1 else "single",
         "torch_threads": torch.get_num_threads(),
         "device": str(setup.lm.device),
         "device_name": torch.cuda.get_device_name(setup.lm.device) if setup.lm.device.type == "cuda" else platform.processor(),
