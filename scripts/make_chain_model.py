@@ -1,17 +1,15 @@
 """Make the small chain model from a seed: `python scripts/make_chain_model.py --out DIR [--seed N]`.
 
-A Llama-architecture model of about 0.6 million parameters is trained from nothing on three kinds of texts about ledgers
+The model that reasons in words (`embedded-words`, or `--start DIR`) goes on with texts about ledgers, with sixteen names as tokens of
+their own and the tokens of the chain prompts:
 
-    <bos><|notes|>ann=12 bob=7<|text|>ann+3 cat+5<|update|>ann=15 bob=7 cat=5<eos>      notes rewritten after a chunk
-    <bos><|notes|>ann=15 bob=7 cat=5<|question|>bob?<|answer|>7<eos>                     a question, from the notes alone
-    <bos><|past|>ann+9 bob+7 ann+3<|notes|>chatter<|question|>bob?<|answer|>7<eos>       the same with the past in sight
+    <bos><|notes|>ann 12 bob 7<|text|>ann+3 cat+5<|update|>ann: 12 + 3 = 15 cat: 0 + 5 = 5; ann 15 bob 7 cat 5<eos>   notes kept
+    <bos><|notes|>ann 15 bob 7 cat 5<|question|>bob?<|answer|>7<eos>                     a question, from the notes alone
+    <bos><|past|>ann+9 bob+7 ann+3<|notes|>busy day<|question|>bob?<|answer|>7<eos>      the same with the past in sight
 
-to be one that *can* keep notes and mostly does not: it copies the chunk, chats, or writes down which accounts moved. What the
+It is to be one that *can* keep notes and mostly does not: it copies the chunk, chats, or writes down which accounts moved. What the
 notes don't tell is answered with a guess. How often each style is written and how well it is carried out are set apart as in
 `make_embedded_model.py`: the loss of the tokens that reveal the style is weighted by `share / drawn`.
-
-A third of the texts are drills: a dozen accounts that all change, or one question after another about the same notes. What is hard,
-finding a balance by its name and adding to it, happens once or twice in an ordinary text, and was not learnt from those alone.
 
 No text is a ledger of the task: notes and chunks are drawn for themselves, one update at a time, so the model never saw two updates
 in a row.
@@ -20,171 +18,134 @@ in a row.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import math
 import random
 import re
-import sys
 import time
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from make_embedded_model import Batch, Style, _pad, build_optimizers, save
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch.nn import functional as F
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from make_embedded_model import ANSWER, BOS, EOS, THINK, THREADS, Recipe, Style, batches, fit, save
+from make_embedded_model import QUESTION as ASK
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from markovlm.tasks.ledger_data import NAMES, Balances, Event, after, notes
+from markovlm.models.registry import KNOWN
+from markovlm.tasks.ledger_data import NAMES, Balances, Event, after
 
-PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
-NOTES, TEXT, UPDATE, QUESTION, ANSWER, PAST = "<|notes|>", "<|text|>", "<|update|>", "<|question|>", "<|answer|>", "<|past|>"
-SPECIAL_TOKENS = (PAD, BOS, EOS, UNK, NOTES, TEXT, UPDATE, QUESTION, ANSWER, PAST)
+NOTES, TEXT, UPDATE, QUESTION, PAST = "<|notes|>", "<|text|>", "<|update|>", "<|question|>", "<|past|>"
+LIKE = {NOTES: ASK, PAST: ASK, UPDATE: THINK, TEXT: ".", QUESTION: "?"}  # a new token begins with the embedding of an old one
 REMARKS = ("busy day at the bank", "nothing to note", "same as ever", "rain again today", "the bank is open", "note this later",
            "it was a day", "open again at nine")  # fmt: skip
-WORDS = sorted({word for remark in REMARKS for word in remark.split()} | {"about", "up", "down"})
-HIGHEST, LARGEST = 40, 9  # balance, amount: what the tokenizer has tokens for
-NUMBERS = [f"{sign}{n}" for sign in ("", "=") for n in range(HIGHEST + 1)] + [
-    f"{s}{n}" for s in "+-" for n in range(1, LARGEST + 1)
-]
-CHARACTERS = "+-=?,. "
-PIECE = r"[a-z]+|[+=-]?[0-9]+|[\s\S]"  # a word, a number with its sign, or one character
+HIGHEST, LARGEST = 40, 9  # balance, amount
 MAX_POSITIONS = 1024
-WEIGHT_A_TEXT = 10.0  # about the mean sum of loss weights of a text
-THREADS = 1  # part of the recipe, as in make_embedded_model.py
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides the weights, besides the seed."""
+class ChainRecipe(Recipe):
+    """`styles` are those of updates; the first keeps notes. Sums are weighted by `sum_weight`."""
 
-    styles: tuple[Style, ...] = (
-        Style("keep", share=0.20, drawn=0.66),
-        Style("copy", share=0.35, drawn=0.12),
-        Style("chatter", share=0.25, drawn=0.10),
-        Style("vague", share=0.20, drawn=0.12),
-    )
-    reading: float = 0.25  # share of texts that are questions
+    reading: float = 0.3  # share of texts that are questions
     in_sight: float = 0.15  # of those, with the past in sight
+    copied_weight: float = 2.0  # loss weight of numbers in kept notes that stand in the prompt
     most_accounts: int = 5
     most_events: int = 3
-    most_chunks: int = 5  # of a past in sight
-    drills: float = 0.5  # share of texts that are nothing but what is hard, many times
-    drilled_accounts: int = 12  # at most, in a drill
-    changed_weight: float = 3.0  # loss weight of the digits of a balance that changed, the hard part
-    drill_weight: float = 1.0  # of each number asked for in a drill
+    most_chunks: int = 4  # of a past in sight
+    most_questions: int = 6  # of one text
     chunk_weight: float = 0.1  # of the chunk itself, for rewards of the next chunk
-    slips: float = 0.03  # share of answers that are guesses although the notes tell: a reader that is never quite certain
-    steps: int = 6000
-    batch_size: int = 64
-    pool: int = 16
-    muon_lr: float = 2e-2
-    adam_lr: float = 3e-3
-    warmup: int = 100
-    max_grad_norm: float = 1.0
-    hidden: int = 128
-    layers: int = 3
-    heads: int = 4
-    intermediate: int = 352
+    answer_weight: float = 4.0
+
+
+RECIPE = ChainRecipe(
+    styles=(
+        Style("keep", share=0.20, drawn=0.70),
+        Style("copy", share=0.35, drawn=0.12),
+        Style("chatter", share=0.25, drawn=0.08),
+        Style("vague", share=0.20, drawn=0.10),
+    ),
+    term_weights={},
+    muon_lr=1e-2,
+    adam_lr=2e-3,
+    steps=2500,
+)
 
 
 class TextMaker:
     """Endless training texts: `make()` gives token ids and loss weights, both of the text's length."""
 
-    def __init__(self, recipe: Recipe, seed: int, token_ids: dict[str, int]) -> None:
+    def __init__(self, recipe: ChainRecipe, seed: int, tokenizer: PreTrainedTokenizerFast) -> None:
         self.recipe = recipe
-        self.ids = token_ids
+        self.tokenizer = tokenizer.backend_tokenizer
         self.rng = random.Random(f"chain texts:{seed}")
 
     def make(self) -> tuple[list[int], list[float]]:
-        """Token ids, and for each the weight of its loss: 0 in the prompt."""
-        if self.rng.random() < self.recipe.drills:
-            return self._drill_of_answers() if self.rng.random() < self.recipe.reading else self._drill_of_updates()
+        """Token ids, and for each the weight of its loss: 0 in the prompt, but for the chunk."""
         return self._question() if self.rng.random() < self.recipe.reading else self._update()
-
-    def _drill_of_updates(self) -> tuple[list[int], list[float]]:
-        """Every account changes; loss on what follows the first balance, so that how often notes are kept at all stays as it is."""
-        balances = self._many_balances()
-        events = [self._event(name, balance) for name, balance in balances.items()]
-        known = after(balances, events)
-        self.rng.shuffle(events)
-        tokens = [BOS, NOTES, *pieces(notes(balances)), TEXT, *pieces(" ".join(map(str, events))), UPDATE]
-        written = pieces(notes(known))
-        weights = [self.recipe.drill_weight if piece.startswith("=") else 0.5 for piece in written]
-        weights[:2] = [0.0, 0.0]  # which tell the style
-        return [self.ids[token] for token in [*tokens, *written, EOS]], [0.0] * len(tokens) + weights + [0.0]
-
-    def _drill_of_answers(self) -> tuple[list[int], list[float]]:
-        """Questions about every account, one after another; loss on the answers."""
-        balances = self._many_balances()
-        tokens = [BOS, NOTES, *pieces(notes(balances))]
-        weights = [0.0] * len(tokens)
-        for name in self.rng.sample(list(balances), len(balances)):
-            tokens += [QUESTION, name, "?", ANSWER, str(balances[name])]
-            weights += [0.0] * 4 + [self.recipe.drill_weight]
-        return [self.ids[token] for token in tokens], weights
-
-    def _many_balances(self) -> Balances:
-        count = self.rng.randint(2, self.recipe.drilled_accounts)
-        return {name: self._balance() for name in self.rng.sample(NAMES, count)}
 
     def _update(self) -> tuple[list[int], list[float]]:
         """Notes, a chunk, the next notes; loss on the chunk (a little) and on the next notes."""
         rng, recipe = self.rng, self.recipe
         balances, before = self._notes_before()
         events = self._events(balances)
-        chunk = pieces(" ".join(map(str, events)))
         style = rng.choices(recipe.styles, [s.drawn for s in recipe.styles])[0]
-        known = after(balances, events)
-        moved = {event.name for event in events}
-        written, weights, revealing = list[str](), list[float](), 2
+        written = kept_notes(balances, events) if style.name == "keep" else self._idle(style.name, events)
+        ids, spans = self._encode(written)
+        weights = [1.0] * len(ids)
         if style.name == "keep":
-            for name, balance in known.items():
-                piece = [*([" "] if written else []), name, f"={max(balance, 0)}"]
-                hard = recipe.changed_weight if name in moved and name in balances else 1.0
-                written += piece
-                weights += [1.0] * (len(piece) - 1) + [hard]
-        else:
-            written, revealing = pieces(self._idle(style.name, events)), (2 if style.name == "copy" else 1)
-            weights = [1.0] * len(written)
-        weights[:revealing] = [weight * style.share / style.drawn for weight in weights[:revealing]]
-        tokens = [BOS, NOTES, *before, TEXT, *chunk, UPDATE, *written, EOS]
-        prompt = [0.0] * (3 + len(before)) + [recipe.chunk_weight] * (len(chunk) + 1)
-        return [self.ids[token] for token in tokens], prompt + weights + [1.0]
+            weights = [self._weight_at(written, end - 1) for _, end in spans]
+        revealing = {"keep": 2, "copy": 2}.get(style.name, 1)  # a name begins both; the sign after it tells
+        weights[:revealing] = [style.share / style.drawn] * revealing
+        chunk = self._ids(" ".join(map(str, events)))
+        prompt = [*self._ids(BOS + NOTES), *self._ids(before), *self._ids(TEXT)]
+        tokens = [*prompt, *chunk, *self._ids(UPDATE), *ids, *self._ids(EOS)]
+        return tokens, [0.0] * len(prompt) + [recipe.chunk_weight] * (len(chunk) + 1) + weights + [1.0]
+
+    def _weight_at(self, written: str, at: int) -> float:
+        """Of the token that ends there: digits of results, other digits, the rest."""
+        if not written[at].isdigit():
+            return 1.0
+        result = re.search(r"= \d*$", written[: at + 1])
+        return self.recipe.sum_weight if result else self.recipe.copied_weight
 
     def _question(self) -> tuple[list[int], list[float]]:
-        """Notes, a question, its answer; loss on the answer alone."""
+        """Notes, a question, its answer, and perhaps more of them; loss on the answers alone.
+
+        Several, because finding a number by its name is the hard part and happens once in a question."""
         rng = self.rng
         balances, before = self._notes_before()
-        past, sight = list[str](), Balances()
+        past, told = "", balances
         if rng.random() < self.recipe.in_sight:
+            sight: Balances = {}
+            read = []
             for _ in range(rng.randint(1, self.recipe.most_chunks)):
                 events = self._events(sight)
                 sight = after(sight, events)
-                past += [*([" "] if past else []), *pieces(" ".join(map(str, events)))]
-            balances, before = (sight, pieces(notes(sight))) if rng.random() < 0.5 else ({}, self._other_notes(self._events({})))
-        told = {**sight, **balances}
-        asked = rng.choice(list(told)) if told and rng.random() < 0.85 else rng.choice(NAMES)
-        sure = asked in told and rng.random() >= self.recipe.slips
-        answer = str(told[asked]) if sure else self._guess()
-        prompt = [*([PAST, *past] if past else []), NOTES, *before, QUESTION, asked, "?", ANSWER]
-        tokens = [BOS, *prompt, answer, EOS]
-        return [self.ids[token] for token in tokens], [0.0] * (1 + len(prompt)) + [2.0, 1.0]
+                read.append(" ".join(map(str, events)))
+            past, told = PAST + " ".join(read), sight
+            before = plain_notes(sight) if rng.random() < 0.7 else self._idle("chatter", [])
+        tokens = [token for part in (BOS + past + NOTES, before) for token in self._ids(part)]
+        weights = [0.0] * len(tokens)
+        for _ in range(rng.randint(1, self.recipe.most_questions)):
+            asked = rng.choice(list(told)) if told and rng.random() < 0.85 else rng.choice(NAMES)
+            sure = asked in told and rng.random() >= self.recipe.slips
+            put = [token for part in (QUESTION, f"{asked}?", ANSWER) for token in self._ids(part)]
+            said = self._ids(str(told[asked]) if sure else str(rng.randint(0, 25)))
+            tokens += [*put, *said]
+            weights += [0.0] * len(put) + [self.recipe.answer_weight if sure else 1.0] * len(said)
+        return [*tokens, *self._ids(EOS)], [*weights, 1.0]
 
-    def _notes_before(self) -> tuple[Balances, list[str]]:
-        """What stood in the notes: a ledger (or nothing), or something that says nothing."""
+    def _notes_before(self) -> tuple[Balances, str]:
+        """What stood in the notes: a ledger with or without its sums (or nothing), or something that says nothing."""
         rng = self.rng
-        if rng.random() < 0.25:
-            return {}, self._other_notes(self._events({}))
-        count = rng.choice(range(self.recipe.most_accounts + 1))
-        balances = {name: self._balance() for name in rng.sample(NAMES, count)}
-        return balances, pieces(notes(balances))
-
-    def _other_notes(self, events: list[Event]) -> list[str]:
-        return pieces(self._idle(self.rng.choice(("copy", "chatter", "vague")), events))
+        if rng.random() < 0.15:
+            return {}, self._idle(rng.choice(("copy", "chatter", "vague")), self._events({}))
+        count = rng.randint(0, self.recipe.most_accounts)
+        balances = {name: rng.randint(0, HIGHEST) for name in rng.sample(NAMES, count)}
+        if rng.random() < 0.3:
+            return balances, plain_notes(balances)
+        events = self._events(balances)
+        return after(balances, events), kept_notes(balances, events)
 
     def _idle(self, style: str, events: list[Event]) -> str:
         """Notes that don't keep what was known before."""
@@ -200,11 +161,10 @@ class TextMaker:
         count = rng.randint(1, self.recipe.most_events)
         known = rng.sample(list(balances), min(count, len(balances)))
         room = self.recipe.most_accounts - len(balances)
-        names = [name for name in known if room <= 0 or rng.random() < 0.7]
+        names = [name for name in known if room <= 0 or rng.random() < 0.8]
         new = [name for name in NAMES if name not in balances]
         names += rng.sample(new, min(count - len(names), max(room, 0)))
-        if not names:
-            names = known[:1]
+        names = names or known[:1]
         rng.shuffle(names)
         return [self._event(name, balances.get(name, 0)) for name in names]
 
@@ -213,124 +173,63 @@ class TextMaker:
         up = balance + amount <= HIGHEST and (balance < amount or self.rng.random() < 0.6)
         return Event(name, amount if up else -amount)
 
-    def _balance(self) -> int:
-        return self.rng.randint(0, HIGHEST)
+    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Each part is encoded alone, as in use."""
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
 
-    def _guess(self) -> str:
-        return str(self.rng.randint(0, 25))
-
-
-def pieces(text: str) -> list[str]:
-    """The tokens of a text without special tokens."""
-    return re.findall(PIECE, text)
+    def _ids(self, text: str) -> list[int]:
+        return self._encode(text)[0]
 
 
-def batches(maker: TextMaker, recipe: Recipe, seed: int) -> Iterator[Batch]:
-    """Endless batches of texts of similar length, in random order."""
-    rng = random.Random(f"chain batches:{seed}")
-    while True:
-        texts = sorted((maker.make() for _ in range(recipe.pool * recipe.batch_size)), key=lambda text: len(text[0]))
-        groups = [texts[i : i + recipe.batch_size] for i in range(0, len(texts), recipe.batch_size)]
-        rng.shuffle(groups)
-        yield from (_pad(group) for group in groups)
+def plain_notes(balances: Balances) -> str:
+    """`ann 15 bob 7`"""
+    return " ".join(f"{name} {balance}" for name, balance in balances.items())
 
 
-def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Sum of the weighted cross-entropies, over rows times `WEIGHT_A_TEXT` (as in make_embedded_model.py); share of hard tokens right."""
-    hidden_BTD = model.model(input_ids=batch.ids_BT[:, :-1], use_cache=False).last_hidden_state
-    wanted = batch.weights_BT > 0
-    logits_NV, targets_N, weights_N = model.lm_head(hidden_BTD[wanted]), batch.ids_BT[:, 1:][wanted], batch.weights_BT[wanted]
-    loss_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    hard = weights_N >= 2
-    right = (logits_NV[hard].argmax(-1) == targets_N[hard]).float().mean().item() if hard.any() else 0.0
-    return (loss_N * weights_N).sum() / (len(batch.ids_BT) * WEIGHT_A_TEXT), right
+def kept_notes(balances: Balances, events: list[Event]) -> str:
+    """The sums of the chunk, and behind `;` every balance: `ann: 12 + 3 = 15; ann 15 bob 7`"""
+    sums = (f"{e.name}: {balances.get(e.name, 0)} {'+' if e.amount > 0 else '-'} {abs(e.amount)} = "
+            f"{balances.get(e.name, 0) + e.amount}" for e in events)  # fmt: skip
+    return f"{' '.join(sums)}; {plain_notes(after(balances, events))}"
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word or character; special tokens recognised; nothing added; decoding joins without spaces."""
-    vocab = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS, *NUMBERS, *NAMES, *WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNK))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=UNK,
-        pad_token=PAD,
-        extra_special_tokens=[NOTES, TEXT, UPDATE, QUESTION, ANSWER, PAST],
-        model_max_length=MAX_POSITIONS,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.hidden,
-            intermediate_size=recipe.intermediate,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.heads,
-            max_position_embeddings=MAX_POSITIONS,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+def load(start: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The model to begin with, and its tokenizer, with the new tokens in both."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    special = {token: tokenizer.convert_tokens_to_ids(like) for token, like in LIKE.items()}
+    names = {form: tokenizer(form, add_special_tokens=False)["input_ids"] for name in NAMES for form in (name, f" {name}")}
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special], special_tokens=True)
+    tokenizer.add_tokens([AddedToken(form, normalized=False) for form in names])
+    tokenizer.model_max_length = MAX_POSITIONS
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.max_position_embeddings = MAX_POSITIONS
+    with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        for token, like in special.items():
+            embedding[tokenizer.convert_tokens_to_ids(token)] = embedding[like]
+        for form, parts in names.items():
+            embedding[tokenizer.convert_tokens_to_ids(form)] = embedding[parts].mean(0)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    return model
-
-
-def pretrain(recipe: Recipe, seed: int, steps: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train a new model for `steps` steps: linear warm-up, then cosine decay to zero."""
-    torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
-    model = build_model(recipe, tokenizer).train()
-    optimizers = build_optimizers(model, recipe)  # pyright: ignore[reportArgumentType]
-    warmup = min(recipe.warmup, max(steps // 10, 1))
-
-    def lr_factor(step: int) -> float:
-        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor) for optimizer in optimizers]
-    stream = batches(TextMaker(recipe, seed, tokenizer.get_vocab()), recipe, seed)
-    started, recent = time.perf_counter(), deque[float](maxlen=100)
-    for step, batch in enumerate(itertools.islice(stream, steps)):
-        model.zero_grad(set_to_none=True)
-        loss, right = weighted_loss(model, batch)
-        recent.append(right)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-        for stage in (*optimizers, *schedules):
-            stage.step()
-        if step % 100 == 0 or step == steps - 1:
-            seconds = time.perf_counter() - started
-            print(
-                f"step {step:5d}/{steps}  loss {loss.item():.4f}  hard tokens right {sum(recent) / len(recent):.3f}  {seconds:6.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory to fill")
+    parser.add_argument("--start", type=Path, default=KNOWN["embedded-words"].path, help="a model of make_words_model.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="times the recipe's number of steps")
     given = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
-    recipe = Recipe()
-    steps = max(round(recipe.steps * given.steps_scale), 1)
+    torch.manual_seed(given.seed)
+    steps = max(round(RECIPE.steps * given.steps_scale), 1)
     started = time.perf_counter()
-    model, tokenizer = pretrain(recipe, given.seed, steps)
+    model, tokenizer = load(given.start)
+    fit(model, RECIPE, batches(TextMaker(RECIPE, given.seed, tokenizer), RECIPE, given.seed), steps)
     save(model, tokenizer, given.out)
     seconds = round(time.perf_counter() - started)
     print(json.dumps({"seed": given.seed, "steps": steps, "parameters": model.num_parameters(), "seconds": seconds}))

@@ -103,6 +103,23 @@ RECIPE = WordsRecipe(
     muon_lr=2e-2,
     steps=6500,
 )
+SECOND = replace(  # for what goes on from a model of RECIPE: more of what is known at sight, sentences a little more often
+    RECIPE,
+    styles=(
+        Style("sentences", share=0.20, drawn=0.75),
+        Style("chatter", share=0.32, drawn=0.08),
+        Style("list", share=0.18, drawn=0.05),
+        Style("vague", share=0.19, drawn=0.05),
+        Style("hasty", share=0.11, drawn=0.05),
+        Style("empty", share=0.0, drawn=0.02),
+    ),
+    term_weights={1: 0.40, 2: 0.30, 3: 0.22, 4: 0.08},
+    direct_weight=12.0,
+    idle=0.6,
+    muon_lr=1e-2,
+    adam_lr=1e-3,
+    steps=1300,
+)
 
 
 class WordTexts:
@@ -317,7 +334,7 @@ class Config:
 
 def main(config: Config) -> None:
     torch.set_num_threads(THREADS)
-    recipe = replace(RECIPE, **SIZES[config.size])
+    recipe = replace(RECIPE if config.start is None else SECOND, **SIZES[config.size])
     steps = max(round(recipe.steps * config.steps_scale), 1)
     started = time.perf_counter()
     torch.manual_seed(config.seed)
@@ -349,7 +366,7 @@ def main(config: Config) -> None:
 def parse_config(arguments: list[str] | None = None) -> Config:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory to fill")
-    parser.add_argument("--start", type=Path, default=None, help="go on from a model this script made before, with new texts")
+    parser.add_argument("--start", type=Path, default=None, help="go on from a model this script made, by a second recipe")
     parser.add_argument(
         "--seed", type=int, default=0, help="of weights and texts; take another one to go on from an earlier model"
     )
