@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from markovlm.analysis.changes import last_result
+from markovlm.analysis.paraphrase import NAME as PARAPHRASE
+from markovlm.analysis.paraphrase import Reworded
 from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import CotKey, Study, StudyCot, estimate, estimate_some, minus
@@ -67,6 +69,7 @@ class Damage:
     cells: dict[tuple[str, float], list[Drop]]
     gaps: list[Drop]  # of the tokenizer's round trip
     intact: list[tuple[StudyCot, Scored]]  # as sampled
+    reworded: Reworded | None = None  # paraphrases by another model, where there were any
 
     def intact_summary(self) -> dict[str, Any]:
         """Likelihood and accuracy from undamaged CoTs."""
@@ -77,15 +80,20 @@ class Damage:
         }
 
 
-def measure_damage(study: Study, plan: Plan) -> Damage:
-    """Read every damaged variant of every CoT of a study."""
+def measure_damage(study: Study, plan: Plan, reworded: Reworded | None = None) -> Damage:
+    """Read every damaged variant of every CoT of a study. `reworded`: these paraphrases, and not those by rules."""
     pool = _pool(study) if any(PERTURBATIONS[name].level == "token" for name in plan.perturbations) else None
     todo = plan.cells()
     variants: list[Variant] = []
     for cot in study.cots:
         context = Context(cot.example.question, other_cot(study, cot).text)
         variants += [whole(study, cot, RAW), _round_trip(study, cot)]
-        variants += [_damaged(study, cot, name, severity, context, pool) for name, severity in todo]
+        variants += [
+            _reworded(study, cot, severity, reworded)
+            if reworded is not None and name == PARAPHRASE
+            else _damaged(study, cot, name, severity, context, pool)
+            for name, severity in todo
+        ]
     scored = iter(study.read(variants, "damaged CoTs"))
     made = iter(variants)
     cells: dict[tuple[str, float], list[Drop]] = {cell: [] for cell in todo}
@@ -102,7 +110,7 @@ def measure_damage(study: Study, plan: Plan) -> Damage:
             changed = variant.ids != ids
             expected = _expected(study, cell, variant, before, after) if changed and cell[1] > 0 else None
             drops.append(_drop(cot, before, after, changed, expected))
-    return Damage(study, cells, gaps, intact)
+    return Damage(study, cells, gaps, intact, reworded)
 
 
 def whole(study: Study, cot: StudyCot, name: str, conditioning: str | None = None) -> Variant:
@@ -124,6 +132,12 @@ def _damaged(study: Study, cot: StudyCot, name: str, severity: float, context: C
     else:
         ids = encode_cot(study.setup.prompter, perturb_text(name, cot.text, severity, rng, context))
     return Variant(cot.example, cot.number, f"{name}@{severity:g}", ids, cot.ids, study.conditioning)
+
+
+def _reworded(study: Study, cot: StudyCot, severity: float, reworded: Reworded) -> Variant:
+    """As another model paraphrases it."""
+    ids = encode_cot(study.setup.prompter, reworded.text(cot) if severity else cot.text)
+    return Variant(cot.example, cot.number, f"{PARAPHRASE}@{severity:g} by another model", ids, cot.ids, study.conditioning)
 
 
 def other_cot(study: Study, cot: StudyCot) -> StudyCot:
@@ -198,6 +212,7 @@ def _row(cell: tuple[str, float], damage: Damage, against: Damage | None) -> dic
         "as_expected": _as_expected(drops, seed),
         "fragility": None,
         "fragility_accuracy": None,
+        **_paraphrases(cell[0], damage),
     }
     if against is None:
         return row
@@ -209,6 +224,14 @@ def _row(cell: tuple[str, float], damage: Damage, against: Damage | None) -> dic
     found = _estimates(differences, seed)
     twin = _estimates([other for _, other in pairs], seed)
     return row | {"fragility": found["drop_logprob"], "fragility_accuracy": found["drop_accuracy"], "against": twin}
+
+
+def _paraphrases(name: str, damage: Damage) -> dict[str, Any]:
+    """Who wrote them (null: rules), and how many were accepted."""
+    if name != PARAPHRASE:
+        return {}
+    by = damage.reworded
+    return {"paraphraser": by and by.by, "paraphrases": by and by.to_json()}
 
 
 def _as_expected(drops: Sequence[Drop], seed: int) -> dict[str, Any] | None:

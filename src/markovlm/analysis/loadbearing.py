@@ -15,6 +15,8 @@ from markovlm.analysis.controls import bypass, leak
 from markovlm.analysis.explain import MANNER, Manner, explain, explain_one, find_example, write_page, write_resampled
 from markovlm.analysis.fragility import RAW, Damage, Plan, measure_damage, perturb_result, require_twins, twin_name, whole
 from markovlm.analysis.intervention import intervene
+from markovlm.analysis.paraphrase import NAME as PARAPHRASE
+from markovlm.analysis.paraphrase import Paraphraser, Reworded, reword
 from markovlm.analysis.resample import Resampling, resample
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
@@ -46,6 +48,7 @@ class Request:
     limit: int = 100
     cots: int = 1  # of each question
     plan: Plan = field(default_factory=Plan)
+    paraphraser: Paraphraser | None = None  # of the perturbation `paraphrase`; None: rules
     manner: Manner = field(default_factory=Manner)
     resampling: Resampling = field(default_factory=Resampling)
     say: Callable[[str], None] = print_nothing  # told what long work costs, before it begins
@@ -86,6 +89,7 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
         results[name] = found[0]
         paths.append(found[1])
 
+    reworded = _paraphrases(request, counting)
     if set(request.parts) - {"transfer"}:
         study = _open(request, request.target, counting)
         if "bypass" in request.parts:
@@ -104,7 +108,7 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             keep("resample", (result, study.write("resample", result)))
             page = write_resampled(study, result, resampled)
         if "perturb" in request.parts:
-            keep("perturb", _perturb(request, study, counting, results, paths))
+            keep("perturb", _perturb(request, study, counting, results, paths, reworded))
         study.close()
     if "transfer" in request.parts and request.readers:
         keep("transfer", _transfer(request, counting))
@@ -171,27 +175,48 @@ def _open(request: Request, target: Target, counting: Counting | None) -> Study:
     )
 
 
+def _paraphrases(request: Request, counting: Counting | None) -> list[Reworded | None]:
+    """By another model, of the run's CoTs and of its twin's: the CoTs are drawn first, so that one model is in memory at a time."""
+    if request.paraphraser is None or "perturb" not in request.parts:
+        return [None, None]
+    studies: list[Study] = []
+    for target in filter(None, (request.target, request.against)):
+        studies.append(_open(request, target, counting))
+        studies[-1].close()
+    return [*reword(request.paraphraser, studies, counting), None]
+
+
 def _perturb(
-    request: Request, study: Study, counting: Counting | None, results: dict[str, dict[str, Any]], paths: list[Path]
+    request: Request,
+    study: Study,
+    counting: Counting | None,
+    results: dict[str, dict[str, Any]],
+    paths: list[Path],
+    reworded: Sequence[Reworded | None],
 ) -> tuple[dict[str, Any], Path]:
     """Damage to this run's CoTs, then to the twin's, which shows its controls too."""
-    damage, twin = measure_damage(study, request.plan), None
+    damage, twin = measure_damage(study, request.plan, reworded[0]), None
     name = "perturb"
     if request.against is not None:
         study.close()
-        twin = _twin_damage(request, study, counting, results, paths)
+        twin = _twin_damage(request, study, counting, results, paths, reworded[1])
         name = f"perturb-vs-{twin_name(twin.study)}"
     result = perturb_result(damage, twin)
-    return result, study.write(name, result, {"rows": ("perturbation", "severity")})
+    return result, study.write(name, result, {"rows": ("perturbation", "severity", "paraphraser")})
 
 
 def _twin_damage(
-    request: Request, study: Study, counting: Counting | None, results: dict[str, dict[str, Any]], paths: list[Path]
+    request: Request,
+    study: Study,
+    counting: Counting | None,
+    results: dict[str, dict[str, Any]],
+    paths: list[Path],
+    reworded: Reworded | None,
 ) -> Damage:
     assert request.against is not None
     other = _open(request, request.against, counting)
     require_twins(study, other)
-    damage = measure_damage(other, request.plan)
+    damage = measure_damage(other, request.plan, reworded)
     if "bypass" in request.parts:
         results["bypass_against"], path = bypass(other)
         paths.append(path)
@@ -222,6 +247,10 @@ def _check(request: Request) -> None:
         raise UserError(f"--cots {request.cots}: must be at least 1")
     ours, against = request.target, request.against
     request.folder(ours)
+    if request.paraphraser is not None and ours.config.chain.on:
+        raise UserError("--paraphraser: is for CoTs of single questions, and this is a run of chains")
+    if request.paraphraser is not None and PARAPHRASE not in request.plan.perturbations:
+        raise UserError(f"--paraphraser: rewords for the perturbation {PARAPHRASE}, which --perturbations leaves out")
     if "transfer" in request.parts:
         open_readers(request.readers, ours.config)
     if against is None:

@@ -282,8 +282,8 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells) -> dic
     joined = dict(more)
     for name, key in cells.items():
         rows = more.get(name) or []
-        known = {tuple(row[part] for part in key) for row in rows}
-        joined[name] = [*rows, *(row for row in fewer.get(name) or [] if tuple(row[part] for part in key) not in known)]
+        known = {tuple(row.get(part) for part in key) for row in rows}
+        joined[name] = [*rows, *(row for row in fewer.get(name) or [] if tuple(row.get(part) for part in key) not in known)]
     return joined
 
 

@@ -25,6 +25,8 @@ def study_request(
     *,
     against: str | Path | None = None,
     plan: Plan | None = None,
+    paraphraser: str | Path | None = None,
+    paraphrase_temperature: float = 0.0,
     manner: Manner | None = None,
     resampling: Resampling | None = None,
     say: Callable[[str], None] | None = None,
@@ -40,6 +42,7 @@ def study_request(
 ) -> Request:
     """What the studies are asked for: everything named is opened, nothing loaded. Raises UserError in one line."""
     from markovlm.analysis.loadbearing import EXPLAINED, Request, default_readers
+    from markovlm.analysis.paraphrase import open_paraphraser
     from markovlm.runs.targets import open_targets, sighted
 
     over, name = dict(config or {}), str(target)
@@ -54,6 +57,8 @@ def study_request(
         readers = default_readers(transferred, peers(transferred[0].config.model))
     store = default_store(name, studied.config.task) / "loadbearing" if studied.run is None else None
     more: dict[str, Any] = {"plan": plan, "resampling": resampling, "say": say}
+    if paraphraser is not None:
+        more["paraphraser"] = open_paraphraser(str(paraphraser), paraphrase_temperature, studied)
     more = {name: value for name, value in more.items() if value is not None}
     return Request(
         studied,
@@ -103,18 +108,21 @@ def perturb(
     against: str | Path | None = None,
     perturbations: Sequence[str] | None = None,
     severities: Sequence[float] | None = None,
+    paraphraser: str | Path | None = None,
     counting: Counting | None = None,
     **how: Any,
 ) -> dict[str, Any]:
     """What damage to the CoT does to the answer; with `against`, how much more than to a twin (fragility, METHOD §4).
 
-    `how`: checkpoint, split, limit, cots, non_markovian, out, config. The result is what `markovlm perturb --json` prints.
+    `paraphraser`: a model that writes the paraphrases, which rules do otherwise. `how`: checkpoint, split, limit, cots, non_markovian, out,
+    config, paraphrase_temperature. The result is what `markovlm perturb --json` prints.
     """
     from markovlm.analysis.fragility import Plan
 
     names = {"perturbations": tuple(perturbations)} if perturbations is not None else {}
     plan = Plan(**names, severities=None if severities is None else tuple(severities))
-    return study(study_request(target, ("perturb",), against=against, plan=plan, **how), counting).results["perturb"]
+    request = study_request(target, ("perturb",), against=against, plan=plan, paraphraser=paraphraser, **how)
+    return study(request, counting).results["perturb"]
 
 
 def transfer(target: str | Path, readers: Sequence[str], *, counting: Counting | None = None, **how: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def read_all(
     prompter, lm = setup.prompter, setup.lm
     fits, too_long, unknown, tokens = _encoded(setup, request)
     if not any(fits.values()):
-        raise UserError(f"--reader {name}: no CoT fits its context of {_context(setup)} tokens")
+        raise UserError(f"--reader {name}: no CoT fits its context of {setup.lm.context_tokens} tokens")
     how = replace(
         how_evaluated(setup.config, prompter.style, step=setup.config.training.steps), conditioning=HIDDEN, seed=request.seed
     )
@@ -127,7 +127,7 @@ def _encoded(setup: Setup, request: AuditRequest) -> tuple[dict[str, list[StudyC
     """The CoTs of each group in this reader's tokens, those too long for it left out; how many; the share of unknown tokens; the cost."""
     from markovlm.auditing.plan import cost
 
-    prompter, limit = setup.prompter, _context(setup)
+    prompter, limit = setup.prompter, setup.lm.context_tokens
     unknown_id = getattr(setup.lm.tokenizer, "unk_token_id", None)
     fits: dict[str, list[StudyCot]] = {}
     lengths: list[tuple[int, int]] = []
@@ -150,12 +150,6 @@ def _encoded(setup: Setup, request: AuditRequest) -> tuple[dict[str, list[StudyC
 
 def _study_cot(cot: AuditCot, ids: tuple[int, ...]) -> StudyCot:
     return StudyCot(cot.example, cot.number, ids, cot.text, not cot.row.truncated)
-
-
-def _context(setup: Setup) -> int:
-    """Tokens that fit: models say so under one of two names, some not at all."""
-    config = setup.lm.causal_lm.config.get_text_config()
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30)
 
 
 def _about(cost: Mapping[str, int]) -> str:

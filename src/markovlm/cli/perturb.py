@@ -8,6 +8,7 @@ import click
 
 from markovlm.cli.flags import Command
 from markovlm.cli.study import damage_flags, plan_of, request_of, run_study, study_flags
+from markovlm.errors import UserError
 
 if TYPE_CHECKING:
     from markovlm.analysis.loadbearing import Part
@@ -18,12 +19,31 @@ if TYPE_CHECKING:
 @click.option(
     "--intervene", is_flag=True, help="also change one number of each CoT: does the answer follow the CoT or the question?"
 )
+@click.option(
+    "--paraphraser", metavar="MODEL", help="a Hub id, directory, run or embedded model that writes the paraphrases; default rules"
+)
+@click.option(
+    "--paraphrase-temperature",
+    type=float,
+    default=0.0,
+    help="of its replies; each has a random stream of its own [default 0: greedy]",
+)
 @damage_flags
 @study_flags(100)
 def perturb(
-    run: str, intervene: bool, perturbations: str | None, severities: str | None, against: str | None, **flags: Any
+    run: str,
+    intervene: bool,
+    paraphraser: str | None,
+    paraphrase_temperature: float,
+    perturbations: str | None,
+    severities: str | None,
+    against: str | None,
+    **flags: Any,
 ) -> None:
     """What damage to the CoT does to the answer; with --against, how much more than to a twin (fragility)."""
     parts: tuple[Part, ...] = ("intervention", "perturb") if intervene else ("perturb",)
-    request = request_of(run, parts, flags, against=against, plan=plan_of(perturbations, severities))
+    if paraphrase_temperature and paraphraser is None:
+        raise UserError("--paraphrase-temperature: is for --paraphraser, which is not given")
+    by = {"paraphraser": paraphraser, "paraphrase_temperature": paraphrase_temperature}
+    request = request_of(run, parts, flags, against=against, plan=plan_of(perturbations, severities), **by)
     run_study(request, flags["as_json"], "perturb")

@@ -224,6 +224,7 @@ def _damage(row: _Fields) -> Damage:
         accuracy=row.estimate("drop_accuracy"),
         fragility=row.estimate("fragility"),
         fragility_accuracy=row.estimate("fragility_accuracy"),
+        by=row.label("paraphraser"),
     )
 
 

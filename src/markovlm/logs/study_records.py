@@ -40,6 +40,7 @@ class Damage:
     accuracy: Estimate  # drop of accuracy, 0.55 = 55 points
     fragility: Estimate
     fragility_accuracy: Estimate
+    by: str = ""  # the model that paraphrased, where it was one
 
     @property
     def name(self) -> str:
@@ -49,7 +50,8 @@ class Damage:
 
     @property
     def label(self) -> str:
-        return f"{self.name} ({self.level})" if self.level else self.name
+        name = f"{self.name} by {self.by}" if self.by else self.name
+        return f"{name} ({self.level})" if self.level else name
 
 
 @dataclass(frozen=True, slots=True)

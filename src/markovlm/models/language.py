@@ -69,6 +69,12 @@ class LanguageModel:
         return self.causal_lm.get_output_embeddings().weight.shape[0]
 
     @property
+    def context_tokens(self) -> int:
+        """Tokens that fit: models say so under one of two names, some not at all."""
+        config = self.causal_lm.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30)
+
+    @property
     def pad_id(self) -> int:
         """Any valid id: padded positions are never read."""
         pad = self.tokenizer.pad_token_id

@@ -131,7 +131,7 @@ def _single(console: Console, rows: Sequence[Mapping[str, Any]], twin: bool) -> 
     heads = ["drop, nats", "drop, accuracy", *(["fragility, nats", "fragility, accuracy"] if twin else [])]
     body = [
         [
-            row["perturbation"],
+            _by(row),
             f"{row['changed']:.0%}",
             *(estimate(row[key], 2) for key in keys),
             row["expect"] or "-",
@@ -142,6 +142,20 @@ def _single(console: Console, rows: Sequence[Mapping[str, Any]], twin: bool) -> 
     if body:
         heads = ["perturbation", "CoTs changed", *heads, "should", "does, of the changed"]
         console.print(table("Perturbations with meaning", heads, body))
+    for row in single:
+        if row.get("paraphrases"):
+            say(console, f"{_by(row)}: {_paraphrases(row['paraphrases'])}")
+
+
+def _by(row: Mapping[str, Any]) -> str:
+    return f"{row['perturbation']} by {visible(row['paraphraser'])}" if row.get("paraphraser") else row["perturbation"]
+
+
+def _paraphrases(found: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in found["rejected"].items())
+    how = "greedy" if found["temperature"] == 0 else f"temperature {found['temperature']:g}"
+    said = f"{found['accepted']} of {found['asked']} replies accepted ({how})"
+    return said + (f"; rejected: {reasons}; those CoTs stayed as they were" if reasons else "")
 
 
 def _happened(row: Mapping[str, Any]) -> str:

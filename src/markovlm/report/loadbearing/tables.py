@@ -276,7 +276,7 @@ def _damages(found: Perturb) -> Iterable[Sequence[Any]]:
     other = found.against.run if found.against else None
     for r in found.rows:
         numbers = (*_spread(r.drop), *_spread(r.accuracy), *_spread(r.fragility), *_spread(r.fragility_accuracy))
-        yield r.perturbation, r.level, r.severity, r.n, r.changed, *numbers, other
+        yield r.perturbation, r.level, r.severity, r.n, r.changed, *numbers, other, r.by or None
 
 
 def _points(found: Transfer) -> Iterable[Sequence[Any]]:
@@ -304,7 +304,7 @@ _LONG: tuple[tuple[str, tuple[str, ...], Callable[[Any], Iterable[Sequence[Any]]
         "loadbearing-perturb",
         (
             *("perturbation", "level", "severity", "n", "changed", *_three("drop_logprob"), *_three("drop_accuracy")),
-            *(*_three("fragility"), *_three("fragility_accuracy"), "against"),
+            *(*_three("fragility"), *_three("fragility_accuracy"), "against", "paraphraser"),
         ),
         _damages,
     ),
