@@ -165,6 +165,49 @@ def chains(kind: str = "notes_then_questions", **more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
+def intervention(follows: float = 0.8, question: float = 0.0, **more: Any) -> dict[str, Any]:
+    """Of 60 CoTs with a number to change: with the question hidden .80 (.70 to .90) follow; in sight half as many."""
+    ways = {"question hidden": (follows, question), "sees the question": (follows / 2, 0.5)}
+    rows = [
+        {"reader": reader, "n": 60, "right_before": est(0.9, 0.05), "follows": est(f, 0.1), "question": est(q, 0.1 if q else 0.0),
+         "neither": est(round(1 - f - q, 6), 0.1)}
+        for reader, (f, q) in ways.items()
+    ]  # fmt: skip
+    changed = {
+        "id": "test/1", "question": "17+4+79", "gold": "100", "cot": "17+4=21,21+79=100", "changed": "17+4=21,21+52=73",
+        "result": "73", "answers": {"question hidden": "73", "sees the question": None},
+    }  # fmt: skip
+    return head("intervention") | {"cots": 100, "changed": 60, "rows": rows, "examples": [changed]} | more
+
+
+def resample(**more: Any) -> dict[str, Any]:
+    """Three sentences: the first causes and is written down again, the second bears, the third is always written."""
+    none = {"tv": None, "chance": None, "p": None, "kl": None, "accuracy_with": 1.0, "accuracy_without": None}
+    sentences = [
+        {"text": "17 and 4 are 21.", "start": 0.0, "occlusion": 0.01, "tv": est(0.7, 0.1), "chance": 0.2, "p": 0.001, "accuracy_with": 0.9,
+         "accuracy_without": 0.2},
+        {"text": " 21 and 79 are 100.", "start": 0.4, "occlusion": 2.5, "tv": est(0.25, 0.1), "chance": 0.2, "p": 0.4, "accuracy_with": 0.9,
+         "accuracy_without": 0.8},
+        {"text": " So 100.", "start": 0.8, "occlusion": -0.2, **none},
+    ]  # fmt: skip
+    places = [
+        {"from": i / 5, "to": (i + 1) / 5, "sentences": 12 if i % 2 == 0 else 0, "tv": est(0.5, 0.2) if i % 2 == 0 else None,
+         "chance": est(0.2, 0.02) if i % 2 == 0 else None, "kl": est(0.9, 0.3), "accuracy_drop": est(0.1, 0.2), "occlusion": est(1.0, 0.4)}
+        for i in range(5)
+    ]  # fmt: skip
+    cot = {
+        "id": "test/1",
+        "question": "17+4+79",
+        "gold": "100",
+        "cot": "…",
+        "answer": "100",
+        "correct": True,
+        "sentences": sentences,
+    }
+    found = {"k": 20, "criterion": "a sentence differs if it is not equal", "by_position": places, "cots": [cot]}
+    return head("resample") | found | {"rank_correlation": est(0.2, 0.4, cots=8)} | more
+
+
 def write_studies(run: Path, *studies: dict[str, Any]) -> Path:
     """Write studies where `analysis` leaves them; the names count up."""
     folder = run / "loadbearing"
@@ -177,4 +220,4 @@ def write_studies(run: Path, *studies: dict[str, Any]) -> Path:
 
 def everything(run: Path, against: bool = True) -> Path:
     """One study of each kind."""
-    return write_studies(run, perturb(against), transfer(), explain(), bypass(), leak())
+    return write_studies(run, perturb(against), transfer(), explain(), bypass(), leak(), intervention(), resample())

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from markovlm.logs.find import find_runs, read_run
 from markovlm.logs.studies import MAX_BYTES, MAX_ROWS, MAX_UNITS, read_studies
-from markovlm.logs.study_records import Estimate, Explain, Perturb, Study, Transfer
+from markovlm.logs.study_records import Estimate, Explain, Perturb, Resample, Study, Transfer
 from markovlm.report import ReportResult, write_report
 from markovlm.report.draw import Drawers
 from markovlm.report.figures import PRINT_CONFIG, for_print
 from markovlm.report.loadbearing.claims import claim_of
-from markovlm.report.loadbearing.section import section_of, shade
+from markovlm.report.loadbearing.figures import figures
+from markovlm.report.loadbearing.section import section_of, shade, shade_causes
 from markovlm.report.loadbearing.tables import readable
 from markovlm.report.loadbearing.words import cell_text, decimal_texts, nats, points, share
 from report.loadbearing_samples import (
@@ -32,8 +33,10 @@ from report.loadbearing_samples import (
     example,
     explain,
     head,
+    intervention,
     leak,
     perturb,
+    resample,
     transfer,
     write_studies,
 )
@@ -269,7 +272,7 @@ def test_curves_of_readers_keep_the_base_apart(tmp_path: Path) -> None:
 
 def test_every_figure_can_be_drawn(tmp_path: Path) -> None:
     figures = drawn(tmp_path)
-    assert set(figures) == {"fragility", "drop", "transfer", "transfer-accuracy", "kinds", "positions"}
+    assert set(figures) == {"fragility", "drop", "transfer", "transfer-accuracy", "kinds", "positions", "causes"}
     with Drawers(1) as drawers:
         for figure in figures.values():
             assert drawers.svg(for_print(figure, []), PRINT_CONFIG).result().startswith("<svg")
@@ -283,6 +286,50 @@ def test_shades_of_a_cot(tmp_path: Path) -> None:
     assert {("30", "p5"), (",", "p0"), ("=", "p0"), (" so", "m1"), ("21", "p4")} <= tones  # of 2.2: 0, 0.05, -0.3, 1.6
     assert shown.heaviest[0] == ("30", "number", 2.2)
     assert "".join(s.text for s in shown.shades) == "17+4=21, so 21+9=30"
+
+
+def test_interventions_in_words(tmp_path: Path) -> None:
+    def made(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    claim = claim_of(study_of(made("run"), intervention()))
+    assert claim.lead == (
+        "One number of the CoT changed and the rest worked out anew, question hidden: 80 % (70 to 90 %, n=60) of the answers follow the changed "
+        "CoT; none measurably stay with the question's: 0 % (0 to 0 %)."
+    )
+    assert claim.more == (
+        "Question in sight: 40 % (30 to 50 %, n=60) of the answers follow the changed CoT; 50 % (40 to 60 %) stay with the question's."
+    )
+    twin = claim_of(study_of(made("twin"), intervention(conditioning="non_markovian")))
+    assert twin.lead.startswith("One number of the CoT changed and the rest worked out anew, question in sight: 40 %")
+    rows = [intervention()["rows"][0] | {"n": 12}]
+    assert "Few CoTs had a number to change (n=12)" in claim_of(study_of(made("few"), intervention(rows=rows))).lead
+
+
+def test_what_sentences_cause_in_words_and_in_colours(tmp_path: Path) -> None:
+    study = study_of(tmp_path, resample())
+    assert claim_of(study).more == (
+        "1 of 2 sentences cause more than chance (p at most 0.05, each taken alone; 0.1 would by chance). What sentences cause and what they "
+        "bear show no common rank: Spearman 0.20 (95 % -0.20 to 0.60). (a sentence differs if it is not equal; 20 continuations at each cut.)"
+    )
+    assert isinstance(study.found, Resample)
+    shown = shade_causes(study.found.cots[0])
+    assert [shade.tone for shade in shown.causes] == ["p5", "p1", "p0"]  # .5 above chance, .05 above it, always written
+    assert [shade.tone for shade in shown.bears] == ["p0", "p5", "m1"]
+    assert [shade.hint for shade in shown.causes] == [
+        "TV 0.70 [0.60, 0.80], by chance 0.20, p 0.001; right 0.90 with it, 0.20 without",
+        "TV 0.25 [0.15, 0.35], by chance 0.20, p 0.400; right 0.90 with it, 0.80 without",
+        "no continuation lacks it",
+    ]
+    [places] = readable(study)
+    assert [row[0].text for row in places.rows] == ["0 to 20 %", "40 to 60 %", "80 to 100 %"]  # those with a sentence
+    [figure] = figures("x", "run", study)
+    assert [(row["from"], row["value"], row["chance"]) for row in figure.rows["bars"]] == [
+        (0.0, 0.5, 0.2),
+        (0.4, 0.5, 0.2),
+        (0.8, 0.5, 0.2),
+    ]
 
 
 # --- the written report ------------------------------------------------------------------------------------------------
@@ -318,7 +365,7 @@ def test_the_markdown_has_it_too(report: ReportResult) -> None:
     assert headings[headings.index("Is the reasoning load-bearing?") + 1] == "Samples"
     section = text[text.index("## Is the reasoning") : text.index("## Samples")]
     paths = re.findall(r"\((figures/loadbearing-[\w-]+\.svg)\)", section)
-    assert len(paths) == 6
+    assert len(paths) == 7
     assert all((report.markdown.parent / path).read_text().startswith("<svg") for path in paths)
     assert "loadbearing" not in text[: text.index("## Is the reasoning")]
     assert "Not measured: `markovlm loadbearing RUN`, for RUN plain." in section
@@ -333,7 +380,8 @@ def test_csv_has_full_values(report: ReportResult) -> None:
     assert row["source"].endswith("perturb-00.json:")
     names = {p.stem for p in report.tables if p.stem.startswith("loadbearing")}
     assert {
-        f"loadbearing-{n}" for n in ("transfer", "correlation", "explain-kinds", "explain-positions", "bypass", "leak")
+        f"loadbearing-{n}"
+        for n in ("transfer", "correlation", "explain-kinds", "explain-positions", "bypass", "leak", "intervention", "resample")
     } < names
 
 
@@ -351,8 +399,8 @@ def test_a_report_without_studies_gains_one_line(tmp_path: Path) -> None:
 
 def test_a_run_with_some_studies_says_what_is_missing(tmp_path: Path) -> None:
     result = write_report([write_studies(write_native(tmp_path / "a"), bypass())], tmp_path / "out")
-    assert "perturb, transfer, explain, leak: <code>markovlm loadbearing RUN</code>" in result.html.read_text()
-    assert "Not measured here: perturb, transfer, explain, leak" in result.markdown.read_text()
+    assert "perturb, transfer, explain, leak, intervention: <code>markovlm loadbearing RUN</code>" in result.html.read_text()
+    assert "Not measured here: perturb, transfer, explain, leak, intervention (" in result.markdown.read_text()
 
 
 def test_pages_of_explained_cots_are_linked_and_settings_of_one_run_are_folded(tmp_path: Path) -> None:
@@ -454,6 +502,7 @@ JUNK = st.recursive(
 
 
 @given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak, chains]))
+@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak, intervention, resample]))
 def test_junk_anywhere_never_fails_the_report(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, which: Any) -> None:
     study = which()
     for _ in range(data.draw(st.integers(1, 4))):
@@ -535,6 +584,11 @@ def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
                 text,
                 facts={"questions": [{"text": text, "question": text, "answer": text, "known": [{"t": 1, "logprob": -1.0}]}]},
             ),
+            intervention(
+                rows=[{"reader": text, "n": 3, "follows": est(0.5, 0.1), "question": est(0.5, 0.1)}],
+                examples=[shown | {"cot": text, "changed": text, "result": text, "answers": {text: text}}],
+            ),
+            resample(criterion=text, cots=[shown | {"sentences": [{"text": text, "tv": est(0.5, 0.1), "occlusion": 1.0}]}]),
         )
     result = write_report([tmp_path / "runs"], tmp_path / "out")
     page = parsed(result.html)

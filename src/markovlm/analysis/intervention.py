@@ -34,7 +34,15 @@ def intervene(study: Study) -> tuple[dict[str, Any], Path]:
     intact = [whole(study, cot, RAW, conditioning) for conditioning in READERS for cot, _ in usable]
     read = _by_reader(study.read(variants, "CoTs with a number changed"), len(usable))
     before = _by_reader(study.read(intact, "CoTs as they are"), len(usable))
-    rows = [_row(study, conditioning, usable, read[conditioning], before[conditioning]) for conditioning in READERS]
+    outcomes = {
+        conditioning: [_outcome(study, cot, one, scored) for (cot, one), scored in zip(usable, read[conditioning], strict=True)]
+        for conditioning in READERS
+    }
+    rows = [_row(study, conditioning, usable, outcomes[conditioning], before[conditioning]) for conditioning in READERS]
+    each = [
+        {"id": cot.example.id, "cot": cot.number, **{READERS[conditioning]: found[i] for conditioning, found in outcomes.items()}}
+        for i, (cot, _) in enumerate(usable)
+    ]
     examples = [
         {
             "id": cot.example.id,
@@ -47,7 +55,8 @@ def intervene(study: Study) -> tuple[dict[str, Any], Path]:
         }
         for i, (cot, one) in enumerate(usable[:EXAMPLES])
     ]
-    result = {**study.header("intervention"), "cots": len(study.cots), "changed": len(usable), "rows": rows, "examples": examples}
+    counts = {"cots": len(study.cots), "changed": len(usable)}
+    result = {**study.header("intervention"), **counts, "rows": rows, "outcomes": each, "examples": examples}
     return result, study.write("intervention", result)
 
 
@@ -62,18 +71,22 @@ def _variant(study: Study, cot: StudyCot, one: Changed, conditioning: str) -> Va
     )
 
 
+def _outcome(study: Study, cot: StudyCot, one: Changed, scored: Scored) -> str:
+    """One of `OUTCOMES`."""
+    kind = study.setup.task.answer_type
+    if is_correct(scored.extracted, one.result, kind):
+        return "follows"
+    return "question" if is_correct(scored.extracted, cot.example.answer, kind) else "neither"
+
+
 def _row(
-    study: Study, conditioning: str, usable: Sequence[tuple[StudyCot, Changed]], read: Sequence[Scored], before: Sequence[Scored]
+    study: Study,
+    conditioning: str,
+    usable: Sequence[tuple[StudyCot, Changed]],
+    outcome: Sequence[str],
+    before: Sequence[Scored],
 ) -> dict[str, Any]:
-    clusters, seed, kind = [cot.example.id for cot, _ in usable], study.how.seed, study.setup.task.answer_type
-    outcome = [
-        "follows"
-        if is_correct(scored.extracted, one.result, kind)
-        else "question"
-        if is_correct(scored.extracted, cot.example.answer, kind)
-        else "neither"
-        for (cot, one), scored in zip(usable, read, strict=True)
-    ]
+    clusters, seed = [cot.example.id for cot, _ in usable], study.how.seed
     shares = {
         name: estimate([float(found == name) for found in outcome], clusters, seed) if usable else None for name in OUTCOMES
     }

@@ -16,6 +16,7 @@ from markovlm.logs.study_records import (
     Against,
     Bypass,
     Chains,
+    ChangedCot,
     Control,
     Correlation,
     Damage,
@@ -24,15 +25,21 @@ from markovlm.logs.study_records import (
     Explained,
     Fact,
     Found,
+    Intervention,
     KindLoad,
     Known,
     KnownShare,
     LagDamage,
     Leak,
     Perturb,
+    PlaceCause,
     Point,
     PositionLoad,
+    Resample,
+    ResampledCot,
+    Sentence,
     Study,
+    ThreeWay,
     Transfer,
     Unit,
 )
@@ -375,6 +382,81 @@ def _known_shares(facts: _Fields, key: str, name: str) -> tuple[KnownShare, ...]
     )
 
 
+def _intervention(fields: _Fields) -> Intervention | None:
+    rows = tuple(
+        ThreeWay(
+            reader=row.label("reader"),
+            n=row.count("n"),
+            right_before=row.estimate("right_before"),
+            follows=row.estimate("follows"),
+            question=row.estimate("question"),
+            neither=row.estimate("neither"),
+        )
+        for row in fields.rows("rows", 10)
+    )
+    examples = tuple(_changed(row) for row in fields.rows("examples", MAX_EXAMPLES))
+    return Intervention(fields.count("cots"), fields.count("changed"), rows, examples) if rows else None
+
+
+def _changed(row: _Fields) -> ChangedCot:
+    answers = row.part("answers")
+    names = [name for name in answers.row if isinstance(name, str)][:4]
+    return ChangedCot(
+        id=row.label("id"),
+        question=row.text("question"),
+        gold=row.text("gold", 500),
+        cot=row.text("cot"),
+        changed=row.text("changed"),
+        result=row.text("result", 500),
+        answers=tuple((_Fields({"name": name}).label("name"), answers.text(name, 500)) for name in names),
+    )
+
+
+def _resample(fields: _Fields) -> Resample | None:
+    positions = tuple(
+        PlaceCause(
+            start,
+            end,
+            row.count("sentences"),
+            row.estimate("tv"),
+            row.estimate("chance"),
+            row.estimate("kl"),
+            row.estimate("accuracy_drop"),
+            row.estimate("occlusion"),
+        )
+        for row in fields.rows("by_position", 100)
+        if (start := row.share("from")) is not None and (end := row.share("to")) is not None and start <= end
+    )
+    cots = tuple(found for row in fields.rows("cots") if (found := _resampled(row)).sentences)
+    if not (positions or cots):
+        return None
+    return Resample(fields.count("k"), fields.text("criterion", 300), positions, fields.estimate("rank_correlation"), cots)
+
+
+def _resampled(row: _Fields) -> ResampledCot:
+    correct = row.row.get("correct")
+    sentences = [
+        Sentence(
+            text=one.text("text", MAX_UNIT_TEXT),
+            tv=one.estimate("tv"),
+            chance=one.share("chance"),
+            p=one.share("p"),
+            occlusion=one.number("occlusion"),
+            right_with=one.share("accuracy_with"),
+            right_without=one.share("accuracy_without"),
+        )
+        for one in row.rows("sentences", MAX_UNITS)
+    ]
+    return ResampledCot(
+        id=row.label("id"),
+        question=row.text("question"),
+        gold=row.text("gold", 500),
+        answer=row.text("answer", 500),
+        correct=correct if isinstance(correct, bool) else None,
+        sentences=tuple(sentences),
+    )
+
+
 _READERS: dict[str, Callable[[_Fields], Found | None]] = {
     "perturb": _perturb,
     "transfer": _transfer,
@@ -382,5 +464,7 @@ _READERS: dict[str, Callable[[_Fields], Found | None]] = {
     "bypass": _bypass,
     "leak": _leak,
     "chains": _chains,
+    "intervention": _intervention,
+    "resample": _resample,
 }
 assert tuple(_READERS) == KINDS, "a kind without its reader"

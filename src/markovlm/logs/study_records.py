@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("perturb", "transfer", "explain", "bypass", "leak", "chains")
+KINDS = ("perturb", "transfer", "explain", "bypass", "leak", "chains", "intervention", "resample")
 ACTOR = "actor"  # the reader that is the trained model itself
 BASE = "base"  # the checkpoint that is the untrained model
 
@@ -260,7 +260,92 @@ class Chains:
         return self.chain == "thinking"
 
 
-Found = Perturb | Transfer | Explain | Bypass | Leak | Chains
+@dataclass(frozen=True, slots=True)
+class ThreeWay:
+    """What the answer follows when one number of the CoT is changed and the rest worked out anew. Shares."""
+
+    reader: str  # "sees the question", "question hidden"
+    n: int | None
+    right_before: Estimate
+    follows: Estimate  # the changed CoT
+    question: Estimate  # stays with the question's answer
+    neither: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedCot:
+    """One CoT, its changed form, and the answer read from that by each reader ("" where none was)."""
+
+    id: str
+    question: str
+    gold: str
+    cot: str
+    changed: str
+    result: str
+    answers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """`changed` of `cots` CoTs had a number to change."""
+
+    cots: int | None
+    changed: int | None
+    rows: tuple[ThreeWay, ...]
+    examples: tuple[ChangedCot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceCause:
+    """Sentences between two places of the CoT: what they cause (tv, kl, accuracy) beside what they bear (occlusion)."""
+
+    start: float
+    end: float
+    sentences: int | None
+    tv: Estimate
+    chance: Estimate
+    kl: Estimate
+    accuracy: Estimate
+    occlusion: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of one CoT. `tv`: distance of the answers with and without it; without a counterfactual it has none."""
+
+    text: str
+    tv: Estimate
+    chance: float | None
+    p: float | None
+    occlusion: float | None
+    right_with: float | None
+    right_without: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResampledCot:
+    """One CoT, sentence by sentence."""
+
+    id: str
+    question: str
+    gold: str
+    answer: str
+    correct: bool | None
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resample:
+    """What sentences cause, by K continuations of the writer."""
+
+    k: int | None
+    criterion: str
+    positions: tuple[PlaceCause, ...]
+    rank: Estimate  # rank correlation, within a CoT, of what sentences cause and what they bear
+    cots: tuple[ResampledCot, ...]
+
+
+Found = Perturb | Transfer | Explain | Bypass | Leak | Chains | Intervention | Resample
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,14 @@ from markovlm.logs.study_records import (
     Damage,
     Estimate,
     Explain,
+    Intervention,
     KindLoad,
     Leak,
     Perturb,
     Point,
+    Resample,
     Study,
+    ThreeWay,
     Transfer,
 )
 from markovlm.report.loadbearing.chains import chain_sentences
@@ -27,6 +30,7 @@ FEW = 50  # questions below which a bootstrap interval is too narrow to lean on
 HEADLINE = 0.4  # the severity that is put in words
 _MOST_READERS = 4  # named in words; the table has all
 _UNCHANGED = 0.5  # that a perturbation changed fewer of the CoTs is said
+_ALPHA = 0.05
 _LEVELS = ("character", "token", "meaning")
 _DAMAGE = {
     "delete": "deleting {s} of the CoT",
@@ -298,6 +302,68 @@ def _chains(study: Study) -> _Said:
     return _Said(*chain_sentences(study))
 
 
+# --- changed on purpose, and drawn again -------------------------------------------------------------------------------
+
+
+def _intervention(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Intervention)
+    own = {"markovian": "question hidden", "non_markovian": "sees the question"}.get(study.conditioning)
+    known = [row for row in found.rows if row.follows.sign is not None and row.question.sign is not None]
+    first = next((row for row in known if row.reader == own), known[0] if known else None)
+    if first is None:
+        return _Said()
+    lead = [f"One number of the CoT changed and the rest worked out anew, {_sight(first)}: {_three_ways(first)}."]
+    if first.n is not None and first.n < FEW <= (study.n or 0):
+        lead.append(f"Few CoTs had a number to change (n={first.n}): read these intervals as rough.")
+    return _Said(lead, [f"{_upper(_sight(row))}: {_three_ways(row)}." for row in known if row is not first])
+
+
+def _sight(row: ThreeWay) -> str:
+    return {"question hidden": "question hidden", "sees the question": "question in sight"}.get(
+        row.reader, row.reader or "reader ?"
+    )
+
+
+def _three_ways(row: ThreeWay) -> str:
+    """`81 % (62 to 100 %, n=16) of the answers follow the changed CoT, no measurable share stays with the question's (0 % (0 to 0 %))`"""
+    if row.follows.sign == 0:
+        follows = f"no measurable share of the answers follows the changed CoT: {share(row.follows, row.n)}"
+    else:
+        follows = f"{share(row.follows, row.n)} of the answers follow the changed CoT"
+    if row.question.sign == 0:
+        return f"{follows}; none measurably stay with the question's: {share(row.question)}"
+    return f"{follows}; {share(row.question)} stay with the question's"
+
+
+def _resample(study: Study) -> _Said:
+    found = study.found
+    assert isinstance(found, Resample)
+    told = [s.p for cot in found.cots for s in cot.sentences if s.p is not None]
+    said: list[str] = []
+    if told:
+        many = sum(p <= _ALPHA for p in told)
+        said.append(
+            f"{many} of {len(told)} sentences cause more than chance (p at most {_ALPHA}, each taken alone; {_ALPHA * len(told):.1f} would by "
+            "chance)."
+        )
+    if found.rank.sign is not None:
+        e = found.rank
+        numbers = f"{e.mean:.2f} (95 % {e.low:.2f} to {e.high:.2f})"
+        alike = (
+            "rank a CoT's sentences alike"
+            if e.sign == 1
+            else "rank them the other way round"
+            if e.sign == -1
+            else "show no common rank"
+        )
+        said.append(f"What sentences cause and what they bear {alike}: Spearman {numbers}.")
+    how = [found.criterion, f"{found.k} continuations at each cut" if found.k is not None else ""]
+    if said and any(how):
+        said.append(f"({'; '.join(part for part in how if part)}.)")
+    return _Said(more=said)
+
+
 _WRITERS: dict[str, tuple[str, Callable[[Study], _Said]]] = {
     "perturb": ("damage", _perturb),
     "transfer": ("other readers", _transfer),
@@ -305,4 +371,6 @@ _WRITERS: dict[str, tuple[str, Callable[[Study], _Said]]] = {
     "bypass": ("bypass", _bypass),
     "leak": ("answer leak", _leak),
     "chains": ("states of chains", _chains),
+    "intervention": ("intervention", _intervention),
+    "resample": ("what sentences cause", _resample),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from markovlm.logs.study_records import ACTOR, BASE, Chains, Damage, Estimate, Explain, Perturb, Point, Study, Transfer
+from markovlm.logs.study_records import ACTOR, BASE, Chains, Damage, Estimate, Explain, Perturb, Point, Resample, Study, Transfer
 from markovlm.report.figures import COLOURS, Figure, blank
 from markovlm.report.loadbearing.chain_figures import chain_figures
 from markovlm.report.loadbearing.tables import EXPLAIN, severities
@@ -34,6 +34,8 @@ def figures(name: str, run: str, study: Study) -> list[Figure]:
         made = [_kinds(f"{name}-kinds", run, found), _positions(f"{name}-positions", run, found)]
     elif isinstance(found, Chains):
         made = chain_figures(name, run, found)
+    elif isinstance(found, Resample):
+        made = [_causes(f"{name}-causes", run, found)]
     return [figure for figure in made if figure is not None]
 
 
@@ -179,6 +181,33 @@ def _positions(name: str, run: str, found: Explain) -> Figure | None:
     layers = _bars(bar, {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}})
     spec = blank(title) | {"data": {"name": "bars"}, "layer": layers}
     return Figure(name, title, spec, {"bars": rows}, per_run=False)
+
+
+def _causes(name: str, run: str, found: Resample) -> Figure | None:
+    """What sentences cause by place, beside what is seen by chance."""
+    rows = [
+        {"from": p.start, "to": p.end, "middle": (p.start + p.end) / 2, "sentences": p.sentences, "chance": p.chance.mean}
+        | _numbers(p.tv)
+        for p in found.positions
+        if p.tv.mean is not None
+    ]
+    if not rows:
+        return None
+    title = f"{run}: what a sentence causes by its place, total variation of the answers; dashed: by chance"
+    axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
+    x = {"field": "from", "type": "quantitative", "title": "start to end of the CoT", "scale": {"domain": [0, 1]}, "axis": axis}
+    y = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}, "scale": {"domain": [0, 1]}}
+    tooltip = [{"field": f} for f in ("from", "to", "value", "low", "high", "chance", "sentences")]
+    bar = {"x": x, "x2": {"field": "to"}, "y": y | {"stack": None}, "y2": {"datum": 0}, "tooltip": tooltip}
+    layers = _bars(bar, {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}})
+    layers.append(
+        {
+            "transform": [{"filter": "isValid(datum.chance)"}],
+            "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1.6, "color": _DARK_TEXT},
+            "encoding": {"x": x, "x2": {"field": "to"}, "y": y | {"field": "chance"}},
+        }
+    )
+    return Figure(name, title, blank(title) | {"data": {"name": "bars"}, "layer": layers}, {"bars": rows}, per_run=False)
 
 
 def _bars(bar: dict[str, Any], whisker: dict[str, Any]) -> list[dict[str, Any]]:

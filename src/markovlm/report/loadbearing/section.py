@@ -8,11 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.logs.records import RunData
-from markovlm.logs.study_records import BASE, KINDS, Explain, Explained, Perturb, Study
+from markovlm.logs.study_records import (
+    BASE,
+    KINDS,
+    ChangedCot,
+    Explain,
+    Explained,
+    Intervention,
+    Perturb,
+    Resample,
+    ResampledCot,
+    Sentence,
+    Study,
+)
 from markovlm.report.figures import Figure
 from markovlm.report.loadbearing.claims import Claim, claim_of
 from markovlm.report.loadbearing.figures import figures
 from markovlm.report.loadbearing.tables import long_tables, readable
+from markovlm.report.loadbearing.words import cell_text
 from markovlm.report.tables import Source, Table
 
 TITLE = "Is the reasoning load-bearing?"
@@ -34,6 +47,12 @@ MOST_DETAILED = 12  # runs with tables and figures on the page
 MOST_PRINTED = 3  # runs with figures beside the Markdown file
 MOST_PAGES = 12  # of explained CoTs, linked from one run
 _STEPS = 5  # of colour
+_LITTLE = 0.1  # total variation above chance below which the heaviest sentence is not shown as heavy
+_ASKED_FOR = (
+    "resample",
+    "chains",
+)  # kinds that no run of single questions is missing: one is made when named, one of chains alone
+MOST_RESAMPLED = 6  # CoTs with their sentences on the page
 _FAINT = 0.05  # nats below which the heaviest unit of a CoT is not shown as heavy
 
 
@@ -53,6 +72,15 @@ class ShownExample:
     found: Explained
     shades: tuple[Shade, ...]
     heaviest: tuple[tuple[str, str, float], ...]  # (text, kind, drop)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCauses:
+    """One CoT, sentence by sentence, twice: what each causes (total variation above chance), and what it bears (occlusion)."""
+
+    found: ResampledCot
+    causes: tuple[Shade, ...]
+    bears: tuple[Shade, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +104,8 @@ class RunPart:
     examples: tuple[ShownExample, ...]
     notes: tuple[str, ...]
     pages: tuple[Source, ...] = ()  # that `markovlm explain` wrote: every CoT, unit by unit; of chains every state, word by word
+    changed: tuple[ChangedCot, ...] = ()  # with the answers read from them
+    causes: tuple[ShownCauses, ...] = ()
 
     @property
     def of_chains(self) -> bool:
@@ -95,7 +125,7 @@ class RunPart:
         """What was found, in one line: damage, bypass, other readers; each with its checkpoint where these differ."""
         several = len({claim.study.checkpoint for claim in self.claims}) > 1
         said = {c.study.kind: f"[{c.study.checkpoint}] {c.lead}" if several and c.lead else c.lead for c in self.claims}
-        return " ".join(said[kind] for kind in ("perturb", "bypass", "transfer", "chains") if said.get(kind))
+        return " ".join(said[kind] for kind in ("perturb", "bypass", "intervention", "transfer", "chains") if said.get(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +180,21 @@ def _part(index: int, run: RunData, detailed: bool) -> RunPart:
     drawn = [f for i, s in enumerate(chiefs) for f in figures(f"loadbearing-{index}-{i}", run.name, s)] if detailed else []
     shown = [ShownStudy(s, Source(s.path), tuple(readable(s))) for s in ordered] if detailed else []
     explained = next((s.found for s in chiefs if isinstance(s.found, Explain)), None)
+    intervened = next((s.found for s in chiefs if isinstance(s.found, Intervention)), None)
+    resampled = next((s.found for s in chiefs if isinstance(s.found, Resample)), None)
     return RunPart(
         run=run.name,
         claims=tuple(claim_of(study) for study in chiefs),
-        missing=() if by_kind["chains"] else tuple(kind for kind, found in by_kind.items() if not found and kind != "chains"),
+        missing=()
+        if by_kind["chains"]
+        else tuple(kind for kind, found in by_kind.items() if not found and kind not in _ASKED_FOR),
         studies=tuple(shown),
         figures=tuple(drawn),
         examples=tuple(shade(e) for e in explained.examples) if explained and detailed else (),
         notes=tuple(dict.fromkeys(note for study in chiefs for note in study.notes)),
         pages=tuple(Source(page) for study in ordered for page in _pages(study)),
+        changed=intervened.examples if intervened and detailed else (),
+        causes=tuple(map(shade_causes, resampled.cots[:MOST_RESAMPLED])) if resampled and detailed else (),
     )
 
 
@@ -166,14 +202,14 @@ def _pages(study: Study) -> list[Path]:
     if study.kind == "chains":
         page = study.path.with_suffix(".html")
         return [page] if page.is_file() else []
-    return explain_pages(study.path) if study.kind == "explain" else []
+    return explain_pages(study.path) if study.kind in ("explain", "resample") else []
 
 
 def explain_pages(study: Path) -> list[Path]:
-    """The pages beside a study `explain-LABEL.json`: `explain-token-remove-all-LABEL.html`, those of single questions last."""
-    label = study.stem.removeprefix("explain-")
+    """The pages beside a study `explain-LABEL.json`: `explain-token-remove-all-LABEL.html`, those of single questions last; so of `resample`."""
+    kind, _, label = study.stem.partition("-")
     try:
-        found = [p for p in study.parent.iterdir() if p.name.startswith("explain-") and p.name.endswith(f"-{label}.html")]
+        found = [p for p in study.parent.iterdir() if p.name.startswith(f"{kind}-") and p.name.endswith(f"-{label}.html")]
     except OSError:
         return []
     return sorted(found, key=lambda page: ("-all-" not in page.name, page.name))[:MOST_PAGES]
@@ -189,6 +225,34 @@ def shade(example: Explained) -> ShownExample:
     )
     heavy = sorted((u for u in example.units if u.drop is not None and u.drop > 0), key=lambda u: -(u.drop or 0.0))[:5]
     return ShownExample(example, shades, tuple((u.text, u.kind, u.drop or 0.0) for u in heavy))
+
+
+def shade_causes(cot: ResampledCot) -> ShownCauses:
+    """Both maps, each relative to the heaviest sentence of the CoT."""
+    above = [None if s.tv.mean is None else s.tv.mean - (s.chance or 0.0) for s in cot.sentences]
+    most = max([_LITTLE, *(abs(v) for v in above if v is not None)])
+    heavy = max([_FAINT, *(abs(s.occlusion) for s in cot.sentences if s.occlusion is not None)])
+    causes = tuple(
+        Shade(s.text, _tone(max(0.0, v) if v is not None else None, most), _caused(s))
+        for s, v in zip(cot.sentences, above, strict=True)
+    )
+    bears = tuple(
+        Shade(s.text, _tone(s.occlusion, heavy), "not measured" if s.occlusion is None else f"drop {s.occlusion:.3g} nats")
+        for s in cot.sentences
+    )
+    return ShownCauses(cot, causes, bears)
+
+
+def _caused(s: Sentence) -> str:
+    if s.tv.mean is None:
+        return "no continuation lacks it"
+    rates = (
+        ""
+        if s.right_with is None or s.right_without is None
+        else f"; right {s.right_with:.2f} with it, {s.right_without:.2f} without"
+    )
+    chance = "" if s.chance is None else f", by chance {s.chance:.2f}"
+    return f"TV {cell_text(s.tv)}{chance}{'' if s.p is None else f', p {s.p:.3f}'}{rates}"
 
 
 def _tone(drop: float | None, most: float) -> str:

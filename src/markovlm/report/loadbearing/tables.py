@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from markovlm.logs.study_records import Bypass, Chains, Damage, Estimate, Explain, Leak, Perturb, Study, Transfer
+from markovlm.logs.study_records import (
+    Bypass,
+    Chains,
+    Damage,
+    Estimate,
+    Explain,
+    Intervention,
+    Leak,
+    Perturb,
+    Resample,
+    Study,
+    Transfer,
+)
 from markovlm.report.loadbearing.chains import chief_damage, known_by
 from markovlm.report.loadbearing.words import cell_text, severity_text
 from markovlm.report.tables import Cell, Source, Table, number_text, plain
@@ -52,6 +64,10 @@ def readable(study: Study) -> list[Table]:
         return [_bypass(study, found)]
     if isinstance(found, Chains):
         return _chains(study, found)
+    if isinstance(found, Intervention):
+        return [_intervention(study, found)]
+    if isinstance(found, Resample):
+        return _resample(study, found)
     return [_leak(study, found)]
 
 
@@ -244,6 +260,47 @@ def _chains(study: Study, found: Chains) -> list[Table]:
     return made
 
 
+def _intervention(study: Study, found: Intervention) -> Table:
+    source = Source(study.path)
+    rows = tuple(
+        (
+            plain(r.reader),
+            _level_cell(r.right_before, source, 100, 0),
+            _level_cell(r.follows, source, 100, 0),
+            _level_cell(r.question, source, 100, 0),
+            _level_cell(r.neither, source, 100, 0),
+            _count_cell(r.n),
+        )
+        for r in found.rows
+    )
+    columns = ("reader", "right before, %", "follows the changed CoT, %", "stays with the question, %", "neither, %", "n")
+    had = f"{found.changed:,} of {found.cots:,} CoTs had a number to change. " if found.changed is not None and found.cots else ""
+    note = f"{had}Following the CoT: it bears the load. Staying with the question: the answer came past it."
+    title = "One number of the CoT changed, the rest worked out anew: what does the answer follow?"
+    return Table("loadbearing-intervention", title, columns, rows, note)
+
+
+def _resample(study: Study, found: Resample) -> list[Table]:
+    source = Source(study.path)
+    rows = tuple(
+        (
+            plain(f"{100 * p.start:.0f} to {100 * p.end:.0f} %"),
+            _count_cell(p.sentences),
+            _level_cell(p.tv, source),
+            _level_cell(p.chance, source),
+            _level_cell(p.kl, source),
+            estimate_cell(p.accuracy, source, 100, 0),
+            estimate_cell(p.occlusion, source),
+        )
+        for p in found.positions
+        if p.sentences
+    )
+    columns = ("place", "sentences", "causes: TV", "TV by chance", "KL, nats", "accuracy lost, points", "bears: drop, nats")
+    note = "TV is above 0 by chance alone: compare the column beside it. Grey where the interval holds 0."
+    title = "What a sentence causes, and what it bears, by place in the CoT"
+    return [Table("loadbearing-resample", title, columns, rows, note)] if rows else []
+
+
 # --- CSV ---------------------------------------------------------------------------------------------------------------
 
 
@@ -377,7 +434,25 @@ _LONG: tuple[tuple[str, tuple[str, ...], Callable[[Any], Iterable[Sequence[Any]]
         ("text", "question", "answer", "fact", "t", "logprob", "correct"),
         lambda f: [(q.text, q.question, q.answer, q.fact, k.t, k.logprob, k.correct) for q in f.facts for k in q.known],
     ),
-)
+    (
+        "loadbearing-intervention",
+        ("reader", "n", *_three("right_before"), *_three("follows"), *_three("question"), *_three("neither")),
+        lambda f: [
+            (r.reader, r.n, *_spread(r.right_before), *_spread(r.follows), *_spread(r.question), *_spread(r.neither))
+            for r in f.rows
+        ],
+    ),
+    (
+        "loadbearing-resample",
+        ("id", "question", "gold", "answer", "correct", "sentence", "text", *_three("tv"), "chance", "p", "occlusion",
+         "accuracy_with", "accuracy_without"),
+        lambda f: [
+            (c.id, c.question, c.gold, c.answer, c.correct, i, s.text, *_spread(s.tv), s.chance, s.p, s.occlusion, s.right_with, s.right_without)
+            for c in f.cots
+            for i, s in enumerate(c.sentences)
+        ],
+    ),
+)  # fmt: skip
 _KIND: dict[str, type] = {
     "loadbearing-perturb": Perturb,
     "loadbearing-transfer": Transfer,
@@ -390,4 +465,6 @@ _KIND: dict[str, type] = {
     "loadbearing-chains-damage": Chains,
     "loadbearing-chains-facts": Chains,
     "loadbearing-chains-questions": Chains,
+    "loadbearing-intervention": Intervention,
+    "loadbearing-resample": Resample,
 }
