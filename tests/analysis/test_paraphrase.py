@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,23 @@ def test_replies_are_kept_and_not_asked_for_twice(
     [again] = reword(hot, [alone])  # another batch, the same stream
     assert [again.replies[cot.key] for cot in alone.cots] == [drawn.replies[cot.key] for cot in alone.cots]
     assert {r.text for r in drawn.replies.values()} != {r.text for r in first.replies.values()}
+
+
+def test_a_model_with_a_chat_template_is_asked_through_it(
+    tiny_models: dict[str, Path], twins: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+    (model / "chat_template.jinja").write_text(template, encoding="utf-8")
+    study = studied.open_one(twins[0], tmp_path / "study", limit=1)
+    [cot] = study.cots
+    by = open_paraphraser(str(model), 0.0, study.target)
+    setup = by.target.prepare()
+    request, budget = paraphrase._request(setup, study, cot)
+    assert setup.prompter.text(request.prompt) == f"<user>{paraphrase.INSTRUCTION}\n\n{cot.text}<assistant>"
+    assert budget == int(1.5 * len(cot.text)) + 32  # one token a character
+    [found] = reword(by, [study])  # that is more than its 256 tokens
+    assert found.to_json() == {"temperature": 0.0, "asked": 1, "accepted": 0, "rejected": {"too long": 1}}
 
 
 def test_the_command(

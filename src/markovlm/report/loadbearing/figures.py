@@ -193,7 +193,7 @@ def _causes(name: str, run: str, found: Resample) -> Figure | None:
     ]
     if not rows:
         return None
-    title = f"{run}: what a sentence causes by its place, total variation of the answers; dashed: by chance"
+    title = f"{run}: what sentences cause, by place (TV; dashed: by chance)"
     axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
     x = {"field": "from", "type": "quantitative", "title": "start to end of the CoT", "scale": {"domain": [0, 1]}, "axis": axis}
     y = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}, "scale": {"domain": [0, 1]}}
