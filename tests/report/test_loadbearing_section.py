@@ -501,8 +501,7 @@ JUNK = st.recursive(
 )
 
 
-@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak, chains]))
-@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak, intervention, resample]))
+@given(data=st.data(), which=st.sampled_from([perturb, transfer, explain, bypass, leak, chains, intervention, resample]))
 def test_junk_anywhere_never_fails_the_report(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, which: Any) -> None:
     study = which()
     for _ in range(data.draw(st.integers(1, 4))):
