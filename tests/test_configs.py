@@ -11,6 +11,7 @@ from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_ya
 from markovlm.models.registry import model_defaults
 from markovlm.objectives import build_objective
 from markovlm.tasks import get_task
+from markovlm.training.plan import plan
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(path for folder in ("seed", "paper", "recommended") for path in (CONFIGS / folder).glob("*.yaml"))
@@ -31,6 +32,7 @@ SEED_STEPS = {
     "gsm8k": 8056, "mmlu-1": 5908, "mmlu-2": 5675, "aqua-1": 8672, "aqua-2": 13195, "svamp-1": 10566, "svamp-2": 16355,
     "arc": 6828, "mathqa": 4393, "wiki": 5195,
 }  # fmt: skip
+SMALL = "gsm8k-24gb"  # for one card of 24 GB
 SEED_TEST = {"gsm8k": 1319, "mmlu": 154, "aqua": 254, "svamp": 30, "arc": 294, "mathqa": None, "wiki": None}
 
 
@@ -48,8 +50,8 @@ def of(folder: str) -> list[Path]:
 
 def test_the_sets_are_complete() -> None:
     assert {path.stem for path in of("seed")} == set(SEED_STEPS)
-    assert {path.stem for path in of("paper")} == {path.stem for path in of("recommended")} == set(TABLE)
-    assert len(FILES) == 10 + 2 * len(TABLE)
+    assert {path.stem for path in of("paper")} == {path.stem for path in of("recommended")} - {SMALL} == set(TABLE)
+    assert len(FILES) == 10 + 2 * len(TABLE) + 1
     assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded", "chains"}
 
 
@@ -135,6 +137,15 @@ def test_the_seeds_recommendations_are_applied(path: Path) -> None:
     assert config.health.policy in ("rollback", "stop")
     assert not config.objective.name.startswith("ppo")
     assert "UNTESTED AT 8B" in path.read_text(encoding="utf-8")
+
+
+def test_the_one_for_a_small_card_is_the_same_training() -> None:
+    """But for how the base is held; and by the estimate it fits."""
+    small, large = load(CONFIGS / "recommended" / f"{SMALL}.yaml"), load(CONFIGS / "recommended" / "gsm8k.yaml")
+    assert (small.loading.quantization, small.loading.gradient_checkpointing) == ("nf4", True)
+    assert small.model_copy(update={"loading": large.loading}) == large
+    assert plan(small)["memory"]["cards"]["RTX 4090 24 GB"]
+    assert not plan(large)["memory"]["cards"]["RTX 4090 24 GB"]
 
 
 def test_the_embedded_twins_differ_in_their_conditioning_alone() -> None:

@@ -145,7 +145,7 @@ def test_the_full_logits_never_exist(tiny_models: dict[str, Path], monkeypatch: 
     sizes: list[int] = []
     logits = LanguageModel.logits
     monkeypatch.setattr(LanguageModel, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden))
-    monkeypatch.setattr(logprobs, "_CHUNK_ELEMENTS", 4 * lm.vocabulary)
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 4 * lm.vocabulary)
     span = span_hidden(lm, BATCH)
     token_stats(lm, span.hidden, span.targets).logp.sum().backward()
     assert sizes[:3] == [4, 4, 2]  # forward: ten tokens in chunks of four

@@ -24,7 +24,7 @@ from markovlm.models.logprobs import token_stats
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
-from support import runs, tiny
+from support import runs, step_memory, tiny
 
 here = importlib.util.find_spec("bitsandbytes") is not None
 KINDS = ("nf4", "int8")
@@ -169,6 +169,22 @@ def test_shared_and_padded_agree(kind: str, architecture: str, tiny_models: dict
     again, recomputed = scored(loaded(tiny_models[architecture], kind, checkpointing=True))
     assert torch.equal(again, logp)
     assert torch.equal(recomputed, gradient)
+
+
+@needs_it
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_estimate_of_memory(kind: str, checkpointing: bool, tmp_path: Path) -> None:
+    """Weights as they are stored, and the peak of a step beside them, within 15 %."""
+    shape = {"layers": 4, "hidden": 192, "inner": 512, "heads": 6, "kv_heads": 2, "vocabulary": 2000}
+    model = step_memory.random_llama(tmp_path / "model", **shape)
+    keys = {"loading__dtype": "bfloat16", "loading__quantization": kind, "loading__gradient_checkpointing": checkpointing}
+    measured, found = step_memory.measure(model, 60, rollouts__group_size=8, rollouts__max_cot_tokens=24, **keys)
+    assert max(found.phases.values()) == pytest.approx(max(measured.values()), rel=0.15)
+    lm = load_model(str(model), Loading(device="cpu", dtype="bfloat16", quantization=kind))  # pyright: ignore[reportArgumentType]
+    # the tables of each map, 1.3 KB, are nothing at 8B and something here
+    stored = [tensor for name, tensor in lm.base_parameters() if "quant_map" not in name and "quant_state" not in name]
+    assert found.weights == pytest.approx(sum(tensor.numel() * tensor.element_size() for tensor in stored), rel=0.01)
 
 
 @needs_it

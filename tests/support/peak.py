@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import transformers as hf
 
-from markovlm.training.estimate import Workload, estimate, read_shape
+from markovlm.training.estimate import Workload, estimate
+from markovlm.training.shapes import read_shape
 from markovlm.training.step import take_step
 from support import tiny
 

@@ -16,9 +16,10 @@ from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.runs.setup import prepare
-from markovlm.training import estimate as module
-from markovlm.training.estimate import Workload, estimate, read_shape
+from markovlm.training.estimate import Workload, estimate
+from markovlm.training.estimate import kept as kept_bytes
 from markovlm.training.plan import plan, tokens_per_step
+from markovlm.training.shapes import read_shape
 from support import peak, tiny
 
 ROWS, COT, PROMPT = 12, 40, 60
@@ -60,7 +61,7 @@ def test_kept_activations(middle: Path, sharing: str, dtype: str, dropout: float
     with lm.training_mode(), torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         hidden = span_hidden(lm, batch, sharing).hidden  # pyright: ignore[reportArgumentType]
     assert hidden.requires_grad
-    estimated = module._kept(config, read_shape(config), ROWS, 2, PROMPT, COT, sharing == "shared")
+    estimated = kept_bytes(config, read_shape(config), ROWS, 2, PROMPT, COT)
     assert estimated == pytest.approx(kept.bytes, rel=0.15)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from markovlm.models.checkpointing import Checkpointing
     from markovlm.models.sharding import Shards
 
-_MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
+MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +156,7 @@ class LanguageModel:
             return False  # experts in one block of weights have no single matrix to fold into
         weight = self.causal_lm.get_output_embeddings().weight
         size = sum(parameter.numel() for parameter in self.causal_lm.parameters())
-        return size <= _MERGE_LIMIT and weight.dtype in (torch.float32, torch.float64)
+        return size <= MERGE_LIMIT and weight.dtype in (torch.float32, torch.float64)
 
     def _adapted_layers(self) -> list[Any]:
         return [m for m in self.causal_lm.modules() if hasattr(m, "lora_A") and hasattr(m, "get_delta_weight")]

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from markovlm.models.language import LanguageModel
 
-_CHUNK_ELEMENTS = 1 << 25  # logits in one chunk: 128 MB in float32
+CHUNK_ELEMENTS = 1 << 25  # logits in one chunk: 128 MB in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def token_stats(
     The projection to the vocabulary runs in chunks of tokens and is recomputed in backward, so that no [M, V] tensor is
     ever kept. With `reference_hidden` [M, H] (the frozen model's states at the same positions) the KL to it is exact.
     """
-    size = chunk or max(1, _CHUNK_ELEMENTS // lm.vocabulary)
+    size = chunk or max(1, CHUNK_ELEMENTS // lm.vocabulary)
 
     def statistics(hidden: Tensor, targets: Tensor, reference: Tensor | None) -> tuple[Tensor, ...]:
         log_p = sampled_log_distribution(lm.logits(hidden), temperature, banned)

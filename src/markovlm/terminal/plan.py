@@ -60,10 +60,38 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
     if found is None:
         say("memory", f"no estimate: {memory['note']}")
         return
-    size = {name: f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB" for name, value in found.items()}
-    say("memory", f"ESTIMATE: peak about {size['peak']} ({memory['note']})")
+    size = {name: _bytes(value) for name, value in found.items() if name not in ("peak_phase", "microbatch_rows")}
+    say("memory", f"ESTIMATE: peak about {size['peak']}, in {found['peak_phase']} ({memory['note']})")
     say("", f"weights {size['weights']}, adapter and optimizer {size['adapter']}; and the largest of")
     say("", f"sampling {size['sampling_cache']} of cache + {size['sampling_logits']} of logits; scoring {size['scoring']};")
     say("", f"evaluation {size['evaluation']};")
     rows = f"a micro-batch of {found['microbatch_rows']} CoTs"
-    say("", f"training {size['activations']} of activations ({rows}) + {size['logits_chunk']} of logits")
+    beside = max(("logits_chunk", "reference_pass", "recomputed_layer"), key=lambda name: found[name])
+    what = {"logits_chunk": "logits", "reference_pass": "the frozen policy's pass", "recomputed_layer": "a layer in backward"}[
+        beside
+    ]
+    say("", f"training {size['activations']} of activations ({rows}) + {size[beside]} of {what}")
+    _show_cards(say, memory)
+
+
+def _show_cards(say: Callable[[str, str], None], memory: dict[str, Any]) -> None:
+    """Which GPUs are large enough, and what would make the smallest of the others do."""
+    fit = [card for card, fits in memory["cards"].items() if fits]
+    peak = f"peak {_bytes(memory['gpu']['peak'])}, in {memory['gpu']['peak_phase']}; {memory['gpu_note']}"
+    say("on a GPU", f"needs {_bytes(memory['gpu_needed'])} ({peak})")
+    say("fits", ", ".join(fit) if fit else "none of " + ", ".join(memory["cards"]))
+    advice = memory["advice"]
+    if advice is None:
+        return
+    why = f"{_bytes(advice['missing'])} short in {advice['phase']}"
+    settings = ", ".join(f"{key}={str(value).lower()}" for key, value in advice["settings"].items())
+    then = (
+        f"it fits with {settings} (peak {_bytes(advice['peak'])})"
+        if settings
+        else "no setting of memory is enough: lower rollouts.group_size or rollouts.max_cot_tokens, or take a smaller model"
+    )
+    say("does not", f"{advice['card']}: {why}; {then}")
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"

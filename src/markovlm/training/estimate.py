@@ -1,72 +1,46 @@
 """An estimate of the memory of a training run, by formula: no weights are loaded. Bytes throughout.
 
-    peak = weights + adapter + max(sampling, scoring, training pass, evaluation)
+    peak = weights + adapter + max(sampling, scoring, training, evaluation)
 
-    weights         parameters * bytes of their type
-    adapter         20 a trainable parameter: itself, Adam's two moments, the gradient and its sum over micro-batches
-    sampling        KV cache of the rows sampled at once, and the distribution over the vocabulary of one token of each
-    scoring         the answers of all CoTs, read at once without gradient: their KV cache, what one layer works with, the logits
-    training pass   what autograd keeps of a micro-batch (below), and one chunk of logits
-    evaluation      as sampling, for its own number of rows
+    weights      parameters * bytes of their type; with loading.quantization the linear maps in 4.13 or 8 bits, the rest as before
+    adapter      20 a trainable parameter: itself, Adam's two moments, the gradient and its sum over micro-batches
+    sampling     KV cache of the rows sampled at once, the distribution over the vocabulary of one token of each, and (small full-precision
+                 models) merged copies of the adapted weights
+    scoring      the answers of all CoTs, read at once: their KV cache, what one layer works with, the logits; where the whole step is one
+                 micro-batch, what autograd keeps of it instead, since the training pass uses it
+    training     what autograd keeps of a micro-batch (below), and beside it the largest of: a chunk of logits; the frozen policy's pass;
+                 with checkpointing one layer, computed again, and its gradients
+    evaluation   as sampling, for its own number of rows
 
 What autograd keeps, a token and a layer, in a gated decoder with adapters on all its linear maps (H hidden, I inner, Q
-query width, K key width that attention sees, c bytes of the base's type): the inputs of both norms, of every adapter
+query width, K key width that attention sees, c bytes of the type that is computed in): the inputs of both norms, of every adapter
 (adapters compute in float32, so a base in less is copied for each), of attention and of the gate:
 
     float32 base    4 (4 H + 3 Q + 4 I) + 8 Q                      every linear map shares its input with its neighbours
     smaller base    28 H + 4 Q + (4 + 3 c) I + c (2 Q) + 2 c Q     each adapter has its own float32 copy
 
-where the last term (keys and values) also counts the shared prompt, which is repeated for every row. CUDA's own context
-(about half a GB) and the allocator's fragmentation come on top. Measured against peaks in tests/training/test_estimate.py.
+where the last term (keys and values) also counts the shared prompt, which is repeated for every row. With checkpointing a layer keeps
+c H a token, and of a shared prompt its keys and values, once. int8 keeps c (2 H + Q + I) more: bitsandbytes holds every input, checkpointing
+or not. CUDA's own context (about half a GB) and the allocator's fragmentation come on top (`cards`). Measured against the live tensors of
+whole steps in tests/training/test_estimate.py and benchmarks/memory.py.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
-from typing import Any
+
+import torch
 
 from markovlm.config import RunConfig
-from markovlm.config.model import Lora
-from markovlm.errors import UserError
-from markovlm.models.load import pick_device
-from markovlm.models.logprobs import _CHUNK_ELEMENTS as CHUNK_ELEMENTS
-from markovlm.models.registry import resolve
+from markovlm.models.language import MERGE_LIMIT
+from markovlm.models.logprobs import CHUNK_ELEMENTS
+from markovlm.models.quantization import BITS
+from markovlm.training.shapes import Shape, Weights, read_weights
 
 ADAPTER_BYTES = 20  # a trainable parameter, all in float32
 _LOGIT_COPIES = 7  # float32 tensors as large as a chunk of logits that exist at once: both policies, KL, entropy, gradient
 _DRAW_BYTES = 24  # a vocabulary entry while a token is drawn: logits, ln p, p, and p and its running sum in float64
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-
-# Shapes of the models of METHOD §4, so that nobody needs to ask the Hub. Facts of their config.json.
-_LLAMA_8B = {
-    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-    "vocab_size": 128256, "max_position_embeddings": 131072, "tie_word_embeddings": False,
-}  # fmt: skip
-_QWEN_4B = {
-    "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
-    "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960, "tie_word_embeddings": True,
-}  # fmt: skip
-KNOWN_SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # model -> transformers' model_type and its configuration
-    "meta-llama/Llama-3.1-8B": ("llama", _LLAMA_8B),
-    "meta-llama/Llama-3.1-8B-Instruct": ("llama", _LLAMA_8B),
-    "Qwen/Qwen3-4B": ("qwen3", _QWEN_4B),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A decoder: sizes, and how many parameters it and its adapter have."""
-
-    source: str  # where the sizes come from
-    parameters: int
-    adapter_parameters: int
-    layers: int
-    hidden: int
-    inner: int
-    query: int  # heads * head size
-    key: int  # key-value heads * head size
-    vocabulary: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,46 +52,107 @@ class Workload:
     cot: int
     answer: int  # header and gold answer
     source: str  # how the lengths are known
+    header: int = 0  # of `answer`: tokens that nobody scores
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Estimated bytes. `peak` is the largest sum of what exists at once."""
+    """Estimated bytes. `peak` is the largest sum of what exists at once, `peak_phase` when that is."""
 
     weights: int
     adapter: int
     sampling_cache: int
     sampling_logits: int
+    merged_weights: int  # copies made for sampling
     scoring: int
-    activations: int
+    activations: int  # what autograd keeps of a micro-batch
     logits_chunk: int
+    reference_pass: int  # the frozen policy's, beside the activations
+    recomputed_layer: int  # with checkpointing: a layer in backward, beside the activations
     evaluation: int
     microbatch_rows: int
     peak: int
+    peak_phase: str  # sampling, scoring, training or evaluation
 
-    def to_json(self) -> dict[str, int]:
+    @property
+    def phases(self) -> dict[str, int]:
+        """Bytes beside weights and adapter, by phase."""
+        beside = max(self.logits_chunk, self.reference_pass, self.recomputed_layer)
+        return {
+            "sampling": self.sampling_cache + self.sampling_logits + self.merged_weights,
+            "scoring": self.scoring,
+            "training": self.activations + beside,
+            "evaluation": self.evaluation,
+        }
+
+    def to_json(self) -> dict[str, int | str]:
         return asdict(self)
 
 
 def estimate(config: RunConfig, shape: Shape, work: Workload) -> Memory:
     """Peak memory of a run on one device."""
-    size = element_bytes(config)
-    weights, adapter = shape.parameters * size, shape.adapter_parameters * ADAPTER_BYTES
+    weights, adapter = weight_bytes(config, shape), shape.adapter_parameters * ADAPTER_BYTES
     samples = config.rollouts.questions_per_step * config.rollouts.group_size
+    rows = _microbatch_rows(config, work, samples)
+    merged = _merged(config, shape)
     cache, logits = _sampling(config, shape, work, samples)
-    activations, chunk, rows = _training(config, shape, work, samples)
-    evaluation = sum(_sampling(config, shape, work, config.evaluation.batch_size)) if config.training.eval_every else 0
-    scoring = _scoring(config, shape, work, samples)
-    peak = weights + adapter + max(cache + logits, scoring, activations + chunk, evaluation)
-    return Memory(weights, adapter, cache, logits, scoring, activations, chunk, evaluation, rows, peak)
+    evaluation = sum(_sampling(config, shape, work, config.evaluation.batch_size)) + merged if config.training.eval_every else 0
+    parts = Memory(
+        weights=weights,
+        adapter=adapter,
+        sampling_cache=cache,
+        sampling_logits=logits,
+        merged_weights=merged,
+        scoring=_scoring(config, shape, work, samples),
+        activations=_activations(config, shape, work, rows),
+        logits_chunk=min(rows * work.cot, max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4 * _LOGIT_COPIES,
+        reference_pass=_without_gradient(config, shape, rows, work.prompt, work.cot),
+        recomputed_layer=_recomputed(config, shape, work, rows),
+        evaluation=evaluation,
+        microbatch_rows=rows,
+        peak=0,
+        peak_phase="",
+    )
+    phase, largest = max(parts.phases.items(), key=lambda pair: pair[1])
+    return Memory(**{**parts.to_json(), "peak": weights + adapter + largest, "peak_phase": phase})  # pyright: ignore[reportArgumentType]
 
 
 def element_bytes(config: RunConfig) -> int:
-    """Of the base's weights: as `loading.dtype` says, and as its `auto` picks by device."""
+    """Of what the base computes in: as `loading.dtype` says, and as its `auto` picks by device."""
     dtype = config.loading.dtype
     if dtype != "auto":
         return _BYTES[dtype]
-    return 2 if pick_device(config.loading.device).type == "cuda" else 4
+    return 2 if _on_cuda(config) else 4
+
+
+def _on_cuda(config: RunConfig) -> bool:
+    device = config.loading.device
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
+def weight_bytes(config: RunConfig, sizes: Shape | Weights) -> int:
+    """The frozen base: its linear maps as quantized, embeddings, norms and head in the type of the arithmetic."""
+    size, kind = element_bytes(config), config.loading.quantization
+    if kind == "none":
+        return sizes.parameters * size
+    scales = 4 * sizes.outputs if kind == "int8" else 0
+    return (sizes.parameters - sizes.linear) * size + round(sizes.linear * BITS[kind] / 8) + scales
+
+
+def base_bytes(config: RunConfig) -> int:
+    """`weight_bytes` of any model that can be made, whether or not the rest can be estimated. UserError as `read_shape`."""
+    return weight_bytes(config, read_weights(config))
+
+
+def _shared(config: RunConfig) -> bool:
+    return config.training.prompt_sharing != "padded"
+
+
+def _merged(config: RunConfig, shape: Shape) -> int:
+    """Copies of the adapted weights while a small full-precision model samples."""
+    small = shape.parameters + shape.adapter_parameters <= MERGE_LIMIT
+    size = element_bytes(config)
+    return shape.adapted * size if small and size >= 4 and config.loading.quantization == "none" else 0
 
 
 def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tuple[int, int]:
@@ -128,12 +163,25 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tup
 
 
 def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
-    """The answer pass over all samples of a step: what one layer's gated map holds, the cache, a chunk of logits."""
-    shared = config.training.prompt_sharing != "padded"
-    own = work.cot + work.answer + (0 if shared else work.reader_prompt)
+    """The answer pass over all samples of a step, and a chunk of logits; with its graph where that is kept for the training pass."""
+    chunk = min(rows * (work.answer - work.header), max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4
+    if _holds_graph(config, work, rows):
+        return kept(config, shape, rows, 1, work.reader_prompt, work.cot + work.answer) + chunk * 4 + _dequantized(config, shape)
+    return _without_gradient(config, shape, rows, work.reader_prompt, work.cot + work.answer) + chunk * 3
+
+
+def _holds_graph(config: RunConfig, work: Workload, samples: int) -> bool:
+    """As `training.scoring` decides: one micro-batch, a live reward that the actor reads, no dropout."""
+    live = config.objective.actor_reward_weight.maximum > 0 and config.objective.reader == "actor"
+    return live and config.lora.dropout == 0 and _microbatch_rows(config, work, samples) == samples
+
+
+def _without_gradient(config: RunConfig, shape: Shape, rows: int, prefix: int, length: int) -> int:
+    """A pass without gradient: what one layer works with, and the cache where prompts are shared."""
+    own = length + (0 if _shared(config) else prefix)
     layer = rows * own * 3 * (shape.hidden + shape.inner) * element_bytes(config)
-    cache = rows * (work.reader_prompt + own) * _cache_bytes(config, shape) if shared else 0
-    return layer + cache + min(rows * work.answer, max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4 * 3
+    cache = rows * (prefix + length) * _cache_bytes(config, shape) if _shared(config) else 0
+    return layer + cache + _dequantized(config, shape)
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int:
@@ -141,31 +189,73 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int:
     return 2 * shape.key * shape.layers * element_bytes(config)
 
 
-def _training(config: RunConfig, shape: Shape, work: Workload, samples: int) -> tuple[int, int, int]:
-    """What autograd keeps of a micro-batch, the logits beside it, and the micro-batch's rows."""
-    shared = config.training.prompt_sharing != "padded"
-    own = 2 * work.cot + work.answer + (0 if shared else work.prompt + work.reader_prompt)
-    rows = max(1, min(samples, config.training.microbatch_tokens // own))
-    questions = -(-rows // config.rollouts.group_size)
-    kept = _kept(config, shape, rows, questions, work.prompt, work.cot, shared)
-    if config.objective.actor_reward_weight.maximum > 0:  # the answer's pass is differentiated too
-        kept += _kept(config, shape, rows, 1, work.reader_prompt, work.cot + work.answer, shared)
-    chunk = min(rows * work.cot, max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4 * _LOGIT_COPIES
-    reference = rows * (work.prompt + work.cot) * _cache_bytes(config, shape) if shared else 0  # of the frozen pass
-    return kept, max(chunk, reference), rows
+def _dequantized(config: RunConfig, shape: Shape) -> int:
+    """One map's weights as they are multiplied with."""
+    return 0 if config.loading.quantization == "none" else shape.largest * element_bytes(config)
 
 
-def _kept(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int, shared: bool) -> int:
+# ------------------------------------------------------------------------------------------------------- with gradient
+
+
+def _microbatch_rows(config: RunConfig, work: Workload, samples: int) -> int:
+    own = 2 * work.cot + work.answer + (0 if _shared(config) else work.prompt + work.reader_prompt)
+    return max(1, min(samples, config.training.microbatch_tokens // own))
+
+
+def _passes(config: RunConfig, work: Workload, rows: int) -> list[tuple[int, int, int]]:
+    """Those that are differentiated: number of prompts, their tokens, tokens of a continuation."""
+    found = [(-(-rows // config.rollouts.group_size), work.prompt, work.cot)]
+    if config.objective.actor_reward_weight.maximum > 0:
+        found.append((1, work.reader_prompt, work.cot + work.answer))
+    return found
+
+
+def _activations(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
+    """What autograd keeps of a micro-batch."""
+    return sum(kept(config, shape, rows, *one) for one in _passes(config, work, rows))
+
+
+def kept(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
     """Of one pass: `rows` continuations of `length` tokens behind `prefixes` prompts."""
-    tokens = rows * length + prefixes * prefix if shared else rows * (length + prefix)
-    keys = rows * (length + prefix) + (prefixes * prefix if shared else 0)  # positions that attention looks at
-    layer = tokens * _token_bytes(config, shape) + keys * _key_bytes(config, shape)
+    tokens = _tokens(config, rows, prefixes, prefix, length)
+    if not config.loading.gradient_checkpointing:
+        return _layer(config, shape, rows, prefixes, prefix, length) * shape.layers
+    # the last norm keeps its input and its result as well
+    inputs = tokens * shape.hidden * element_bytes(config) * (shape.layers + 2)
+    prompts = prefixes * prefix * _cache_bytes(config, shape) if _shared(config) else 0
+    return inputs + prompts + tokens * _held_by_int8(config, shape) * shape.layers
+
+
+def _tokens(config: RunConfig, rows: int, prefixes: int, prefix: int, length: int) -> int:
+    return rows * length + prefixes * prefix if _shared(config) else rows * (length + prefix)
+
+
+def _layer(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
+    """What autograd keeps of one layer."""
+    tokens = _tokens(config, rows, prefixes, prefix, length)
+    keys = rows * (length + prefix) + (prefixes * prefix if _shared(config) else 0)  # positions that attention looks at
+    layer = tokens * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys * _key_bytes(config, shape)
     if config.loading.attention == "eager":
         heads = max(1, shape.query // 64)
         layer += tokens * (length + prefix) * heads * (4 + element_bytes(config))
-    if config.loading.gradient_checkpointing:
-        return tokens * shape.hidden * element_bytes(config) * shape.layers + layer
-    return layer * shape.layers
+    return layer
+
+
+def _recomputed(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
+    """With checkpointing: the largest part of a pass in backward, one layer of it with the gradients of its widest tensors."""
+    if not config.loading.gradient_checkpointing:
+        return _dequantized(config, shape)
+    largest = 0
+    for prefixes, prefix, length in _passes(config, work, rows):
+        own = rows * (length + (0 if _shared(config) else prefix))
+        keys = rows * (length + prefix)
+        layer = own * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys * _key_bytes(config, shape)
+        gradients = own * 2 * shape.inner * max(4, element_bytes(config))
+        prompts = (
+            prefixes * prefix * _cache_bytes(config, shape) if _shared(config) else 0
+        )  # gradients of keys and values, so far
+        largest = max(largest, layer + gradients + prompts)
+    return largest + _dequantized(config, shape)
 
 
 def _token_bytes(config: RunConfig, shape: Shape) -> int:
@@ -174,7 +264,7 @@ def _token_bytes(config: RunConfig, shape: Shape) -> int:
     h, q, i = shape.hidden, shape.query, shape.inner
     inputs = 5 * h + q + i  # of the seven adapters
     # dropout keeps its mask, a byte an element on CUDA, and an input of its own for every adapter
-    mask = 0 if config.lora.dropout == 0 else 1 if pick_device(config.loading.device).type == "cuda" else max(size, 4)
+    mask = 0 if config.lora.dropout == 0 else 1 if _on_cuda(config) else max(size, 4)
     if size >= 4 and not mask:
         return size * (4 * h + 3 * q + 4 * i)
     if size >= 4:  # the adapters' inputs are kept behind dropout instead
@@ -182,87 +272,15 @@ def _token_bytes(config: RunConfig, shape: Shape) -> int:
     return 8 * h + (4 + mask) * inputs + 3 * size * i + 2 * size * q
 
 
+def _held_by_int8(config: RunConfig, shape: Shape) -> int:
+    """A token and a layer: inputs of the maps, which a float32 base keeps anyway but for checkpointing."""
+    size = element_bytes(config)
+    if config.loading.quantization != "int8" or (size >= 4 and not config.loading.gradient_checkpointing):
+        return 0
+    return size * (2 * shape.hidden + shape.query + shape.inner)
+
+
 def _key_bytes(config: RunConfig, shape: Shape) -> int:
-    """Key and value of one position in a layer; all but flash attention see them repeated for every query head."""
-    width = shape.key if config.loading.attention == "flash_attention_2" else shape.query
+    """Key and value of one position in a layer; all but flash attention see them repeated for every query head, a single one as a view."""
+    width = shape.key if config.loading.attention == "flash_attention_2" or shape.key_heads == 1 else shape.query
     return 2 * width * element_bytes(config)
-
-
-# ------------------------------------------------------------------------------------------------------------ shape
-
-
-def read_shape(config: RunConfig) -> Shape:
-    """Sizes of the model from the table above or its config.json (the Hub's, if need be); weights are never loaded.
-
-    UserError where neither knows the model.
-    """
-    found, source = _model_config(config)
-    model = _without_weights(config, found)
-    text = found.get_text_config()
-    heads = text.num_attention_heads
-    head = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return Shape(
-        source=source,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        adapter_parameters=adapter_parameters(model, config.lora),
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        inner=getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size,
-        query=heads * head,
-        key=(getattr(text, "num_key_value_heads", None) or heads) * head,
-        vocabulary=text.vocab_size,
-    )
-
-
-def base_bytes(config: RunConfig) -> int:
-    """Of the base's weights. UserError as `read_shape`."""
-    model = _without_weights(config, _model_config(config)[0])
-    return sum(parameter.numel() for parameter in model.parameters()) * element_bytes(config)
-
-
-def _without_weights(config: RunConfig, found: Any) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(found, trust_remote_code=config.loading.trust_remote_code)
-    except (ValueError, ImportError, TypeError, AttributeError) as error:
-        raise UserError(f"model: {config.model!r} is no causal language model: {' '.join(str(error).split()):.160}") from None
-
-
-def _model_config(config: RunConfig) -> tuple[Any, str]:
-    from transformers import AutoConfig
-
-    loading = config.loading
-    options: Any = {"trust_remote_code": loading.trust_remote_code, "revision": loading.revision}
-    if config.model in KNOWN_SHAPES:
-        kind, sizes = KNOWN_SHAPES[config.model]
-        return AutoConfig.for_model(kind, **sizes), "the package's table of known models"
-    try:
-        found = AutoConfig.from_pretrained(resolve(config.model), **options)
-    except (OSError, ValueError) as error:  # not there, gated, offline, or of an unknown kind
-        reason = " ".join(str(error).split())
-        raise UserError(f"model: the configuration of {config.model!r} can't be read ({reason:.120})") from None
-    return found, "the model's config.json"
-
-
-def adapter_parameters(model: Any, lora: Lora) -> int:
-    """Trainable parameters that LoRA adds: rank * (inputs + outputs) of every linear map it goes on."""
-    head = model.get_output_embeddings()
-    total = 0
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        linear = type(module).__name__ in ("Linear", "Conv1D") and weight is not None and module is not head
-        if linear and weight is not None and _is_target(name, lora):
-            total += lora.rank * sum(weight.shape)
-    return total
-
-
-def _is_target(name: str, lora: Lora) -> bool:
-    """As PEFT reads `target_modules`: all linear maps, a pattern for whole names, or last parts of names."""
-    if isinstance(lora.targets, str):
-        return lora.targets == "all-linear" or re.fullmatch(lora.targets, name) is not None
-    return name.rpartition(".")[2] in lora.targets

@@ -4,6 +4,7 @@ but a model's config.json."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,8 +18,10 @@ from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.setup import is_endless, load_examples, prompter_of, resolve_config
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
-from markovlm.training.estimate import Shape, Workload, element_bytes, estimate, read_shape
+from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed, on_gpu
+from markovlm.training.estimate import Workload, element_bytes, estimate
 from markovlm.training.guard import doubts
+from markovlm.training.shapes import Shape, read_shape
 
 _SAMPLE = 64  # training questions whose prompts are measured
 _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured
@@ -141,7 +144,7 @@ def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: L
         return assumed, assumed
     examples = [train.examples[i] for i in range(min(_SAMPLE, len(train.examples)))]
     if tokenizer is None:
-        lengths = [(len(e.question) // 4 + 60, 40, len(e.answer) // 4 + 3) for e in examples]
+        lengths = [(len(e.question) // 4 + 60, 40, len(e.answer) // 4 + 3, 2) for e in examples]
         source = f"guessed from characters of {len(examples)} questions: the tokenizer is not here"
     else:
         prompter = prompter_of(resolve_config(config, task, tokenizer), task, tokenizer)
@@ -149,7 +152,8 @@ def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: L
         source = f"measured on {len(examples)} questions"
     columns: Sequence[tuple[int, ...]] = list(zip(*lengths, strict=True))
     longest, mean = [max(column) for column in columns], [round(fmean(column)) for column in columns]
-    return Workload(longest[0], longest[1], cot, longest[2], source), Workload(mean[0], mean[1], cot, mean[2], source)
+    at_most, usual = (Workload(prompt, reader, cot, answer, source, header) for prompt, reader, answer, header in (longest, mean))
+    return at_most, usual
 
 
 def _chain(config: RunConfig, task: Task, tokenizer: Any, train: Loaded | None) -> dict[str, Any] | None:
@@ -164,10 +168,10 @@ def _chain(config: RunConfig, task: Task, tokenizer: Any, train: Loaded | None) 
     return {"kind": config.chain.kind, "predicts": config.chain.predicts, "states": states or config.chain.steps}
 
 
-def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[int, int, int]:
+def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[int, int, int, int]:
     header = 0 if isinstance(prompter, ChainPrompter) else len(prompter.header_ids)  # there it is part of what is predicted
     answer = header + len(prompter.answer_ids(example))
-    return len(prompter.cot_prompt(example)), len(prompter.reader_prompt(example, conditioning)), answer
+    return len(prompter.cot_prompt(example)), len(prompter.reader_prompt(example, conditioning)), answer, header
 
 
 def _memory(config: RunConfig, work: Workload) -> dict[str, Any]:
@@ -176,10 +180,21 @@ def _memory(config: RunConfig, work: Workload) -> dict[str, Any]:
         shape: Shape = read_shape(config)
     except UserError as error:
         return {"estimate": None, "note": str(error)}
+    gpu = on_gpu(config)
+    there, advice = estimate(gpu, shape, work), advise(gpu, shape, work)
     return {
         "estimate": estimate(config, shape, work).to_json(),
-        "note": f"by formula, base in {element_bytes(config)} bytes a weight, without CUDA's context and fragmentation; "
-        f"sizes from {shape.source}",
+        "note": f"by formula, base in {_kind(config)}, without CUDA's context and fragmentation; sizes from {shape.source}",
         "parameters": shape.parameters,
         "adapter_parameters": shape.adapter_parameters,
+        "gpu": there.to_json(),
+        "gpu_note": f"base in {_kind(gpu)}; with {CONTEXT / 1e9:.1f} GB for CUDA's context and {FRAGMENTATION:.0%} for fragmentation",
+        "gpu_needed": needed(there),
+        "cards": fits(there),
+        "advice": None if advice is None else asdict(advice),
     }
+
+
+def _kind(config: RunConfig) -> str:
+    size, quantization = element_bytes(config), config.loading.quantization
+    return f"{size} bytes a weight" if quantization == "none" else f"{quantization}, computed in {size} bytes"

@@ -1,0 +1,112 @@
+"""Which GPUs a run fits on, why the smallest does not, and what setting would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from markovlm.config import RunConfig
+from markovlm.training.estimate import Memory, Workload, estimate
+from markovlm.training.shapes import Shape
+
+_MIB = 1 << 20
+CARDS = {  # bytes, as nvidia-smi counts them
+    "RTX 4090 24 GB": 24564 * _MIB,
+    "A100 40 GB": 40960 * _MIB,
+    "L40S 48 GB": 46068 * _MIB,
+    "A100 80 GB": 81920 * _MIB,
+    "H100 80 GB": 81559 * _MIB,
+    "H200 141 GB": 143771 * _MIB,
+}
+CONTEXT = 600_000_000  # CUDA's own, before a tensor is made
+FRAGMENTATION = 0.05  # of the estimate: what the allocator can't hand out
+
+# what may be changed, the cheapest first; "sizes" are halved until they fit
+_TRIES: tuple[tuple[dict[str, Any], bool], ...] = (
+    ({}, True),
+    ({"loading.gradient_checkpointing": True}, False),
+    ({"loading.gradient_checkpointing": True}, True),
+    ({"loading.quantization": "nf4"}, False),
+    ({"loading.quantization": "nf4"}, True),
+    ({"loading.quantization": "nf4", "loading.gradient_checkpointing": True}, False),
+    ({"loading.quantization": "nf4", "loading.gradient_checkpointing": True}, True),
+)
+_SIZES = {  # phase -> the key that bounds it, and its least value
+    "training": ("training.microbatch_tokens", 1024),
+    "sampling": ("rollouts.batch_tokens", 64),
+    "evaluation": ("evaluation.batch_size", 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Why a card is too small, and settings with which it would do."""
+
+    card: str
+    phase: str  # the one that does not fit
+    missing: int  # bytes
+    settings: dict[str, Any]  # empty: nothing of what is tried here is enough
+    peak: int  # with them
+
+
+def on_gpu(config: RunConfig) -> RunConfig:
+    """The run as it would be on a GPU, wherever this is asked."""
+    if config.loading.device.startswith("cuda"):
+        return config
+    return _with(config, {"loading.device": "cuda"})
+
+
+def needed(memory: Memory) -> int:
+    """Bytes that a card must have."""
+    return CONTEXT + round(memory.peak * (1 + FRAGMENTATION))
+
+
+def fits(memory: Memory) -> dict[str, bool]:
+    """Card -> is it large enough."""
+    return {card: needed(memory) <= size for card, size in CARDS.items()}
+
+
+def advise(config: RunConfig, shape: Shape, work: Workload) -> Advice | None:
+    """About the smallest card that is too small; None where there is none."""
+    now = estimate(config, shape, work)
+    card = next((card for card, fit in fits(now).items() if not fit), None)
+    if card is None:
+        return None
+    missing = needed(now) - CARDS[card]
+    for change, sizes in _TRIES:
+        settings = _settings(config, shape, work, change, CARDS[card], sizes)
+        if settings is not None:
+            return Advice(card, now.peak_phase, missing, settings, estimate(_with(config, settings), shape, work).peak)
+    return Advice(card, now.peak_phase, missing, {}, now.peak)
+
+
+def _settings(
+    config: RunConfig, shape: Shape, work: Workload, change: dict[str, Any], size: int, halve: bool
+) -> dict[str, Any] | None:
+    """`change`, and with `halve` smaller sizes, until the run fits into `size` bytes; None where it does not."""
+    if change and all(_value(config, key) == value for key, value in change.items()):
+        return None  # it is so already
+    if "loading.quantization" in change and config.loading.dtype == "float64":
+        return None
+    found = dict(change)
+    while True:
+        memory = estimate(_with(config, found), shape, work)
+        if needed(memory) <= size:
+            return found
+        key, least = _SIZES.get(memory.peak_phase, ("", 0))
+        at = found.get(key) or (_value(config, key) if key else 0)
+        if not halve or not key or at // 2 < least:
+            return None
+        found[key] = at // 2
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+def _with(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
+    return config
