@@ -51,7 +51,7 @@ def measure(model: str, chunks: int, texts: int, group: int) -> dict[str, float]
         World(),
         "shared",
     )
-    questions = Questions(load_for_training(setup).train.examples, 0)
+    questions = Questions(load_for_training(setup).train["ledger"].examples, 0)
     before = _peak()
     seconds = cpu_seconds = 0.0
     for step in (1, 2):
@@ -89,7 +89,7 @@ def main() -> None:
     for length in map(int, given.lengths.split(",")):
         shared = ["--model", given.model, "--texts", str(given.texts), "--group", str(given.group)]
         done = subprocess.run(
-            [sys.executable, __file__, *shared, "--one", str(length)], check=True, capture_output=True, text=True
+            [sys.executable, __file__, *shared, "--one", str(length)], check=True, stdout=subprocess.PIPE, text=True
         )
         print(done.stdout.strip().splitlines()[-1], flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,17 @@ def test_a_resumed_run_of_chains_has_the_same_bits(tiny_models: dict[str, Path],
     runs.assert_same_run(tmp_path / "cut", tmp_path / "whole")
     row = read_rows(tmp_path / "whole" / "metrics.jsonl")[0]
     assert {"chain_return", "chain_states", "notes_frozen", "notes_copied", "notes_kept", "notes_overflow"} <= set(row)
+
+
+def test_the_benchmark_still_measures_a_step(tiny_models: dict[str, Path]) -> None:
+    spec = importlib.util.spec_from_file_location("chains_benchmark", Path(__file__).parents[2] / "benchmarks" / "chains.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    measured = benchmark.measure(str(tiny_models["llama"]), chunks=2, texts=1, group=2)
+    assert measured["chunks"] == 2
+    assert 0 < measured["peak_mib_before"] <= measured["peak_mib"]
 
 
 def test_without_chain_nothing_of_it_is_left(
