@@ -195,11 +195,17 @@ def kept_notes(balances: Balances, events: list[Event]) -> str:
 
 
 def load(start: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """The model to begin with, and its tokenizer, with the new tokens in both."""
+    """The model to begin with, and its tokenizer, with the new tokens in both; those that are there already stay as they are."""
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    special = {token: tokenizer.convert_tokens_to_ids(like) for token, like in LIKE.items()}
-    names = {form: tokenizer(form, add_special_tokens=False)["input_ids"] for name in NAMES for form in (name, f" {name}")}
+    known = tokenizer.get_vocab()
+    special = {token: tokenizer.convert_tokens_to_ids(like) for token, like in LIKE.items() if token not in known}
+    names = {
+        form: tokenizer(form, add_special_tokens=False)["input_ids"]
+        for name in NAMES
+        for form in (name, f" {name}")
+        if form not in known
+    }
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special], special_tokens=True)
     tokenizer.add_tokens([AddedToken(form, normalized=False) for form in names])
     tokenizer.model_max_length = MAX_POSITIONS
@@ -220,7 +226,12 @@ def load(start: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory to fill")
-    parser.add_argument("--start", type=Path, default=KNOWN["embedded-words"].path, help="a model of make_words_model.py")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=KNOWN["embedded-words"].path,
+        help="a model of make_words_model.py, or of this script to go on from",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="times the recipe's number of steps")
     given = parser.parse_args(arguments)

@@ -50,7 +50,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 
 from markovlm.models.registry import KNOWN
 from markovlm.tasks.words_data import Problem, WordsSpec, draw
-from markovlm.tasks.words_pools import templates_of, words_of
+from markovlm.tasks.words_pools import TAILS, templates_of, words_of
 
 SIZES = {  # hidden, layers, heads, intermediate
     "small": {"hidden": 96, "layers": 4, "heads": 4, "intermediate": 256},
@@ -70,6 +70,7 @@ REMARKS = (
     "I had a dog once", "{t} are fun", "we need to count", "it will be fine", "one more thing", "I know {N}",
     "there are many {t}", "{N} is happy", "it is about {t}",
 )  # fmt: skip
+OTHER_TAILS = (" at the {}", " in the {}", " on the {}", " after {}", " this {}", " from {}")
 AMOUNTS = ("very few", "not many", "quite some", "many", "really many", "a whole lot")
 
 
@@ -85,6 +86,9 @@ class WordsRecipe(Recipe):
     distractors: int = 1
     idle: float = 0.5  # among problems that are known directly, the share of other chains of thought than sentences
     invented: float = 0.5  # share of problems with names and things of random letters, so that the model learns to copy any
+    other_tails: float = (
+        0.0  # share of sentences that end in words of random letters: verbs tell what happens, not where and when
+    )
     drills: float = 0.5  # share of redacted texts that are worked problems of four steps, whatever the rest
 
 
@@ -103,22 +107,25 @@ RECIPE = WordsRecipe(
     muon_lr=2e-2,
     steps=6500,
 )
-SECOND = replace(  # for what goes on from a model of RECIPE: more of what is known at sight, sentences a little more often
-    RECIPE,
-    styles=(
-        Style("sentences", share=0.20, drawn=0.75),
-        Style("chatter", share=0.32, drawn=0.08),
-        Style("list", share=0.18, drawn=0.05),
-        Style("vague", share=0.19, drawn=0.05),
-        Style("hasty", share=0.11, drawn=0.05),
-        Style("empty", share=0.0, drawn=0.02),
-    ),
-    term_weights={1: 0.40, 2: 0.30, 3: 0.22, 4: 0.08},
-    direct_weight=12.0,
-    idle=0.6,
-    muon_lr=1e-2,
-    adam_lr=1e-3,
-    steps=1300,
+SECOND = (
+    replace(  # for what goes on from a model of RECIPE: more of what is known at sight, worked a little more often, other tails
+        RECIPE,
+        styles=(
+            Style("sentences", share=0.20, drawn=0.75),
+            Style("chatter", share=0.32, drawn=0.08),
+            Style("list", share=0.18, drawn=0.05),
+            Style("vague", share=0.19, drawn=0.05),
+            Style("hasty", share=0.11, drawn=0.05),
+            Style("empty", share=0.0, drawn=0.02),
+        ),
+        term_weights={1: 0.40, 2: 0.30, 3: 0.22, 4: 0.08},
+        direct_weight=12.0,
+        idle=0.6,
+        other_tails=0.4,
+        muon_lr=1e-2,
+        adam_lr=1e-3,
+        steps=1500,
+    )
 )
 
 
@@ -201,10 +208,26 @@ class WordTexts:
         self.made += 1
         if not (problem.words <= self.words and self.templates.issuperset(problem.templates)):
             raise RuntimeError(f"{problem.question!r} has something that is held out and must not be trained on")
+        problem = self._with_other_tails(problem)
         if self.rng.random() >= self.recipe.invented:
             return problem
         things = {word: f"{self._invent()}s" for word in sorted(problem.words) if word.islower()}
         return problem.renamed(things | {word: self._invent().capitalize() for word in (problem.name, problem.other)})
+
+    def _with_other_tails(self, problem: Problem) -> Problem:
+        """Some sentences end elsewhere: ` on the table` becomes ` in the dorbi`. With a word that no template has, none is a held-out one."""
+        return replace(
+            problem,
+            events=tuple(replace(event, template=self._other_tail(event.template)) for event in problem.events),
+            question_template=self._other_tail(problem.question_template),
+        )
+
+    def _other_tail(self, template: str) -> str:
+        if self.rng.random() >= self.recipe.other_tails:
+            return template
+        body, end = template[:-1], template[-1]
+        known = next((tail for tail in TAILS if body.endswith(tail)), "")
+        return body.removesuffix(known) + self.rng.choice(OTHER_TAILS).replace("{}", self._invent()) + end
 
     def _invent(self) -> str:
         """A word of two or three random syllables, none that is held out."""

@@ -105,6 +105,7 @@ _PARTS: dict[Kind, tuple[Parts, ...]] = {
     "fewer": ((("{M} has ", "{M} owns ", "{M} collects ", "{M} keeps ", "But {M} has "), ("{k} fewer {t} than {N}",), _PLACE),),
 }
 _WHEN = (" now", " in the end", " after that", " this evening", " today", " all in all")
+TAILS = tuple(tail for tail in (*_WHERE, *_PLACE, *_WHEN) if tail)  # where and when
 _ASKED: dict[Asked, tuple[Parts, ...]] = {
     "own": (
         (("How many {t} does {N} have",), _WHEN, ("?",)),
