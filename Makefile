@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-long test-trl test-quant docs lint types clean
+.PHONY: setup demo test test-long test-trl test-quant test-vllm docs lint types clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,18 @@ test-quant: .venv-quant/.installed
 	.venv-quant/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+# vLLM itself, on the CPU: in the trainer's process and as a server that is killed; minutes.
+test-vllm: .venv-vllm/.installed
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \
+		.venv-vllm/bin/python -m pytest -m vllm tests/rollouts $(PYTEST_ARGS)
+
+.venv-vllm/.installed: requirements-vllm.txt pyproject.toml
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-vllm.txt
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # they don't load beside torch for CPUs
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 # The documentation as a site, in build/site; no network but the package index is needed, a dead link fails.
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
@@ -65,4 +77,4 @@ types: setup
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv .venv-docs .venv-trl .venv-quant build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs .venv-trl .venv-quant .venv-vllm build dist .pytest_cache .ruff_cache

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from markovlm.config import build_config, dump_yaml, flatten, keys, known_keys, load_yaml, merge, nest, objective_classes
-from markovlm.errors import UserError
+from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.health import Evidence, Verdict
 from markovlm.models.load import load_model
 from markovlm.rollouts import hf
+from markovlm.rollouts.fake import FakeSampler
 from markovlm.rollouts.hf import HFSampler
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import prepare
@@ -202,6 +203,7 @@ IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "rollouts.max_cot_tokens": (4, {}),
     "rollouts.fixed_length": (True, {}),
     "rollouts.temperature": (0.7, {}),
+    "rollouts.importance": ("token", {}),
     "rollouts.stop": (list("abcdefghijklmnopqrstuvwxyz"), {}),
     "training.steps": (4, {}),
     "training.lr": (2e-2, {}),
@@ -440,8 +442,39 @@ def _test_questions(models: dict[str, Path], tmp_path: Path, patch: pytest.Monke
 
 def _backend(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     (key,) = [key for key in keys() if key.name == "rollouts.backend"]
-    assert key.choices == ("hf",)  # a second one needs an entry here
-    assert isinstance(prepare(tiny.config(models["llama"], rollouts__backend="hf")).sampler(), HFSampler)
+    assert key.choices == ("auto", "hf", "vllm", "server")  # another one needs a test like tests/rollouts/test_server.py
+    for backend in ("auto", "hf"):
+        setup = prepare(tiny.config(models["llama"], rollouts__backend=backend))
+        assert setup.config.rollouts.backend == "hf"
+        assert isinstance(setup.sampler(), HFSampler)
+
+
+def _vllm_memory(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """tests/rollouts/test_vllm.py has what vLLM does with it."""
+    with pytest.raises(UserError, match="vllm_memory has no effect"):
+        tiny.config(models["llama"], rollouts__vllm_memory=0.5)
+
+
+def _cap(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """With log-probs that are nobody's."""
+    truncated = []
+    for cap in (1.0, None):
+        run = tiny.config(models["llama"], rollouts__importance="token", rollouts__importance_cap=cap)
+        learner = tiny.learner(run, sampler=FakeSampler(lambda prompt, number: (40, 41, 42 + number), logp=-4.0))
+        truncated.append(sum(s.stats["importance_truncated"] for s in take_step(learner, tiny.QUESTIONS[:2], 1).samples))
+    assert truncated[0] > truncated[1] == 0
+
+
+def _tolerance(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunFailed, match="tolerance 1e-15"):
+        train(tiny.config(models["llama"], loading__dtype="float32", rollouts__gap_tolerance=1e-15), tmp_path / "run")
+
+
+def _on_a_server(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    """tests/rollouts/test_server.py has what they do; without a server they are refused."""
+    for key in ("server_url", "adapter_dir"):
+        with pytest.raises(UserError, match=f"{key} has no effect"):
+            tiny.config(models["llama"], **{f"rollouts__{key}": "http://localhost:8000"})
 
 
 def _batch_tokens(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -523,6 +556,11 @@ ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]
     "evaluation.test_size": _test_questions,
     "evaluation.batch_size": _batch_size,
     "rollouts.backend": _backend,
+    "rollouts.server_url": _on_a_server,
+    "rollouts.adapter_dir": _on_a_server,
+    "rollouts.vllm_memory": _vllm_memory,
+    "rollouts.gap_tolerance": _tolerance,
+    "rollouts.importance_cap": _cap,
     "rollouts.batch_tokens": _batch_tokens,
     "training.microbatch_tokens": _microbatch,
     "health.policy": _health,

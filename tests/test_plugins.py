@@ -21,7 +21,7 @@ from markovlm.registry import ALL, OBJECTIVES, REWARDS
 from support import tiny
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
-KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "reader")
+KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "reader", "sampler")
 BLOCKS = dict(zip(KINDS, re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL), strict=True))
 
 
@@ -61,7 +61,7 @@ def trained(tiny_models: dict[str, Path], out: Path, *flags: str) -> Path:
     return out
 
 
-# --------------------------------------------------------------------------------------------------- the six templates
+# --------------------------------------------------------------------------------------------------- the templates
 
 
 def test_an_objective(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +191,19 @@ def test_a_reader(plugin, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [run] = json.loads(capsys.readouterr().out)["runs"]
     assert run["verdict"] == "collapsed"
     assert 90 <= run["onset_step"] <= 110
+
+
+def test_a_sampler(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """It is given the adapter in every step, and draws what the trainer's own would."""
+    file = plugin("sampler")
+    sizes = ["--training.steps", "2", "--training.lr", "1e-2", "--loading.dtype", "float32"]
+    rows = {}
+    for name, flags in {"ours": [], "theirs": ["--plugin", file, "--rollouts.backend", "other_device"]}.items():
+        run = trained(tiny_models, tmp_path / name, *sizes, *flags)
+        rows[name] = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert "backend: other_device" in (run / "config.yaml").read_text()
+    assert [row["reward_mean"] for row in rows["theirs"]] == pytest.approx([row["reward_mean"] for row in rows["ours"]], abs=1e-4)
+    assert all(row["sampler_gap"] < 1e-5 for row in rows["theirs"])
 
 
 # ------------------------------------------------------------------------------------------------------- what goes wrong

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from markovlm.logs.records import RunData
     from markovlm.objectives.base import Credit, PolicyBatch, PolicyGradient, PolicyLoss
     from markovlm.rewards.base import Answers, Reward
+    from markovlm.rollouts.foreign import ForeignSampler
+    from markovlm.rollouts.types import Sampler, SamplerPlace
     from markovlm.tasks.base import Example, Task
     from markovlm.tasks.chain import ChainExample, Query, chain_example
 
@@ -73,6 +75,9 @@ _PLACES = {
     "Reward": "rewards.base",
     "Answers": "rewards.base",
     "Task": "tasks.base",
+    "Sampler": "rollouts.types",
+    "SamplerPlace": "rollouts.types",
+    "ForeignSampler": "rollouts.foreign",
     "RunData": "logs.records",
     "ChainExample": "tasks.chain",
     "Query": "tasks.chain",
@@ -85,6 +90,7 @@ __all__ = [
     "Credit",
     "Evaluated",
     "Example",
+    "ForeignSampler",
     "MarkovlmError",
     "Model",
     "ObjectiveConfig",
@@ -98,6 +104,8 @@ __all__ = [
     "RunConfig",
     "RunData",
     "RunFailed",
+    "Sampler",
+    "SamplerPlace",
     "StopVerdict",
     "Task",
     "Thought",

@@ -8,9 +8,10 @@
     @register.extractor("name", answer_type="number")  # a function (text, choices) -> answer or None
     @register.perturbation("name")                     # a function (text, severity, rng, context) -> text
     @register.reader("name", recognises=…)             # a function (path, max_samples) -> RunData
+    @register.sampler("name")                          # a function (SamplerPlace) -> markovlm.Sampler
 
 A distribution names the same things under entry points (groups `markovlm.objectives`, `.rewards`, `.tasks`, `.extractors`,
-`.perturbations`, `.readers`), a single file is loaded with `--plugin FILE`. docs/plugins.md has a template for each.
+`.perturbations`, `.readers`, `.samplers`), a single file is loaded with `--plugin FILE`. docs/plugins.md has a template for each.
 Each raises UserError in one line where a thing is not what it must be, or where its name is taken.
 """
 
@@ -24,7 +25,7 @@ from typing import Any, Protocol, TypeVar, get_args
 from markovlm.config.base import Section
 from markovlm.config.objective import ObjectiveBase
 from markovlm.errors import UserError
-from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, TASKS
+from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, SAMPLERS, TASKS
 from markovlm.rewards.base import Reward
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, AnswerType, PromptKind
 
@@ -183,6 +184,19 @@ def reader(name: str, *, recognises: Callable[[Path, Sequence[Mapping[str, Any]]
     return decorate
 
 
+def sampler(name: str) -> Callable[[F], F]:
+    """Register a way to draw the CoTs of training, chosen by `rollouts.backend`: (SamplerPlace) -> `markovlm.Sampler`.
+
+    Its log-probs are compared with the trainer's in every step, and corrected for as `rollouts.importance` says.
+    """
+
+    def decorate(build: F) -> F:
+        SAMPLERS.add(name, build, _source_of(build), build.__module__)
+        return build
+
+    return decorate
+
+
 def _source_of(thing: Any) -> str:
     """Where a thing was written, for messages: file and name."""
     try:
@@ -191,4 +205,4 @@ def _source_of(thing: Any) -> str:
         return getattr(thing, "__module__", "plug-in")
 
 
-__all__ = ["extractor", "objective", "perturbation", "reader", "reward", "task"]
+__all__ = ["extractor", "objective", "perturbation", "reader", "reward", "sampler", "task"]

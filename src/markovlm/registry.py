@@ -1,4 +1,5 @@
-"""What can be added from outside the package, by name: objectives, rewards, tasks, extractors, perturbations, readers of logs.
+"""What can be added from outside the package, by name: objectives, rewards, tasks, extractors, perturbations, readers of logs,
+samplers.
 
 A `Registry` is a mapping from name to thing. Things come from three places, in this order: the package itself, entry points of
 installed distributions (groups `markovlm.objectives`, …), and what a program or a `--plugin` file registers (`markovlm.register`).
@@ -201,4 +202,7 @@ TASKS: Registry[Any] = Registry(
 EXTRACTORS: Registry[Any] = Registry("extractor", "tasks.answers:METHODS")
 PERTURBATIONS: Registry[Any] = Registry("perturbation", "analysis.perturb:TABLE")
 READERS: Registry[Any] = Registry("reader", {})
-ALL: tuple[Registry[Any], ...] = (OBJECTIVES, REWARDS, TASKS, EXTRACTORS, PERTURBATIONS, READERS)
+SAMPLERS: Registry[Any] = Registry(
+    "sampler", {"hf": "rollouts.hf:build_hf", "vllm": "rollouts.engine:build_vllm", "server": "rollouts.server:build_server"}
+)
+ALL: tuple[Registry[Any], ...] = (OBJECTIVES, REWARDS, TASKS, EXTRACTORS, PERTURBATIONS, READERS, SAMPLERS)

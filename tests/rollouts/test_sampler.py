@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,27 @@ def test_the_fake_sampler_obeys_budget_and_terminators() -> None:
     assert second.tokens == (1, 9)
     ((fixed,),) = fake.sample([SampleRequest((1,), ((0,),))], Decoding(3, 1.0, fixed_length=True))
     assert (fixed.tokens, fixed.kept, fixed.ended) == ((0, 9, 7), 3, False)
+
+
+@pytest.mark.parametrize(
+    ("decoding", "a_token"),
+    [(Decoding(7, 1.0, fixed_length=True), 0), (FREE, 1), (Decoding(7, 0.0), 1)],
+    ids=["fixed", "free", "greedy"],
+)
+def test_it_waits_for_the_device_once_a_token_at_most(
+    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch, decoding: Decoding, a_token: int
+) -> None:
+    """Every value that the sampler reads from the device is a stop for a GPU: who has ended, and at the end the CoTs."""
+    waits: list[str] = []
+    for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__", "nonzero"):
+        real = getattr(torch.Tensor, name)
+
+        def watched(self: torch.Tensor, *args: Any, name: str = name, real: Any = real) -> Any:
+            if sys._getframe(1).f_code.co_filename.endswith("rollouts/hf.py"):
+                waits.append(name)
+            return real(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, watched)
+    groups = draw(llama, decoding)
+    steps = max(len(cot.tokens) for group in groups for cot in group)
+    assert waits == ["tolist"] * (a_token * steps + 2)

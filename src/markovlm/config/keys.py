@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 from markovlm.config.base import Section
 from markovlm.config.objective import ObjectiveBase, objective_classes
 from markovlm.config.run import RunConfig
-from markovlm.registry import REWARDS
+from markovlm.registry import REWARDS, SAMPLERS
 
 
 class Key:
@@ -44,6 +44,7 @@ def keys() -> list[Key]:
                 key.only_for = (*owners, name)
             found[key.name] = key
     found["objective.reward"].choices = tuple(REWARDS)
+    found["rollouts.backend"].choices = ("auto", *SAMPLERS)
     del found["objective.reward_options"]
     for key in _reward_keys():
         key.only_for = (*(found[key.name].only_for if key.name in found else ()), *key.only_for)

@@ -4,16 +4,42 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from markovlm.config.base import Section
 from markovlm.config.schedule import Schedule
+from markovlm.errors import UserError
+from markovlm.registry import SAMPLERS
 
 
 class RolloutConfig(Section):
     """How CoTs are sampled."""
 
-    backend: Literal["hf"] = Field("hf", description="hf: the KV-cache sampler over transformers models")
+    backend: str = Field(
+        "auto",
+        description="who draws the CoTs of training: hf, the KV-cache sampler in the trainer's own model; vllm, vLLM in the same process; "
+        "server, a running vLLM server; both are given the adapter after every update (docs/samplers.md); auto is hf",
+    )
+    server_url: str | None = Field(None, description="address of the vLLM server, for backend=server: http://HOST:8000")
+    adapter_dir: str | None = Field(
+        None,
+        description="where the adapter is put for a sampler that has its own weights; default: `.sampler.tmp` in the run directory",
+    )
+    vllm_memory: float | None = Field(
+        None, gt=0, lt=1, description="share of the GPU's memory for backend=vllm, free again while it sleeps; default: 0.3"
+    )
+    importance: Literal["auto", "off", "token", "sequence"] = Field(
+        "auto",
+        description="correct the gradient by the truncated ratio of trainer's to sampler's probability, of each token or of the CoT; "
+        "auto: off for hf, token for others",
+    )
+    importance_cap: float | None = Field(2.0, ge=1, description="the ratio is truncated there; null: nowhere")
+    gap_tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="largest mean difference of the sampler's and the trainer's log-prob of a token (nats); default: by the type of the "
+        "weights, 1e-3 in float32, 0.1 in bfloat16",
+    )
     questions_per_step: int = Field(4, ge=1, description="questions in one optimisation step")
     group_size: int = Field(16, ge=1, description="B: CoTs sampled per question")
     max_cot_tokens: int | None = Field(None, ge=1, description="CoT budget in tokens; default: the task's")
@@ -23,6 +49,40 @@ class RolloutConfig(Section):
     )
     stop: tuple[str, ...] = Field((), description="strings that end a CoT, beside the model's end tokens")
     batch_tokens: int = Field(32768, ge=64, description="prompt + CoT tokens sampled at once; more questions wait their turn")
+
+    @property
+    def foreign(self) -> bool:
+        """Does the sampler have weights of its own?"""
+        return self.backend not in ("auto", "hf")
+
+    @property
+    def correction(self) -> Literal["off", "token", "sequence"]:
+        """`importance` with `auto` resolved."""
+        if self.importance == "auto":
+            return "token" if self.foreign else "off"
+        return self.importance
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, value: str) -> str:
+        if value != "auto" and value not in SAMPLERS:  # asked without importing it: that would cost a second
+            try:
+                SAMPLERS.find(value)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _own_weights(self) -> RolloutConfig:
+        if self.backend == "server" and not self.server_url:
+            raise ValueError("backend=server needs server_url, the address of a running vLLM server: http://HOST:8000")
+        if self.server_url and self.backend != "server":
+            raise ValueError("server_url has no effect without backend=server; leave one of them out")
+        if self.vllm_memory is not None and self.backend != "vllm":
+            raise ValueError("vllm_memory has no effect without backend=vllm; leave one of them out")
+        if self.adapter_dir and not self.foreign:
+            raise ValueError("adapter_dir has no effect with backend=hf, which samples from the trainer's own weights")
+        return self
 
     @model_validator(mode="after")
     def _combinations(self) -> RolloutConfig:

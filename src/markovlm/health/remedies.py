@@ -35,7 +35,8 @@ KNOBS: Mapping[str, Mapping[str, str]] = {
         "OpenRLHF": "--entropy_loss_coef", "ms-swift": "--temperature",
     },
     "correct for the sampler's probabilities": {
-        "": "rollouts.backend: hf (exact)", "TRL": "vllm_importance_sampling_correction=True, vllm_importance_sampling_cap", "ms-swift":
+        "": "rollouts.importance, or rollouts.backend: hf (exact)",
+        "TRL": "vllm_importance_sampling_correction=True, vllm_importance_sampling_cap", "ms-swift":
         "--rollout_importance_sampling_mode", "verl": "algorithm.rollout_correction (older: actor_rollout_ref.actor.tis_imp_ratio_cap) "
         "with actor_rollout_ref.rollout.calculate_log_probs=True", "OpenRLHF": "--enable_vllm_is_correction",
     },

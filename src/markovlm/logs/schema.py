@@ -94,6 +94,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("sampler_ratio_min", "lowest sampler ratio", "", "lowest importance ratio, trainer over sampler"),
     Metric("sampler_ratio_mean", "sampler ratio", "", "mean importance ratio, trainer over sampler"),
     Metric("sampler_ratio_max", "highest sampler ratio", "", "highest importance ratio, trainer over sampler"),
+    Metric(
+        "importance_truncated", "ratios truncated", "fraction", "importance ratios of sampler and trainer that are cut at the cap"
+    ),
     Metric("loss_value", "value loss", "", "loss of the value model"),
     Metric("eval_loss", "evaluation loss", "", "loss on held-out rows, while training"),
     Metric("eval_reward", "evaluation reward", "", "mean reward on held-out questions, while training"),

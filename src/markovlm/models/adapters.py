@@ -1,7 +1,8 @@
-"""A LoRA adapter on a base model: a fresh one, or a saved one."""
+"""A LoRA adapter on a base model: a fresh one, or a saved one; and saving it."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from markovlm.config.model import Lora, named_targets
 from markovlm.errors import UserError
+from markovlm.models.language import LanguageModel
 
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
 _PASSED_BY = "dt_proj"  # Mamba's layers read its weight themselves: an adapter on it would do nothing
@@ -103,3 +105,24 @@ def _full_precision_adapter(model: Any) -> Any:
         if "lora_" in name:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
     return model
+
+
+def save_adapter(lm: LanguageModel, directory: Path) -> None:
+    """PEFT's two files, as its `load_adapter` and vLLM read them. OSError where they can't be written."""
+    try:
+        # the embeddings are never trained; asking PEFT to decide would make it look the base model up on the Hub
+        lm.model.save_pretrained(str(directory), save_embedding_layers=False)
+    except Exception as error:  # safetensors reports a full disk as its own SafetensorError
+        if type(error).__name__ == "SafetensorError":
+            raise OSError(None, str(error)) from error
+        raise
+    _sort_targets(directory / "adapter_config.json")
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; `markovlm export` writes a real one
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT keeps the target modules in a set: their order in the file would change from process to process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

@@ -11,9 +11,10 @@ from torch import Tensor
 from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import sampled_log_distribution
 from markovlm.models.memory import map_splitting
+from markovlm.rollouts.ends import finished, stop_start
 from markovlm.rollouts.fronts import start
 from markovlm.rollouts.streams import Key, stream
-from markovlm.rollouts.types import CoT, Decoding, SampleRequest
+from markovlm.rollouts.types import CoT, Decoding, SampleRequest, SamplerPlace
 
 _Job = tuple[tuple[int, ...], Key]  # one row: its prompt and its stream
 
@@ -55,36 +56,71 @@ class HFSampler:
             yield batch
 
 
+def build_hf(place: SamplerPlace) -> HFSampler:
+    """`rollouts.backend: hf`."""
+    return HFSampler(place.lm, place.rollouts.batch_tokens)
+
+
 def _sample_batch(lm: LanguageModel, jobs: Sequence[_Job], decoding: Decoding) -> list[CoT]:
+    """Waits for the device once a token, to hear who has ended (under a fixed length never), and once for all CoTs."""
     uniforms = _uniforms(jobs, decoding, lm.device)
     banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long, device=lm.device)
-    ends = torch.tensor(lm.terminators, dtype=torch.long, device=lm.device)
+    ends = _Ends(lm, decoding, len(jobs))
 
     front = start(lm, [prompt for prompt, _ in jobs])
-    tokens: list[list[int]] = [[] for _ in jobs]
-    logps: list[list[float]] = [[] for _ in jobs]
-    ended = [False] * len(jobs)
+    columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: job of each row, its token, ln u
     active = list(range(len(jobs)))  # rows of the front, by job
+    index = torch.arange(len(jobs), device=lm.device)  # the same on the device
     for step in range(decoding.max_tokens):
         log_p = sampled_log_distribution(lm.logits(front.hidden), decoding.temperature or 1.0, banned)
-        token = log_p.argmax(-1) if uniforms is None else _inverse_cdf(log_p, uniforms[active, step])
-        logp = log_p.gather(-1, token[:, None])[:, 0]
-        done = torch.isin(token, ends) if not decoding.fixed_length else torch.zeros_like(token, dtype=torch.bool)
-        for job, t, lp, end in zip(active, token.tolist(), logp.tolist(), done.tolist(), strict=True):
-            if ended[job]:
-                continue
-            tokens[job].append(t)
-            logps[job].append(lp)
-            ended[job] = end or (bool(decoding.stop) and _stop_start(lm, tokens[job], decoding.stop) is not None)
-        alive = [row for row, job in enumerate(active) if not ended[job]]
+        token = log_p.argmax(-1) if uniforms is None else _inverse_cdf(log_p, uniforms[index, step])
+        columns.append((active, token, log_p.gather(-1, token[:, None])[:, 0]))
+        ends.see(active, token, step)
+        alive = [row for row, job in enumerate(active) if not ends.ended[job]]
         if not alive or step + 1 == decoding.max_tokens:
             break
         if len(alive) <= len(active) // 2:  # drop finished rows once they are half of the batch
             front.keep(alive)
-            token = token[alive]
-            active = [active[row] for row in alive]
+            kept = torch.tensor(alive, device=lm.device)
+            token, index, active = token[kept], index[kept], [active[row] for row in alive]
         front.advance(token)
-    return [_finish(lm, t, lp, e, decoding) for t, lp, e in zip(tokens, logps, ended, strict=True)]
+    return ends.cots(columns)
+
+
+class _Ends:
+    """Who has ended, and where."""
+
+    def __init__(self, lm: LanguageModel, decoding: Decoding, jobs: int):
+        self.lm, self.decoding = lm, decoding
+        self.ended = [False] * jobs
+        self.length = [decoding.max_tokens] * jobs
+        self._ids = torch.tensor(lm.terminators, dtype=torch.long, device=lm.device)
+        self._written: list[list[int]] = [[] for _ in range(jobs)]  # where stop strings are looked for
+
+    def see(self, active: Sequence[int], token: Tensor, step: int) -> None:
+        """The tokens of step `step`, one of each active job."""
+        over = [False] * len(active) if self.decoding.fixed_length else torch.isin(token, self._ids).tolist()
+        if self.decoding.stop:
+            for row, (job, one) in enumerate(zip(active, token.tolist(), strict=True)):
+                if self.ended[job]:
+                    continue
+                self._written[job].append(one)
+                over[row] = over[row] or stop_start(self.lm, self._written[job], self.decoding.stop) is not None
+        for job, end in zip(active, over, strict=True):
+            if end and not self.ended[job]:
+                self.ended[job], self.length[job] = True, step + 1
+
+    def cots(self, columns: Sequence[tuple[list[int], Tensor, Tensor]]) -> list[CoT]:
+        """Of all jobs; what a row went on to sample behind its end is left out."""
+        tokens: list[list[int]] = [[] for _ in self.ended]
+        logps: list[list[float]] = [[] for _ in self.ended]
+        jobs = [job for active, _, _ in columns for job in active]
+        sampled = torch.cat([token for _, token, _ in columns]).tolist()
+        for job, token, logp in zip(jobs, sampled, torch.cat([logp for _, _, logp in columns]).tolist(), strict=True):
+            if len(tokens[job]) < self.length[job]:
+                tokens[job].append(token)
+                logps[job].append(logp)
+        return [finished(self.lm, t, lp, e, self.decoding) for t, lp, e in zip(tokens, logps, self.ended, strict=True)]
 
 
 def _uniforms(jobs: Sequence[_Job], decoding: Decoding, device: torch.device) -> Tensor | None:
@@ -100,22 +136,3 @@ def _inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
     cumulative = log_p.exp().to(uniform.dtype).cumsum(-1)
     at = (uniform * cumulative[:, -1])[:, None]
     return torch.searchsorted(cumulative, at, right=True)[:, 0].clamp(max=log_p.shape[-1] - 1)
-
-
-def _stop_start(lm: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> int | None:
-    """Where the earliest stop string begins in the decoded text."""
-    text = lm.tokenizer.decode(tokens)
-    found = [at for at in (text.find(s) for s in stop) if at >= 0]
-    return min(found) if found else None
-
-
-def _finish(lm: LanguageModel, tokens: list[int], logps: list[float], ended: bool, decoding: Decoding) -> CoT:
-    kept = len(tokens)
-    if ended and tokens[-1] in lm.terminators:
-        kept -= 1
-    elif ended:
-        cut = _stop_start(lm, tokens, decoding.stop)
-        assert cut is not None
-        while kept and len(lm.tokenizer.decode(tokens[:kept])) > cut:
-            kept -= 1
-    return CoT(tuple(tokens), kept, tuple(logps), ended)

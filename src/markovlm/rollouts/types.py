@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from markovlm.rollouts.streams import Key
+
+if TYPE_CHECKING:
+    from markovlm.config import RunConfig
+    from markovlm.config.rollouts import RolloutConfig
+    from markovlm.models.language import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +58,16 @@ class Sampler(Protocol):
     splits: int  # times a batch was halved for memory, so far
 
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerPlace:
+    """What a sampler is built from."""
+
+    lm: LanguageModel  # the trainer's own; what it is at the moment (adapter, frozen) is what must be sampled
+    config: RunConfig  # resolved
+    folder: Path  # for files that another program must read
+
+    @property
+    def rollouts(self) -> RolloutConfig:
+        return self.config.rollouts

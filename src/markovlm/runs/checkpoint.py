@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from markovlm.errors import UserError
+from markovlm.models.adapters import save_adapter
 from markovlm.models.language import LanguageModel
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import replace_whole, writing
@@ -39,7 +40,7 @@ def save_checkpoint(
     beside = run.checkpoints / f".{final.name}.tmp"
     with writing(final), _cleared(beside):
         beside.mkdir()
-        _save_adapter(lm, beside)
+        save_adapter(lm, beside)
         for save in more:
             save(beside)
         moments = io.BytesIO()  # torch.save onto a full disk raises anything but an OSError
@@ -61,26 +62,6 @@ def _cleared(directory: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def _save_adapter(lm: LanguageModel, directory: Path) -> None:
-    try:
-        # the embeddings are never trained; asking PEFT to decide would make it look the base model up on the Hub
-        lm.model.save_pretrained(str(directory), save_embedding_layers=False)
-    except Exception as error:  # safetensors reports a full disk as its own SafetensorError
-        if type(error).__name__ == "SafetensorError":
-            raise OSError(None, str(error)) from error
-        raise
-    _sort_targets(directory / "adapter_config.json")
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; `markovlm export` writes a real one
-
-
-def _sort_targets(path: Path) -> None:
-    """PEFT keeps the target modules in a set: their order in the file would change from process to process."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"].sort()
-        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _sync(directory: Path) -> None:

@@ -40,7 +40,7 @@ class Setup:
     prompter: Prompter
 
     def sampler(self) -> Sampler:
-        """The sampler that `rollouts.backend` names."""
+        """The trainer's own sampler, with which runs are evaluated and studied; `rollouts.backend` chooses that of training."""
         return HFSampler(self.lm, self.config.rollouts.batch_tokens)
 
     def load(self, split: str, limit: int | None = None, *, disjoint: bool = True) -> Loaded:
@@ -96,7 +96,7 @@ def _first_questions(config: RunConfig, task: Task, tokenizer: Any) -> Sequence[
 
 
 def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Sequence[Example] = ()) -> RunConfig:
-    """Fill in what depends on task, tokenizer and questions: CoT budget and prompt style."""
+    """Fill in what depends on task, tokenizer and questions (CoT budget, prompt style), and what is `auto` in `rollouts`."""
     tokens = config.chain.state_tokens or config.rollouts.max_cot_tokens or task.default_cot_tokens
     if config.chain.on:
         style = build_chain_prompter(config.chain, task, tokenizer, config.prompt.style, tokens, None).style
@@ -104,7 +104,13 @@ def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Seq
         style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions).style
     return config.model_copy(
         update={
-            "rollouts": config.rollouts.model_copy(update={"max_cot_tokens": tokens}),
+            "rollouts": config.rollouts.model_copy(
+                update={
+                    "max_cot_tokens": tokens,
+                    "backend": "hf" if config.rollouts.backend == "auto" else config.rollouts.backend,
+                    "importance": config.rollouts.correction,
+                }
+            ),
             "prompt": config.prompt.model_copy(update={"style": style}),
         }
     )

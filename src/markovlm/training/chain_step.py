@@ -27,6 +27,7 @@ from markovlm.models.memory import map_splitting
 from markovlm.objectives import Credit
 from markovlm.rollouts.streams import Key, torch_seed
 from markovlm.tasks.base import Example
+from markovlm.training.agreement import begin_sampling, check_received
 from markovlm.training.crediting import require_finite_rewards
 from markovlm.training.gradients import microbatches
 from markovlm.training.passes import apply_passes
@@ -51,7 +52,9 @@ def take_chain_step(learner: Learner, questions: Sequence[Example], step: int) -
     clock, retries = Clock(learner.lm.device), Retries(learner.sampler)
 
     # s_{t+1} ~ u_theta(. | o_t, s_t), t = 1 .. T, for B chains of each text of this process
+    begin_sampling(learner, step)
     groups = _sample(learner, questions, step)
+    check_received(learner, [sample for group in groups for sample in group.samples()], step)
     clock.mark("sampling")
 
     # b_t: the frozen model's own greedy chain, read by the frozen model

@@ -16,6 +16,7 @@ from markovlm.objectives import Credit, PolicyBatch
 from markovlm.objectives.base import RATIO_METRICS
 from markovlm.objectives.loss import LossTerms, Weights, loss_terms
 from markovlm.training.crediting import some
+from markovlm.training.importance import correct, weighted
 from markovlm.training.records import OWN_METRIC, Learner, Retries, Sample
 from markovlm.training.scoring import CotScores, HeldGraph, score_cots, surrogates
 
@@ -172,21 +173,20 @@ def _losses(learner: Learner, samples: list[Sample], credit: Credit, surrogate: 
         return torch.tensor(list(values), dtype=credit.centre.dtype, device=credit.centre.device)
 
     baseline, advantage = column([s.baseline or 0.0 for s in samples]), column([s.advantage for s in samples])
-    behavior = _padded([s.cot.behavior_logp for s in samples], scores.logp)
-    batch = PolicyBatch(scores.logp, behavior, scores.reference_logp, _mask(samples, scores.logp), advantage, credit.chosen)
-    live = None if surrogate is None else surrogate * column([s.reward_weight for s in samples]) - baseline
+    mask = _mask(samples, scores.logp)
+    corrected = correct(learner, samples, scores, mask, step)
+    logp = weighted(scores.logp, corrected.token)
+    batch = PolicyBatch(logp, corrected.behavior, scores.reference_logp, mask, advantage, credit.chosen)
+    live = (
+        None if surrogate is None else weighted(surrogate, corrected.cot) * column([s.reward_weight for s in samples]) - baseline
+    )
     if live is not None and learner.config.chain.on:
         live = live + column([s.future for s in samples])
     terms = loss_terms(learner.objective, batch, credit, live, scores.kl, scores.entropy, weights)
     if learner.config.chain.on:
         terms = terms.weighted(column([s.loss_weight for s in samples]))
-    _fill_stats(samples, batch, terms, scores)
+    _fill_stats(samples, batch, terms, scores, corrected.stats)
     return terms
-
-
-def _padded(rows: Sequence[Sequence[float]], like: Tensor) -> Tensor:
-    width = like.shape[1]
-    return torch.tensor([list(row) + [0.0] * (width - len(row)) for row in rows], dtype=like.dtype, device=like.device)
 
 
 def _mask(samples: Sequence[Sample], like: Tensor) -> Tensor:
@@ -195,7 +195,9 @@ def _mask(samples: Sequence[Sample], like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _fill_stats(samples: list[Sample], batch: PolicyBatch, terms: LossTerms, scores: CotScores) -> None:
+def _fill_stats(
+    samples: list[Sample], batch: PolicyBatch, terms: LossTerms, scores: CotScores, compared: dict[str, Tensor]
+) -> None:
     """Numbers of the log, of each sample; one transfer from the device for each."""
     count = batch.mask.sum(-1)
     zeros = torch.zeros_like(terms.policy)
@@ -213,6 +215,7 @@ def _fill_stats(samples: list[Sample], batch: PolicyBatch, terms: LossTerms, sco
         # Schulman's low-variance, nonnegative estimate of KL(behaviour || policy) from the sampled tokens
         "behavior_kl": ((log_ratio.exp() - 1 - log_ratio) * batch.mask).sum(-1) / count,
         "frozen_ratio": frozen_log_ratio.exp(),
+        **compared,
         **{name if name in RATIO_METRICS else OWN_METRIC + name: value for name, value in terms.metrics.items()},
     }
     columns = {name: value.detach().tolist() for name, value in values.items()}

@@ -112,7 +112,7 @@ def _questions_on_dev(run: Run, how: How) -> dict[str, Evaluation]:
     world, size = run.learner.world, run.config.evaluation.batch_size
     done: dict[str, Evaluation] = {}
     for name, (prompter, questions) in _by_task(run).items():
-        mine = evaluate(run.setup.lm, run.learner.sampler, prompter, world.share(questions), how, batch_size=size)
+        mine = evaluate(run.setup.lm, run.evaluator, prompter, world.share(questions), how, batch_size=size)
         done[name] = Evaluation(world.gather(mine.readings), how, mine.extractors)
     return done
 
@@ -120,7 +120,7 @@ def _questions_on_dev(run: Run, how: How) -> dict[str, Evaluation]:
 def _chains_on_dev(run: Run, how: How) -> ChainEvaluation:
     world, size = run.learner.world, run.config.evaluation.batch_size
     prompter = chain_prompter(run.learner)
-    mine = evaluate_chains(run.setup.lm, run.learner.sampler, prompter, world.share(run.dev), how, batch_size=size)
+    mine = evaluate_chains(run.setup.lm, run.evaluator, prompter, world.share(run.dev), how, batch_size=size)
     found = world.gather([(trace, [r for r in mine.readings if r.text == trace.text]) for trace in mine.traces])
     readings = [reading for _, few in found for reading in few]
     return ChainEvaluation(readings, [trace for trace, _ in found], how, mine.seconds, mine.peak_memory)

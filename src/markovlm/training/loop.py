@@ -19,7 +19,7 @@ from markovlm.runs.directory import RunDirectory
 from markovlm.training.distributed import World
 from markovlm.training.keeping import checkpoint, evaluate_dev, judge_evaluation, judge_row, keeps_checkpoint
 from markovlm.training.metrics import metric_row, sample_rows
-from markovlm.training.start import start_run
+from markovlm.training.start import close_sampler, start_run
 from markovlm.training.state import Progress, Run, Silent, note_event
 from markovlm.training.step import take_step
 from markovlm.training.tracking import tracking
@@ -69,6 +69,7 @@ def train(
                 _loop(run)
             _check_base(run)
         finally:
+            close_sampler(run)
             world.stop()
         interrupted = run.step < config.training.steps
         note_event(run, "interrupted" if interrupted else "end", f"after step {run.step} of {config.training.steps}")

@@ -22,7 +22,8 @@ Text = Callable[[tuple[int, ...]], str]  # decodes ids
 
 _LOSSES = ("loss_policy", "loss_actor_reward", "loss_kl", "loss_entropy")
 _MEANS = (*_LOSSES, "kl", "entropy", "behavior_gap", "behavior_kl")
-_EXTREMES = {"ratio_min": min, "ratio_max": max}
+_EXTREMES = {"ratio_min": min, "ratio_max": max, "sampler_gap_max": max, "sampler_ratio_min": min, "sampler_ratio_max": max}
+_SAMPLER = ("sampler_gap", "sampler_gap_max", "sampler_kl", "sampler_ratio_min", "sampler_ratio_mean", "sampler_ratio_max")
 _SPREAD = 1e-6  # rewards of a group closer than this count as equal
 
 
@@ -39,7 +40,7 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
     row |= {name: _mean([s.stats[name] for s in samples]) for name in _MEANS}
     row["loss"] = math.fsum(row[name] for name in _LOSSES)
     own = sorted({name for s in samples for name in s.stats if name.startswith(OWN_METRIC)})
-    for name in (*RATIO_METRICS, *own):
+    for name in (*_SAMPLER, "importance_truncated", *RATIO_METRICS, *own):
         values = [s.stats[name] for s in samples if name in s.stats]
         row[name] = _EXTREMES.get(name, _mean)(values) if values else None
     row |= {

@@ -36,6 +36,7 @@ class Learner:
     sharing: Sharing
     lr_scale: float = 1.0  # halved by every rollback
     attempt: int = 0  # rollbacks so far: after one, the same steps draw other CoTs
+    adapter_before: list[torch.Tensor] | None = None  # that the CoTs of the step before came from, where it is asked for
 
     @property
     def reward_trains(self) -> bool:
@@ -65,6 +66,7 @@ class Sample:
     scored: bool = True  # is anything predicted from it? (In a chain, not from every state.)
     future: float = 0.0  # of a state in a chain: what is earned after it, discounted to its step: G_t - R_t
     loss_weight: float = 1.0  # of a state in a chain: gamma^(t-1)
+    trainer_logp: tuple[float, ...] | None = None  # ln u of each token by the trainer, where it corrects the sampler's
     stats: dict[str, float] = field(default_factory=dict)  # of the training pass, by metric name
 
     @property

@@ -15,12 +15,11 @@ from markovlm.errors import RunFailed
 from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import SampleRequest
 from markovlm.tasks.base import Example
+from markovlm.training.agreement import tolerance_of
 from markovlm.training.records import Learner, Sample
 from markovlm.training.sampling import cot_decoding
 from markovlm.training.scoring import score_cots
 
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # mean |gap|, nats a token
-_TOLERANCE_INT8 = 1e-1  # activations are rounded to 8 bits by what stands beside them in a batch
 _SAMPLES = 4
 _NOISE = 0.02  # first scale of the adapter's noise
 _VISIBLE = 3.0  # the adapter must move log-probs by so many tolerances, or it could be forgotten unseen
@@ -31,7 +30,7 @@ _DOUBLINGS = 6
 def check_sampler(learner: Learner, questions: Sequence[Example], step: int) -> float:
     """Mean |ln u (sampler) - ln u (scorer)| per token on a few CoTs. Raises RunFailed above the tolerance of the dtype."""
     dtype = learner.lm.dtype
-    tolerance = max(_TOLERANCE[dtype], _TOLERANCE_INT8 if learner.lm.quantization == "int8" else 0.0)
+    tolerance = tolerance_of(learner)
     saved = [(parameter, parameter.detach().clone()) for _, parameter in learner.lm.adapter_parameters()]
     gap = effect = 0.0
     try:
@@ -47,9 +46,14 @@ def check_sampler(learner: Learner, questions: Sequence[Example], step: int) -> 
         raise RunFailed(
             f"the sampler's log-probs differ from the scorer's by {gap:.3g} nats per token (tolerance {tolerance:g} for "
             f"{str(dtype).removeprefix('torch.')}): adapter not applied, other temperature, or wrong positions; "
-            "nothing was trained"
+            f"{_hint(learner)}nothing was trained"
         )
     return gap
+
+
+def _hint(learner: Learner) -> str:
+    """What a vLLM server must be told to give the log-probs of the distribution that it draws from."""
+    return "a vLLM server needs --logprobs-mode processed_logprobs; " if learner.config.rollouts.backend == "server" else ""
 
 
 def _shake_adapter(saved: Sequence[tuple[Tensor, Tensor]], seed: int, scale: float) -> None:

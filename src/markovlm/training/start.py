@@ -16,13 +16,16 @@ from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_ya
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.objectives import build_objective
+from markovlm.registry import SAMPLERS
 from markovlm.rewards import build_reward
-from markovlm.rollouts.types import Sampler
+from markovlm.rollouts.foreign import ForeignSampler
+from markovlm.rollouts.types import Sampler, SamplerPlace
 from markovlm.runs.checkpoint import load_state, restore_optimizer
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import Setup, TrainingData, load_for_training, prepare
 from markovlm.tasks.base import Loaded
 from markovlm.tasks.prompts import unknown_in
+from markovlm.training.agreement import begin_sampling
 from markovlm.training.distributed import World
 from markovlm.training.guard import Guard, doubts
 from markovlm.training.questions import MixedQuestions, Questions
@@ -46,6 +49,8 @@ _CHANGEABLE = {  # on resume, besides logging
     "training.eval_every",
     "training.checkpoint_every",
     "training.microbatch_tokens",
+    "rollouts.server_url",
+    "rollouts.adapter_dir",
 }
 
 
@@ -76,14 +81,24 @@ def start_run(
     setup = prepare(config, adapter=adapter, trainable=True, local_device=local, shards=shards)
     world.start(setup.lm.device.type)
     directory.path = world.broadcast(directory.path)  # a default --out is a random name, drawn by each process
-    learner = _learner(setup, world, sampler)
     data = load_for_training(setup)
     dev_examples = list(data.dev.examples) if data.dev else []
     questions = _questions(setup.config, data)
+    learner = _learner(setup, world, sampler or _sampler(setup, directory))
     guard = Guard(setup.config.health)
     run = Run(directory, setup, learner, questions, dev_examples, base_fingerprint(setup.lm), progress, guard, step=step)
-    unknown = _check_questions(run)
-    gap = check_sampler(learner, questions.of_step(step + 1, 2), step + 1) if check else None
+    try:
+        return _checked(run, resume, adapter, data, check)
+    except BaseException:
+        close_sampler(run)
+        raise
+
+
+def _checked(run: Run, resume: bool, adapter: Path | None, data: TrainingData, check: bool) -> Run:
+    """Questions and sampler tried out; then the first files are written."""
+    unknown, step = _check_questions(run), run.step + 1
+    begin_sampling(run.learner, step)
+    gap = check_sampler(run.learner, run.questions.of_step(step, 2), step) if check else None
     if resume:
         _restore(run, adapter)
     else:
@@ -139,7 +154,22 @@ def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
         warn(run, f"skipped: {len(skipped) - _SHOWN_SKIPS} more rows")
 
 
-def _learner(setup: Setup, world: World, sampler: Sampler | None) -> Learner:
+def _sampler(setup: Setup, directory: RunDirectory) -> Sampler:
+    """The one that `rollouts.backend` names."""
+    rollouts = setup.config.rollouts
+    if not rollouts.foreign:
+        return setup.sampler()
+    folder = Path(rollouts.adapter_dir).expanduser() if rollouts.adapter_dir else directory.path / ".sampler.tmp"
+    return SAMPLERS.find(rollouts.backend)(SamplerPlace(setup.lm, setup.config, folder))
+
+
+def close_sampler(run: Run) -> None:
+    """Take the adapter back from another program."""
+    if isinstance(run.learner.sampler, ForeignSampler):
+        run.learner.sampler.close()
+
+
+def _learner(setup: Setup, world: World, sampler: Sampler) -> Learner:
     config = setup.config
     parameters = [parameter for _, parameter in setup.lm.adapter_parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.training.weight_decay)
@@ -150,7 +180,7 @@ def _learner(setup: Setup, world: World, sampler: Sampler | None) -> Learner:
         config,
         setup.lm,
         setup.prompter,
-        sampler or setup.sampler(),
+        sampler,
         build_objective(config.objective),
         build_reward(config.objective),
         reading_room(setup),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from markovlm.config import RunConfig
+from markovlm.rollouts.types import Sampler
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import Example
@@ -56,6 +57,11 @@ class Run:
     @property
     def config(self) -> RunConfig:
         return self.setup.config
+
+    @property
+    def evaluator(self) -> Sampler:
+        """Evaluations are made as `markovlm eval` makes them: by the trainer's weights, whoever draws the CoTs of training."""
+        return self.setup.sampler() if self.config.rollouts.foreign else self.learner.sampler
 
     @property
     def main(self) -> bool:

@@ -8,6 +8,7 @@ import torch
 
 from markovlm.rollouts.streams import torch_seed
 from markovlm.tasks.base import Example
+from markovlm.training.agreement import begin_sampling, check_received
 from markovlm.training.chain_step import take_chain_step
 from markovlm.training.crediting import assign_credit
 from markovlm.training.gradients import microbatches
@@ -25,8 +26,10 @@ def take_step(learner: Learner, questions: Sequence[Example], step: int) -> Step
     clock, retries = Clock(learner.lm.device), Retries(learner.sampler)
 
     # z_i ~ u_theta(. | q), i = 1..B, for each question of this process
+    begin_sampling(learner, step)
     groups = sample_groups(learner, questions, step)
     samples = [sample for group in groups for sample in group]
+    check_received(learner, samples, step)
     clock.mark("sampling")
 
     # b = reward of z' ~ u'(. | q), read by pi'

@@ -1,0 +1,182 @@
+"""Sampling by a running vLLM server (its OpenAI-compatible API), which is given the adapter after every update.
+
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve MODEL --enable-lora --max-lora-rank RANK --logprobs-mode processed_logprobs
+
+Prompts go as token ids and CoTs come back as token ids: no text is encoded twice. Every CoT is a request of its own, with a seed from
+its key (seed, step, question, sample). Neither the server's generation config nor its end tokens have a say in what is drawn.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from markovlm.errors import RunFailed, UserError
+from markovlm.models.language import LanguageModel
+from markovlm.rollouts.ends import cut_off
+from markovlm.rollouts.foreign import ForeignSampler, Job
+from markovlm.rollouts.streams import torch_seed
+from markovlm.rollouts.types import CoT, Decoding, SamplerPlace
+
+_CONNECTIONS = 64  # requests under way at once; the server batches them
+_PATIENCE = 600.0  # seconds for one answer
+_WAITS = (0.5, 2.0)  # seconds before another try where nobody answers
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class _Refused(RunFailed):
+    """The server answers, and says no."""
+
+
+class ServerSampler(ForeignSampler):
+    """Draws from a vLLM server."""
+
+    def __init__(self, lm: LanguageModel, url: str, folder: Path):
+        super().__init__(lm, folder.resolve())
+        self.url = url.rstrip("/")
+        self.base = self._base_model()
+
+    def _base_model(self) -> str:
+        """What the server calls the model without an adapter. UserError where none answers."""
+        try:
+            served = self._ask("/v1/models")["data"]
+            return next(str(model["id"]) for model in served if not model.get("parent"))
+        except (KeyError, TypeError, AttributeError, StopIteration):
+            raise UserError(f"rollouts.server_url {self.url}: is no vLLM server: its /v1/models names no model") from None
+        except RunFailed as error:
+            raise UserError(str(error)) from None
+
+    def draw(self, jobs: Sequence[Job], decoding: Decoding, adapter: str | None) -> list[CoT]:
+        pool = ThreadPoolExecutor(max(1, min(_CONNECTIONS, len(jobs))))
+        try:
+            return list(pool.map(lambda job: self._one(job, decoding, adapter or self.base), jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _one(self, job: Job, decoding: Decoding, model: str) -> CoT:
+        prompt, key = job
+        answer = self._ask("/v1/completions", {"model": model, "prompt": list(prompt), **_wanted(self.lm, decoding, key)})
+        choice = _choice(answer, self.lm.vocabulary, decoding.max_tokens)
+        if choice is None:
+            raise RunFailed(
+                f"rollouts.server_url {self.url}: its answer has no tokens with log-probs: vLLM 0.11 or later is needed, "
+                f"serving {self.lm.name!r}"
+            )
+        tokens, logps, reason = choice
+        cot = cut_off(self.lm, tokens, logps, decoding)
+        if not cot.ended and len(cot.tokens) < decoding.max_tokens:
+            raise RunFailed(
+                f"rollouts.server_url {self.url}: it ended a CoT after {len(tokens)} of {decoding.max_tokens} tokens "
+                f"({_plain(reason)}): prompt and CoT must fit its --max-model-len, and it must serve {self.lm.name!r}"
+            )
+        return cot
+
+    def load(self, name: str, directory: Path) -> None:
+        try:
+            self._ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)})
+        except _Refused as error:
+            raise RunFailed(
+                f"{error} (when it was given the adapter in {directory}: it must be started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
+                "--enable-lora and a --max-lora-rank of at least lora.rank, and see this directory)"
+            ) from None
+
+    def drop(self, name: str) -> None:
+        try:
+            self._ask("/v1/unload_lora_adapter", {"lora_name": name}, tries=1)
+        except RunFailed:
+            return  # it is gone, or has forgotten the adapter by itself
+
+    def _ask(self, path: str, body: Mapping[str, Any] | None = None, tries: int = len(_WAITS) + 1) -> Any:
+        """JSON in, JSON (or text) out. RunFailed in one line."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        for wait in (*_WAITS[: tries - 1], None):
+            try:
+                with _DIRECT.open(request, timeout=_PATIENCE) as answer:
+                    return _decoded(answer.read())
+            except urllib.error.HTTPError as error:
+                raise _Refused(f"rollouts.server_url {self.url}: {path} failed: {_reason(error)}") from None
+            except (OSError, http.client.HTTPException) as error:
+                if wait is None:
+                    said = _plain(getattr(error, "reason", None) or error or type(error).__name__)
+                    raise RunFailed(
+                        f"rollouts.server_url {self.url}: the server does not answer ({said}); start it, and a run that had begun "
+                        "continues with --resume"
+                    ) from None
+                time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+
+def build_server(place: SamplerPlace) -> ServerSampler:
+    """`rollouts.backend: server`."""
+    url = place.rollouts.server_url or ""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https") or not urllib.parse.urlsplit(url).netloc:
+        raise UserError(f"rollouts.server_url: {url!r} is no address; http://HOST:8000 is one")
+    return ServerSampler(place.lm, url, place.folder)
+
+
+def _wanted(lm: LanguageModel, decoding: Decoding, key: tuple[str | int, ...]) -> dict[str, Any]:
+    """The distribution to draw from, in vLLM's words: everything that its defaults could change is said."""
+    length = decoding.max_tokens
+    return {
+        "max_tokens": length,
+        "min_tokens": length if decoding.fixed_length else 0,  # masks the end tokens until then
+        "stop_token_ids": list(lm.terminators),
+        "ignore_eos": True,  # those above end a CoT, no others
+        "stop": list(decoding.stop),
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
+        "temperature": decoding.temperature,
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "seed": torch_seed(*key),
+        "logprobs": 1,
+        "return_token_ids": True,
+    }
+
+
+def _choice(answer: Any, vocabulary: int, most: int) -> tuple[list[int], list[float], object] | None:
+    """Tokens, log-probs and why it ended; None where the answer has not got them."""
+    try:
+        choice = answer["choices"][0]
+        tokens, logps = list(choice["token_ids"]), list(choice["logprobs"]["token_logprobs"])
+        reason = choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None
+    right = len(tokens) == len(logps) and 0 < len(tokens) <= most
+    right = right and all(type(token) is int and 0 <= token < vocabulary for token in tokens)
+    return (tokens, logps, reason) if right and all(isinstance(logp, float | int) for logp in logps) else None
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What the server says of a request that it refused."""
+    try:
+        said = json.loads(error.read())
+        found = said.get("error", said)
+        return _plain(found.get("message") or found.get("detail") or error.reason) + f" (HTTP {error.code})"
+    except (OSError, ValueError, AttributeError, http.client.HTTPException):
+        return f"{_plain(error.reason)} (HTTP {error.code})"
+
+
+def _plain(text: object) -> str:
+    """Another program's words on one line, without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))[:200]
