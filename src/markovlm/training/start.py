@@ -88,13 +88,16 @@ def start_run(
     guard = Guard(setup.config.health)
     run = Run(directory, setup, learner, questions, dev_examples, base_fingerprint(setup.lm), progress, guard, step=step)
     try:
-        return _checked(run, resume, adapter, data, check)
+        _try_out(run, resume, adapter, data, check)
     except BaseException:
         close_sampler(run)
         raise
+    if shards is not None:
+        note_event(run, "check", f"fsdp2: {shards.describe()}")
+    return run
 
 
-def _checked(run: Run, resume: bool, adapter: Path | None, data: TrainingData, check: bool) -> Run:
+def _try_out(run: Run, resume: bool, adapter: Path | None, data: TrainingData, check: bool) -> None:
     """Questions and sampler tried out; then the first files are written."""
     unknown, step = _check_questions(run), run.step + 1
     begin_sampling(run.learner, step)
@@ -108,9 +111,6 @@ def _checked(run: Run, resume: bool, adapter: Path | None, data: TrainingData, c
         warn(run, unknown)
     if gap is not None:
         note_event(run, "check", "sampler and scorer agree", mean_gap=gap)
-    if shards is not None:
-        note_event(run, "check", f"fsdp2: {shards.describe()}")
-    return run
 
 
 def _questions(config: RunConfig, data: TrainingData) -> Questions:
