@@ -56,7 +56,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "micro-batches": {"microbatch": 60},
     "a micro-batch a sample": {"microbatch": 1, "training__prompt_sharing": "padded"},
     "checkpointing": {"loading__gradient_checkpointing": True},
-    "checkpointing, padded": {"loading__gradient_checkpointing": True, "training__prompt_sharing": "padded"},
+    "checkpointing and padded": {"loading__gradient_checkpointing": True, "training__prompt_sharing": "padded"},
     "term by term": {"health__gradient_shares_every": 1},
     "memory runs out in forward": {"broken": in_forward},
     "memory runs out in backward": {"broken": in_backward},
