@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from markovlm.models import logprobs
 from markovlm.models.language import LanguageModel
 from markovlm.training.distributed import World
 from markovlm.training.step import take_step
@@ -53,6 +54,7 @@ def in_backward(lm: LanguageModel) -> None:
 PATHS: dict[str, dict[str, Any]] = {
     "shared": {},
     "padded": {"training__prompt_sharing": "padded"},
+    "head in chunks": {"chunk": 3},
     "micro-batches": {"microbatch": 60},
     "a micro-batch a sample": {"microbatch": 1, "training__prompt_sharing": "padded"},
     "checkpointing": {"loading__gradient_checkpointing": True},
@@ -64,9 +66,15 @@ PATHS: dict[str, dict[str, Any]] = {
 
 
 def stepped(
-    model: Path, world: World, microbatch: int | None = None, broken: Callable[[Any], None] | None = None, **keys: Any
+    model: Path,
+    world: World,
+    microbatch: int | None = None,
+    chunk: int = 1000,
+    broken: Callable[[Any], None] | None = None,
+    **keys: Any,
 ) -> Any:
-    """The gradient of one step, and its CoTs. `broken` happens to the second process alone."""
+    """The gradient of one step, and its CoTs. `chunk`: tokens that the head takes at once; `broken` happens to the second process."""
+    logprobs.CHUNK_ELEMENTS = chunk * (len(tiny.ALPHABET) + len(tiny.SPECIAL))
     base = {"rollouts__questions_per_step": 3, "rollouts__group_size": 3, "rollouts__max_cot_tokens": 12, "rollouts__stop": STOP}
     own = {} if microbatch is None else {"microbatch_tokens": microbatch}
     learner = tiny.learner(tiny.config(model, **{**base, **keys}), world=world, **own)
