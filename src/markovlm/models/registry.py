@@ -45,15 +45,16 @@ KNOWN: dict[str, KnownModel] = {
     ),
     "embedded-words": KnownModel(
         "embedded-words",
-        "0.9 M parameters, ships with the package; word problems of 1 to 3 steps, in sentences (a first, short training)",
+        "0.9 M parameters, ships with the package; word problems of 1 to 3 steps, in sentences",
         "words",
         {
             "task": "words",
             "task_options": {"max_steps": 3},
             "rollouts": {"questions_per_step": 4, "group_size": 16, "max_cot_tokens": 80},
-            "training": {"steps": 50, "lr": "linear 2e-3 -> 0", "eval_every": 25, "checkpoint_every": 25},
+            "training": {"steps": 120, "lr": "linear 3e-3 -> 0", "eval_every": 40, "checkpoint_every": 40},
             "evaluation": {"batch_size": 256, "dev_size": 100},
         },
+        tried_lr=3e-3,
     ),
 }
 
