@@ -56,6 +56,20 @@ KNOWN: dict[str, KnownModel] = {
         },
         tried_lr=3e-3,
     ),
+    "embedded-notes": KnownModel(
+        "embedded-notes",
+        "0.9 M parameters, ships with the package; keeps the balance of a ledger in notes, chunk by chunk",
+        "notes",
+        {
+            "task": "ledger",
+            "task_options": {"accounts": 1, "events": 1, "questions": 1, "ask_each": True},
+            "chain": {"kind": "notes_then_questions", "state_tokens": 16},
+            "objective": {"name": "rloo"},
+            "rollouts": {"questions_per_step": 4, "group_size": 16},
+            "training": {"steps": 200, "lr": "linear 2e-3 -> 0", "eval_every": 50, "checkpoint_every": 50},
+            "evaluation": {"batch_size": 256, "dev_size": 100},
+        },
+    ),
 }
 
 # Hub ids that the method has been used with (METHOD §4); shown by `markovlm models`, loadable like any other.
