@@ -54,7 +54,8 @@ def test_the_same_metrics_to_rounding(pair: Any) -> None:
     for expected, row in zip(one, two, strict=True):
         assert set(row) == set(expected)
         for key, value in expected.items():
-            assert row[key] == (value if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)), key
+            rounding = 1e-4 if key.startswith("sampler_") else 1e-6  # of the first the sampler's gap is made, nothing else
+            assert row[key] == (value if value is None else pytest.approx(value, rel=1e-4, abs=rounding)), key
 
 
 def test_the_same_adapter_to_rounding(pair: Any) -> None:

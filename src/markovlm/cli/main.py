@@ -53,7 +53,7 @@ COMMANDS = (
     tasks,
     models,
 )
-_GRACE = 3.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
+_GRACE = 10.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
