@@ -164,6 +164,18 @@ def _kinds(name: str, run: str, found: Explain) -> Figure | None:
     return Figure(name, title, spec, {"bars": rows}, per_run=False)
 
 
+def _along_the_cot() -> dict[str, Any]:
+    """The x axis of what is told by place in the CoT."""
+    axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
+    return {
+        "field": "from",
+        "type": "quantitative",
+        "title": "start to end of the CoT",
+        "scale": {"domain": [0, 1]},
+        "axis": axis,
+    }
+
+
 def _positions(name: str, run: str, found: Explain) -> Figure | None:
     rows = [
         {"from": p.start, "to": p.end, "middle": (p.start + p.end) / 2, "units": p.units} | _numbers(p.drop)
@@ -173,8 +185,7 @@ def _positions(name: str, run: str, found: Explain) -> Figure | None:
     if not rows:
         return None
     title = f"{run}: load by place in the CoT, nats an answer token"
-    axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
-    x = {"field": "from", "type": "quantitative", "title": "start to end of the CoT", "scale": {"domain": [0, 1]}, "axis": axis}
+    x = _along_the_cot()
     y = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}}
     tooltip = [{"field": f} for f in ("from", "to", "value", "low", "high", "units")]
     bar = {"x": x, "x2": {"field": "to"}, "y": y | {"stack": None}, "y2": {"datum": 0}, "tooltip": tooltip}
@@ -194,8 +205,7 @@ def _causes(name: str, run: str, found: Resample) -> Figure | None:
     if not rows:
         return None
     title = f"{run}: what sentences cause, by place (TV; dashed: by chance)"
-    axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
-    x = {"field": "from", "type": "quantitative", "title": "start to end of the CoT", "scale": {"domain": [0, 1]}, "axis": axis}
+    x = _along_the_cot()
     y = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}, "scale": {"domain": [0, 1]}}
     tooltip = [{"field": f} for f in ("from", "to", "value", "low", "high", "chance", "sentences")]
     bar = {"x": x, "x2": {"field": "to"}, "y": y | {"stack": None}, "y2": {"datum": 0}, "tooltip": tooltip}
