@@ -100,3 +100,15 @@ def resumes(out: Path, **overrides: Any) -> list[int]:
     last = RunDirectory(out).saved_steps()[-1]
     train(resumed_config(out, {**overrides, "training": {"steps": last + 2}}), out, resume=True)
     return [row["step"] for row in read_rows(out / "metrics.jsonl")]
+
+
+def killed(file: Path, out: Path, victim: int) -> None:
+    """Train in two processes, SIGKILL one of them, and see that the other ends and says what to do."""
+    with going(file, out) as process:
+        os.kill(ranks(process.pid)[victim], signal.SIGKILL)
+        assert process.wait(MINUTE) != 0
+        assert ranks(process.pid) == {}
+        assert process.stderr is not None
+        said = ours(process.stderr.read())
+    if victim == 1:  # torchrun may end rank 0 before it can speak; if it speaks, then so
+        assert all("processes of this run ended" in line and "--resume" in line for line in said)

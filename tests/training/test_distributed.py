@@ -21,7 +21,7 @@ from markovlm.runs.rows import read_rows
 from markovlm.training.distributed import World
 from markovlm.training.loop import train
 from support import runs
-from support.processes import MINUTE, command, config, finish, going, ours, ranks, resumes, torchrun, written
+from support.processes import MINUTE, command, config, finish, going, killed, ours, ranks, resumes, torchrun, written
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")]
 
@@ -126,14 +126,7 @@ def test_a_rollback_of_two_processes(tiny_models: dict[str, Path], tmp_path: Pat
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path, victim: int) -> None:
     out = tmp_path / "run"
-    with going(written(tmp_path / "run.yaml", training__steps=500), out) as process:
-        os.kill(ranks(process.pid)[victim], signal.SIGKILL)
-        assert process.wait(MINUTE) != 0
-        assert ranks(process.pid) == {}
-        assert process.stderr is not None
-        said = ours(process.stderr.read())
-    if victim == 1:  # torchrun may end rank 0 before it can speak; if it speaks, then so
-        assert all("processes of this run ended" in line and "--resume" in line for line in said)
+    killed(written(tmp_path / "run.yaml", training__steps=500), out, victim)
     steps = resumes(out)
     assert steps == list(range(1, steps[-1] + 1))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +22,7 @@ from markovlm.training import strategy
 from markovlm.training.distributed import World
 from markovlm.training.loop import train
 from support import runs, tiny
-from support.processes import MINUTE, command, finish, going, ours, ranks, resumes, torchrun
+from support.processes import command, finish, killed, resumes, torchrun
 
 DEALT = {"distributed__strategy": "fsdp2"}
 
@@ -196,14 +195,7 @@ def test_checkpoints_of_either_strategy_load_in_the_other(tiny_models: dict[str,
 def test_a_killed_process_ends_the_other_and_the_run_resumes(tiny_models: dict[str, Path], tmp_path: Path, victim: int) -> None:
     out, file = tmp_path / "run", tmp_path / "run.yaml"
     file.write_text(dump_yaml(small(tiny_models["llama"], training__steps=500, training__eval_every=0, **DEALT)))
-    with going(file, out) as process:
-        os.kill(ranks(process.pid)[victim], signal.SIGKILL)
-        assert process.wait(MINUTE) != 0
-        assert ranks(process.pid) == {}
-        assert process.stderr is not None
-        said = ours(process.stderr.read())
-    if victim == 1:  # torchrun may end rank 0 before it can speak; if it speaks, then so
-        assert all("processes of this run ended" in line and "--resume" in line for line in said)
+    killed(file, out, victim)
     with pytest.raises(UserError, match=r"torchrun --nproc-per-node N .* or set distributed.strategy=ddp"):
         resumes(out)
     last = RunDirectory(out).saved_steps()[-1]
