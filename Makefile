@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-long test-trl test-quant test-vllm docs lint types clean
+.PHONY: setup demo test test-long test-trl test-quant test-vllm findings docs lint types clean
 
 setup: $(STAMP)
 
@@ -58,6 +58,10 @@ test-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # they don't load beside torch for CPUs
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+# Tables and figures of docs/findings.md, from run directories in runs/ where they are, else from studies/results/; seconds.
+findings: setup
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/make_findings.py
 
 # The documentation as a site, in build/site; no network but the package index is needed, a dead link fails.
 docs: .venv-docs/.installed

@@ -38,8 +38,27 @@ class FinalEvaluation(Section):
         return value
 
 
+class Study(Section):
+    """What a sweep is to find out, written before it runs. `make findings` prints it above the study's tables."""
+
+    question: str = Field(min_length=1, description="what is asked")
+    design: str = Field(min_length=1, description="what varies, seeds, n")
+    decides: str = Field(min_length=1, description="the comparison that answers the question")
+    measures: list[str] = Field([], description="measured on every finished run, beside the evaluation")
+    rows: list[str] = Field([], description="keys whose combinations are the rows of a table with `columns` across")
+    columns: str | None = Field(None, description="the key whose values are the columns of that table")
+
+    @model_validator(mode="after")
+    def _both(self) -> Study:
+        if bool(self.rows) != (self.columns is not None):
+            raise ValueError("rows and columns belong together: give both or neither")
+        return self
+
+
 class SweepSpec(Section):
     """SWEEP.yaml, validated."""
+
+    study: Study | None = Field(None, description="the question behind the sweep, its design and what decides")
 
     base: Values | str = Field({}, description="a configuration, or the path of one from the place of this file")
     matrix: dict[str, list[Any]] = Field({}, description="key -> its values; all combinations are run")

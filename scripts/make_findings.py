@@ -1,0 +1,288 @@
+"""Tables and figures of the studies: `make findings`, or `python scripts/make_findings.py [--runs DIR] [STUDY ...]`.
+
+Run directories (`DIR/NAME-sweep`, made by `markovlm sweep studies/NAME.yaml`; default DIR is `runs`) are boiled down to rows in `studies/results/`;
+without them the rows that are there are used. From rows and nothing else come the parts of docs/findings.md between `<!-- study:NAME -->` and
+`<!-- /study:NAME -->`, and docs/figures/. What is said about them is written by hand, around those parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from study_derived import DERIVED
+from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of, write
+
+from markovlm.report.draw import Drawers
+from markovlm.runs.rows import replace_whole
+from markovlm.statistics import Estimate
+from markovlm.sweeps.cells import label
+from markovlm.sweeps.compare import Comparison, compare, holm, mean_t, paired_t
+from markovlm.sweeps.page import CONFIG, figures_of
+from markovlm.sweeps.run import Sweep, open_sweep
+
+FINDINGS = ROOT / "docs" / "findings.md"
+FIGURES = ROOT / "docs" / "figures"
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    """(Markdown of a study, its figures as (file stem, Vega-Lite))."""
+    study, name = study_of(sweep), sweep.path.stem
+    runs = outcomes(sweep, rows)
+    reference = None if sweep.spec.reference is None else label(sweep.spec.reference)
+    found = compare(runs, reference)
+    parts = [
+        f"*Question.* {study.question}",
+        f"*Design, fixed before running* (`studies/{name}.yaml`). {study.design}",
+        f"*What decides.* {study.decides}",
+        _missing(runs),
+    ]
+    if study.columns is not None:
+        parts.append(markdown(*pivot(rows, study.rows, study.columns)))
+    else:
+        parts.append(markdown(*cells_table(found)))
+    if found.factors and sweep.spec.matrix:
+        parts.append("One factor at a time, all else and the seed equal:\n\n" + markdown(*factors_table(found)))
+    parts += [markdown(*table(rows)) for measure in study.measures for table in TABLES.get(measure, ())]
+    figures = [(f"{name}-{number}", spec) for number, (_, spec) in enumerate(figures_of(runs, found, "accuracy"), 1)]
+    captions = [title for title, _ in figures_of(runs, found, "accuracy")]
+    parts += [f"![{title}](figures/{stem}.svg)" for (stem, _), title in zip(figures[:1], captions, strict=False)]
+    return "\n\n".join(part for part in parts if part), figures[:1]
+
+
+def _missing(runs: Sequence[Any]) -> str:
+    left = [o for o in runs if o.score is None]
+    return f"{len(runs) - len(left)} of {len(runs)} runs are in." if left else ""
+
+
+# ------------------------------------------------------------------------------------------------------------------ tables
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def number(estimate: Estimate, digits: int = 3) -> str:
+    """`0.912 [0.880, 0.944]`; without an interval where there is none."""
+    if math.isnan(estimate.mean):
+        return "-"
+    if math.isnan(estimate.low):
+        return f"{estimate.mean:.{digits}f}"
+    return f"{estimate.mean:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def p_value(p: float | None) -> str:
+    return "-" if p is None else ("<.001" if p < 0.001 else f"{p:.3f}")
+
+
+def cells_table(found: Comparison) -> Table:
+    """A row a cell: mean over seeds, range, difference from the reference."""
+    against = {d.group: d for d in found.differences}
+    rows = []
+    for g in found.groups:
+        d = against.get(g.group)
+        bad = g.verdicts.get("collapsed", 0)
+        rows.append(
+            [
+                g.group + (" (reference)" if d is None else ""), str(len(g.seeds)), number(g.score),
+                "-" if g.lowest is None else f"{g.lowest:.3f} to {g.highest:.3f}",
+                "" if d is None else number(d.difference), "" if d is None else p_value(d.p_adjusted),
+                f"{bad} of {g.planned}", "-" if g.seconds is None else f"{g.seconds:.0f}",
+            ]
+        )  # fmt: skip
+    return ("cell", "seeds", "accuracy", "lowest to highest", "less the reference", "p (Holm)", "collapsed", "seconds"), rows
+
+
+def factors_table(found: Comparison) -> Table:
+    rows = [
+        [f.key, f"{f.value} less {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(f.p_adjusted)]
+        for f in found.factors
+    ]
+    return ("factor", "values", "pairs", "seeds", "difference of accuracy", "p (Holm)"), rows
+
+
+def pivot(rows: Sequence[Row], keys: Sequence[str], column: str) -> Table:
+    """Combinations of `keys` down, values of `column` across: mean accuracy over seeds (lowest to highest), collapsed runs in brackets."""
+    across = list(dict.fromkeys(row["values"][column] for row in sorted(rows, key=lambda r: float(r["values"][column]))))
+    down = list(dict.fromkeys(tuple(row["values"][key] for key in keys) for row in sorted(rows, key=lambda r: r["group"])))
+    body = []
+    for combination in down:
+        cells = []
+        for value in across:
+            here = [r for r in rows if r["values"][column] == value and tuple(r["values"][k] for k in keys) == combination]
+            scores = [r["score"] for r in here if r["score"] is not None]
+            bad = sum(r["verdict"] == "collapsed" for r in here)
+            text = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "-"
+            cells.append(text + (f" [{bad}]" if bad else ""))
+        body.append([*map(str, combination), *cells])
+    return (*(key.rpartition(".")[2] for key in keys), *(f"{column.rpartition('.')[2]} {value}" for value in across)), body
+
+
+def reader_table(rows: Sequence[Row]) -> Table:
+    """What every trained reader makes of the same CoTs; means over seeds."""
+    body = []
+    for group, members in by_group(rows).items():
+        cells = [number(mean_t([r["measures"]["reader"][key] for r in members]), 3) for key, _ in READER]
+        body.append([group, *cells])
+    return ("cell", *(title for _, title in READER)), body
+
+
+READER = (
+    ("logprob_right", "ln pi(gold), right sums"), ("logprob_wrong", "… last result wrong"), ("logprob_idle", "… the base's idle CoTs"),
+    ("auc_wrong", "AUC right over wrong"), ("auc_idle", "AUC right over idle"),
+)  # fmt: skip
+
+
+def load_table(rows: Sequence[Row]) -> Table:
+    """Reward and CoTs at the end of training, and what another CoT costs."""
+    body = []
+    for group, members in by_group(rows).items():
+        garbage = sum(is_garbage(r["course"]) for r in members)
+        drops = [r["measures"]["load"]["other_cot@1"]["accuracy"] for r in members if "other_cot@1" in r["measures"]["load"]]
+        ends = {key: mean_t([tail(r["course"][key]) for r in members if key in r["course"]]) for key in GARBAGE}
+        body.append([group, *(number(ends[key], 2) for key in GARBAGE), number(mean_t(drops), 2), f"{garbage} of {len(members)}"])
+    return ("cell", *GARBAGE.values(), "drop, other CoT", "garbage"), body
+
+
+GARBAGE = {
+    "reward_mean": "ln pi(gold given CoT), last ten steps", "cot_contains_answer": "CoTs with the answer",
+    "distinct_bigram_fraction": "distinct bigrams", "identical_cot_fraction": "same as another of the group",
+}  # fmt: skip
+
+
+def tail(values: Sequence[float | None], count: int = 10) -> float:
+    known = [v for v in values[-count:] if v is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def best_ten(values: Sequence[float | None]) -> float:
+    """The highest mean of ten steps in a row."""
+    known = [v for v in values if v is not None]
+    return max((sum(known[i : i + 10]) / 10 for i in range(len(known) - 9)), default=math.nan)
+
+
+def is_garbage(course: Mapping[str, Sequence[float | None]], nats: float = 0.3) -> bool:
+    """The reward is within `nats` of its best ten steps, and CoTs contain the answer half as often as they did at best."""
+    said = course["cot_contains_answer"]
+    return tail(course["reward_mean"]) >= best_ten(course["reward_mean"]) - nats and tail(said) < best_ten(said) / 2
+
+
+def twins_table(rows: Sequence[Row]) -> Table:
+    """Damage with the question in sight of both readers, Markovian less its twin, over seeds."""
+    body = []
+    for moment in ("last", "matched"):
+        pairs = twin_pairs(rows, moment)
+        kinds = sorted({kind for ours, theirs in pairs for kind in ours if kind in theirs and "@" in kind})
+        tests = []
+        for kind in kinds:
+            mine, other = ([pair[i][kind]["accuracy"] for pair in pairs] for i in (0, 1))
+            gaps = [a - b for a, b in zip(mine, other, strict=True)]
+            tests.append(paired_t(gaps))
+            body.append(
+                [moment, kind, str(len(pairs)), number(mean_t(mine), 2), number(mean_t(other), 2), number(mean_t(gaps), 2)]
+            )
+        for row, p in zip(body[-len(kinds) :], holm(tests), strict=True):
+            row.append(p_value(p))
+    return ("checkpoints", "damage", "seeds", "drop, Markovian", "drop, twin", "difference", "p (Holm)"), body
+
+
+def twin_pairs(rows: Sequence[Row], moment: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    def of(conditioning: str) -> dict[int, Mapping[str, Any]]:
+        return {
+            r["seed"]: r["measures"]["twins"][moment]
+            for r in rows
+            if r["values"]["objective.conditioning"] == conditioning and moment in r["measures"]["twins"]
+        }
+
+    ours, theirs = of("markovian"), of("non_markovian")
+    return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+
+
+def matched_table(rows: Sequence[Row]) -> Table:
+    """Which checkpoints were matched, and how accurate they are on dev."""
+    body = []
+    for seed in sorted({r["seed"] for r in rows}):
+        cells = [str(seed)]
+        for conditioning in ("markovian", "non_markovian"):
+            row = next(r for r in rows if r["seed"] == seed and r["values"]["objective.conditioning"] == conditioning)
+            step = row["measures"]["twins"].get("matched", {}).get("step")
+            cells.append("-" if step is None else f"step {step}: {dict(map(tuple, row['curve']))[step]:.3f}")
+        body.append(cells)
+    return ("seed", "Markovian, dev accuracy", "its twin, dev accuracy"), body
+
+
+TABLES: Mapping[str, Sequence[Callable[[Sequence[Row]], Table]]] = {
+    "reader": (reader_table,), "load": (load_table,), "twins": (matched_table, twins_table),
+}  # fmt: skip
+
+
+def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["group"], []).append(row)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- document
+
+
+def placed(document: str, name: str, text: str) -> str:
+    """The document with the part of a study exchanged. SystemExit where it has no place for it."""
+    pattern = re.compile(rf"(<!-- study:{name} -->\n).*?(\n<!-- /study:{name} -->)", re.DOTALL)
+    if not pattern.search(document):
+        raise SystemExit(
+            f"{FINDINGS}: has no place for {name}; write <!-- study:{name} --> and <!-- /study:{name} --> where it belongs"
+        )
+    return pattern.sub(lambda found: found[1] + text + found[2], document)
+
+
+def render(document: str, only: Sequence[str] = ()) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    """(docs/findings.md with the parts made anew from the rows, all figures)."""
+    figures: list[tuple[str, dict[str, Any]]] = []
+    for path in study_files():
+        name = path.stem
+        rows = read(name)
+        if rows and (not only or name in only):
+            text, made = section(open_sweep(path, None), rows)
+            document = placed(document, name, text)
+            figures += made
+    for name, make in DERIVED.items():
+        if not only or name in only:
+            document = placed(document, name, make())
+    return document, figures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("studies", nargs="*", help="names; default all of studies/")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where NAME-sweep directories are")
+    arguments = parser.parse_args(argv)
+    known = [path.stem for path in study_files()]
+    for name in arguments.studies:
+        if name not in known and name not in DERIVED:
+            raise SystemExit(f"{name}: no study; known are {', '.join((*known, *DERIVED))}")
+    for path in study_files():
+        if not arguments.studies or path.stem in arguments.studies:
+            rows = collect(path, arguments.runs / f"{path.stem}-sweep")
+            if rows:
+                write(path.stem, rows)
+                print(f"{path.stem}: {len(rows)} finished runs", file=sys.stderr)
+    document, figures = render(FINDINGS.read_text(encoding="utf-8"), arguments.studies)
+    FIGURES.mkdir(exist_ok=True)
+    with Drawers() as drawers:
+        for stem, drawing in [(stem, drawers.svg(spec, CONFIG)) for stem, spec in figures]:
+            replace_whole(FIGURES / f"{stem}.svg", drawing.result().encode())
+    replace_whole(FINDINGS, document.encode())
+    print(f"{FINDINGS.relative_to(ROOT)}, {len(figures)} figures in {FIGURES.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Compact rows of a study's runs: what its tables and figures are made of, so that they can be rebuilt without the runs.
+
+One JSON line a run in `studies/results/NAME.jsonl`: its values and seed, what it came to, its dev evaluations, the guard's words, and the
+course of the columns that the studies look at.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markovlm.report.diagnose import diagnose_paths
+from markovlm.runs.rows import read_rows
+from markovlm.sweeps.cells import Cell
+from markovlm.sweeps.compare import Outcome
+from markovlm.sweeps.outcomes import outcomes_of, run_paths
+from markovlm.sweeps.run import Sweep, open_sweep, statuses_of
+from markovlm.sweeps.spec import Study
+
+sys.path.insert(0, str(Path(__file__).parent))
+from study_measures import measure
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "studies"
+RESULTS = STUDIES / "results"
+COURSE = (
+    "reward_mean", "reward_std", "kl", "entropy", "grad_norm", "answer_correct_fraction", "reader_calibration", "cot_length",
+    "cot_contains_answer", "distinct_bigram_fraction", "longest_char_run", "identical_cot_fraction", "groups_without_spread",
+)  # fmt: skip
+
+Row = dict[str, Any]
+
+
+def study_files() -> list[Path]:
+    """The studies, by name."""
+    return sorted(path for path in STUDIES.glob("*.yaml") if not path.name.endswith(".base.yaml"))
+
+
+def study_of(sweep: Sweep) -> Study:
+    if sweep.spec.study is None:
+        raise SystemExit(f"{sweep.path}: has no `study`: question, design, decides")
+    return sweep.spec.study
+
+
+def collect(path: Path, runs: Path) -> list[Row] | None:
+    """Rows of the finished runs in the sweep directory `runs`; None where nothing was run there."""
+    if not (runs / "cells").is_dir():
+        return None
+    sweep = open_sweep(path, runs)
+    statuses = statuses_of(sweep)
+    over = [cell for cell in sweep.cells if statuses[cell.name] in ("done", "stopped")]
+    paths = run_paths(sweep)
+    diagnoses = diagnose_paths(paths) if paths else []
+    outcomes, _ = outcomes_of(sweep, statuses, diagnoses)
+    by_name = {o.name: o for o in outcomes}
+    measured = {cell.name: {name: measure(name, cell, sweep) for name in study_of(sweep).measures} for cell in over}
+    return [_row(sweep, cell, by_name[cell.name], measured.get(cell.name)) for cell in over]
+
+
+def _row(sweep: Sweep, cell: Cell, outcome: Outcome, measured: Mapping[str, Any] | None) -> Row:
+    run = sweep.layout.run(cell)
+    events = read_rows(run / "events.jsonl")
+    spoken = [e for e in events if e["kind"] == "verdict" and e["verdict"] == "collapsed"]
+    rows = read_rows(run / "metrics.jsonl")
+    return {
+        "name": cell.name,
+        "group": cell.group,
+        "values": cell.values,
+        "seed": cell.seed,
+        "status": outcome.status,
+        "ended": next((e["message"] for e in events if e["kind"] == "stopped"), None),
+        "score": outcome.score,
+        "n": outcome.n,
+        "where": outcome.where,
+        "curve": [list(point) for point in outcome.curve],
+        "verdict": outcome.verdict,
+        "collapsed_at": spoken[0]["step"] if spoken else None,
+        "seconds": _rounded(outcome.seconds),
+        "steps": outcome.steps,
+        "course": {
+            key: [_rounded(row.get(key)) for row in rows] for key in COURSE if any(row.get(key) is not None for row in rows)
+        },
+        "measures": measured or {},
+    }
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def write(name: str, rows: Sequence[Row]) -> None:
+    """Rows that were there and are not among `rows` stay: a part of a study can be rerun alone."""
+    kept = {row["name"]: row for row in read(name)} | {row["name"]: row for row in rows}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(kept[key], ensure_ascii=False, separators=(",", ":"), allow_nan=False) for key in sorted(kept)]
+    (RESULTS / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def read(name: str) -> list[Row]:
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def outcomes(sweep: Sweep, rows: Sequence[Row]) -> list[Outcome]:
+    """In the sweep's order; cells without a row are there, without a score."""
+    by_key = {(row["group"], row["seed"]): row for row in rows}
+    made = []
+    for cell in sweep.cells:
+        row = by_key.get((cell.group, cell.seed))
+        if row is None:
+            made.append(Outcome(cell.name, cell.group, cell.values, cell.seed, "pending"))
+            continue
+        curve = tuple((int(step), float(value)) for step, value in row["curve"])
+        best = max((value for _, value in curve), default=None)
+        made.append(
+            Outcome(
+                cell.name, cell.group, cell.values, cell.seed, row["status"], row["score"], row["n"], row["where"], curve, best,
+                row["verdict"], row["seconds"], row["steps"],
+            )
+        )  # fmt: skip
+    return made
