@@ -112,6 +112,33 @@ def test_an_interrupted_evaluation_continues(run: Path, tmp_path: Path, monkeypa
     assert file.read_bytes().count(b"\n") == len(rows[0])
 
 
+def test_no_pass_of_an_evaluation_grows_with_the_length_of_the_chains(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of chains of 9 chunks as of those of 3, at most `evaluation.batch_size` states are read at once; in one pass they read the same."""
+    rows: list[int] = []
+    original = chains.read_jobs
+
+    def watched(lm: Any, sampler: Any, prompter: Any, jobs: Any, control: str) -> Any:
+        rows.append(len(jobs))
+        return original(lm, sampler, prompter, jobs, control)
+
+    monkeypatch.setattr(chains, "read_jobs", watched)
+    one = at_length(target(run), 9)
+    few = evaluate_chain_targets([one], "test", 2, tmp_path / "few")[0].evaluation
+    assert sum(rows) == len(few.readings) > 60
+    assert max(rows) == 2
+    monkeypatch.setattr(chains, "_read", _in_one_pass(chains._read))
+    whole = evaluate_chain_targets([one], "test", 2, tmp_path / "whole")[0].evaluation
+    assert max(rows) > 2
+    assert [r.logprob for r in few.readings] == pytest.approx([r.logprob for r in whole.readings], abs=1e-5)
+    assert [r.answer for r in few.readings] == [r.answer for r in whole.readings]
+
+
+def _in_one_pass(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: original(*arguments[:-1], 10_000)
+
+
 def test_damage_of_severity_zero_changes_nothing_and_damage_is_felt_later(run: Path, tmp_path: Path) -> None:
     plan = Plan(("other_cot", "truncate_back"), (1.0,))
     result, (data, page) = studied(run, tmp_path, plan)

@@ -186,7 +186,7 @@ def evaluate_chains(
     for number, at in enumerate(range(0, len(texts), batch_size)):
         batch = (known or {}).get(number)
         if batch is None:
-            batch = _evaluate_batch(lm, sampler, prompter, number, texts[at : at + batch_size], how, controls)
+            batch = _evaluate_batch(lm, sampler, prompter, number, texts[at : at + batch_size], how, controls, batch_size)
             if on_batch is not None:
                 on_batch(batch)
         batches.append(batch)
@@ -207,17 +207,18 @@ def _evaluate_batch(
     texts: Sequence[ChainText],
     how: How,
     controls: Sequence[str],
+    most: int,
 ) -> ChainBatch:
     began = time.perf_counter()
     walks = walk_texts(sampler, prompter, texts, how)
-    readings = _read(lm, sampler, prompter, walks, None, OWN, how)
+    readings = _read(lm, sampler, prompter, walks, None, OWN, how, most)
     seconds, peak = time.perf_counter() - began, _peak_memory()
     frozen = None
     if "frozen" in controls:
         with lm.frozen():
             frozen = walk_texts(sampler, prompter, texts, how)
     for control in controls:
-        readings += _read(lm, sampler, prompter, walks, frozen, control, how)
+        readings += _read(lm, sampler, prompter, walks, frozen, control, how, most)
     return ChainBatch(number, readings, [_trace(prompter, one) for one in walks], seconds, peak)
 
 
@@ -238,8 +239,9 @@ def _read(
     frozen: Sequence[Walk] | None,
     control: str,
     how: How,
+    most: int,
 ) -> list[ChainReading]:
-    """Everything that is predicted from every state, the state replaced as `control` says."""
+    """Everything that is predicted from every state, the state replaced as `control` says; at most `most` rows in one pass."""
     sight = conditioning_of(control, how.conditioning)
     jobs: list[tuple[Walk, int, Ids, Target]] = []
     for number, one in enumerate(walks):
@@ -247,8 +249,11 @@ def _read(
             targets = prompter.targets(one.text, t, sight, all_kinds=True)
             state = controlled_state(control, prompter, walks, frozen, number, t) if targets else ()
             jobs += [(one, t, state, target) for target in targets]
+    found: list[ChainReading] = []
     with lm.frozen() if how.reader == "frozen" else lm.merged():
-        return map_splitting(lambda part: read_jobs(lm, sampler, prompter, part, control), jobs)
+        for at in range(0, len(jobs), most):  # a long chain has many states: memory must not grow with their number
+            found += map_splitting(lambda part: read_jobs(lm, sampler, prompter, part, control), jobs[at : at + most])
+    return found
 
 
 def read_jobs(
