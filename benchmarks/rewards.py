@@ -11,6 +11,7 @@ ten steps (above 0: too sure of itself); load-bearing: drop of accuracy where th
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ from markovlm.models.registry import model_defaults
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.runs.targets import Target
-from markovlm.statistics import wilson
+from markovlm.statistics import Estimate
+from markovlm.sweeps.compare import Outcome, compare, mean_t
 
 W0 = {"objective.actor_reward_weight": 0}
 REWARDS: tuple[Variant, ...] = (
@@ -86,17 +88,45 @@ def _load(config: RunConfig, out: Path) -> float | None:
     return row["drop_accuracy"]["mean"] if row.get("drop_accuracy") else None
 
 
-def table_row(variant: Variant, model: str, conditioning: str, runs: Sequence[dict[str, Any]]) -> list[str]:
-    whole = [run for run in runs if not run["failed"]]
-    right, n = sum(run["test"]["right"] for run in whole), sum(run["test"]["n"] for run in whole)
-    low, high = wilson(right, n) if n else (float("nan"), float("nan"))
-    each = ", ".join("failed" if run["failed"] else f"{run['test']['accuracy']:.3f}" for run in runs)
-    calibration = f"{statistics.fmean(run['calibration'] for run in whole):+.3f}" if whole else "-"
-    loads = [run["load"] for run in whole if run["load"] is not None]
-    load = f"{statistics.fmean(loads):.2f}" if loads else "-"
-    sight = "hidden" if conditioning == "markovian" else "in sight"
-    accuracy = f"{right / n:.3f} [{low:.3f}, {high:.3f}] (n={n})" if n else "-"
-    return [variant.name, variant.note, model, sight, accuracy, each, calibration, load]
+def table(variants: Sequence[Variant], model: str, conditioning: str, runs: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A row a reward: means over seeds with Student's t interval, and the difference from the first one, seed by seed."""
+    outcomes = [
+        Outcome(
+            f"{run['name']}-{run['seed']}", run["name"], {}, run["seed"], "failed" if run["failed"] else "done",
+            None if run["failed"] else run["test"]["accuracy"],
+        )
+        for run in runs
+    ]  # fmt: skip
+    found = compare(outcomes, variants[0].name)
+    against = {row.group: row for row in found.differences}
+    rows = []
+    for variant, group in zip(variants, found.groups, strict=True):
+        mine = [run for run in runs if run["name"] == variant.name]
+        whole = [run for run in mine if not run["failed"]]
+        d = against.get(variant.name)
+        rows.append(
+            [
+                variant.name,
+                variant.note,
+                model,
+                "hidden" if conditioning == "markovian" else "in sight",
+                _number(group.score),
+                ", ".join("failed" if run["failed"] else f"{run['test']['accuracy']:.3f}" for run in mine),
+                "" if d is None else _number(d.difference),
+                "" if d is None or d.p_adjusted is None else f"{d.p_adjusted:.3f}",
+                _number(mean_t([run["calibration"] for run in whole]), sign=True),
+                _number(mean_t([run["load"] for run in whole if run["load"] is not None]), 2),
+            ]
+        )
+    return rows
+
+
+def _number(estimate: Estimate, digits: int = 3, sign: bool = False) -> str:
+    if math.isnan(estimate.mean):
+        return "-"
+    plus = "+" if sign else ""
+    mean = f"{estimate.mean:{plus}.{digits}f}"
+    return mean if math.isnan(estimate.low) else f"{mean} [{estimate.low:{plus}.{digits}f}, {estimate.high:{plus}.{digits}f}]"
 
 
 COLUMNS = (
@@ -104,8 +134,10 @@ COLUMNS = (
     "objective",
     "model",
     "question",
-    "accuracy, seeds pooled",
+    "accuracy",
     "seed by seed",
+    "less the first",
+    "p (Holm)",
     "calibration",
     "other CoT: drop of accuracy",
 )
@@ -126,17 +158,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"--only: unknown {', '.join(sorted(unknown))}; choose from {', '.join(v.name for v in REWARDS)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    rows, record = [], []
+    variants = [one for one in REWARDS if one.name in names]
+    rows: list[list[str]] = []
+    record: list[dict[str, Any]] = []
     for model in arguments.models.split(","):
         for conditioning in arguments.conditionings.split(","):
-            for variant in (one for one in REWARDS if one.name in names):
-                runs = [measure(variant, model, conditioning, seed, arguments) for seed in seeds]
-                record += runs
-                rows.append(table_row(variant, model, conditioning, runs))
-                write_json(arguments.out / "rewards.json", {"steps": arguments.steps, "runs": record})
+            runs: list[dict[str, Any]] = []
+            for variant in variants:
+                runs += [measure(variant, model, conditioning, seed, arguments) for seed in seeds]
+                write_json(arguments.out / "rewards.json", {"steps": arguments.steps, "runs": [*record, *runs]})
+            record += runs
+            rows += table(variants, model, conditioning, runs)
     print(markdown(COLUMNS, rows))
     print(
-        f"\n{arguments.steps} steps, otherwise the models' defaults; seeds {arguments.seeds}. Interval: Wilson's, 95 %, questions pooled over seeds."
+        f"\n{arguments.steps} steps, otherwise the models' defaults; seeds {arguments.seeds}. Means over seeds, Student's t, 95 %; differences from "
+        f"{variants[0].name} seed by seed, p adjusted by Holm's method for a model and reader."
     )
 
 

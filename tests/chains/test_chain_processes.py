@@ -22,14 +22,13 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.long]
 def test_two_processes_train_ragged_chains_as_one_does(tmp_path: Path) -> None:
     """Three texts over two processes, of two to four chunks: one process has more states than the other, at every step another number.
 
-    The adapters agree to rounding, so that a draw within rounding of the edge between two tokens may fall on either side: with seed 0 one
-    of the 27 states of step 3 does, 5e-6 from the edge. With seed 2 none does.
+    In float64: in float32 the adapters agree to rounding only, and a draw 5e-6 from the edge between two tokens fell on either side.
     """
     keys: dict[str, Any] = {
         "task": "ledger", "task_options": {"chunks": 4, "min_chunks": 2}, "chain__kind": "notes_then_questions", "chain__reward": "both",
-        "chain__gamma": 0.9, "loading__dtype": "float32", "lora__rank": 8, "lora__alpha": 16, "rollouts__questions_per_step": 3,
+        "chain__gamma": 0.9, "loading__dtype": "float64", "lora__rank": 8, "lora__alpha": 16, "rollouts__questions_per_step": 3,
         "rollouts__group_size": 3, "rollouts__max_cot_tokens": 8, "training__steps": 3, "training__lr": 1e-3, "training__eval_every": 3,
-        "training__checkpoint_every": 3, "evaluation__dev_size": 5, "logging__samples_every": 1, "objective__name": "rloo", "seed": 2,
+        "training__checkpoint_every": 3, "evaluation__dev_size": 5, "logging__samples_every": 1, "objective__name": "rloo",
     }  # fmt: skip
     config = tiny.config("embedded", **keys)
     train(config, tmp_path / "one")
