@@ -121,6 +121,11 @@ def doubts(config: RunConfig) -> list[str]:
             f"objective.name=ppo with a live actor reward at training.lr {training.lr.maximum:g}: several passes multiply the step; "
             f"half the usual rate ({_PPO_LR_SHARE * tried:g}) is safer (docs/objectives.md, PPO)"
         )
+    if objective.reward == "prob" and objective.name == "grpo" and objective.actor_reward_weight.maximum > 0:
+        found.append(
+            "objective.reward=prob with grpo and a live actor reward: accuracy rises and falls back; set objective.actor_reward_weight to 0, "
+            "or objective.name to rloo (docs/findings.md, prob)"
+        )
     if not training.eval_every:
         found.append(
             "training.eval_every=0: without evaluation during training a peak can't be told from a decline (docs/objectives.md, evaluation)"
