@@ -16,10 +16,11 @@ from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.runs.setup import prepare
-from markovlm.training.estimate import Workload, estimate
+from markovlm.training.cards import fits
+from markovlm.training.estimate import Spread, Workload, estimate
 from markovlm.training.estimate import kept as kept_bytes
 from markovlm.training.plan import plan, tokens_per_step
-from markovlm.training.shapes import read_shape
+from markovlm.training.shapes import Shape, read_shape
 from support import peak, tiny
 
 ROWS, COT, PROMPT = 12, 40, 60
@@ -199,3 +200,69 @@ def test_a_plan_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["splits"] == {}
     assert "assumed" in found["prompt_tokens"]["source"]
     assert found["memory"]["estimate"]["weights"] == 2 * 8_030_261_248
+
+
+def test_over_several_processes_each_has_its_share() -> None:
+    """Of a 70B shape: two GPUs of 80 GB hold nothing with the base whole, eight do with the base dealt."""
+    large = Shape(
+        "by hand",
+        70_000_000_000,
+        100_000_000,
+        80,
+        8192,
+        28672,
+        8192,
+        1024,
+        8,
+        128256,
+        68_000_000_000,
+        10_000_000,
+        8192 * 28672,
+        0,
+    )
+    config = tiny.config("m", loading__dtype="bfloat16", loading__device="cuda", rollouts__questions_per_step=8)
+    work = Workload(100, 20, 100, 10, "by hand")
+    alone = estimate(config, large, work)
+    whole, dealt = (estimate(config, large, work, Spread(8, dealt)) for dealt in (False, True))
+    assert whole.weights == alone.weights == 140_000_000_000
+    piece = max(68_000_000_000 // 80, 128256 * 8192) * 2
+    assert dealt.weights == 140_000_000_000 // 8 + 2 * piece
+    assert dealt.sampling_cache == whole.sampling_cache
+    assert whole.sampling_cache * 8 == alone.sampling_cache  # one question of eight
+    assert not fits(whole)["H100 80 GB"]
+    assert fits(dealt)["H100 80 GB"]
+    uneven = estimate(config, large, work, Spread(3))
+    assert uneven.sampling_cache * 8 == alone.sampling_cache * 3  # three, three and two questions
+
+
+def test_a_dry_run_for_several_processes(capsys: pytest.CaptureFixture[str], tiny_models: dict[str, Path]) -> None:
+    flags = [
+        "train",
+        "--dry-run",
+        "--model",
+        str(tiny_models["llama"]),
+        "--rollouts.questions_per_step",
+        "4",
+        "--task",
+        "arithmetic",
+        "--json",
+    ]
+    found = {}
+    for name, more in {
+        "one": [],
+        "two": ["--processes", "2"],
+        "dealt": ["--processes", "2", "--distributed.strategy", "fsdp2"],
+    }.items():
+        assert main([*flags, *more]) == 0
+        found[name] = json.loads(capsys.readouterr().out)["memory"]
+    assert [(m["processes"], m["dealt"]) for m in found.values()] == [(1, False), (2, False), (2, True)]
+    assert found["two"]["estimate"]["sampling_cache"] * 2 == found["one"]["estimate"]["sampling_cache"]
+    assert found["two"]["estimate"]["weights"] == found["one"]["estimate"]["weights"]
+    for more, said in (
+        (["--processes", "8"], "at least the number of processes"),
+        (["--distributed.strategy", "fsdp2"], "--processes N"),
+    ):
+        assert main([*flags, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["train", "--model", "embedded", "--processes", "2"]) == 2
+    assert "belongs to --dry-run" in capsys.readouterr().err

@@ -18,10 +18,13 @@ from markovlm.errors import UserError
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="continue a run from its last checkpoint")
 @click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/TASK-DATE-TIME-XXXX")
 @click.option("--dry-run", is_flag=True, help="say what would be done, tokens a step and an estimate of memory; load no weights")
+@click.option(
+    "--processes", type=click.IntRange(1), help="with --dry-run: memory of each of so many, as torchrun would start them"
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
 @config_flags()
 def train(
-    config_file: Path | None, config_option: Path | None, resume: Path | None, out: Path | None, dry_run: bool, as_json: bool,
+    config_file: Path | None, config_option: Path | None, resume: Path | None, out: Path | None, dry_run: bool, processes: int | None, as_json: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
     """Train a model. Every configuration key is a flag; flags win over the file, the file over a model's defaults."""
@@ -31,6 +34,10 @@ def train(
 
     over = overrides(flags)
     file = config_file or config_option
+    if processes is not None and not dry_run:
+        raise UserError(
+            "--processes belongs to --dry-run; training on several is started by torchrun --nproc-per-node N -m markovlm train …"
+        )
     if resume is not None and (file is not None or out is not None):
         raise UserError("--resume takes the configuration and the place of the run itself; leave CONFIG.yaml and --out out")
     if resume is not None:
@@ -38,7 +45,7 @@ def train(
     else:
         config = api.configure(file, over=with_plugins(over), source=str(file) if file else "train")
     if dry_run:
-        _show_plan(config, as_json)
+        _show_plan(config, processes or 1, as_json)
         return
     with training_progress(stderr()) as progress:
         result = api.train(config, resume or out, resume=resume is not None, progress=progress)
@@ -61,9 +68,9 @@ def train(
             click.echo(f"evaluate it with: markovlm eval {result.run} --checkpoints all --baseline")
 
 
-def _show_plan(config: Any, as_json: bool) -> None:
+def _show_plan(config: Any, processes: int, as_json: bool) -> None:
     from markovlm.terminal.plan import show_plan
     from markovlm.training.plan import plan
 
-    found = plan(config)
+    found = plan(config, processes)
     print_json(found) if as_json else show_plan(found)

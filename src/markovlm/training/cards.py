@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from markovlm.config import RunConfig
-from markovlm.training.estimate import Memory, Workload, estimate
+from markovlm.training.estimate import ALONE, Memory, Spread, Workload, estimate
 from markovlm.training.shapes import Shape
 
 _MIB = 1 << 20
@@ -66,31 +66,31 @@ def fits(memory: Memory) -> dict[str, bool]:
     return {card: needed(memory) <= size for card, size in CARDS.items()}
 
 
-def advise(config: RunConfig, shape: Shape, work: Workload) -> Advice | None:
+def advise(config: RunConfig, shape: Shape, work: Workload, spread: Spread = ALONE) -> Advice | None:
     """About the smallest card that is too small; None where there is none."""
-    now = estimate(config, shape, work)
+    now = estimate(config, shape, work, spread)
     card = next((card for card, fit in fits(now).items() if not fit), None)
     if card is None:
         return None
     missing = needed(now) - CARDS[card]
     for change, sizes in _TRIES:
-        settings = _settings(config, shape, work, change, CARDS[card], sizes)
+        settings = _settings(config, shape, work, spread, change, CARDS[card], sizes)
         if settings is not None:
-            return Advice(card, now.peak_phase, missing, settings, estimate(_with(config, settings), shape, work).peak)
+            return Advice(card, now.peak_phase, missing, settings, estimate(_with(config, settings), shape, work, spread).peak)
     return Advice(card, now.peak_phase, missing, {}, now.peak)
 
 
 def _settings(
-    config: RunConfig, shape: Shape, work: Workload, change: dict[str, Any], size: int, halve: bool
+    config: RunConfig, shape: Shape, work: Workload, spread: Spread, change: dict[str, Any], size: int, halve: bool
 ) -> dict[str, Any] | None:
     """`change`, and with `halve` smaller sizes, until the run fits into `size` bytes; None where it does not."""
     if change and all(_value(config, key) == value for key, value in change.items()):
         return None  # it is so already
-    if "loading.quantization" in change and config.loading.dtype == "float64":
-        return None
+    if "loading.quantization" in change and (config.loading.dtype == "float64" or spread.dealt):
+        return None  # a quantized base is not dealt
     found = dict(change)
     while True:
-        memory = estimate(_with(config, found), shape, work)
+        memory = estimate(_with(config, found), shape, work, spread)
         if needed(memory) <= size:
             return found
         key, least = _SIZES.get(memory.peak_phase, ("", 0))

@@ -12,6 +12,9 @@
                  with checkpointing one layer, computed again, and its gradients
     evaluation   as sampling, for its own number of rows
 
+Over N processes each has the questions of a step divided by N, rounded up; with fsdp2 1/N of the weights and twice the largest piece that is
+gathered (`held_weights`; by formula, not measured).
+
 What autograd keeps, a token and a layer, in a gated decoder with adapters on all its linear maps (H hidden, I inner, Q
 query width, K key width that attention sees, c bytes of the type that is computed in): the inputs of both norms, of every adapter
 (adapters compute in float32, so a base in less is copied for each), of attention and of the gate:
@@ -27,6 +30,7 @@ whole steps in tests/training/test_estimate.py and benchmarks/memory.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -53,6 +57,17 @@ class Workload:
     answer: int  # header and gold answer
     source: str  # how the lengths are known
     header: int = 0  # of `answer`: tokens that nobody scores
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Over how many processes, one a GPU, and whether the frozen base is dealt over them (fsdp2) or whole on each (ddp)."""
+
+    processes: int = 1
+    dealt: bool = False
+
+
+ALONE = Spread()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +104,10 @@ class Memory:
         return asdict(self)
 
 
-def estimate(config: RunConfig, shape: Shape, work: Workload) -> Memory:
-    """Peak memory of a run on one device."""
-    weights, adapter = weight_bytes(config, shape), shape.adapter_parameters * ADAPTER_BYTES
-    samples = config.rollouts.questions_per_step * config.rollouts.group_size
+def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = ALONE) -> Memory:
+    """Peak memory of a run on one device; with several processes, on the one that has most questions of a step."""
+    weights, adapter = held_weights(config, shape, spread), shape.adapter_parameters * ADAPTER_BYTES
+    samples = math.ceil(config.rollouts.questions_per_step / spread.processes) * config.rollouts.group_size
     rows = _microbatch_rows(config, work, samples)
     merged = _merged(config, shape)
     cache, logits = _sampling(config, shape, work, samples)
@@ -137,6 +152,16 @@ def weight_bytes(config: RunConfig, sizes: Shape | Weights) -> int:
         return sizes.parameters * size
     scales = 4 * sizes.outputs if kind == "int8" else 0
     return (sizes.parameters - sizes.linear) * size + round(sizes.linear * BITS[kind] / 8) + scales
+
+
+def held_weights(config: RunConfig, shape: Shape, spread: Spread) -> int:
+    """The base on one process: all of it, or its part and, while a pass is in it, the largest of the pieces that are gathered (a layer, the
+    embeddings), once as it arrives and once as it is used."""
+    whole = weight_bytes(config, shape)
+    if not spread.dealt:
+        return whole
+    piece = max(shape.linear // shape.layers, shape.vocabulary * shape.hidden) * element_bytes(config)
+    return whole // spread.processes + 2 * piece
 
 
 def base_bytes(config: RunConfig) -> int:

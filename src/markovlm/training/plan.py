@@ -19,7 +19,7 @@ from markovlm.runs.setup import is_endless, load_examples, prompter_of, resolve_
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
 from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed, on_gpu
-from markovlm.training.estimate import Workload, element_bytes, estimate
+from markovlm.training.estimate import Spread, Workload, element_bytes, estimate
 from markovlm.training.guard import doubts
 from markovlm.training.shapes import Shape, read_shape
 
@@ -27,8 +27,9 @@ _SAMPLE = 64  # training questions whose prompts are measured
 _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured
 
 
-def plan(config: RunConfig) -> dict[str, Any]:
-    """A JSON object: task, splits, steps, tokens a step, an estimate of memory. UserError for what could not run."""
+def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
+    """A JSON object: task, splits, steps, tokens a step, an estimate of memory of each of `processes`. UserError for what could not run."""
+    spread = _spread(config, processes)
     task = task_of(config)
     tokenizer = _tokenizer(config)
     by_task = {name: _splits(part, task_of(part), tokenizer) for name, part in parts_of(config).items()}
@@ -65,7 +66,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "prompt_tokens": {"mean": mean.prompt, "longest": longest.prompt, "source": mean.source},
         "chain": _chain(config, task, tokenizer, loaded.get(config.data.train_split)),
         "tokens_per_step": tokens_per_step(config, mean),
-        "memory": _memory(config, longest),
+        "memory": _memory(config, longest, spread),
         "doubts": doubts(config),
     }
 
@@ -174,16 +175,28 @@ def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[i
     return len(prompter.cot_prompt(example)), len(prompter.reader_prompt(example, conditioning)), answer, header
 
 
-def _memory(config: RunConfig, work: Workload) -> dict[str, Any]:
+def _spread(config: RunConfig, processes: int) -> Spread:
+    """UserError as at the start of such a run."""
+    questions, strategy = config.rollouts.questions_per_step, config.distributed.strategy
+    if processes > questions:
+        raise UserError(f"rollouts.questions_per_step ({questions}) must be at least the number of processes ({processes})")
+    if strategy == "fsdp2" and processes == 1:
+        raise UserError("distributed.strategy=fsdp2 deals the weights over several processes: say how many with --processes N")
+    return Spread(processes, strategy == "fsdp2")
+
+
+def _memory(config: RunConfig, work: Workload, spread: Spread) -> dict[str, Any]:
     """The estimate with what it rests on, or why there is none."""
     try:
         shape: Shape = read_shape(config)
     except UserError as error:
         return {"estimate": None, "note": str(error)}
     gpu = on_gpu(config)
-    there, advice = estimate(gpu, shape, work), advise(gpu, shape, work)
+    there, advice = estimate(gpu, shape, work, spread), advise(gpu, shape, work, spread)
     return {
-        "estimate": estimate(config, shape, work).to_json(),
+        "estimate": estimate(config, shape, work, spread).to_json(),
+        "processes": spread.processes,
+        "dealt": spread.dealt,
         "note": f"by formula, base in {_kind(config)}, without CUDA's context and fragmentation; sizes from {shape.source}",
         "parameters": shape.parameters,
         "adapter_parameters": shape.adapter_parameters,
