@@ -12,6 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of
 from markovlm.report.draw import Drawers
 from markovlm.runs.rows import replace_whole
 from markovlm.statistics import Estimate
-from markovlm.sweeps.cells import label
-from markovlm.sweeps.compare import Comparison, compare, holm, mean_t, paired_t
+from markovlm.sweeps.compare import Comparison, Outcome, compare, holm, mean_t, paired_t
 from markovlm.sweeps.page import CONFIG, figures_of
 from markovlm.sweeps.run import Sweep, open_sweep
 
@@ -36,8 +36,8 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     """(Markdown of a study, its figures as (file stem, Vega-Lite))."""
     study, name = study_of(sweep), sweep.path.stem
-    runs = outcomes(sweep, rows)
-    reference = None if sweep.spec.reference is None else label(sweep.spec.reference)
+    runs = [replace(o, group=short(o.values)) for o in outcomes(sweep, rows)]
+    reference = None if sweep.spec.reference is None else short(sweep.spec.reference)
     found = compare(runs, reference)
     parts = [
         f"*Question.* {study.question}",
@@ -47,6 +47,8 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
     ]
     if study.columns is not None:
         parts.append(markdown(*pivot(rows, study.rows, study.columns)))
+        parts.append(_legend(study.columns))
+        parts.append(markdown(*by_column(runs, study.rows[0], study.columns)))
     else:
         parts.append(markdown(*cells_table(found)))
     if found.factors and sweep.spec.matrix:
@@ -56,6 +58,15 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
     captions = [title for title, _ in figures_of(runs, found, "accuracy")]
     parts += [f"![{title}](figures/{stem}.svg)" for (stem, _), title in zip(figures[:1], captions, strict=False)]
     return "\n\n".join(part for part in parts if part), figures[:1]
+
+
+def short(values: Mapping[str, Any]) -> str:
+    """`grpo, kl_weight=0.1`: the last parts of the keys."""
+    named = [
+        str(value) if key == "objective.name" or key == "model" else f"{key.rpartition('.')[2]}={value}"
+        for key, value in values.items()
+    ]
+    return ", ".join(named) or "base"
 
 
 def _missing(runs: Sequence[Any]) -> str:
@@ -124,6 +135,25 @@ def pivot(rows: Sequence[Row], keys: Sequence[str], column: str) -> Table:
             cells.append(text + (f" [{bad}]" if bad else ""))
         body.append([*map(str, combination), *cells])
     return (*(key.rpartition(".")[2] for key in keys), *(f"{column.rpartition('.')[2]} {value}" for value in across)), body
+
+
+def _legend(column: str) -> str:
+    what = column.rpartition(".")[2]
+    return f"Mean accuracy over seeds (lowest to highest); in brackets how many runs the guard calls collapsed. The same pairs, {what} by {what}:"
+
+
+def by_column(runs: Sequence[Outcome], key: str, column: str) -> Table:
+    """What `key` does at each value of `column`: everything else and the seed equal, averaged within a seed first."""
+    found = []
+    for value in sorted({o.values[column] for o in runs}, key=float):
+        some = [replace(o, values={k: v for k, v in o.values.items() if k != column}) for o in runs if o.values[column] == value]
+        found += [(value, factor) for factor in compare(some).factors if factor.key == key]
+    adjusted = holm([factor.p for _, factor in found])
+    rows = [
+        [str(value), f"{f.value} less {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(p)]
+        for (value, f), p in zip(found, adjusted, strict=True)
+    ]
+    return (column.rpartition(".")[2], key.rpartition(".")[2], "pairs", "seeds", "difference of accuracy", "p (Holm)"), rows
 
 
 def reader_table(rows: Sequence[Row]) -> Table:
@@ -227,7 +257,7 @@ TABLES: Mapping[str, Sequence[Callable[[Sequence[Row]], Table]]] = {
 def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["group"], []).append(row)
+        found.setdefault(short(row["values"]), []).append(row)
     return found
 
 

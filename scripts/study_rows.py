@@ -93,7 +93,11 @@ def _rounded(value: Any) -> Any:
 
 def write(name: str, rows: Sequence[Row]) -> None:
     """Rows that were there and are not among `rows` stay: a part of a study can be rerun alone."""
-    kept = {row["name"]: row for row in read(name)} | {row["name"]: row for row in rows}
+
+    def cell(row: Row) -> tuple[str, int]:
+        return row["group"], row["seed"]  # its directory's name depends on where plug-ins lie
+
+    kept = {cell(row): row for row in read(name)} | {cell(row): row for row in rows}
     RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(kept[key], ensure_ascii=False, separators=(",", ":"), allow_nan=False) for key in sorted(kept)]
     (RESULTS / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -92,11 +92,20 @@ def test_from_runs_to_rows_to_a_table(tmp_path: Path) -> None:
     assert all(row["n"] == 5 and row["where"].startswith("test") and len(row["course"]["reward_mean"]) == 2 for row in rows)
     text, figures = findings.section(sweep, rows)
     assert "Is it?" in text
-    assert f"| objective.name=grpo (reference) | 1 | {rows[0]['score']:.3f} |" in text
+    assert f"| grpo (reference) | 1 | {rows[0]['score']:.3f} |" in text
     assert "runs are in" not in text
     assert len(figures) == 1
     part, _ = findings.section(sweep, rows[:1])
     assert "1 of 2 runs are in." in part  # what was not run is said, not dropped
+
+
+def test_a_cell_that_was_run_again_takes_its_rows_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_of, "RESULTS", tmp_path / "results")
+    first = [{"name": f"a_{seed}", "group": "a", "seed": seed, "score": 0.1} for seed in (0, 1)]
+    rows_of.write("s", first)
+    again = {**first[1], "name": "elsewhere", "score": 0.2}
+    rows_of.write("s", [again])
+    assert rows_of.read("s") == [first[0], again]
 
 
 def test_a_document_without_a_place_is_refused_and_others_keep_their_words() -> None:
