@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from markovlm.evaluation.run import Control, evaluate_targets
 from markovlm.models.registry import model_defaults
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.targets import Target, sighted
+from markovlm.sweeps.compare import mean_t
 
 TWINS = ("markovian", "non_markovian")
 BASE = "base"
@@ -199,6 +200,52 @@ def _alone(run: Mapping[str, Any], reader: str) -> str:
     return f"{sum(found) / len(found):.2f}" if found else "-"
 
 
+def transferred(seeds: Sequence[int], arguments: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
+    """What a reader that never saw the training makes of the twins' CoTs and of the base's, beside what they read themselves; the
+    question hidden. Means over seeds, Student's t; the last row is Markovian less its twin, seed by seed."""
+    points = []
+    for seed in seeds:
+        for name in TWINS:
+            out = arguments.out / f"{name}-seed{seed}"
+            last = Target(str(out), config_of(name, seed, arguments.steps), (run := RunDirectory(out)), run.saved_steps()[-1])
+            base = Target(str(out), last.config, run, None)
+            hidden = [_hidden(one) for one in (base, last)]
+            request = Request(
+                hidden[1], ("transfer",), checkpoints=tuple(hidden), readers=(arguments.reader,), limit=arguments.limit
+            )
+            for point in run_studies(request).results["transfer"]["points"]:
+                is_base = point["checkpoint"] == "base"
+                if is_base and name != TWINS[0]:
+                    continue
+                reader = "itself" if point["reader"] == "actor" else "the other model"
+                found = {key: point[key]["mean"] for key in ("accuracy", "logprob")}
+                points.append({"name": BASE if is_base else name, "seed": seed, "reader": reader, **found})
+    rows = []
+    for name in (BASE, *TWINS):
+        for reader in ("itself", "the other model"):
+            some = [point for point in points if point["name"] == name and point["reader"] == reader]
+            rows.append([name, reader, *(_over_seeds([p[key] for p in some]) for key in ("accuracy", "logprob"))])
+    for reader in ("itself", "the other model"):
+        pairs = [
+            [next(p for p in points if (p["name"], p["seed"], p["reader"]) == (name, seed, reader)) for name in TWINS]
+            for seed in seeds
+        ]
+        gaps = [_over_seeds([ours[key] - theirs[key] for ours, theirs in pairs]) for key in ("accuracy", "logprob")]
+        rows.append(["Markovian less its twin", reader, *gaps])
+    return markdown(("CoTs of", "read by", "accuracy", "ln pi(a given CoT), nats a token"), rows), points
+
+
+def _hidden(target: Target) -> Target:
+    """The same weights, read with the question hidden whatever they were trained for."""
+    objective = target.config.objective.model_copy(update={"conditioning": "markovian"})
+    return replace(target, config=target.config.model_copy(update={"objective": objective}))
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    found = mean_t(values)
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
 def _text(found: Estimate | None) -> str:
     return "-" if found is None else str(found)
 
@@ -215,6 +262,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=200, help="questions whose CoTs are changed")
     parser.add_argument("--cots", type=int, default=1, help="CoTs of each")
     parser.add_argument("--test", type=int, default=TEST_QUESTIONS, help="questions of the accuracy")
+    parser.add_argument(
+        "--reader", help="a model of its own that reads all CoTs too, e.g. of scripts/make_words_model.py --size small"
+    )
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
@@ -226,6 +276,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         text, numbers = tables(runs)
         write_json(arguments.out / "interventions.json", {"seeds": seeds, **numbers, "runs": runs})
     print(text)
+    if arguments.reader:
+        table, points = transferred(seeds, arguments)
+        write_json(arguments.out / "transferred.json", points)
+        print(f"\n{table}")
     failed = [f"{run['name']} seed {run['seed']}: {run['failed']}" for run in runs if run["failed"]]
     print("\n".join(["", *(f"failed: {line}" for line in failed)]) if failed else "")
     steps = arguments.steps or model_defaults("embedded-words")["training"]["steps"]

@@ -64,17 +64,17 @@ def test_it_reads_a_reference_cot_with_the_question_redacted() -> None:
     assert right(asked, [p.cot for p in asked]) >= 54
 
 
-def test_one_step_is_sometimes_known_at_sight_and_three_are_not() -> None:
-    """The card: .40 of one step, 0 of three."""
-    assert right(held_out(1, 60), [""] * 60, visible=True) >= 12
+def test_one_step_is_known_at_sight_and_three_are_not() -> None:
+    """The card: .83 of one step, .02 of three."""
+    assert right(held_out(1, 60), [""] * 60, visible=True) >= 42
     assert right(held_out(3, 60), [""] * 60, visible=True) <= 5
 
 
 def test_begun_in_sentences_it_solves_most() -> None:
-    """The card: .90, .62, .63 of one to three steps, sampled; guesses are right in some .02. Here it is greedy."""
+    """The card: .90, .92, .84 of one to three steps, sampled; guesses are right in some .01. Here it is greedy."""
     asked = [p for steps in (1, 2, 3) for p in held_out(steps, 20)]
     cots = [f"First{rest}" for rest in complete([f"<bos><|q|>{p.question}<|think|>First" for p in asked], 70)]
-    assert right(asked, cots) >= 36
+    assert right(asked, cots) >= 48
 
 
 def test_the_model_brings_its_defaults(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ KNOWN: dict[str, KnownModel] = {
     ),
     "embedded-words": KnownModel(
         "embedded-words",
-        "0.9 M parameters, ships with the package; word problems of 1 to 3 steps, in sentences",
+        "0.5 M parameters, ships with the package; word problems of 1 to 3 steps, in sentences",
         "words",
         {
             "task": "words",
