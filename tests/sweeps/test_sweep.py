@@ -106,6 +106,12 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
 def test_a_sweep_runs_compares_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path / "s.yaml", matrix={"objective.kl_weight": [0.1, 0.2]}, seeds=[0], evaluate={"limit": 3})
     command = ["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]
+    assert main([*command, "--only", "kl-weight=0.2", "--only", "seed=1"]) == 2
+    assert "no cell is called so" in capsys.readouterr().err
+    assert main([*command, "--only", "kl-weight=0.2"]) == 0
+    part = json.loads(capsys.readouterr().out)
+    assert [cell["values"]["objective.kl_weight"] for cell in part["cells"]] == [0.2]
+    assert "1 of 2 runs compared" in Path(part["report"]).read_text(encoding="utf-8")
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(cell["status"], cell["values"]) for cell in found["cells"]] == [

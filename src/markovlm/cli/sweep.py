@@ -16,20 +16,24 @@ from markovlm.errors import RunFailed, UserError
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="what runs the cells [default local]")
 @click.option("--jobs", type=int, help="runs at the same time; default what the cores and GPUs carry")
 @click.option("--out", type=click.Path(path_type=Path), help="directory of the sweep; default runs/NAME-sweep")
+@click.option("--only", multiple=True, help="run the cells whose name has this in it, e.g. name=ppo or seed=3; repeat: all must")
 @click.option("--dry-run", is_flag=True, help="print the cells and an estimate; start nothing")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
-def sweep(sweep_file: Path, engine: str, jobs: int | None, out: Path | None, dry_run: bool, as_json: bool) -> None:
+def sweep(
+    sweep_file: Path, engine: str, jobs: int | None, out: Path | None, only: tuple[str, ...], dry_run: bool, as_json: bool
+) -> None:
     """Run a matrix of runs, and compare its cells. The same command again continues."""
     from markovlm.sweeps.page import write_comparison
     from markovlm.sweeps.plan import plan_sweep
-    from markovlm.sweeps.run import open_sweep, run_sweep
+    from markovlm.sweeps.run import open_sweep, part_of, run_sweep, statuses_of
     from markovlm.sweeps.state import progress_of
     from markovlm.terminal.console import stderr
     from markovlm.terminal.sweep import show_cells, show_comparison, sweep_progress
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: must be at least 1")
-    opened = open_sweep(sweep_file, out, with_plugins({}))
+    whole = open_sweep(sweep_file, out, with_plugins({}))
+    opened = part_of(whole, only)
     if dry_run:
         planned = plan_sweep(opened)
         print_json(planned) if as_json else show_cells(planned["cells"], planned["lines"])
@@ -39,7 +43,7 @@ def sweep(sweep_file: Path, engine: str, jobs: int | None, out: Path | None, dry
         result = run_sweep(opened, engine=engine, jobs=jobs, watcher=progress)
     written = None
     if not result.interrupted:
-        written = write_comparison(opened, result.statuses)
+        written = write_comparison(whole, {**statuses_of(whole), **result.statuses})
         result = result.with_report(written.page, written.runs_report)
     if as_json:
         print_json(result.as_json())

@@ -8,7 +8,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,14 @@ def open_sweep(path: Path, out: Path | None, over: Mapping[str, Any] | None = No
     """Read and check SWEEP.yaml; nothing is written. `out`: default runs/NAME-sweep, the same at every call."""
     spec = read_spec(path)
     return Sweep(spec, path, expand(spec, path, over), Layout(out or Path("runs") / f"{path.stem}-sweep"))
+
+
+def part_of(sweep: Sweep, words: Sequence[str]) -> Sweep:
+    """The cells whose names have all of `words` in them, in the same directory; all where there are none. UserError where no cell is left."""
+    cells = [cell for cell in sweep.cells if all(word in cell.name for word in words)]
+    if not cells:
+        raise UserError(f"--only {' '.join(words)}: no cell is called so; the first is {sweep.cells[0].name}")
+    return replace(sweep, cells=cells)
 
 
 def run_sweep(

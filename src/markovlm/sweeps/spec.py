@@ -58,7 +58,6 @@ class Study(Section):
 class SweepSpec(Section):
     """SWEEP.yaml, validated."""
 
-    study: Study | None = Field(None, description="the question behind the sweep, its design and what decides")
 
     base: Values | str = Field({}, description="a configuration, or the path of one from the place of this file")
     matrix: dict[str, list[Any]] = Field({}, description="key -> its values; all combinations are run")
@@ -69,6 +68,7 @@ class SweepSpec(Section):
     retries: int = Field(1, ge=0, description="how often a failed run is continued from its last checkpoint")
     metric: Literal["auto", "accuracy", "logprob"] = Field("auto", description="what cells are compared by")
     reference: Values | None = Field(None, description="the cell that others are compared with; default the first")
+    study: Study | None = Field(None, description="the question behind the sweep, its design and what decides")
 
     @field_validator("matrix")
     @classmethod
