@@ -445,6 +445,12 @@ def test_what_is_doubtful_warns_once(flat: dict[str, Any], says: str) -> None:
     assert "docs/" in message or "use objective.name=ppo" in message
 
 
+def test_the_frozen_anchor_with_summed_log_ratios_is_told_twice() -> None:
+    messages = doubts(quiet(**{"objective.name": "ppo_frozen_anchor", "objective.cot_logprob": "sum"}))
+    assert len(messages) == 2
+    assert "learning stalls" in messages[1]
+
+
 def test_what_is_not_doubtful_is_silent() -> None:
     assert doubts(quiet()) == []
     assert doubts(quiet(**{"objective.name": "ppo", "objective.actor_reward_weight": 0, "training.lr": 8e-5})) == []

@@ -116,6 +116,11 @@ def doubts(config: RunConfig) -> list[str]:
     found = []
     if objective.name == "ppo_frozen_anchor":
         found.append(NOTICE)
+        if objective.cot_logprob == "sum":
+            found.append(
+                "objective.cot_logprob=sum with ppo_frozen_anchor: the ratio of a whole CoT to the base leaves the clip at once and learning "
+                "stalls; the research code takes the mean (docs/findings.md, What collapsed PPO?)"
+            )
     if objective.name == "ppo" and objective.actor_reward_weight.maximum > 0 and training.lr.maximum > _PPO_LR_SHARE * tried:
         found.append(
             f"objective.name=ppo with a live actor reward at training.lr {training.lr.maximum:g}: several passes multiply the step; "
