@@ -90,7 +90,8 @@ CAUSES: tuple[Cause, ...] = (
         "ppo_frozen_anchor",
         "PPO with its ratio against the frozen base: once the policy is sharper than the base, samples only push it away "
         "(the ratio "
-        "shows the drift; that it caused the collapse is likely, not proven)",
+        "shows the drift; that it caused the collapse is not proven: in a study of short runs (docs/findings.md, What collapsed PPO?) the "
+        "anchor alone broke nothing with mean log-ratios, and with summed ones learning stalled)",
         (
             "use a group advantage without PPO (objective.name: grpo), or objective.name: ppo, whose ratio is to the policy "
             "that sampled",

@@ -58,7 +58,6 @@ class Study(Section):
 class SweepSpec(Section):
     """SWEEP.yaml, validated."""
 
-
     base: Values | str = Field({}, description="a configuration, or the path of one from the place of this file")
     matrix: dict[str, list[Any]] = Field({}, description="key -> its values; all combinations are run")
     cells: list[Values] = Field([], description="combinations written out, beside or instead of the matrix")
