@@ -47,8 +47,8 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
     ]
     if study.columns is not None:
         parts.append(markdown(*pivot(rows, study.rows, study.columns)))
-        parts.append(_legend(study.columns))
-        parts.append(markdown(*by_column(runs, study.rows[0], study.columns)))
+        parts.append(_legend())
+        parts.append(markdown(*by_setting(runs, study.rows, study.columns)))
     else:
         parts.append(markdown(*cells_table(found)))
     if found.factors and sweep.spec.matrix:
@@ -70,8 +70,12 @@ def short(values: Mapping[str, Any]) -> str:
 
 
 def _missing(runs: Sequence[Any]) -> str:
-    left = [o for o in runs if o.score is None]
-    return f"{len(runs) - len(left)} of {len(runs)} runs are in." if left else ""
+    failed = [o for o in runs if o.status == "failed"]
+    left = [o for o in runs if o.score is None and o.status != "failed"]
+    parts = [f"{len(runs) - len(left)} of {len(runs)} runs are in."] if left else []
+    if failed:
+        parts.append(f"{len(failed)} of them broke off (a loss that is not finite) and have no accuracy.")
+    return " ".join(parts)
 
 
 # ------------------------------------------------------------------------------------------------------------------ tables
@@ -132,28 +136,37 @@ def pivot(rows: Sequence[Row], keys: Sequence[str], column: str) -> Table:
             scores = [r["score"] for r in here if r["score"] is not None]
             bad = sum(r["verdict"] == "collapsed" for r in here)
             text = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "-"
-            cells.append(text + (f" [{bad}]" if bad else ""))
+            failed = sum(r["status"] == "failed" for r in here)
+            cells.append(text + (f" [{bad}]" if bad else "") + (f" {failed} broke off" if failed else ""))
         body.append([*map(str, combination), *cells])
     return (*(key.rpartition(".")[2] for key in keys), *(f"{column.rpartition('.')[2]} {value}" for value in across)), body
 
 
-def _legend(column: str) -> str:
-    what = column.rpartition(".")[2]
-    return f"Mean accuracy over seeds (lowest to highest); in brackets how many runs the guard calls collapsed. The same pairs, {what} by {what}:"
+def _legend() -> str:
+    return "Mean accuracy over seeds (lowest to highest); in brackets how many runs the guard calls collapsed. The first factor, by the others:"
 
 
-def by_column(runs: Sequence[Outcome], key: str, column: str) -> Table:
-    """What `key` does at each value of `column`: everything else and the seed equal, averaged within a seed first."""
+def by_setting(runs: Sequence[Outcome], keys: Sequence[str], column: str) -> Table:
+    """What the first of `keys` does at each value of the others, and at each of the last one's with each of `column`: everything else and the
+    seed equal, averaged within a seed first; p adjusted over the table."""
+    key, *others = keys
+    values = {one: list(dict.fromkeys(o.values[one] for o in runs)) for one in (*others, column)}
+    wheres = [{one: value} for one in (*others, column) for value in values[one]]
+    wheres += [{others[-1]: a, column: b} for a in values[others[-1]] for b in values[column]] if others else []
     found = []
-    for value in sorted({o.values[column] for o in runs}, key=float):
-        some = [replace(o, values={k: v for k, v in o.values.items() if k != column}) for o in runs if o.values[column] == value]
-        found += [(value, factor) for factor in compare(some).factors if factor.key == key]
+    for where in wheres:
+        some = [
+            replace(o, values={k: v for k, v in o.values.items() if k not in where})
+            for o in runs
+            if all(o.values[k] == v for k, v in where.items())
+        ]
+        found += [(short(where), factor) for factor in compare(some).factors if factor.key == key]
     adjusted = holm([factor.p for _, factor in found])
     rows = [
-        [str(value), f"{f.value} less {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(p)]
-        for (value, f), p in zip(found, adjusted, strict=True)
+        [where, f"{f.value} less {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(p)]
+        for (where, f), p in zip(found, adjusted, strict=True)
     ]
-    return (column.rpartition(".")[2], key.rpartition(".")[2], "pairs", "seeds", "difference of accuracy", "p (Holm)"), rows
+    return ("where", key.rpartition(".")[2], "pairs", "seeds", "difference of accuracy", "p (Holm)"), rows
 
 
 def reader_table(rows: Sequence[Row]) -> Table:

@@ -51,13 +51,22 @@ def collect(path: Path, runs: Path) -> list[Row] | None:
         return None
     sweep = open_sweep(path, runs)
     statuses = statuses_of(sweep)
+    statuses |= {cell.name: "failed" for cell in sweep.cells if broke_off(sweep, cell)}
     over = [cell for cell in sweep.cells if statuses[cell.name] in ("done", "stopped")]
     paths = run_paths(sweep)
     diagnoses = diagnose_paths(paths) if paths else []
     outcomes, _ = outcomes_of(sweep, statuses, diagnoses)
     by_name = {o.name: o for o in outcomes}
     measured = {cell.name: {name: measure(name, cell, sweep) for name in study_of(sweep).measures} for cell in over}
-    return [_row(sweep, cell, by_name[cell.name], measured.get(cell.name)) for cell in over]
+    told = [cell for cell in sweep.cells if statuses[cell.name] in ("done", "stopped", "failed")]
+    return [_row(sweep, cell, by_name[cell.name], measured.get(cell.name)) for cell in told]
+
+
+def broke_off(sweep: Sweep, cell: Cell) -> bool:
+    """Did the run end with an error of its own, such as a loss that is not finite? It is a result, without a score."""
+    events = read_rows(sweep.layout.run(cell) / "events.jsonl")
+    kinds = [e["kind"] for e in events if e["kind"] in ("start", "resume", "end", "interrupted", "stopped", "failed")]
+    return bool(kinds) and kinds[-1] == "failed"
 
 
 def _row(sweep: Sweep, cell: Cell, outcome: Outcome, measured: Mapping[str, Any] | None) -> Row:
@@ -71,7 +80,7 @@ def _row(sweep: Sweep, cell: Cell, outcome: Outcome, measured: Mapping[str, Any]
         "values": cell.values,
         "seed": cell.seed,
         "status": outcome.status,
-        "ended": next((e["message"] for e in events if e["kind"] == "stopped"), None),
+        "ended": next((e["message"] for e in events if e["kind"] in ("stopped", "failed")), None),
         "score": outcome.score,
         "n": outcome.n,
         "where": outcome.where,

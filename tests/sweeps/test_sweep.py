@@ -132,6 +132,35 @@ def test_a_sweep_runs_compares_and_continues(tmp_path: Path, capsys: pytest.Capt
     assert (planned["to_run"], planned["seconds_per_step"] > 0) == (0, True)
 
 
+@pytest.mark.slow
+def test_a_cell_with_a_plug_in_is_continued(tmp_path: Path) -> None:
+    """The run directory names the plug-in too, and is not believed; the sweep's own file is."""
+    (tmp_path / "own.py").write_text(
+        "from markovlm import register\n"
+        "from markovlm.objectives.grpo import Grpo, GrpoConfig\n\n\n"
+        'class OwnConfig(GrpoConfig):\n    """As grpo."""\n\n    name: str = \'own\'\n\n\n'
+        "@register.objective\nclass Own(Grpo):\n    Config = OwnConfig\n",
+        encoding="utf-8",
+    )
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump({**TINY, "plugins": ["own.py"], "objective": {"name": "own"}}), encoding="utf-8")
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({"base": "base.yaml", "seeds": [0], "evaluate": {"limit": 3}}), encoding="utf-8")
+
+    def run() -> dict[str, Any]:
+        command = [sys.executable, "-m", "markovlm", "sweep", str(file), "--out", str(tmp_path / "out"), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["cells"][0]
+
+    first = run()
+    (evaluation,) = (tmp_path / "out" / "cells").glob("*.eval.json")
+    found = json.loads(evaluation.read_text())
+    evaluation.unlink()
+    assert run()["status"] == first["status"] == "done"
+    assert json.loads(evaluation.read_text())["results"] == found["results"]
+
+
 # ------------------------------------------------------------------------------------------ the scheduler with a fake engine
 
 
