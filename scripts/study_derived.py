@@ -41,13 +41,18 @@ def fell_at(curve: Sequence[Sequence[float]]) -> int | None:
 
 
 def guard() -> str:
-    """What the guard said of every run of the studies, against what became of its dev accuracy."""
+    """What the guard said of every run of the studies, against what became of it: broken is one whose dev accuracy fell under half of its
+    best and stayed there, or whose loss was not finite."""
     body = []
     for name, rows in _all():
         fell = {row["name"]: fell_at(row["curve"]) for row in rows}
-        broken = [row for row in rows if fell[row["name"]] is not None]
-        well = [row for row in rows if fell[row["name"]] is None]
-        leads = [row["collapsed_at"] - (fell[row["name"]] or 0) for row in broken if row["collapsed_at"] is not None]
+        broken = [row for row in rows if fell[row["name"]] is not None or row["status"] == "failed"]
+        well = [row for row in rows if row not in broken]
+        leads = [
+            row["collapsed_at"] - step
+            for row in broken
+            if row["collapsed_at"] is not None and (step := fell[row["name"]]) is not None
+        ]
         body.append(
             [
                 name, str(len(rows)), share(sum(row["collapsed_at"] is not None for row in broken), len(broken)),

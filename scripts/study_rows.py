@@ -84,7 +84,7 @@ def _row(sweep: Sweep, cell: Cell, outcome: Outcome, measured: Mapping[str, Any]
         "score": outcome.score,
         "n": outcome.n,
         "where": outcome.where,
-        "curve": [list(point) for point in outcome.curve],
+        "curve": [list(point) for point in outcome.curve] or _curve(run),
         "verdict": outcome.verdict,
         "collapsed_at": spoken[0]["step"] if spoken else None,
         "seconds": _rounded(outcome.seconds),
@@ -94,6 +94,11 @@ def _row(sweep: Sweep, cell: Cell, outcome: Outcome, measured: Mapping[str, Any]
         },
         "measures": measured or {},
     }
+
+
+def _curve(run: Path) -> list[list[float]]:
+    """Dev evaluations of a run that broke off."""
+    return [[row["step"], row["accuracy"]] for row in read_rows(run / "evals.jsonl") if row["role"] == "dev"]
 
 
 def _rounded(value: Any) -> Any:
