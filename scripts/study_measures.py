@@ -172,9 +172,11 @@ def matched_steps(sweep: Sweep, seed: int) -> tuple[int, int] | None:
 def checkpoints(run: Path, cell: Cell, sweep: Sweep) -> Measured:
     """Every checkpoint on the same test questions: right or wrong, question by question, by each extractor, as a string of 1 and 0."""
     found: Measured = {}
-    for result in evaluate_targets(open_targets(str(run), "all", {}), "test", EVALUATED, Control(), run / "evaluations"):
+    targets = open_targets(str(run), "all", {})
+    results = evaluate_targets(targets, "test", EVALUATED, Control(), run / "evaluations")
+    for target, result in zip(targets, results, strict=True):
         readings = sorted(result.evaluation.readings, key=lambda reading: reading.id)
-        found[str(result.target.step)] = {
+        found[str(target.step)] = {
             method: "".join("01"[bool(reading.correct[method])] for reading in readings)
             for method in result.evaluation.extractors
         }
