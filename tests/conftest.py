@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from markovlm.plugins import _loaded
+from markovlm.registry import ALL
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from support import tiny`, whatever pytest's import mode
 
@@ -45,3 +49,14 @@ def stories_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not source.is_dir():
         pytest.skip(ABSENT)
     return stories.convert(source, tmp_path_factory.mktemp("stories") / "stories260K")
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    before, files = [set(registry) for registry in ALL], dict(_loaded)
+    yield
+    for registry, names in zip(ALL, before, strict=True):
+        registry.remove(set(registry) - names)
+    for file in set(_loaded) - set(files):
+        sys.modules.pop(_loaded.pop(file), None)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,7 @@ KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation",
 BLOCKS = dict(zip(KINDS, re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL), strict=True))
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before, files = [set(registry) for registry in ALL], dict(_loaded)
-    yield
-    for registry, names in zip(ALL, before, strict=True):
-        registry.remove(set(registry) - names)
-    for file in set(_loaded) - set(files):
-        sys.modules.pop(_loaded.pop(file), None)
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from markovlm.sweeps.run import open_sweep, run_sweep
 from markovlm.sweeps.spec import read_spec
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("forgotten")  # studies bring a plug-in
 
 
 def script(name: str) -> Any:
