@@ -20,6 +20,7 @@ from markovlm.analysis.segments import sentences
 from markovlm.api.auditing import audit_request, run_audit
 from markovlm.rollouts.streams import stream
 from markovlm.tasks import get_task
+from markovlm.tasks.arithmetic_data import parse_question, running_sums
 from markovlm.tasks.base import LoadRequest
 from markovlm.tasks.words_data import WordsSpec, draw
 
@@ -40,15 +41,8 @@ def solutions(folder: Path) -> list[tuple[str, str, str]]:
 
 def sums(limit: int) -> list[tuple[str, str, str]]:
     """(question, running sums, answer)."""
-    found = []
-    for example in get_task("arithmetic").load(LoadRequest("test", limit=limit)).examples:
-        terms = [int(term) for term in example.question.split("+")]
-        total, steps = terms[0], []
-        for term in terms[1:]:
-            steps.append(f"{total}+{term}={total + term}")
-            total += term
-        found.append((example.question, ",".join(steps), example.answer))
-    return found
+    examples = get_task("arithmetic").load(LoadRequest("test", limit=limit)).examples
+    return [(e.question, running_sums(parse_question(e.question)), e.answer) for e in examples]
 
 
 def problems(limit: int) -> list[tuple[str, str, str]]:

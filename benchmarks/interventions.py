@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from markovlm.config import RunConfig, build_config, nest
 from markovlm.evaluation.run import Control, evaluate_targets
 from markovlm.models.registry import model_defaults
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.targets import Target, sighted
+from markovlm.runs.targets import Target, conditioned, sighted
 from markovlm.sweeps.compare import mean_t
 
 TWINS = ("markovian", "non_markovian")
@@ -209,7 +209,7 @@ def transferred(seeds: Sequence[int], arguments: argparse.Namespace) -> tuple[st
             out = arguments.out / f"{name}-seed{seed}"
             last = Target(str(out), config_of(name, seed, arguments.steps), (run := RunDirectory(out)), run.saved_steps()[-1])
             base = Target(str(out), last.config, run, None)
-            hidden = [_hidden(one) for one in (base, last)]
+            hidden = [conditioned(one, "markovian") for one in (base, last)]
             request = Request(
                 hidden[1], ("transfer",), checkpoints=tuple(hidden), readers=(arguments.reader,), limit=arguments.limit
             )
@@ -235,12 +235,6 @@ def transferred(seeds: Sequence[int], arguments: argparse.Namespace) -> tuple[st
     return markdown(("CoTs of", "read by", "accuracy", "ln pi(a given CoT), nats a token"), rows), points
 
 
-def _hidden(target: Target) -> Target:
-    """The same weights, read with the question hidden whatever they were trained for."""
-    objective = target.config.objective.model_copy(update={"conditioning": "markovian"})
-    return replace(target, config=target.config.model_copy(update={"objective": objective}))
-
-
 def _over_seeds(values: Sequence[float]) -> str:
     found = mean_t(values)
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
@@ -263,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cots", type=int, default=1, help="CoTs of each")
     parser.add_argument("--test", type=int, default=TEST_QUESTIONS, help="questions of the accuracy")
     parser.add_argument(
-        "--reader", help="a model of its own that reads all CoTs too, e.g. of scripts/make_words_model.py --size small"
+        "--reader", help="a model of its own that reads all CoTs too, e.g. the second copy of src/markovlm/assets/words/README.md"
     )
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from study_derived import DERIVED
+from study_derived import DERIVED, markdown
 from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of, write
 
 from markovlm.report.draw import Drawers
@@ -54,10 +53,11 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
     if found.factors and sweep.spec.matrix:
         parts.append("One factor at a time, all else and the seed equal:\n\n" + markdown(*factors_table(found)))
     parts += [markdown(*table(rows)) for measure in study.measures for table in TABLES.get(measure, ())]
-    figures = [(f"{name}-{number}", spec) for number, (_, spec) in enumerate(figures_of(runs, found, "accuracy"), 1)]
-    captions = [title for title, _ in figures_of(runs, found, "accuracy")]
-    parts += [f"![{title}](figures/{stem}.svg)" for (stem, _), title in zip(figures[:1], captions, strict=False)]
-    return "\n\n".join(part for part in parts if part), figures[:1]
+    figures = []
+    for title, spec in figures_of(runs, found, "accuracy")[:1]:  # the scores; learning curves are on the sweep's own page
+        figures.append((f"{name}-1", spec))
+        parts.append(f"![{title}](figures/{name}-1.svg)")
+    return "\n\n".join(part for part in parts if part), figures
 
 
 def short(values: Mapping[str, Any]) -> str:
@@ -69,7 +69,7 @@ def short(values: Mapping[str, Any]) -> str:
     return ", ".join(named) or "base"
 
 
-def _missing(runs: Sequence[Any]) -> str:
+def _missing(runs: Sequence[Outcome]) -> str:
     failed = [o for o in runs if o.status == "failed"]
     left = [o for o in runs if o.score is None and o.status != "failed"]
     parts = [f"{len(runs) - len(left)} of {len(runs)} runs are in."] if left else []
@@ -79,10 +79,6 @@ def _missing(runs: Sequence[Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------------ tables
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def number(estimate: Estimate, digits: int = 3) -> str:

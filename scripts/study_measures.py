@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Request, run_studies
@@ -17,11 +17,12 @@ from markovlm.analysis.scoring import Variant, encode_cot, logprobs
 from markovlm.config import build_config
 from markovlm.evaluation.run import Control, evaluate_targets
 from markovlm.models.registry import model_defaults
-from markovlm.runs.rows import replace_whole
+from markovlm.runs.rows import read_rows, replace_whole
 from markovlm.runs.targets import Target, open_targets, sighted
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.run import Sweep
 from markovlm.tasks import get_task
+from markovlm.tasks.arithmetic_data import parse_question, running_sums
 from markovlm.tasks.base import Example, LoadRequest
 
 READ = 200  # questions whose CoTs of known quality every reader reads
@@ -67,9 +68,8 @@ def reader(run: Path, cell: Cell, sweep: Sweep) -> Measured:
 
 
 def auc(above: Sequence[float], below: Sequence[float]) -> float:
-    """Mann-Whitney: the share of pairs in which the first is larger, ties counted half."""
-    a, b = np.asarray(above)[:, None], np.asarray(below)[None, :]
-    return float(np.mean((a > b) + 0.5 * (a == b)))
+    """The share of pairs in which the first is larger, ties counted half: Mann-Whitney's U over the number of pairs."""
+    return float(stats.mannwhitneyu(above, below).statistic) / (len(above) * len(below))
 
 
 def _qualities(folder: Path) -> dict[str, list[tuple[dict[str, Any], str]]]:
@@ -77,7 +77,7 @@ def _qualities(folder: Path) -> dict[str, list[tuple[dict[str, Any], str]]]:
     kept = folder / "cots-of-known-quality.json"
     if not kept.exists():
         examples = list(get_task("arithmetic").load(LoadRequest("test", limit=READ)).examples)
-        right = {e.id: running_sums(e.question) for e in examples}
+        right = {e.id: running_sums(parse_question(e.question)) for e in examples}
         base = Target("embedded", build_config(model_defaults("embedded")), None, None)
         (result,) = evaluate_targets([base], "test", READ, Control(), None)
         said = {reading.id: reading.cot for reading in result.evaluation.readings}
@@ -89,16 +89,6 @@ def _qualities(folder: Path) -> dict[str, list[tuple[dict[str, Any], str]]]:
         }
         replace_whole(kept, json.dumps(made, ensure_ascii=False).encode())
     return json.loads(kept.read_text(encoding="utf-8"))
-
-
-def running_sums(question: str) -> str:
-    """`17+4+79` -> `17+4=21,21+79=100`."""
-    terms = [int(term) for term in question.split("+")]
-    total, steps = terms[0], []
-    for term in terms[1:]:
-        steps.append(f"{total}+{term}={total + term}")
-        total += term
-    return ",".join(steps)
 
 
 def with_wrong_result(text: str) -> str:
@@ -153,14 +143,14 @@ def matched_steps(sweep: Sweep, seed: int) -> tuple[int, int] | None:
     curves = {}
     for cell in sweep.cells:
         if cell.seed == seed:
-            rows = [json.loads(line) for line in (sweep.layout.run(cell) / "evals.jsonl").read_text().splitlines()]
+            rows = read_rows(sweep.layout.run(cell) / "evals.jsonl")
             curves[cell.values["objective.conditioning"]] = {
                 row["step"]: row["accuracy"]
                 for row in rows
                 if row["role"] == "dev" and row["accuracy"] >= MATCHED_ABOVE and row["step"]
             }
     pairs = [(abs(a - b), -(s + t), s, t) for s, a in curves["markovian"].items() for t, b in curves["non_markovian"].items()]
-    if not pairs or math.isinf(min(pairs)[0]):
+    if not pairs:
         return None
     *_, ours, theirs = min(pairs)
     return ours, theirs

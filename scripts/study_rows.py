@@ -7,21 +7,20 @@ course of the columns that the studies look at.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study_measures import measure
+
 from markovlm.report.diagnose import diagnose_paths
-from markovlm.runs.rows import read_rows
+from markovlm.runs.rows import read_rows, replace_whole
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.compare import Outcome
 from markovlm.sweeps.outcomes import outcomes_of, run_paths
 from markovlm.sweeps.run import Sweep, open_sweep, statuses_of
 from markovlm.sweeps.spec import Study
-
-sys.path.insert(0, str(Path(__file__).parent))
-from study_measures import measure
+from markovlm.sweeps.state import last_event
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "studies"
@@ -64,9 +63,7 @@ def collect(path: Path, runs: Path) -> list[Row] | None:
 
 def broke_off(sweep: Sweep, cell: Cell) -> bool:
     """Did the run end with an error of its own, such as a loss that is not finite? It is a result, without a score."""
-    events = read_rows(sweep.layout.run(cell) / "events.jsonl")
-    kinds = [e["kind"] for e in events if e["kind"] in ("start", "resume", "end", "interrupted", "stopped", "failed")]
-    return bool(kinds) and kinds[-1] == "failed"
+    return last_event(sweep.layout.run(cell)) == "failed"
 
 
 def _row(sweep: Sweep, cell: Cell, outcome: Outcome, measured: Mapping[str, Any] | None) -> Row:
@@ -114,7 +111,7 @@ def write(name: str, rows: Sequence[Row]) -> None:
     kept = {cell(row): row for row in read(name)} | {cell(row): row for row in rows}
     RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(kept[key], ensure_ascii=False, separators=(",", ":"), allow_nan=False) for key in sorted(kept)]
-    (RESULTS / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    replace_whole(RESULTS / f"{name}.jsonl", "".join(line + "\n" for line in lines).encode())
 
 
 def read(name: str) -> list[Row]:

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from support.scripts import load
 
 ROOT = Path(__file__).parents[1]
 
 
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_lines_of_the_mutants_stand_where_they_look_for_them() -> None:
-    mutants = script("mutants")
+    mutants = load("mutants")
     assert mutants.misplaced() == []
     assert len({mutant.name for mutant in mutants.MUTANTS}) == len(mutants.MUTANTS) >= 50
 
 
 def test_the_configuration_page_is_up_to_date() -> None:
-    module = script("write_configuration_doc")
+    module = load("write_configuration_doc")
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == module.render()
 
 
 def test_the_commands_page_is_up_to_date() -> None:
-    module = script("write_commands_doc")
+    module = load("write_commands_doc")
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == module.render()
 
 

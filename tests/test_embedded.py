@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from markovlm.tasks.arithmetic_data import (
     split_of,
 )
 from markovlm.tasks.base import LoadRequest
+from support.scripts import load
 
 MAX_BYTES = 2_000_000
 NAMES = ["embedded", "embedded-shortcut"]
@@ -116,16 +116,8 @@ def test_splits_never_share_a_question_whatever_the_seed(split: str) -> None:
         assert {split_of(parse_question(examples[i].question)) for i in range(len(examples))} == {split}
 
 
-@functools.cache
 def maker() -> Any:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("make_embedded_model", MAKER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load("make_embedded_model")
 
 
 @functools.cache

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,13 @@ from markovlm.tasks.base import LoadRequest
 from markovlm.tasks.prompts import choose_style
 from markovlm.tasks.words_data import draw
 from markovlm.tasks.words_pools import words_of
+from support.scripts import load
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@functools.cache
 def maker() -> Any:
-    """The script as a module; it imports its sibling."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        spec = importlib.util.spec_from_file_location("make_words_model", SCRIPTS / "make_words_model.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return module
+    return load("make_words_model")
 
 
 @functools.cache

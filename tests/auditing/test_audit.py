@@ -16,6 +16,7 @@ from markovlm.auditing.compare import _kappa, ranking
 from markovlm.cli.main import main
 from markovlm.statistics import benjamini_hochberg, permutation_p, sign_flip_p
 from support.paths import ABSENT, DATA
+from support.scripts import load
 
 SUMS = [
     ("17+4+79", "17+4=21,21+79=100", "100"),
@@ -193,13 +194,7 @@ def test_a_reader_trained_on_columns_of_its_own_reads_these_rows(tmp_path: Path)
 
 def test_known_quality_on_sums(tmp_path: Path) -> None:
     """Right, sentences shuffled, another question's, empty, the answer alone: in that order."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("audit_quality", Path(__file__).parents[2] / "benchmarks" / "audit_quality.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("audit_quality", "benchmarks")
     file = write(tmp_path / "q.jsonl", module.by_quality(module.sums(30)))
     result = audit(file, "embedded", only=[])
     assert [row["group"] for row in result["studies"]["ranking"]] == list(module.QUALITIES)

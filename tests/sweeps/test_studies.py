@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +12,12 @@ import yaml
 from markovlm.errors import UserError
 from markovlm.sweeps.run import open_sweep, run_sweep
 from markovlm.sweeps.spec import read_spec
+from support.scripts import ROOT, load
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("forgotten")  # studies bring a plug-in
 
 
-def script(name: str) -> Any:
-    if name in sys.modules:
-        return sys.modules[name]
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-findings, derived, measures, rows_of = (
-    script(name) for name in ("make_findings", "study_derived", "study_measures", "study_rows")
-)
+findings, derived, measures, rows_of = (load(name) for name in ("make_findings", "study_derived", "study_measures", "study_rows"))
 
 
 def test_every_study_says_what_it_asks_and_all_its_cells_are_valid() -> None:
@@ -142,7 +126,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
 
 
 def test_cots_of_known_quality() -> None:
-    right = measures.running_sums("17+4+79")
+    right = measures.running_sums(measures.parse_question("17+4+79"))
     assert right == "17+4=21,21+79=100"
     assert measures.with_wrong_result(right) == "17+4=21,21+79=105"
 

@@ -29,9 +29,8 @@ def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | 
     def ask() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    api.base_layer(
-        config_file
-    )  # its plug-ins: they are named by the SWEEP.yaml that was given, not by what lies in a run directory
+    # loads its plug-ins: they are named by the SWEEP.yaml that was given, not by what lies in a run directory
+    api.base_layer(config_file)
     threading.Thread(target=watch_parent, args=(stop_file, ask, os.getppid(), os.getppid), daemon=True).start()
     verdict: StopVerdict | None = None
     resume = (out / "config.yaml").exists()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.errors import UserError
@@ -76,7 +76,12 @@ def _questions(config: RunConfig) -> tuple[Any, ...]:
 
 def sighted(target: Target) -> Target:
     """The same weights, read with the question in sight whatever they were trained for."""
-    objective = target.config.objective.model_copy(update={"conditioning": "non_markovian"})
+    return conditioned(target, "non_markovian")
+
+
+def conditioned(target: Target, conditioning: Literal["markovian", "non_markovian"]) -> Target:
+    """The same weights, read with the question hidden or in sight whatever they were trained for."""
+    objective = target.config.objective.model_copy(update={"conditioning": conditioning})
     return replace(target, config=target.config.model_copy(update={"objective": objective}))
 
 

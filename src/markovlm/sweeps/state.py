@@ -68,7 +68,7 @@ def status_of(layout: Layout, cell: Cell, evaluated: bool) -> Status:
         return "running"
     if not run.config.exists():
         return "pending"
-    last = _last_event(run.path)
+    last = last_event(run.path)
     if last == "stopped":
         return "stopped" if layout.evaluation(cell).exists() or not evaluated or not run.saved_steps() else "unfinished"
     saved = run.saved_steps()
@@ -79,10 +79,10 @@ def status_of(layout: Layout, cell: Cell, evaluated: bool) -> Status:
 
 def ended(path: Path) -> bool:
     """Is the training of the run at `path` over, by itself or stopped by its guard?"""
-    return _last_event(path) in ("end", "stopped")
+    return last_event(path) in ("end", "stopped")
 
 
-def _last_event(path: Path) -> str | None:
+def last_event(path: Path) -> str | None:
     """The last event that says how a process of the run began or ended."""
     ends = {"start", "resume", "end", "interrupted", "stopped", "failed"}
     kinds = [row.get("kind") for row in read_rows(path / "events.jsonl") if row.get("kind") in ends]

@@ -22,6 +22,7 @@ from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed
 from markovlm.training.estimate import Spread, Workload, element_bytes, estimate
 from markovlm.training.guard import doubts
 from markovlm.training.shapes import Shape, read_shape
+from markovlm.training.strategy import check_share
 
 _SAMPLE = 64  # training questions whose prompts are measured
 _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured
@@ -177,9 +178,8 @@ def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[i
 
 def _spread(config: RunConfig, processes: int) -> Spread:
     """UserError as at the start of such a run."""
-    questions, strategy = config.rollouts.questions_per_step, config.distributed.strategy
-    if processes > questions:
-        raise UserError(f"rollouts.questions_per_step ({questions}) must be at least the number of processes ({processes})")
+    strategy = config.distributed.strategy
+    check_share(config, processes)
     if strategy == "fsdp2" and processes == 1:
         raise UserError("distributed.strategy=fsdp2 deals the weights over several processes: say how many with --processes N")
     return Spread(processes, strategy == "fsdp2")

@@ -33,7 +33,7 @@ from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner
 from markovlm.training.selfcheck import check_sampler
 from markovlm.training.state import Progress, Run, note_event, warn
-from markovlm.training.strategy import deal_weights
+from markovlm.training.strategy import check_share, deal_weights
 
 _SHOWN_SKIPS = 5
 _LOOKED_AT = 64  # questions
@@ -64,10 +64,7 @@ def start_run(
     check: bool,
 ) -> Run:
     """Everything that can be known beforehand is found out before the run directory is more than a lock (UserError, RunFailed)."""
-    if config.rollouts.questions_per_step < world.size:
-        raise UserError(
-            f"rollouts.questions_per_step ({config.rollouts.questions_per_step}) must be at least the number of processes ({world.size})"
-        )
+    check_share(config, world.size)
     directory.clear_leftovers() if world.is_main else None
     saved = directory.saved_steps() if resume else []
     step = saved[-1] if saved else 0

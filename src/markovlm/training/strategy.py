@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 _ROOM = 0.7  # of a GPU's memory for the base's weights; the rest is for the adapter, caches and what autograd keeps
 
 
+def check_share(config: RunConfig, processes: int) -> None:
+    """UserError where a process would have no question."""
+    questions = config.rollouts.questions_per_step
+    if questions < processes:
+        raise UserError(f"rollouts.questions_per_step ({questions}) must be at least the number of processes ({processes})")
+
+
 def deal_weights(config: RunConfig, world: World, local_device: str | None) -> Shards | None:
     """Where weights are to be dealt over the processes, which then join; None where each is to load them all.
 
