@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study_derived import DERIVED, markdown
+from study_derived import DERIVED
 from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of, write
+from study_text import markdown
 
 from markovlm.report.draw import Drawers
 from markovlm.runs.rows import replace_whole
@@ -185,10 +186,11 @@ def load_table(rows: Sequence[Row]) -> Table:
     body = []
     for group, members in by_group(rows).items():
         garbage = sum(is_garbage(r["course"]) for r in members)
-        drops = [r["measures"]["load"]["other_cot@1"]["accuracy"] for r in members if "other_cot@1" in r["measures"]["load"]]
+        drops = [r["measures"]["load"]["other_cot@1"] for r in members if "other_cot@1" in r["measures"]["load"]]
         ends = {key: mean_t([tail(r["course"][key]) for r in members if key in r["course"]]) for key in GARBAGE}
-        body.append([group, *(number(ends[key], 2) for key in GARBAGE), number(mean_t(drops), 2), f"{garbage} of {len(members)}"])
-    return ("cell", *GARBAGE.values(), "drop, other CoT", "garbage"), body
+        lost = (number(mean_t([drop[key] for drop in drops]), 2) for key in ("accuracy", "logprob"))
+        body.append([group, *(number(ends[key], 2) for key in GARBAGE), *lost, f"{garbage} of {len(members)}"])
+    return ("cell", *GARBAGE.values(), "other CoT: accuracy lost", "… nats lost", "garbage"), body
 
 
 GARBAGE = {

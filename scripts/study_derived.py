@@ -1,4 +1,4 @@
-"""Findings that no sweep of their own answers: the guard on all studies' runs, and the noise of evaluations."""
+"""Findings that no sweep of their own answers: the guard on all studies' runs, the noise of evaluations, extractors on free text."""
 
 from __future__ import annotations
 
@@ -6,23 +6,12 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from study_free_text import free_text
 from study_rows import Row, read, study_files
-
-from markovlm.statistics import wilson
+from study_text import markdown, share
 
 SMALL = 30  # questions of the evaluation that is doubted
 DRAWS = 2000
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def share(count: int, n: int) -> str:
-    if not n:
-        return "0 of 0"
-    low, high = wilson(count, n)
-    return f"{count} of {n} [{low:.2f}, {high:.2f}]"
 
 
 # ------------------------------------------------------------------------------------------------------------------- guard
@@ -164,4 +153,4 @@ def _extractors(runs: Sequence[Row]) -> str:
     )
 
 
-DERIVED: Mapping[str, Callable[[], str]] = {"guard": guard, "evaluation_noise": evaluation_noise}
+DERIVED: Mapping[str, Callable[[], str]] = {"guard": guard, "evaluation_noise": evaluation_noise, "free_text": free_text}

@@ -480,7 +480,7 @@ def _on_a_server(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPa
 def _batch_tokens(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     sample = hf._sample_batch
-    patch.setattr(hf, "_sample_batch", lambda lm, jobs, decoding: sizes.append(len(jobs)) or sample(lm, jobs, decoding))
+    patch.setattr(hf, "_sample_batch", lambda lm, jobs, *rest: sizes.append(len(jobs)) or sample(lm, jobs, *rest))
     for tokens, expected in ((32768, [4, 2]), (64, [1] * 6)):  # six CoTs would be one batch but for the two baselines after them
         sizes.clear()
         learner = tiny.learner(tiny.config(models["llama"], rollouts__batch_tokens=tokens))

@@ -95,13 +95,37 @@ def test_batching_changes_no_draw(model: tuple[str, LanguageModel], batch_tokens
     assert_same_draws(draw(model[1], FREE, batch_tokens=batch_tokens), draw(model[1], FREE))
 
 
+@pytest.mark.parametrize("temperature", [0.05, 1.0], ids=["nearly alike", "all different"])
+def test_cots_that_begin_alike_are_drawn_as_if_they_were_apart(
+    ender: LanguageModel, model: tuple[str, LanguageModel], temperature: float
+) -> None:
+    for lm in (ender, model[1]):
+        for decoding in (Decoding(8, temperature), Decoding(8, temperature, fixed_length=True)):
+            joined, apart = (HFSampler(lm, joined=one).sample(requests(6), decoding) for one in (True, False))
+            assert_same_draws(joined, apart)
+
+
+def test_a_pass_computes_each_beginning_once(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, rows = LanguageModel.decode, []
+
+    def watched(self: LanguageModel, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        rows.append(len(input_ids))
+        return decode(self, input_ids, **kwargs)
+
+    monkeypatch.setattr(LanguageModel, "decode", watched)
+    groups = draw(llama, Decoding(8, 1.0, fixed_length=True), requests(6))
+    beginnings = [{(q, cot.tokens[:length]) for q, group in enumerate(groups) for cot in group} for length in range(8)]
+    assert rows == [len(distinct) for distinct in beginnings]
+    assert rows[0] == 3 < rows[-1] <= 18  # prompts; and in the end CoTs
+
+
 def test_a_batch_keeps_to_its_tokens(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
     whole = hf._sample_batch
 
-    def watched(lm: LanguageModel, jobs: Sequence[Any], decoding: Decoding) -> list[CoT]:
+    def watched(lm: LanguageModel, jobs: Sequence[Any], decoding: Decoding, joined: bool) -> list[CoT]:
         sizes.append((len(jobs), max(len(prompt) for prompt, _ in jobs) + decoding.max_tokens))
-        return whole(lm, jobs, decoding)
+        return whole(lm, jobs, decoding, joined)
 
     monkeypatch.setattr(hf, "_sample_batch", watched)
     draw(llama, FREE, batch_tokens=45)
@@ -198,7 +222,7 @@ def test_dropping_finished_rows_changes_nothing(ender: LanguageModel, monkeypatc
     selections = []
     select = fronts.select_rows
     monkeypatch.setattr(fronts, "select_rows", lambda cache, rows: selections.append(len(rows)) or select(cache, rows))
-    together = draw(ender, Decoding(12, 1.0), requests(6))
+    together = HFSampler(ender, joined=False).sample(requests(6), Decoding(12, 1.0))
     assert len(selections) >= 3
     assert selections[0] == 18
     alone = [[draw(ender, Decoding(12, 1.0), [SampleRequest(r.prompt, (key,))])[0][0] for key in r.streams] for r in requests(6)]
@@ -277,7 +301,10 @@ def test_the_fake_sampler_obeys_budget_and_terminators() -> None:
 def test_it_waits_for_the_device_once_a_token_at_most(
     llama: LanguageModel, monkeypatch: pytest.MonkeyPatch, decoding: Decoding, a_token: int
 ) -> None:
-    """Every value that the sampler reads from the device is a stop for a GPU: who has ended, and at the end the CoTs."""
+    """Every value that the sampler reads from the device is a stop for a GPU: who has ended, and at the end the CoTs.
+
+    A group's CoTs are rows of their own from the start, as on a GPU.
+    """
     waits: list[str] = []
     for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__", "nonzero"):
         real = getattr(torch.Tensor, name)
@@ -288,6 +315,6 @@ def test_it_waits_for_the_device_once_a_token_at_most(
             return real(self, *args)
 
         monkeypatch.setattr(torch.Tensor, name, watched)
-    groups = draw(llama, decoding)
+    groups = HFSampler(llama, joined=False).sample(requests(), decoding)
     steps = max(len(cot.tokens) for group in groups for cot in group)
     assert waits == ["tolist"] * (a_token * steps + 2)

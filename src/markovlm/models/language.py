@@ -65,6 +65,12 @@ class LanguageModel:
         return self.caching in ("padded", "even")
 
     @property
+    def repeatable(self) -> bool:
+        """Does a sequence get the same states each time it is in a batch? Not where LoRA's dropout is on."""
+        adapters = self.model.peft_config.values() if self.has_adapter else ()
+        return not (self.model.training and any(adapter.lora_dropout > 0 for adapter in adapters))
+
+    @property
     def vocabulary(self) -> int:
         return self.causal_lm.get_output_embeddings().weight.shape[0]
 

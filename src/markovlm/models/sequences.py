@@ -48,6 +48,12 @@ class Batch:
         rows = tuple(replace(row, prefix=used.index(row.prefix)) for row in self.rows)
         return Batch(tuple(self.prefixes[number] for number in used), rows)
 
+    def distinct(self) -> tuple[Batch, list[int]]:
+        """(Every row once, which of them each row is): of a policy that has made up its mind most CoTs are the same."""
+        index: dict[Row, int] = {}
+        places = [index.setdefault(row, len(index)) for row in self.rows]
+        return Batch(self.prefixes, tuple(index)), places
+
     def tokens(self) -> int:
         """Tokens of the padded continuations and prefixes: the size of a pass."""
         longest = max(len(row.tokens) for row in self.rows)

@@ -23,28 +23,23 @@ class Front(Protocol):
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Only these go on."""
+        """These take the place of all; a row may be there more than once."""
         ...
 
 
 def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]]) -> Front:
-    """N prompts; equal ones are computed once."""
-    distinct = list(dict.fromkeys(prompts))
-    index = {prompt: number for number, prompt in enumerate(distinct)}
-    owner = torch.tensor([index[prompt] for prompt in prompts], device=lm.device)
+    """A row a prompt."""
     if lm.caching == "none":
         return _Whole(lm, [list(prompt) for prompt in prompts])
-    return _Cached(lm, prefill(lm, distinct), owner)
+    return _Cached(lm, prefill(lm, prompts))
 
 
 class _Cached:
     """Through the cache: a pass over one token a step."""
 
-    def __init__(self, lm: LanguageModel, prefilled: Prefilled, owner: Tensor):
+    def __init__(self, lm: LanguageModel, prefilled: Prefilled):
         self.lm, self.prefilled = lm, prefilled
-        if len(owner) > len(prefilled.lengths):
-            select_rows(prefilled.cache, owner)
-        self.mask, self.position, self.hidden = prefilled.mask[owner], prefilled.lengths[owner], prefilled.last_hidden[owner]
+        self.mask, self.position, self.hidden = prefilled.mask, prefilled.lengths, prefilled.last_hidden
 
     def advance(self, token: Tensor) -> None:
         self.hidden = self.prefilled.go_on(self.lm, token[:, None], self.mask, self.position)[:, -1]
@@ -54,7 +49,7 @@ class _Cached:
     def keep(self, rows: Sequence[int]) -> None:
         index = torch.tensor(rows, device=self.lm.device)
         select_rows(self.prefilled.cache, index)
-        self.mask, self.position = self.mask[index], self.position[index]
+        self.mask, self.position, self.hidden = self.mask[index], self.position[index], self.hidden[index]
 
 
 class _Whole:
@@ -70,7 +65,8 @@ class _Whole:
         self._compute()
 
     def keep(self, rows: Sequence[int]) -> None:
-        self.sequences = [self.sequences[row] for row in rows]
+        self.sequences = [[*self.sequences[row]] for row in rows]
+        self.hidden = self.hidden[torch.tensor(rows, device=self.hidden.device)]
 
     def _compute(self) -> None:
         lengths = torch.tensor([len(sequence) for sequence in self.sequences], device=self.lm.device)

@@ -1,4 +1,9 @@
-"""Sampling from a transformers model: one prefill a question, its KV cache repeated over the group."""
+"""Sampling from a transformers model: one pass over each distinct beginning of a CoT.
+
+A group begins as one row, its prompt. On a CPU, where a pass costs what it computes, CoTs stay one row until they differ: once a policy has made up
+its mind, sixteen CoTs cost little more than one. On a GPU a decoding step costs the same for one row as for sixteen and waiting for
+the device costs more: there the prompt's cache is repeated over the group at once.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +25,15 @@ _Job = tuple[tuple[int, ...], Key]  # one row: its prompt and its stream
 
 
 class HFSampler:
-    """Draws from exactly the distribution that `token_stats` scores. Samples whatever policy `lm` is at the moment."""
+    """Draws from exactly the distribution that `token_stats` scores. Samples whatever policy `lm` is at the moment.
 
-    def __init__(self, lm: LanguageModel, batch_tokens: int = 32768):
+    `joined`: CoTs of a batch are one row as long as they are the same; default on a CPU.
+    """
+
+    def __init__(self, lm: LanguageModel, batch_tokens: int = 32768, joined: bool | None = None):
         self.lm = lm
         self.batch_tokens = batch_tokens
+        self.joined = lm.device.type == "cpu" if joined is None else joined
         self.splits = 0  # times a batch was halved for memory
 
     @torch.no_grad()
@@ -34,7 +43,7 @@ class HFSampler:
         cots: list[CoT] = []
         with self.lm.merged():
             for batch in self._batches(jobs, decoding.max_tokens):
-                cots += map_splitting(lambda part: _sample_batch(self.lm, part, decoding), batch, self._count_split)
+                cots += map_splitting(lambda part: _sample_batch(self.lm, part, decoding, self.joined), batch, self._count_split)
         drawn = iter(cots)
         return [[next(drawn) for _ in request.streams] for request in requests]
 
@@ -61,30 +70,75 @@ def build_hf(place: SamplerPlace) -> HFSampler:
     return HFSampler(place.lm, place.rollouts.batch_tokens)
 
 
-def _sample_batch(lm: LanguageModel, jobs: Sequence[_Job], decoding: Decoding) -> list[CoT]:
-    """Waits for the device once a token, to hear who has ended (under a fixed length never), and once for all CoTs."""
+def _sample_batch(lm: LanguageModel, jobs: Sequence[_Job], decoding: Decoding, joined: bool) -> list[CoT]:
+    """Waits for the device once a token, to hear who has ended (under a fixed length never), and once for all CoTs.
+
+    Where CoTs are joined it reads every token, to hear which of them differ.
+    """
     uniforms = _uniforms(jobs, decoding, lm.device)
     banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long, device=lm.device)
     ends = _Ends(lm, decoding, len(jobs))
 
-    front = start(lm, [prompt for prompt, _ in jobs])
-    columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: job of each row, its token, ln u
-    active = list(range(len(jobs)))  # rows of the front, by job
+    rows = _Rows(lm, [prompt for prompt, _ in jobs], joined)
+    columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: active jobs, the token of each, ln u
+    active = list(range(len(jobs)))
     index = torch.arange(len(jobs), device=lm.device)  # the same on the device
     for step in range(decoding.max_tokens):
-        log_p = sampled_log_distribution(lm.logits(front.hidden), decoding.temperature or 1.0, banned)
+        log_p = rows.of_each(sampled_log_distribution(lm.logits(rows.hidden), decoding.temperature or 1.0, banned))
         token = log_p.argmax(-1) if uniforms is None else _inverse_cdf(log_p, uniforms[index, step])
         columns.append((active, token, log_p.gather(-1, token[:, None])[:, 0]))
         ends.see(active, token, step)
-        alive = [row for row, job in enumerate(active) if not ends.ended[job]]
+        alive = [number for number, job in enumerate(active) if not ends.ended[job]]
         if not alive or step + 1 == decoding.max_tokens:
             break
-        if len(alive) <= len(active) // 2:  # drop finished rows once they are half of the batch
-            front.keep(alive)
+        if len(alive) <= len(active) // 2:  # drop finished CoTs once they are half of the batch
+            rows.keep(alive)
             kept = torch.tensor(alive, device=lm.device)
-            token, index, active = token[kept], index[kept], [active[row] for row in alive]
-        front.advance(token)
+            token, index, active = token[kept], index[kept], [active[number] for number in alive]
+        rows.advance(token)
     return ends.cots(columns)
+
+
+class _Rows:
+    """The rows of a front and which of them each CoT is: one a CoT, or one for all CoTs that are the same so far (`joined`)."""
+
+    def __init__(self, lm: LanguageModel, prompts: Sequence[tuple[int, ...]], joined: bool):
+        number: dict[tuple[int, ...], int] = {}
+        self.row = [number.setdefault(prompt, len(number)) for prompt in prompts]
+        self.front, self.joined = start(lm, list(number)), joined
+        if not joined:
+            self.front.keep(self.row)
+            self.row = list(range(len(prompts)))
+
+    @property
+    def hidden(self) -> Tensor:
+        """[U, H] of each row."""
+        return self.front.hidden
+
+    def of_each(self, values: Tensor) -> Tensor:
+        """[U, ...] of each row -> [N, ...] of each CoT."""
+        if self.row == list(range(len(values))):
+            return values
+        return values[torch.tensor(self.row, device=values.device)]
+
+    def keep(self, alive: Sequence[int]) -> None:
+        """Only these CoTs go on."""
+        if self.joined:
+            self.row = [self.row[number] for number in alive]
+        else:
+            self.front.keep(alive)
+            self.row = list(range(len(alive)))
+
+    def advance(self, token: Tensor) -> None:
+        """Append token [N] to the CoTs; a row on which they differ becomes several, one on which none is left goes."""
+        if self.joined:
+            number: dict[tuple[int, int], int] = {}
+            self.row = [number.setdefault(pair, len(number)) for pair in zip(self.row, token.tolist(), strict=True)]
+            parents = [row for row, _ in number]
+            if parents != list(range(len(self.front.hidden))):
+                self.front.keep(parents)
+            token = torch.tensor([one for _, one in number], device=token.device)
+        self.front.advance(token)
 
 
 class _Ends:

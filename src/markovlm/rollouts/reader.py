@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -53,13 +54,32 @@ def choice_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Exa
 
 
 def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") -> AnswerScores:
-    """Gradients flow if they are on: nothing here switches them off."""
-    span = span_hidden(lm, batch, sharing)
+    """Gradients flow if they are on: nothing here switches them off. Rows that are equal are computed once."""
+    few, places = batch.distinct() if lm.repeatable else (batch, range(len(batch.rows)))
+    span = span_hidden(lm, few, sharing)
     stats = token_stats(lm, span.hidden, span.targets)
-    rows = len(batch.rows)
+    rows = len(few.rows)
     wrong = by_row((~stats.greedy).to(stats.logp.dtype), span.row, rows)
     total, mean = by_row(stats.logp, span.row, rows), by_row(stats.logp, span.row, rows, "mean")
-    return AnswerScores(total, mean, wrong == 0, stats.logp, span.row)
+    scores = AnswerScores(total, mean, wrong == 0, stats.logp, span.row)
+    return scores if rows == len(batch.rows) else _spread(scores, places, few)
+
+
+def _spread(scores: AnswerScores, places: Sequence[int], few: Batch) -> AnswerScores:
+    """Scores of distinct rows, given to every row that is one of them."""
+    counts = [len(row.tokens) - row.start for row in few.rows]
+    firsts = list(accumulate(counts, initial=0))
+    device = scores.row.device
+    row = torch.tensor(places, device=device)
+    token = torch.tensor([firsts[place] + i for place in places for i in range(counts[place])], device=device)
+    owner = torch.tensor([number for number, place in enumerate(places) for _ in range(counts[place])], device=device)
+    return AnswerScores(
+        scores.logp_sum.index_select(0, row),
+        scores.logp_mean.index_select(0, row),
+        scores.greedy.index_select(0, row),
+        scores.token_logp.index_select(0, token),
+        owner,
+    )
 
 
 def joined_scores(parts: Sequence[AnswerScores]) -> AnswerScores:

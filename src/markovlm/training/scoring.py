@@ -184,9 +184,10 @@ class CotScores:
 
 
 def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotScores:
-    """Score sampled CoTs under the actor and the frozen policy, in the distribution that was sampled from."""
+    """Score sampled CoTs under the actor and the frozen policy, in the distribution that was sampled from; equal ones once."""
     config, lm = learner.config, learner.lm
     batch = batch_of([(learner.prompter.cot_prompt(s.example), s.cot.tokens, 0) for s in samples])
+    batch, places = batch.distinct() if lm.repeatable else (batch, range(len(samples)))
     span = span_hidden(lm, batch, learner.sharing)
     with torch.no_grad(), lm.frozen():
         reference = span_hidden(lm, batch, learner.sharing).hidden
@@ -199,11 +200,13 @@ def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotSco
         reference_hidden=reference,
         entropy=True,
     )
-    lengths = [len(s.cot.tokens) for s in samples]
+    lengths = [len(row.tokens) for row in batch.rows]
+    place = torch.tensor(list(places), device=lm.device)
     column = torch.cat([torch.arange(length, device=lm.device) for length in lengths])
 
     def padded(values: Tensor | None) -> Tensor:
         assert values is not None
-        return values.new_zeros(len(samples), max(lengths)).index_put((span.row, column), values)
+        distinct = values.new_zeros(len(lengths), max(lengths)).index_put((span.row, column), values)
+        return distinct if len(lengths) == len(samples) else distinct.index_select(0, place)
 
     return CotScores(padded(stats.logp), padded(stats.reference_logp), padded(stats.kl), padded(stats.entropy))
