@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/alike.py [--model embedded-words] [--steps 50] [--repeats 3]
 
-Both make the same run: same CoTs, same updates to rounding (the mean reward of the last step is compared). Seconds are those of the steps; the evaluations
-on the way are left out.
+Both make the same run: same CoTs, same updates to rounding (the mean reward of the last step is compared).
+Seconds are those of the steps; no evaluations are made on the way.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(
             [phase, f"{statistics.median(ours):.1f}", f"{statistics.median(theirs):.1f}", f"{median:.2f} [{low:.2f}, {high:.2f}]"]
         )
-    print(f"{arguments.model}, {config.training.steps} steps, n={arguments.repeats} runs each; mean reward of the last step {gap:.1e} apart\n")
+    print(
+        f"{arguments.model}, {config.training.steps} steps, n={arguments.repeats} runs each; mean reward of the last step {gap:.1e} apart\n"
+    )
     print(markdown(("seconds of a run", "equal CoTs once", "each by itself", "ratio"), rows))
     print("\nIn brackets: 95 % bootstrap interval of the median ratio of neighbouring runs.")
 

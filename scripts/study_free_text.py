@@ -1,7 +1,7 @@
 """Extractors on free text: the CoTs of a real GSM8K run of the research code, those of its policy and those of the frozen model, read three ways.
 
-`python scripts/study_free_text.py [--log FILE]` writes `studies/results/free_text.jsonl`: for each writer and extractor one character a CoT, 1 right, 0 wrong,
-- nothing found. The log is in the data beside the project, not in it. `make findings` makes the table from the rows.
+`python scripts/study_free_text.py [--log FILE]` writes `studies/results/free_text.jsonl`: for each writer and extractor one character a CoT,
+1 right, 0 wrong, - nothing found. The log is in the data beside the project, not in it. `make findings` makes the table from the rows.
 """
 
 from __future__ import annotations
