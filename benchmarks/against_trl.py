@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py                                    # the embedded model, prompt of about 17 tokens
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py --prompt plain                     # about 150
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py --model random-llama --size 25m --questions 1 --cot-tokens 100 --prompt plain
+    OMP_NUM_THREADS=1 python benchmarks/against_trl.py --model DIR --ended      # DIR: `markovlm export RUN --merge --to DIR`; as late in a run
 
 Both sides: the same model, LoRA adapter, prompts, group, number of sampled tokens (end tokens masked until the last), one
 micro-batch, AdamW. The work is *not* the same, and markovlm's is more: it also makes the frozen model's baseline CoT (`--baseline-every`),
@@ -74,6 +75,7 @@ def settings_of(arguments: argparse.Namespace, model: str, prompts: Sequence[str
         "questions": arguments.questions,
         "group": arguments.group,
         "tokens": arguments.cot_tokens,
+        "ended": arguments.ended,
         "steps": arguments.repeats + 1,
         "lora": {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": lora.targets},
     }
@@ -86,7 +88,8 @@ def table(sides: Sequence[Side], arguments: argparse.Namespace, prompt_tokens: i
     phases = ", ".join(f"{phase} {ours.phase(phase):.2f}" for phase in PHASES)
     return "\n".join(
         [
-            f"{arguments.questions} questions x {arguments.group} CoTs x {arguments.cot_tokens} tokens, prompts of about {prompt_tokens}, "
+            f"{arguments.questions} questions x {arguments.group} CoTs x {'at most ' * arguments.ended}{arguments.cot_tokens} tokens, "
+            f"prompts of about {prompt_tokens}, "
             f"{arguments.model} {arguments.size if arguments.model == 'random-llama' else ''}, float32, {torch.get_num_threads()} CPU thread(s), "
             f"n={arguments.repeats} steps each",
             "",
@@ -110,6 +113,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--cot-tokens", type=int, default=44)
+    parser.add_argument("--ended", action="store_true", help="CoTs end by themselves, after --cot-tokens at the latest")
     parser.add_argument("--baseline-every", type=int, default=5, help="as in training; 1 for the baseline CoT in every step")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
@@ -129,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         config = run_config(arguments, model)
         objective = config.objective.model_copy(update={"baseline_every": arguments.baseline_every})
-        setup = prepare(config.model_copy(update={"objective": objective}), trainable=True)
+        rollouts = config.rollouts.model_copy(update={"fixed_length": not arguments.ended})
+        setup = prepare(config.model_copy(update={"objective": objective, "rollouts": rollouts}), trainable=True)
         torch.manual_seed(arguments.seed)
         questions = questions_of(setup, arguments.questions)
         asked = [setup.prompter.cot_prompt(q) for number in range(arguments.repeats + 1) for q in questions(number)]

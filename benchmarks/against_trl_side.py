@@ -50,7 +50,7 @@ def main() -> None:
         per_device_train_batch_size=job["questions"] * job["group"],
         num_generations=job["group"],
         max_completion_length=job["tokens"],
-        generation_kwargs={"min_new_tokens": job["tokens"]},
+        generation_kwargs={} if job["ended"] else {"min_new_tokens": job["tokens"]},
         temperature=1.0,
         top_k=0,
         beta=0.04,

@@ -48,6 +48,8 @@ def reward_without_accuracy(case: Case) -> Iterable[Finding]:
             advice=(
                 "read the best-rewarded wrong samples: what does the reward pay for?",
                 "compare the reader of training with the reader of evaluation (objective.reader, evaluation.reader)",
+                "read the answers that the evaluation kept: one that is right and goes on (1500 for 150) is likely token by token, and the "
+                "reward does not see where it ends",
                 "set objective.actor_reward_weight lower: it raises the answer's likelihood after every CoT, good or bad",
             ),
         )
