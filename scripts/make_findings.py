@@ -189,8 +189,16 @@ def load_table(rows: Sequence[Row]) -> Table:
         drops = [r["measures"]["load"]["other_cot@1"] for r in members if "other_cot@1" in r["measures"]["load"]]
         ends = {key: mean_t([tail(r["course"][key]) for r in members if key in r["course"]]) for key in GARBAGE}
         lost = (number(mean_t([drop[key] for drop in drops]), 2) for key in ("accuracy", "logprob"))
-        body.append([group, *(number(ends[key], 2) for key in GARBAGE), *lost, f"{garbage} of {len(members)}"])
-    return ("cell", *GARBAGE.values(), "other CoT: accuracy lost", "… nats lost", "garbage"), body
+        early = number(mean_t([unsaid(r["course"]) for r in members]), 2)
+        body.append([group, *(number(ends[key], 2) for key in GARBAGE), *lost, early, f"{garbage} of {len(members)}"])
+    return (
+        "cell",
+        *GARBAGE.values(),
+        "other CoT: accuracy lost",
+        "… nats lost",
+        "right though unsaid, steps 11 to 20",
+        "garbage",
+    ), body
 
 
 GARBAGE = {
@@ -202,6 +210,12 @@ GARBAGE = {
 def tail(values: Sequence[float | None], count: int = 10) -> float:
     known = [v for v in values[-count:] if v is not None]
     return sum(known) / len(known) if known else math.nan
+
+
+def unsaid(course: Mapping[str, Sequence[float | None]]) -> float:
+    """In steps 11 to 20, the share of gold answers that the reader finds most likely less the share that the CoT contains."""
+    right, said = ([v for v in course[key][10:20] if v is not None] for key in ("answer_correct_fraction", "cot_contains_answer"))
+    return sum(right) / len(right) - sum(said) / len(said) if right and said else math.nan
 
 
 def best_ten(values: Sequence[float | None]) -> float:

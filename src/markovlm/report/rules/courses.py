@@ -130,7 +130,11 @@ def answer_gone(case: Case) -> Iterable[Finding]:
         "high",
         "problem",
         answers.end.first_step,
-        ("read the late samples: what does the reward pay for, if the answer is not in the CoT?",),
+        (
+            "read the late samples: what does the reward pay for, if the answer is not in the CoT?",
+            "keep the reader from learning the answers by themselves: objective.reader=frozen or ema, with objective.actor_reward_weight=0 "
+            "(docs/findings.md, Fluent garbage)",
+        ),
     )
 
 
