@@ -107,7 +107,9 @@ def test_dropout_draws_for_each(tiny_models: dict[str, Path], rows: list[int]) -
     rows.clear()
     with learner.lm.training_mode(), torch.no_grad():
         logp = score_cots(learner, samples(), 1).logp
-    assert rows[0] == len(COTS)
+        read = answers(learner, samples()).logp_sum
+    assert rows == [len(COTS)] * 3  # policy, frozen policy, answers
     assert not torch.equal(logp[0], logp[2])
+    assert read[0] != read[2]
     with torch.no_grad():
         assert torch.equal(*(score_cots(learner, samples(), 1).logp[[0, 2]]))
