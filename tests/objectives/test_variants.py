@@ -426,6 +426,7 @@ DOUBTFUL = [
     ({"objective.name": "ppo", "training.lr": 8e-5}, "ppo with a live actor reward"),
     ({"model": "embedded", "objective.name": "ppo", "training.lr": 1.5e-3}, "ppo with a live actor reward"),
     ({"objective.reward": "prob"}, "falls back"),
+    ({"objective.conditioning": "non_markovian"}, "answer from the question"),
     ({"training.eval_every": 0}, "eval_every=0"),
     ({"rollouts.group_size": 4}, "group_size=4"),
     ({"training.lr": 2e-4}, "training.lr 0.0002 is above"),
@@ -457,6 +458,7 @@ def test_what_is_not_doubtful_is_silent() -> None:
     assert doubts(quiet(**{"objective.name": "ema", "rollouts.group_size": 1})) == []
     assert doubts(quiet(**{"objective.name": "rloo", "objective.reward": "prob"})) == []
     assert doubts(quiet(**{"objective.actor_reward_weight": 0, "objective.reward": "prob"})) == []
+    assert doubts(quiet(**{"objective.actor_reward_weight": 0, "objective.conditioning": "non_markovian"})) == []
 
 
 def test_a_doubt_is_an_event_and_stands_in_the_run_once(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def doubts(config: RunConfig) -> list[str]:
             "objective.reward=prob with grpo and a live actor reward: accuracy rises and falls back; set objective.actor_reward_weight to 0, "
             "or objective.name to rloo (docs/findings.md, prob)"
         )
+    if (
+        objective.conditioning == "non_markovian"
+        and objective.reader == "actor"
+        and objective.reward == "logprob"
+        and objective.actor_reward_weight.maximum > 0
+    ):
+        found.append(
+            "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
+            "accuracy and load where it knew answers at sight; objective.actor_reward_weight=0 did not (docs/objectives.md, rewards side by side)"
+        )
     if not training.eval_every:
         found.append(
             "training.eval_every=0: without evaluation during training a peak can't be told from a decline (docs/objectives.md, evaluation)"
