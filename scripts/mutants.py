@@ -43,7 +43,13 @@ TESTS = {  # room -> what could notice, the likeliest first
     "objectives": ["tests/objectives", "tests/training/test_step.py"],
     "rewards": ["tests/rewards", "tests/objectives", "tests/training/test_step.py"],
     "models": ["tests/models", "tests/training/test_step.py", "tests/rollouts", "tests/objectives"],
-    "rollouts": ["tests/rollouts", "tests/training/test_alike.py", "tests/training/test_step.py", "tests/models", "tests/evaluation"],
+    "rollouts": [
+        "tests/rollouts",
+        "tests/training/test_alike.py",
+        "tests/training/test_step.py",
+        "tests/models",
+        "tests/evaluation",
+    ],
     "training": ["tests/training/test_alike.py", *_STEP, "tests/training", "tests/test_config.py"],
     "runs": [
         "tests/training/test_resume.py",
