@@ -22,7 +22,7 @@ from training_runs import markdown
 
 from markovlm.config import RunConfig, build_config, load_yaml, nest
 from markovlm.training.cards import CARDS, fits, needed, on_gpu
-from markovlm.training.estimate import Workload, estimate
+from markovlm.training.estimate import Memory, Workload, estimate
 from markovlm.training.plan import tokens_per_step
 from markovlm.training.shapes import Shape, read_shape
 
@@ -57,13 +57,12 @@ class Floor:
         return f"{self.decoding:.2f} + {self.arithmetic:.2f}"
 
 
-def floor(config: RunConfig, shape: Shape, work: Workload, card: str) -> Floor:
+def floor(config: RunConfig, shape: Shape, work: Workload, memory: Memory, card: str) -> Floor:
     bandwidth, operations = DATA_SHEETS[card]
     samples = config.rollouts.questions_per_step * config.rollouts.group_size
     tokens = tokens_per_step(config, work)
-    weight = 0.56 if config.loading.quantization == "nf4" else 2.0  # bytes, with the scales of 64 weights in 4 bits
     cache = 2 * 2 * shape.key * shape.layers  # bytes a token of past
-    read = work.cot * (shape.parameters * weight + samples * (work.prompt + work.cot / 2) * cache)
+    read = work.cot * (memory.weights + samples * (work.prompt + work.cot / 2) * cache)
     again = 1 if config.loading.gradient_checkpointing else 0
     passes = tokens["scored_with_gradient"] * (2 + again) + tokens["scored_without_gradient"] + tokens["prompts"]
     return Floor(read / bandwidth, (passes + tokens["sampled"]) * 2 * shape.parameters / operations)
@@ -81,8 +80,8 @@ def rows(model: Path, name: str) -> list[list[str]]:
             shape, work = read_shape(config), Workload(256, 64, cot, 8, "assumed")
             memory = estimate(config, shape, work)
             cards = [card for card in CARDS if fits(memory)[card]]
-            floors = [str(floor(config, shape, work, card)) if card in cards else "-" for card in DATA_SHEETS]
-            bounds = floor(config, shape, work, "H200 141 GB")
+            floors = [str(floor(config, shape, work, memory, card)) if card in cards else "-" for card in DATA_SHEETS]
+            bounds = floor(config, shape, work, memory, "H200 141 GB")
             limit = "memory's speed" if bounds.decoding > bounds.arithmetic else "arithmetic"
             found.append(
                 [

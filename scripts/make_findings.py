@@ -214,8 +214,7 @@ def tail(values: Sequence[float | None], count: int = 10) -> float:
 
 def unsaid(course: Mapping[str, Sequence[float | None]]) -> float:
     """In steps 11 to 20, the share of gold answers that the reader finds most likely less the share that the CoT contains."""
-    right, said = ([v for v in course[key][10:20] if v is not None] for key in ("answer_correct_fraction", "cot_contains_answer"))
-    return sum(right) / len(right) - sum(said) / len(said) if right and said else math.nan
+    return tail(course["answer_correct_fraction"][:20]) - tail(course["cot_contains_answer"][:20])
 
 
 def best_ten(values: Sequence[float | None]) -> float:

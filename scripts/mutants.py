@@ -42,7 +42,13 @@ _STEP = ["tests/training/test_step.py", "tests/rewards", "tests/objectives"]
 TESTS = {  # room -> what could notice, the likeliest first
     "objectives": ["tests/objectives", "tests/training/test_step.py"],
     "rewards": ["tests/rewards", "tests/objectives", "tests/training/test_step.py"],
-    "models": ["tests/models", "tests/training/test_step.py", "tests/rollouts", "tests/objectives"],
+    "models": [
+        "tests/models",
+        "tests/training/test_alike.py",
+        "tests/training/test_step.py",
+        "tests/rollouts",
+        "tests/objectives",
+    ],
     "rollouts": [
         "tests/rollouts",
         "tests/training/test_alike.py",
@@ -122,9 +128,8 @@ MUTANTS: tuple[Mutant, ...] = (
     M("rollouts/hf.py", "for pair in zip(self.row, token.tolist(), strict=True)", "for pair in ((0, one) for one in token.tolist())", "CoTs of different beginnings are joined"),
     M("rollouts/hf.py", "self.row = [self.row[number] for number in alive]", "self.row = self.row[: len(alive)]", "joined CoTs go on as those that have ended"),
     M("rollouts/reader.py", "scores.token_logp.index_select(0, token)", "scores.token_logp[: len(token)]", "answer tokens of other CoTs"),
-    M("rollouts/reader.py", "few, places = batch.distinct() if lm.repeatable else", "few, places = batch.distinct() if True else", "one dropout for all equal answers"),
-    M("training/scoring.py", "batch, places = batch.distinct() if lm.repeatable else", "batch, places = batch.distinct() if True else", "one dropout for all equal CoTs"),
-    M("training/scoring.py", "place = torch.tensor(list(places), device=lm.device)", "place = torch.tensor(sorted(places), device=lm.device)", "scores of other CoTs"),
+    M("models/sequences.py", "if not lm.repeatable:", "if False:", "one dropout for all equal CoTs"),
+    M("training/scoring.py", "place = torch.tensor(places, device=lm.device)", "place = torch.tensor(sorted(places), device=lm.device)", "scores of other CoTs"),
     M("rollouts/foreign.py", "if self._has is not None and self._has[1] == digest:", "if self._has is not None:", "the adapter is handed over once and never again"),
     M("rollouts/reader.py", "before = cot + prompter.header_ids\n        parts.append((prompter.reader_prompt(example, conditioning), before + answer, len(before)))", 'before = cot + prompter.header_ids\n        parts.append((prompter.reader_prompt(example, "non_markovian"), before + answer, len(before)))', "the reader sees the question"),
     M("rollouts/reader.py", "SampleRequest(prompter.reader_prompt(example, conditioning) + cot + prompter.header_ids, (key,))", "SampleRequest(prompter.reader_prompt(example, conditioning) + cot, (key,))", "answers are written without the header"),

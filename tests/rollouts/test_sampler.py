@@ -105,6 +105,13 @@ def test_cots_that_begin_alike_are_drawn_as_if_they_were_apart(
             assert_same_draws(joined, apart)
 
 
+def test_prompts_that_are_all_different_are_not_copied(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an evaluation on a GPU: the cache of the prompts is the rows' own."""
+    monkeypatch.setattr(fronts, "select_rows", lambda cache, rows: pytest.fail("the cache was copied"))
+    for joined in (True, False):
+        HFSampler(llama, joined=joined).sample(requests(1), Decoding(4, 1.0, fixed_length=True))
+
+
 def test_a_pass_computes_each_beginning_once(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, rows = LanguageModel.decode, []
 

@@ -48,12 +48,6 @@ class Batch:
         rows = tuple(replace(row, prefix=used.index(row.prefix)) for row in self.rows)
         return Batch(tuple(self.prefixes[number] for number in used), rows)
 
-    def distinct(self) -> tuple[Batch, list[int]]:
-        """(Every row once, which of them each row is): of a policy that has made up its mind most CoTs are the same."""
-        index: dict[Row, int] = {}
-        places = [index.setdefault(row, len(index)) for row in self.rows]
-        return Batch(self.prefixes, tuple(index)), places
-
     def tokens(self) -> int:
         """Tokens of the padded continuations and prefixes: the size of a pass."""
         longest = max(len(row.tokens) for row in self.rows)
@@ -68,6 +62,18 @@ def batch_of(parts: Sequence[tuple[Sequence[int], Sequence[int], int]]) -> Batch
         key = tuple(prefix)
         rows.append(Row(index.setdefault(key, len(index)), tuple(tokens), start))
     return Batch(tuple(index), tuple(rows))
+
+
+def each_once(lm: LanguageModel, batch: Batch) -> tuple[Batch, list[int]]:
+    """(Equal rows once, which of them each row is): of a policy that has made up its mind most CoTs are the same.
+
+    All rows where each has a dropout of its own.
+    """
+    if not lm.repeatable:
+        return batch, list(range(len(batch.rows)))
+    index: dict[Row, int] = {}
+    places = [index.setdefault(row, len(index)) for row in batch.rows]
+    return Batch(batch.prefixes, tuple(index)), places
 
 
 def forked_batch(parts: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]]) -> Batch:

@@ -106,7 +106,7 @@ class _Rows:
         number: dict[tuple[int, ...], int] = {}
         self.row = [number.setdefault(prompt, len(number)) for prompt in prompts]
         self.front, self.joined = start(lm, list(number)), joined
-        if not joined:
+        if not joined and len(number) < len(prompts):
             self.front.keep(self.row)
             self.row = list(range(len(prompts)))
 
@@ -117,7 +117,7 @@ class _Rows:
 
     def of_each(self, values: Tensor) -> Tensor:
         """[U, ...] of each row -> [N, ...] of each CoT."""
-        if self.row == list(range(len(values))):
+        if len(values) == len(self.row):  # rows are numbered as CoTs come: then each is its own
             return values
         return values[torch.tensor(self.row, device=values.device)]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import by_row, token_stats
-from markovlm.models.sequences import Batch, Sharing, batch_of, span_hidden
+from markovlm.models.sequences import Batch, Sharing, batch_of, each_once, span_hidden
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.streams import Key
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
@@ -55,7 +55,7 @@ def choice_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Exa
 
 def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") -> AnswerScores:
     """Gradients flow if they are on: nothing here switches them off. Rows that are equal are computed once."""
-    few, places = batch.distinct() if lm.repeatable else (batch, range(len(batch.rows)))
+    few, places = each_once(lm, batch)
     span = span_hidden(lm, few, sharing)
     stats = token_stats(lm, span.hidden, span.targets)
     rows = len(few.rows)

@@ -113,6 +113,7 @@ def doubts(config: RunConfig) -> list[str]:
     """Settings that work on paper and have failed in practice: one line each, with a pointer."""
     objective, training = config.objective, config.training
     tried = highest_tried_lr(config.model)
+    live = objective.actor_reward_weight.maximum > 0
     found = []
     if objective.name == "ppo_frozen_anchor":
         found.append(NOTICE)
@@ -121,22 +122,17 @@ def doubts(config: RunConfig) -> list[str]:
                 "objective.cot_logprob=sum with ppo_frozen_anchor: the ratio of a whole CoT to the base leaves the clip at once and learning "
                 "stalls; the research code takes the mean (docs/findings.md, What collapsed PPO?)"
             )
-    if objective.name == "ppo" and objective.actor_reward_weight.maximum > 0 and training.lr.maximum > _PPO_LR_SHARE * tried:
+    if objective.name == "ppo" and live and training.lr.maximum > _PPO_LR_SHARE * tried:
         found.append(
             f"objective.name=ppo with a live actor reward at training.lr {training.lr.maximum:g}: several passes multiply the step; "
             f"half the usual rate ({_PPO_LR_SHARE * tried:g}) is safer (docs/objectives.md, PPO)"
         )
-    if objective.reward == "prob" and objective.name == "grpo" and objective.actor_reward_weight.maximum > 0:
+    if objective.reward == "prob" and objective.name == "grpo" and live:
         found.append(
             "objective.reward=prob with grpo and a live actor reward: accuracy rises and falls back; set objective.actor_reward_weight to 0, "
             "or objective.name to rloo (docs/findings.md, prob)"
         )
-    if (
-        objective.conditioning == "non_markovian"
-        and objective.reader == "actor"
-        and objective.reward == "logprob"
-        and objective.actor_reward_weight.maximum > 0
-    ):
+    if objective.conditioning == "non_markovian" and objective.reader == "actor" and objective.reward == "logprob" and live:
         found.append(
             "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
             "accuracy and load where it knew answers at sight; objective.actor_reward_weight=0 did not (docs/objectives.md, rewards side by side)"

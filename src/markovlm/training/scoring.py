@@ -13,7 +13,7 @@ from markovlm.chains.reading import Worth, worth_of
 from markovlm.evaluation.answering import read_answer
 from markovlm.models.logprobs import token_stats
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
-from markovlm.models.sequences import batch_of, span_hidden
+from markovlm.models.sequences import batch_of, each_once, span_hidden
 from markovlm.rewards import Answers
 from markovlm.rewards.base import Read
 from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
@@ -186,8 +186,8 @@ class CotScores:
 def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotScores:
     """Score sampled CoTs under the actor and the frozen policy, in the distribution that was sampled from; equal ones once."""
     config, lm = learner.config, learner.lm
-    batch = batch_of([(learner.prompter.cot_prompt(s.example), s.cot.tokens, 0) for s in samples])
-    batch, places = batch.distinct() if lm.repeatable else (batch, range(len(samples)))
+    whole = batch_of([(learner.prompter.cot_prompt(s.example), s.cot.tokens, 0) for s in samples])
+    batch, places = each_once(lm, whole)
     span = span_hidden(lm, batch, learner.sharing)
     with torch.no_grad(), lm.frozen():
         reference = span_hidden(lm, batch, learner.sharing).hidden
@@ -201,7 +201,7 @@ def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotSco
         entropy=True,
     )
     lengths = [len(row.tokens) for row in batch.rows]
-    place = torch.tensor(list(places), device=lm.device)
+    place = torch.tensor(places, device=lm.device)
     column = torch.cat([torch.arange(length, device=lm.device) for length in lengths])
 
     def padded(values: Tensor | None) -> Tensor:
