@@ -21,7 +21,7 @@ from training_runs import markdown
 
 from markovlm.config import RunConfig, build_config, nest
 from markovlm.models.language import LanguageModel
-from markovlm.models.registry import model_defaults
+from markovlm.models.registry import KNOWN, model_defaults
 from markovlm.rollouts.hf import HFSampler
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
@@ -48,7 +48,7 @@ def run(config: RunConfig, out: Path, alike: bool) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="embedded", help="an embedded model, at its defaults")
+    parser.add_argument("--model", default="embedded", choices=KNOWN, help="an embedded model, at its defaults")
     parser.add_argument("--steps", type=int, help="default the model's")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

@@ -135,7 +135,8 @@ def doubts(config: RunConfig) -> list[str]:
     if objective.conditioning == "non_markovian" and objective.reader == "actor" and objective.reward == "logprob" and live:
         found.append(
             "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
-            "accuracy and load where it knew answers at sight; objective.actor_reward_weight=0 did not (docs/objectives.md, rewards side by side)"
+            "accuracy and load where it knew answers at sight; objective.reader=frozen with objective.actor_reward_weight=0 did not "
+            "(docs/objectives.md, rewards side by side)"
         )
     if not training.eval_every:
         found.append(
