@@ -22,6 +22,7 @@ import torch
 
 from markovlm.config import build_config
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
+from markovlm.models.folding import fold_layers, unfold_layers
 from markovlm.models.registry import model_defaults
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.answers import extract, is_correct
@@ -30,6 +31,7 @@ from markovlm.tasks.base import Example
 
 def plain_loop(setup: Setup, examples: Sequence[Example], batch: int, cot_tokens: int) -> int:
     """Right answers of the plain loop."""
+    unfold_layers(setup.lm.model)  # as PEFT computes
     prompter, right = setup.prompter, 0
     for at in range(0, len(examples), batch):
         part = examples[at : at + batch]
@@ -65,6 +67,7 @@ def _generate(setup: Setup, prompts: Sequence[tuple[int, ...]], tokens: int, **o
 
 def ours(setup: Setup, examples: Sequence[Example], batch: int) -> int:
     """Right answers of the package's evaluator."""
+    fold_layers(setup.lm.model)
     how = how_evaluated(setup.config, setup.prompter.style, step=1)
     return evaluate(setup.lm, setup.sampler(), setup.prompter, examples, how, batch_size=batch).right()
 

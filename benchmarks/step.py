@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from markovlm.config import RunConfig, build_config, nest
+from markovlm.models.folding import unfold_layers
 from markovlm.models.load import load_model
 from markovlm.objectives import build_objective
 from markovlm.rewards import build_reward
@@ -162,6 +163,7 @@ class Reference:
     def __init__(self, config: RunConfig, model: str, prompter: Prompter):
         self.config, self.prompter = config, prompter
         self.actor = load_model(model, config.loading, lora=config.lora, seed=1)
+        unfold_layers(self.actor.model)  # as PEFT computes
         self.frozen = load_model(model, config.loading)
         self.device = self.actor.device
         self.parameters = [p for _, p in self.actor.adapter_parameters()]

@@ -18,6 +18,7 @@ from markovlm.models.load import load_model
 from markovlm.rollouts import hf
 from markovlm.rollouts.fake import FakeSampler
 from markovlm.rollouts.hf import HFSampler
+from markovlm.rollouts.types import SamplerPlace
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import prepare
 from markovlm.tasks.base import Example
@@ -477,10 +478,17 @@ def _on_a_server(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPa
             tiny.config(models["llama"], **{f"rollouts__{key}": "http://localhost:8000"})
 
 
+def _static_cache(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    for setting, there in (("on", True), ("auto", False), ("off", False)):  # auto: on a GPU
+        setup = prepare(tiny.config(models["llama"], rollouts__static_cache=setting))
+        samplers = (setup.sampler(), hf.build_hf(SamplerPlace(setup.lm, setup.config, tmp_path)))
+        assert [isinstance(one, hf.HFSampler) and one.decoder is not None for one in samplers] == [there, there]
+
+
 def _batch_tokens(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    sample = hf._sample_batch
-    patch.setattr(hf, "_sample_batch", lambda lm, jobs, *rest: sizes.append(len(jobs)) or sample(lm, jobs, *rest))
+    join = hf._Rows.join
+    patch.setattr(hf._Rows, "join", lambda self, prompts: sizes.append(len(prompts)) or join(self, prompts))
     for tokens, expected in ((32768, [4, 2]), (64, [1] * 6)):  # six CoTs would be one batch but for the two baselines after them
         sizes.clear()
         learner = tiny.learner(tiny.config(models["llama"], rollouts__batch_tokens=tokens))
@@ -562,6 +570,7 @@ ELSEWHERE: dict[str, Callable[[dict[str, Path], Path, pytest.MonkeyPatch], None]
     "rollouts.gap_tolerance": _tolerance,
     "rollouts.importance_cap": _cap,
     "rollouts.batch_tokens": _batch_tokens,
+    "rollouts.static_cache": _static_cache,
     "training.microbatch_tokens": _microbatch,
     "health.policy": _health,
     "health.max_rollbacks": _health,

@@ -13,6 +13,7 @@ from torch import Tensor
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
+from markovlm.models.folding import unfold_layers
 from markovlm.models.load import LanguageModel, load_model, pick_device
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
@@ -64,7 +65,9 @@ def test_two_steps_then_plain_peft_gives_the_same_logprobs(directory: Path, tmp_
     directory_of_run.create()
     saved = save_checkpoint(directory_of_run, 2, lm, learner.optimizer, {})
     plain = PeftModel.from_pretrained(plain_base(directory), str(saved)).eval()
-    assert torch.equal(logprobs(plain), trained)
+    torch.testing.assert_close(logprobs(plain), trained, rtol=0, atol=1e-5)
+    unfold_layers(lm.model)
+    assert torch.equal(logprobs(plain), logprobs(lm.model))  # bit for bit, as PEFT computes
     again = load_model(str(directory), CPU, adapter=saved)
     assert torch.equal(logprobs(again.model), trained)
     assert not again.adapter_parameters()  # not trainable unless asked for

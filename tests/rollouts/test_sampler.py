@@ -128,17 +128,59 @@ def test_a_pass_computes_each_beginning_once(llama: LanguageModel, monkeypatch: 
 
 def test_a_batch_keeps_to_its_tokens(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
-    whole = hf._sample_batch
+    real = LanguageModel.decode
 
-    def watched(lm: LanguageModel, jobs: Sequence[Any], decoding: Decoding, joined: bool) -> list[CoT]:
-        sizes.append((len(jobs), max(len(prompt) for prompt, _ in jobs) + decoding.max_tokens))
-        return whole(lm, jobs, decoding, joined)
+    def watched(self: LanguageModel, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        sizes.append((len(input_ids), kwargs["attention_mask"].shape[1]))
+        return real(self, input_ids, **kwargs)
 
-    monkeypatch.setattr(hf, "_sample_batch", watched)
+    monkeypatch.setattr(LanguageModel, "decode", watched)
     draw(llama, FREE, batch_tokens=45)
-    assert sum(rows for rows, _ in sizes) == 9
-    assert len(sizes) > 1
-    assert all(rows * width <= 45 or rows == 1 for rows, width in sizes)
+    assert {rows for rows, _ in sizes} == {1, 2, 3}
+    assert all(rows * width <= 45 for rows, width in sizes)
+    sizes.clear()
+    HFSampler(llama).sample(requests(), FREE, rows=2)
+    assert {rows for rows, _ in sizes} == {1, 2}
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("rows", [1, 3, 8, 9])
+def test_cots_that_take_the_places_of_others_are_drawn_as_if_they_had_been_there(
+    ender: LanguageModel, model: tuple[str, LanguageModel], joined: bool, rows: int
+) -> None:
+    """Rows begin and end at different times, prompts of several lengths behind each other; one token at least, the budget at most."""
+    for lm in (ender, model[1]):
+        for decoding in (FREE, Decoding(8, 0.3), Decoding(5, 1.0, fixed_length=True)):
+            few = HFSampler(lm, joined=joined).sample(requests(6), decoding, rows)
+            assert_same_draws(few, draw(lm, decoding, requests(6)))
+
+
+def test_finished_cots_leave_their_places_to_those_that_wait(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 60 CoTs, eight at a time and a quarter of them ending at each token, few passes have less than seven rows."""
+    lm = tiny.load(tiny_models["llama"], shaken=True)
+    lm.terminators = tuple(range(2, 100, 4))
+    real, rows = LanguageModel.decode, list[int]()
+
+    def watched(self: LanguageModel, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        rows.append(len(input_ids) if input_ids.shape[1] == 1 else 0)
+        return real(self, input_ids, **kwargs)
+
+    monkeypatch.setattr(LanguageModel, "decode", watched)
+    prompts = [SampleRequest((5, 6, 7 + n % 3, *range(20, 20 + n % 4)), ((0, "cot", n),)) for n in range(60)]
+    groups = HFSampler(lm, joined=False).sample(prompts, Decoding(12, 1.0), rows=8)
+    steps = [number for number in rows if number]
+    useful = sum(len(cot.tokens) - 1 for (cot,) in groups)
+    assert max(steps) == 8
+    assert useful / sum(steps) > 0.9
+    assert len(steps) < 1.5 * useful / 8
+
+
+def test_a_cache_that_can_not_be_joined_is_filled_in_turns(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny.load(tiny_models["gemma3"], shaken=True)
+    monkeypatch.setattr(fronts, "join_rows", lambda *_: pytest.fail("a sliding window was joined"))
+    HFSampler(lm).sample(requests(4), FREE, rows=5)
 
 
 def test_running_out_of_memory_changes_no_draw(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def command(model: Path, out: Path, bad: Bad, monkeypatch: pytest.MonkeyPatch, *
     """`markovlm train CONFIG` with the script in place of the sampler."""
     file = out.with_suffix(".yaml")
     file.write_text(dump_yaml(config(model, **overrides)))
-    monkeypatch.setattr("markovlm.runs.setup.HFSampler", lambda lm, batch_tokens: Scripted(bad))
+    monkeypatch.setattr("markovlm.runs.setup.HFSampler", lambda lm, batch_tokens, **_: Scripted(bad))
     monkeypatch.setattr(start, "check_sampler", lambda *args: 0.0)
     return cli.main(["train", str(file), "--out", str(out)])
 

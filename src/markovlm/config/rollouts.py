@@ -50,6 +50,12 @@ class RolloutConfig(Section):
     stop: tuple[str, ...] = Field((), description="strings that end a CoT, beside the model's end tokens")
     batch_tokens: int = Field(32768, ge=64, description="prompt + CoT tokens sampled at once; more questions wait their turn")
 
+    static_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="decode with a cache of one shape, on a GPU recorded once as a CUDA graph and replayed for every token; "
+        "auto: on a GPU, where the model allows it",
+    )
+
     @property
     def foreign(self) -> bool:
         """Does the sampler have weights of its own?"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,12 +12,17 @@ from markovlm.config import RunConfig
 from markovlm.evaluation.answering import score_text
 from markovlm.models.language import LanguageModel
 from markovlm.models.memory import map_splitting
+from markovlm.rollouts.drafts import read_with_drafts
+from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter
 from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_reads, logprob_of_greedy, score_answers
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
 from markovlm.statistics import wilson
 from markovlm.tasks.answers import FAILURE_KINDS
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
+
+BATCHES_WRITTEN = 8  # whose CoTs are written together before the first is read: what an evaluation that breaks off may lose
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,56 +156,72 @@ def evaluate(
     on_batch: Callable[[list[Reading]], None] | None = None,
     write_answers: bool = False,
 ) -> Evaluation:
-    """Evaluate the policy that `lm` is now. `on_batch` sees readings as they come, in the order of `examples` by length.
+    """Evaluate the policy that `lm` is now. `on_batch` sees readings as they come, in an order of their own.
 
     CoTs are drawn from streams keyed by (seed, question), the same for every checkpoint: common random numbers. A task
     without extractors is judged by log-likelihood alone; `write_answers` has its answers written all the same.
     """
     readings: dict[str, Reading] = {}
     wanted = write_answers or bool(prompter.task.extractors)
-    for batch in _batches(prompter, examples, batch_size):
-        done = map_splitting(lambda part: _read_batch(lm, sampler, prompter, part, how, wanted), batch)
-        readings |= {reading.id: reading for reading in done}
-        if on_batch is not None:
-            on_batch(done)
+    # side by side: prompts of similar length, then CoTs of similar length; little is wasted on padding
+    order = sorted(examples, key=lambda example: len(prompter.cot_prompt(example)))
+    for together in _in_parts(order, batch_size * BATCHES_WRITTEN):
+        written = list(zip(together, _write_cots(sampler, prompter, together, how, batch_size), strict=True))
+        written.sort(key=lambda pair: len(pair[1].ids))
+        for batch in _in_parts(written, batch_size):
+            done = map_splitting(lambda part: _read_batch(lm, sampler, prompter, part, how, wanted), batch)
+            readings |= {reading.id: reading for reading in done}
+            if on_batch is not None:
+                on_batch(done)
+    if isinstance(sampler, HFSampler):
+        sampler.release()
     return Evaluation([readings[example.id] for example in examples], how, prompter.task.extractors)
 
 
-def _batches(prompter: Prompter, examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
-    """Of similar prompt length, to waste little on padding."""
-    order = sorted(examples, key=lambda example: len(prompter.cot_prompt(example)))
-    for at in range(0, len(order), size):
-        yield order[at : at + size]
+def _in_parts(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for at in range(0, len(things), size):
+        yield things[at : at + size]
 
 
 @torch.no_grad()
 def _read_batch(
-    lm: LanguageModel, sampler: Sampler, prompter: Prompter, examples: Sequence[Example], how: How, write_answers: bool
+    lm: LanguageModel, sampler: Sampler, prompter: Prompter, written: Sequence[tuple[Example, CoT]], how: How, write_answers: bool
 ) -> list[Reading]:
-    written = _write_cots(sampler, prompter, examples, how)
-    cots = [(example, cot.ids) for example, cot in zip(examples, written, strict=True)]
+    cots = [(example, cot.ids) for example, cot in written]
     answers, choices = [""] * len(cots), [dict[str, float]()] * len(cots)
-    known: list[float | None] = [None] * len(cots)
     with lm.frozen() if how.reader == "frozen" else lm.merged():
         if write_answers:
-            reads = greedy_reads(sampler, prompter, how.conditioning, cots, prompter.task.max_answer_tokens)
-            answers = [prompter.text(read.ids) for read in reads]
-            known = [logprob_of_greedy(prompter.answer_ids(e), read) for (e, _), read in zip(cots, reads, strict=True)]
-        logprobs = _answer_logprobs(lm, prompter, how.conditioning, cots, known)
+            logprobs, answers = _logprobs_and_answers(lm, sampler, prompter, how.conditioning, cots)
+        else:
+            logprobs = _answer_logprobs(lm, prompter, how.conditioning, cots, [None] * len(cots))
         if LIKELIHOOD in prompter.task.extractors:
             choices = _choice_logprobs(lm, prompter, how.conditioning, cots)
-    return [
-        _reading(prompter, example, cot, answers[i], logprobs[i], choices[i])
-        for i, (example, cot) in enumerate(zip(examples, written, strict=True))
-    ]
+    return [_reading(prompter, example, cot, answers[i], logprobs[i], choices[i]) for i, (example, cot) in enumerate(written)]
 
 
-def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example], how: How) -> list[CoT]:
+def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example], how: How, rows: int) -> list[CoT]:
+    """One of each, at most `rows` at a time where this process samples: the next begin in the places of those that have ended."""
     if how.cot_tokens == 0:  # the control that answers directly
         return [CoT((), 0, (), ended=True) for _ in examples]
     requests = [SampleRequest(prompter.cot_prompt(e), ((how.seed, "evaluation", e.id),)) for e in examples]
-    groups = sampler.sample(requests, Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop))
-    return [group[0] for group in groups]
+    decoding = Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop)
+    if isinstance(sampler, HFSampler):
+        return [group[0] for group in sampler.sample(requests, decoding, rows)]
+    return [group[0] for part in _in_parts(requests, rows) for group in sampler.sample(part, decoding)]
+
+
+def _logprobs_and_answers(
+    lm: LanguageModel, sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]
+) -> tuple[list[float], list[str]]:
+    """ln pi(a|z) per answer token of each, and what the policy answers itself; both in one pass where this process samples."""
+    budget = prompter.task.max_answer_tokens
+    if isinstance(sampler, HFSampler) and sampler.lm is lm:
+        drafted = read_with_drafts(lm, answer_batch(prompter, conditioning, cots), budget)
+        if drafted is not None:
+            return [one.logp_mean for one in drafted], [prompter.text(one.read.ids) for one in drafted]
+    reads = greedy_reads(sampler, prompter, conditioning, cots, budget)
+    known = [logprob_of_greedy(prompter.answer_ids(e), read) for (e, _), read in zip(cots, reads, strict=True)]
+    return _answer_logprobs(lm, prompter, conditioning, cots, known), [prompter.text(read.ids) for read in reads]
 
 
 def _answer_logprobs(

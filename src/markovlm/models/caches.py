@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from transformers.cache_utils import DynamicLayer
 
 from markovlm.errors import UserError
 
@@ -50,6 +52,21 @@ def select_layer_rows(layer: Any, index: Tensor) -> None:
                 held[number] = state.index_select(0, index.to(state.device))
     if hasattr(layer, "batch_select_indices"):
         layer.batch_select_indices(index)
+
+
+def keeps_all(cache: Any) -> bool:
+    """Does every layer keep every token? A sliding window forgets the first ones, and counts columns, hidden ones too."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def join_rows(cache: Any, other: Any, columns: int) -> None:
+    """The rows of `other` behind those of `cache`, which `keeps_all`; of both the last `columns`, with zeros in front where there are fewer."""
+    for layer, fresh in zip(cache.layers, other.layers, strict=True):
+        if layer.is_initialized:  # a few layers use another's keys and values
+            layer.keys, layer.values = (
+                torch.cat([pad(held, (0, 0, columns - held.shape[-2], 0)) for held in pair])
+                for pair in ((layer.keys, fresh.keys), (layer.values, fresh.values))
+            )
 
 
 def caching_of(lm: LanguageModel) -> Caching:
@@ -124,7 +141,7 @@ def _agrees(lm: LanguageModel, prompts: tuple[tuple[int, ...], ...], expected: T
 def same_with_gradient(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
     """Equal to rounding; and their gradients, where there are any."""
     limit = _EXACT if lm.exact else _ROUNDED
-    if not _near(found, expected, limit):
+    if not near(lm, found, expected):
         return False
     if not found.requires_grad:
         return True
@@ -139,6 +156,7 @@ def same_with_gradient(lm: LanguageModel, found: Tensor, expected: Tensor) -> bo
     return all(bool((a - b).abs().max() <= 10 * limit * max(largest, 1e-6)) for a, b in pairs)
 
 
-def _near(found: Tensor, expected: Tensor, limit: float) -> bool:
+def near(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
+    """Are logits equal to the rounding of the model's arithmetic?"""
     gap = (found - expected).abs().max().item()
-    return gap <= limit * max(1.0, expected.abs().max().item())  # NaN is not
+    return gap <= (_EXACT if lm.exact else _ROUNDED) * max(1.0, expected.abs().max().item())  # NaN is not

@@ -14,6 +14,7 @@ from markovlm.errors import UserError
 from markovlm.models.adapters import LOAD_ERRORS, with_adapter
 from markovlm.models.caches import caching_of
 from markovlm.models.checkpointing import enable_checkpointing
+from markovlm.models.folding import fold_layers
 from markovlm.models.language import LanguageModel
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
 from markovlm.models.registry import KNOWN, resolve
@@ -59,6 +60,8 @@ def load_model(
     tokenizer = load_tokenizer(name, loading)
     if shards is None:
         model, terminators, has_adapter = _with_weights(name, loading, tokenizer, device, device, lora, adapter, seed)
+        if has_adapter:
+            fold_layers(model)
     else:
         model, terminators, has_adapter = _dealt(name, loading, tokenizer, shards, lora, adapter, seed)
     lm = LanguageModel(name, model, tokenizer, terminators, has_adapter, quantization=loading.quantization, shards=shards)

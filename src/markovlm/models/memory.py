@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -41,7 +42,23 @@ def map_splitting(
     return map_splitting(work, items[:half], on_split) + map_splitting(work, items[half:], on_split)
 
 
+class Holder(Protocol):
+    """Something that keeps memory which it could make again."""
+
+    def release(self) -> None: ...
+
+
+_holders: WeakSet[Holder] = WeakSet()
+
+
+def on_release(holder: Holder) -> None:
+    """`holder` is asked to let go whenever memory has run out, for as long as it lives."""
+    _holders.add(holder)
+
+
 def release_memory() -> None:
     """Give cached blocks back before a retry."""
+    for holder in [*_holders]:
+        holder.release()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

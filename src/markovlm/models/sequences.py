@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
 
-from markovlm.models.caches import cache_name, select_rows
+from markovlm.models.caches import cache_name, keeps_all, select_rows
 from markovlm.models.checkpointing import repeat_later
 from markovlm.models.language import LanguageModel
 
@@ -145,7 +144,7 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     if lm.caching == "even" and len(set(map(len, batch.prefixes))) > 1:
         return _by_prefix_length(lm, batch)
     prefilled = prefill(lm, batch.prefixes)
-    if any(row.keep is not None for row in batch.rows) and not _keeps_all(prefilled.cache):
+    if any(row.keep is not None for row in batch.rows) and not keeps_all(prefilled.cache):
         return _padded_pass(lm, batch)
     owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
@@ -163,6 +162,38 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     return torch.cat([first, rest], dim=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """Rows behind their prefixes after one pass, all their tokens computed and in the cache."""
+
+    prefilled: Prefilled  # N rows: mask and lengths of the prefixes, a cache of the continuations too
+    hidden: Tensor  # [N, 1 + T, H] the states that predict each token of a continuation, and the one that follows it
+
+    def after(self, tokens: Sequence[int]) -> Prefilled:
+        """Each row as it was after so many tokens of its continuation: those behind are hidden. Uses up the cache."""
+        mask, count = self.prefilled.mask, torch.tensor(tokens, device=self.hidden.device)
+        columns = torch.arange(self.hidden.shape[1] - 1, device=mask.device)
+        seen = torch.cat([mask, (columns < count[:, None]).to(mask.dtype)], dim=1)
+        at = self.hidden[torch.arange(len(count), device=count.device), count][:, None]
+        return replace(self.prefilled, hidden=at, mask=seen, lengths=self.prefilled.lengths + count)
+
+
+def continued(lm: LanguageModel, batch: Batch) -> Continued | None:
+    """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back."""
+    if lm.caching != "padded" or any(row.keep is not None for row in batch.rows):
+        return None
+    prefilled = prefill(lm, batch.prefixes)
+    if not keeps_all(prefilled.cache):
+        return None
+    owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
+    mask, lengths, last = _visible(prefilled, owner, batch.rows)
+    first = prefilled.hidden[owner, last][:, None]
+    select_rows(prefilled.cache, owner)
+    rest = prefilled.go_on(lm, _pad_right([row.tokens for row in batch.rows], lm), mask, lengths)
+    hidden = torch.cat([first, rest], dim=1)
+    return Continued(replace(prefilled, mask=mask, lengths=lengths), hidden)
+
+
 def _by_prefix_length(lm: LanguageModel, batch: Batch) -> Tensor:
     """The shared pass for each length of prefix apart: this model's cache takes no padding."""
     longest = max(len(row.tokens) for row in batch.rows)
@@ -174,11 +205,6 @@ def _by_prefix_length(lm: LanguageModel, batch: Batch) -> Tensor:
             hidden = _shared_pass(lm, part)
             found |= zip(numbers, torch.nn.functional.pad(hidden, (0, 0, 0, longest - hidden.shape[1])), strict=True)
     return torch.stack([found[n] for n in range(len(batch.rows))])
-
-
-def _keeps_all(cache: Any) -> bool:
-    """Does every layer keep every token? A sliding window forgets the first ones, and counts columns, hidden ones too."""
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _visible(prefilled: Prefilled, owner: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:

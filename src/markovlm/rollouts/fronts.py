@@ -8,15 +8,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from markovlm.models.caches import select_rows
+from markovlm.models.caches import join_rows, keeps_all, select_rows
 from markovlm.models.language import LanguageModel
-from markovlm.models.sequences import Prefilled, prefill
+from markovlm.models.sequences import Continued, Prefilled, prefill
 
 
 class Front(Protocol):
     """N growing sequences."""
 
-    hidden: Tensor  # [N, H] the state that predicts the next token of each
+    open: bool  # may sequences join?
+
+    @property
+    def hidden(self) -> Tensor:
+        """[N, H] the state that predicts the next token of each."""
+        ...
 
     def advance(self, token: Tensor) -> None:
         """Append token [N]."""
@@ -24,6 +29,10 @@ class Front(Protocol):
 
     def keep(self, rows: Sequence[int]) -> None:
         """These take the place of all; a row may be there more than once."""
+        ...
+
+    def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Sequences that begin, behind those that are there."""
         ...
 
 
@@ -34,12 +43,19 @@ def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]]) -> Front:
     return _Cached(lm, prefill(lm, prompts))
 
 
+def resumed(lm: LanguageModel, passed: Continued, tokens: Sequence[int]) -> Front:
+    """Rows that were computed in one pass, each as it was after so many of its tokens: those behind are hidden."""
+    return _Cached(lm, passed.after(tokens))
+
+
 class _Cached:
     """Through the cache: a pass over one token a step."""
 
     def __init__(self, lm: LanguageModel, prefilled: Prefilled):
         self.lm, self.prefilled = lm, prefilled
-        self.mask, self.position, self.hidden = prefilled.mask, prefilled.lengths, prefilled.last_hidden
+        self.mask, self.position = prefilled.mask, prefilled.lengths
+        self.hidden: Tensor = prefilled.last_hidden
+        self.open = lm.caching == "padded" and keeps_all(prefilled.cache)
 
     def advance(self, token: Tensor) -> None:
         self.hidden = self.prefilled.go_on(self.lm, token[:, None], self.mask, self.position)[:, -1]
@@ -51,12 +67,26 @@ class _Cached:
         select_rows(self.prefilled.cache, index)
         self.mask, self.position, self.hidden = self.mask[index], self.position[index], self.hidden[index]
 
+    def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """All end at the same column: shorter ones get hidden columns in front, and columns that all hide go."""
+        fresh = prefill(self.lm, prompts)
+        columns = max(int(self.position.max()), fresh.mask.shape[1])
+        join_rows(self.prefilled.cache, fresh.cache, columns)
+        self.mask = torch.cat([_last_columns(mask, columns) for mask in (self.mask, fresh.mask)])
+        self.position = torch.cat([self.position, fresh.lengths])
+        self.hidden = torch.cat([self.hidden, fresh.last_hidden])
+
+
+def _last_columns(mask: Tensor, columns: int) -> Tensor:
+    """[N, C] -> [N, columns], cut or hidden in front."""
+    return torch.nn.functional.pad(mask, (columns - mask.shape[1], 0))
+
 
 class _Whole:
     """For models whose past can't be copied: every step computes all sequences whole, padded on the right."""
 
     def __init__(self, lm: LanguageModel, sequences: list[list[int]]):
-        self.lm, self.sequences = lm, sequences
+        self.lm, self.sequences, self.open = lm, sequences, True
         self._compute()
 
     def advance(self, token: Tensor) -> None:
@@ -68,9 +98,13 @@ class _Whole:
         self.sequences = [[*self.sequences[row]] for row in rows]
         self.hidden = self.hidden[torch.tensor(rows, device=self.hidden.device)]
 
+    def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.sequences += [[*prompt] for prompt in prompts]
+        self._compute()
+
     def _compute(self) -> None:
         lengths = torch.tensor([len(sequence) for sequence in self.sequences], device=self.lm.device)
         longest = int(lengths.max())
         ids = [sequence + [self.lm.pad_id] * (longest - len(sequence)) for sequence in self.sequences]
         hidden = self.lm.decode(torch.tensor(ids, device=self.lm.device), use_cache=False).last_hidden_state
-        self.hidden = hidden[torch.arange(len(ids), device=hidden.device), lengths - 1]
+        self.hidden: Tensor = hidden[torch.arange(len(ids), device=hidden.device), lengths - 1]

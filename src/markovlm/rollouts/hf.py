@@ -1,26 +1,35 @@
-"""Sampling from a transformers model: one pass over each distinct beginning of a CoT.
+"""Sampling from a transformers model: one pass over each distinct beginning of a CoT, and no place left to finished ones.
 
 A group begins as one row, its prompt. On a CPU, where a pass costs what it computes, CoTs stay one row until they differ: once a policy has made up
 its mind, sixteen CoTs cost little more than one. On a GPU a decoding step costs the same for one row as for sixteen and waiting for
-the device costs more: there the prompt's cache is repeated over the group at once.
+the device costs more: there the prompt's cache is repeated over the group at once. Where more CoTs are wanted than fit side by side,
+those that wait take the places of those that have ended (continuous batching, Yu et al. 2022, Orca).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import sampled_log_distribution
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.ends import finished, stop_start
-from markovlm.rollouts.fronts import start
+from markovlm.rollouts.fronts import Front, start
+from markovlm.rollouts.static import StaticDecoder, decodes_in_one_shape
 from markovlm.rollouts.streams import Key, stream
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest, SamplerPlace
 
+_REFILL = 1 / 8  # of the rows: so many have to be free before CoTs that wait begin in their places
 _Job = tuple[tuple[int, ...], Key]  # one row: its prompt and its stream
 
 
@@ -28,92 +37,169 @@ class HFSampler:
     """Draws from exactly the distribution that `token_stats` scores. Samples whatever policy `lm` is at the moment.
 
     `joined`: CoTs of a batch are one row as long as they are the same; default on a CPU.
+    `static_cache`: decode in one shape, on a GPU as a CUDA graph; `auto`: on a GPU, where the model can be decoded so. UserError for
+    `on` with a model that can't.
     """
 
-    def __init__(self, lm: LanguageModel, batch_tokens: int = 32768, joined: bool | None = None):
+    def __init__(
+        self,
+        lm: LanguageModel,
+        batch_tokens: int = 32768,
+        joined: bool | None = None,
+        static_cache: Literal["auto", "on", "off"] = "auto",
+    ):
         self.lm = lm
         self.batch_tokens = batch_tokens
-        self.joined = lm.device.type == "cpu" if joined is None else joined
         self.splits = 0  # times a batch was halved for memory
+        self.decoder: StaticDecoder | None = None
+        if static_cache == "on" or (static_cache == "auto" and lm.device.type == "cuda"):
+            if decodes_in_one_shape(lm):
+                self.decoder = StaticDecoder(lm)
+            elif static_cache == "on":
+                raise UserError(f"rollouts.static_cache: {lm.name!r} can't be decoded in one shape; leave it at auto")
+        one_by_one = self.decoder is not None or lm.device.type != "cpu"
+        self.joined = not one_by_one if joined is None else joined
+
+    def release(self) -> None:
+        """Give back what is kept from one call to the next."""
+        if self.decoder is not None:
+            self.decoder.release()
 
     @torch.no_grad()
-    def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
-        """One list of CoTs a request, one CoT a stream. Splitting for size or memory changes no draw."""
+    def sample(self, requests: Sequence[SampleRequest], decoding: Decoding, rows: int | None = None) -> list[list[CoT]]:
+        """One list of CoTs a request, one CoT a stream. Neither memory nor `rows`, how many may stand side by side, changes a draw."""
         jobs = [(request.prompt, key) for request in requests for key in request.streams]
         cots: list[CoT] = []
-        with self.lm.merged():
-            for batch in self._batches(jobs, decoding.max_tokens):
-                cots += map_splitting(lambda part: _sample_batch(self.lm, part, decoding, self.joined), batch, self._count_split)
+        with self.lm.merged() if self.decoder is None else contextlib.nullcontext():  # merged weights lie elsewhere every time
+            for lot in self._lots(jobs):
+                cots += map_splitting(
+                    lambda part, lot=lot: self._sample_jobs(part, decoding, self._room(rows, len(part) / len(lot))),
+                    lot,
+                    self._count_split,
+                )
         drawn = iter(cots)
         return [[next(drawn) for _ in request.streams] for request in requests]
+
+    def _sample_jobs(self, jobs: Sequence[_Job], decoding: Decoding, room: _Room) -> list[CoT]:
+        """Waits for the device once a token, to hear who has ended (under a fixed length never), and once for all CoTs.
+
+        Where CoTs are joined it reads every token, to hear which of them differ.
+        """
+        lm = self.lm
+        uniforms = _uniforms(jobs, decoding, lm.device)
+        banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long, device=lm.device)
+        ends = _Ends(lm, decoding, len(jobs))
+        width = [len(prompt) + decoding.max_tokens for prompt, _ in jobs]
+        begin, room = self._begin(room, width)
+
+        rows = _Rows(begin, self.joined)
+        columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: active jobs, the token of each, ln u
+        active, begun = list[int](), 0
+        index = step = torch.zeros(0, dtype=torch.long, device=lm.device)  # of each active job: its number, and the tokens it has
+        while True:
+            if begun < len(jobs) and (not active or rows.open):
+                count = room.admitted([width[job] for job in active], width[begun:])
+                if not active or count >= room.rows * _REFILL:
+                    fresh = range(begun, begun + count)
+                    rows.join([jobs[job][0] for job in fresh])
+                    active, begun = [*active, *fresh], begun + count
+                    index = torch.tensor(active, device=lm.device)
+                    step = torch.cat([step, step.new_zeros(count)])
+            log_p = rows.of_each(sampled_log_distribution(lm.logits(rows.hidden), decoding.temperature or 1.0, banned))
+            token = log_p.argmax(-1) if uniforms is None else _inverse_cdf(log_p, uniforms[index, step])
+            columns.append((active, token, log_p.gather(-1, token[:, None])[:, 0]))
+            ends.see(active, token)
+            alive = [number for number, job in enumerate(active) if not ends.over[job]]
+            if not alive:
+                if begun == len(jobs):
+                    return ends.cots(columns)
+                rows, active, index, step = _Rows(begin, self.joined), [], index[:0], step[:0]
+                continue
+            gone = len(active) - len(alive)
+            if gone >= len(alive) or (begun < len(jobs) and rows.open and gone >= room.rows * _REFILL):
+                rows.keep(alive)
+                kept = torch.tensor(alive, device=lm.device)
+                token, index, step, active = token[kept], index[kept], step[kept], [active[number] for number in alive]
+            rows.advance(token)
+            step = (step + 1).clamp(max=decoding.max_tokens - 1)  # of those over, still there, nothing is read
+
+    def _begin(self, room: _Room, width: Sequence[int]) -> tuple[Callable[[list[tuple[int, ...]]], Front], _Room]:
+        """What begins a front, and the room in it: one shape holds as many rows as its memory and the work allow."""
+        if self.decoder is None:
+            return functools.partial(start, self.lm), room
+        columns = max(width)
+        rows = max(1, min(room.rows, room.tokens // columns, len(width)))
+        return functools.partial(self.decoder.start, rows=rows, columns=columns), replace(room, rows=rows)
 
     def _count_split(self, _: int) -> None:
         self.splits += 1
 
-    def _batches(self, jobs: Sequence[_Job], max_tokens: int) -> Iterator[list[_Job]]:
-        """Neighbours that fit the budget; prompts of one length where the model's cache takes no others side by side."""
-        batch: list[_Job] = []
-        longest = 0
-        for job in jobs:
-            alike = not batch or len(job[0]) == longest or self.lm.caching in ("padded", "none")
-            longest = max(longest, len(job[0]))
-            if batch and ((len(batch) + 1) * (longest + max_tokens) > self.batch_tokens or not alike):
-                yield batch
-                batch, longest = [], len(job[0])
-            batch.append(job)
-        if batch:
-            yield batch
+    def _room(self, rows: int | None, share: float) -> _Room:
+        """Less of it where a part of the work is done again because memory ran out."""
+        return _Room(max(1, int((rows or self.batch_tokens) * share)), int(self.batch_tokens * share))
+
+    def _lots(self, jobs: Sequence[_Job]) -> list[list[_Job]]:
+        """All at once; neighbours with prompts of one length where the model's cache takes no others side by side."""
+        if self.lm.caching in ("padded", "none"):
+            return [[*jobs]] if jobs else []
+        return [[*lot] for _, lot in groupby(jobs, key=lambda job: len(job[0]))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How many rows may stand side by side, and how many tokens in them, those to come included."""
+
+    rows: int
+    tokens: int
+
+    def admitted(self, standing: Sequence[int], waiting: Iterable[int]) -> int:
+        """How many of those that wait may join those that stand, by the length each will have; one where none stands."""
+        longest, count = max(standing, default=0), len(standing)
+        for length in waiting:
+            longest = max(longest, length)
+            if count and (count == self.rows or (count + 1) * longest > self.tokens):
+                break
+            count += 1
+        return count - len(standing)
 
 
 def build_hf(place: SamplerPlace) -> HFSampler:
     """`rollouts.backend: hf`."""
-    return HFSampler(place.lm, place.rollouts.batch_tokens)
-
-
-def _sample_batch(lm: LanguageModel, jobs: Sequence[_Job], decoding: Decoding, joined: bool) -> list[CoT]:
-    """Waits for the device once a token, to hear who has ended (under a fixed length never), and once for all CoTs.
-
-    Where CoTs are joined it reads every token, to hear which of them differ.
-    """
-    uniforms = _uniforms(jobs, decoding, lm.device)
-    banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long, device=lm.device)
-    ends = _Ends(lm, decoding, len(jobs))
-
-    rows = _Rows(lm, [prompt for prompt, _ in jobs], joined)
-    columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: active jobs, the token of each, ln u
-    active = list(range(len(jobs)))
-    index = torch.arange(len(jobs), device=lm.device)  # the same on the device
-    for step in range(decoding.max_tokens):
-        log_p = rows.of_each(sampled_log_distribution(lm.logits(rows.hidden), decoding.temperature or 1.0, banned))
-        token = log_p.argmax(-1) if uniforms is None else _inverse_cdf(log_p, uniforms[index, step])
-        columns.append((active, token, log_p.gather(-1, token[:, None])[:, 0]))
-        ends.see(active, token, step)
-        alive = [number for number, job in enumerate(active) if not ends.ended[job]]
-        if not alive or step + 1 == decoding.max_tokens:
-            break
-        if len(alive) <= len(active) // 2:  # drop finished CoTs once they are half of the batch
-            rows.keep(alive)
-            kept = torch.tensor(alive, device=lm.device)
-            token, index, active = token[kept], index[kept], [active[number] for number in alive]
-        rows.advance(token)
-    return ends.cots(columns)
+    return HFSampler(place.lm, place.rollouts.batch_tokens, static_cache=place.rollouts.static_cache)
 
 
 class _Rows:
     """The rows of a front and which of them each CoT is: one a CoT, or one for all CoTs that are the same so far (`joined`)."""
 
-    def __init__(self, lm: LanguageModel, prompts: Sequence[tuple[int, ...]], joined: bool):
-        number: dict[tuple[int, ...], int] = {}
-        self.row = [number.setdefault(prompt, len(number)) for prompt in prompts]
-        self.front, self.joined = start(lm, list(number)), joined
-        if not joined and len(number) < len(prompts):
-            self.front.keep(self.row)
-            self.row = list(range(len(prompts)))
+    def __init__(self, begin: Callable[[list[tuple[int, ...]]], Front], joined: bool):
+        self.begin, self.joined = begin, joined
+        self.row: list[int] = []
+        self.front: Front | None = None
 
     @property
     def hidden(self) -> Tensor:
         """[U, H] of each row."""
+        assert self.front is not None
         return self.front.hidden
+
+    @property
+    def open(self) -> bool:
+        """May CoTs join those that are under way?"""
+        return self.front is not None and self.front.open
+
+    def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """CoTs that begin, behind those that are there."""
+        number: dict[tuple[int, ...], int] = {}
+        rows = [number.setdefault(prompt, len(number)) for prompt in prompts]
+        if self.front is None:
+            self.front, before = self.begin(list(number)), 0
+        else:
+            before = len(self.front.hidden)
+            self.front.join(list(number))
+        self.row += [before + row for row in rows]
+        if not self.joined and len(number) < len(prompts):
+            self.front.keep(self.row)
+            self.row = list(range(len(self.row)))
 
     def of_each(self, values: Tensor) -> Tensor:
         """[U, ...] of each row -> [N, ...] of each CoT."""
@@ -126,11 +212,13 @@ class _Rows:
         if self.joined:
             self.row = [self.row[number] for number in alive]
         else:
+            assert self.front is not None
             self.front.keep(alive)
             self.row = list(range(len(alive)))
 
     def advance(self, token: Tensor) -> None:
         """Append token [N] to the CoTs; a row on which they differ becomes several, one on which none is left goes."""
+        assert self.front is not None
         if self.joined:
             number: dict[tuple[int, int], int] = {}
             self.row = [number.setdefault(pair, len(number)) for pair in zip(self.row, token.tolist(), strict=True)]
@@ -146,23 +234,25 @@ class _Ends:
 
     def __init__(self, lm: LanguageModel, decoding: Decoding, jobs: int):
         self.lm, self.decoding = lm, decoding
-        self.ended = [False] * jobs
-        self.length = [decoding.max_tokens] * jobs
+        self.ended = [False] * jobs  # by themselves
+        self.over = [False] * jobs  # that, or at the budget
+        self.length = [0] * jobs
         self._ids = torch.tensor(lm.terminators, dtype=torch.long, device=lm.device)
         self._written: list[list[int]] = [[] for _ in range(jobs)]  # where stop strings are looked for
 
-    def see(self, active: Sequence[int], token: Tensor, step: int) -> None:
-        """The tokens of step `step`, one of each active job."""
-        over = [False] * len(active) if self.decoding.fixed_length else torch.isin(token, self._ids).tolist()
+    def see(self, active: Sequence[int], token: Tensor) -> None:
+        """One more token of each active job."""
+        ends = [False] * len(active) if self.decoding.fixed_length else torch.isin(token, self._ids).tolist()
         if self.decoding.stop:
             for row, (job, one) in enumerate(zip(active, token.tolist(), strict=True)):
-                if self.ended[job]:
-                    continue
-                self._written[job].append(one)
-                over[row] = over[row] or stop_start(self.lm, self._written[job], self.decoding.stop) is not None
-        for job, end in zip(active, over, strict=True):
-            if end and not self.ended[job]:
-                self.ended[job], self.length[job] = True, step + 1
+                if not self.over[job]:
+                    self._written[job].append(one)
+                    ends[row] = ends[row] or stop_start(self.lm, self._written[job], self.decoding.stop) is not None
+        for job, end in zip(active, ends, strict=True):
+            if not self.over[job]:
+                self.length[job] += 1
+                self.ended[job] = end
+                self.over[job] = end or self.length[job] == self.decoding.max_tokens
 
     def cots(self, columns: Sequence[tuple[list[int], Tensor, Tensor]]) -> list[CoT]:
         """Of all jobs; what a row went on to sample behind its end is left out."""

@@ -41,7 +41,8 @@ class Setup:
 
     def sampler(self) -> Sampler:
         """The trainer's own sampler, with which runs are evaluated and studied; `rollouts.backend` chooses that of training."""
-        return HFSampler(self.lm, self.config.rollouts.batch_tokens)
+        rollouts = self.config.rollouts
+        return HFSampler(self.lm, rollouts.batch_tokens, static_cache=rollouts.static_cache)
 
     def load(self, split: str, limit: int | None = None, *, disjoint: bool = True) -> Loaded:
         """Examples of a split; `disjoint` as in `load_examples`."""

@@ -12,6 +12,8 @@
                  with checkpointing one layer, computed again, and its gradients
     evaluation   as sampling, for its own number of rows
 
+Where decoding keeps a cache of one shape (rollouts.static_cache: on a GPU) that of sampling stays beside all phases.
+
 Over N processes each has the questions of a step divided by N, rounded up; with fsdp2 1/N of the weights and twice the largest piece that is
 gathered (`held_weights`; by formula, not measured).
 
@@ -39,6 +41,7 @@ from markovlm.config import RunConfig
 from markovlm.models.language import MERGE_LIMIT
 from markovlm.models.logprobs import CHUNK_ELEMENTS
 from markovlm.models.quantization import BITS
+from markovlm.rollouts.static import COLUMNS
 from markovlm.training.shapes import Shape, Weights, read_weights
 
 ADAPTER_BYTES = 20  # a trainable parameter, all in float32
@@ -77,6 +80,7 @@ class Memory:
     weights: int
     adapter: int
     sampling_cache: int
+    kept_cache: int  # of it, what a recorded shape keeps from one step's sampling to the next
     sampling_logits: int
     merged_weights: int  # copies made for sampling
     scoring: int
@@ -95,9 +99,9 @@ class Memory:
         beside = max(self.logits_chunk, self.reference_pass, self.recomputed_layer)
         return {
             "sampling": self.sampling_cache + self.sampling_logits + self.merged_weights,
-            "scoring": self.scoring,
-            "training": self.activations + beside,
-            "evaluation": self.evaluation,
+            "scoring": self.scoring + self.kept_cache,
+            "training": self.activations + beside + self.kept_cache,
+            "evaluation": self.evaluation + self.kept_cache,
         }
 
     def to_json(self) -> dict[str, int | str]:
@@ -116,6 +120,7 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
         weights=weights,
         adapter=adapter,
         sampling_cache=cache,
+        kept_cache=cache if _in_one_shape(config) else 0,
         sampling_logits=logits,
         merged_weights=merged,
         scoring=_scoring(config, shape, work, samples),
@@ -184,7 +189,17 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tup
     """KV cache and draw of the rows that are sampled at once."""
     length = work.prompt + work.cot
     rows = max(1, min(rows, config.rollouts.batch_tokens // length))
+    if _in_one_shape(config):
+        length = -(-length // COLUMNS) * COLUMNS
     return rows * length * _cache_bytes(config, shape), rows * shape.vocabulary * (_DRAW_BYTES + element_bytes(config))
+
+
+def _in_one_shape(config: RunConfig) -> bool:
+    """Does decoding keep a cache of one shape (`rollouts.static_cache`)? Taken to be so where a GPU's architecture allows it."""
+    if config.rollouts.foreign or config.loading.quantization != "none":
+        return False
+    setting = config.rollouts.static_cache
+    return setting == "on" or (setting == "auto" and _on_cuda(config))
 
 
 def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:

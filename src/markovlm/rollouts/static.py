@@ -1,0 +1,231 @@
+"""Decoding in one shape: each token is the same operations on the same memory, so that a GPU is told once what to do (a CUDA graph).
+
+A decoding loop of Python spends longer on telling a GPU what to do than the GPU on doing it (docs/performance.md). Here the cache has
+`columns` for each of `rows`, a row's next token goes where its own text ends, and what lies behind is hidden; nothing in a step
+depends on a number that the host knows, and nothing waits for the device. Rows are filled and emptied between steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from markovlm.models.caches import keeps_all, near
+from markovlm.models.language import LanguageModel
+from markovlm.models.memory import on_release
+from markovlm.models.sequences import Prefilled, prefill
+from markovlm.rollouts.fronts import start
+
+COLUMNS = 128  # columns are made in steps of so many: a shape is recorded once for prompts of about one length
+Step = Callable[[], None]
+_ATTENTION = ("sdpa", "eager")  # those that take a mask of four dimensions
+_works: dict[str, bool] = {}
+
+
+class FixedLayer(CacheLayerMixin):
+    """Keys and values [R, heads, C, D] of one layer; the token of row r goes to column `place[r]`."""
+
+    is_sliding = False
+    is_compileable = True
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: int, columns: int, place: Tensor):
+        super().__init__()
+        self.keys = keys.new_zeros(rows, keys.shape[1], columns, keys.shape[3])
+        self.values = values.new_zeros(rows, values.shape[1], columns, values.shape[3])
+        self.place, self.is_initialized = place, True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        found: list[Tensor] = []
+        for held, states in ((self.keys, key_states), (self.values, value_states)):
+            assert held is not None
+            held.scatter_(2, self.place[:, None, None, None].expand(-1, states.shape[1], 1, states.shape[3]), states)
+            found.append(held)
+        return found[0], found[1]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_max_length(), 0
+
+    def get_seq_length(self) -> int:
+        return 0  # of each row another one: masks and positions are given to the model
+
+    def get_max_length(self) -> int:
+        assert self.keys is not None
+        return self.keys.shape[2]
+
+
+class Slots:
+    """The memory of R rows of C columns, and the recorded step on it."""
+
+    def __init__(self, lm: LanguageModel, rows: int, columns: int, like: Any, record: Callable[[Step], Step]):
+        device = lm.device
+        self.rows, self.columns = rows, columns
+        self.ids = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.position = torch.zeros(rows, dtype=torch.long, device=device)  # of the token that comes next; its column, too
+        self.hidden = torch.zeros(rows, lm.causal_lm.get_output_embeddings().weight.shape[1], dtype=lm.dtype, device=device)
+        self.layers = [FixedLayer(layer.keys, layer.values, rows, columns, self.position) for layer in like.layers]
+        cache = Cache(layers=[*self.layers])
+        column = torch.arange(columns, device=device)
+        hidden_from_sight = torch.full((), torch.finfo(lm.dtype).min, dtype=lm.dtype, device=device)
+        in_sight = hidden_from_sight.new_zeros(())
+
+        def step() -> None:
+            mask = torch.where(column <= self.position[:, None], in_sight, hidden_from_sight)[:, None, None]
+            states = lm.decode(
+                self.ids, attention_mask=mask, position_ids=self.position[:, None], past_key_values=cache, use_cache=True
+            )
+            self.hidden.copy_(states.last_hidden_state[:, -1])
+            self.position.add_(1).clamp_(max=columns - 1)  # rows without a text stay within bounds
+
+        self.step = record(step)
+
+    def select(self, index: Tensor) -> None:
+        """Rows `index` take the first places, each as it is now."""
+        count = len(index)
+        for layer in self.layers:
+            for held in (layer.keys, layer.values):
+                assert held is not None
+                held[:count] = held.index_select(0, index)
+        self.position[:count] = self.position[index]
+        self.hidden[:count] = self.hidden[index]
+
+    def fill(self, first: int, fresh: Prefilled) -> None:
+        """Prompts that were computed side by side, padded on the left, from row `first` on: each from its own first column."""
+        rows, width = fresh.mask.shape
+        place = slice(first, first + rows)
+        source = (torch.arange(width, device=fresh.lengths.device) + (width - fresh.lengths)[:, None]).clamp(max=width - 1)
+        for layer, made in zip(self.layers, fresh.cache.layers, strict=True):
+            for held, states in ((layer.keys, made.keys), (layer.values, made.values)):
+                assert held is not None
+                held[place, :, :width] = torch.take_along_dim(states, source[:, None, :, None], 2)
+        self.position[place] = fresh.lengths
+        self.hidden[place] = fresh.last_hidden
+
+
+class StaticFront:
+    """A `Front` in the first rows of the slots."""
+
+    def __init__(self, lm: LanguageModel, slots: Slots, fresh: Prefilled):
+        self.lm, self.slots, self.count, self.open = lm, slots, 0, True
+        self._fill(fresh)
+
+    @property
+    def hidden(self) -> Tensor:
+        return self.slots.hidden[: self.count]
+
+    def advance(self, token: Tensor) -> None:
+        self.slots.ids[: self.count, 0] = token
+        self.slots.step()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        if [*rows] != [*range(len(rows))]:
+            self.slots.select(torch.tensor(rows, device=self.lm.device))
+        self.count = len(rows)
+
+    def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        self._fill(prefill(self.lm, prompts))
+
+    def _fill(self, fresh: Prefilled) -> None:
+        self.slots.fill(self.count, fresh)
+        self.count += len(fresh.lengths)
+
+
+class StaticDecoder:
+    """Makes the fronts of a model, and keeps the shape that was last recorded."""
+
+    def __init__(self, lm: LanguageModel, record: Callable[[Step], Step] | None = None):
+        self.lm = lm
+        self.record = record or (as_cuda_graph if lm.device.type == "cuda" else _as_it_is)
+        self._kept: tuple[tuple[Any, ...], Slots] | None = None
+        on_release(self)
+
+    def start(self, prompts: Sequence[tuple[int, ...]], rows: int, columns: int) -> StaticFront:
+        """The prompts in a shape for `rows` texts of at most `columns` tokens."""
+        fresh = prefill(self.lm, prompts)
+        return StaticFront(self.lm, self._slots(rows, columns, fresh.cache), fresh)
+
+    def release(self) -> None:
+        """Give the memory back; the next front records anew."""
+        if self._kept is not None:
+            self._kept[1].step = _gone  # what is not recorded holds the slots, and they it
+        self._kept = None
+
+    def _slots(self, rows: int, columns: int, like: Any) -> Slots:
+        """Recorded anew where the shape is too small or twice too large, or weights lie elsewhere than they did."""
+        columns = -(-columns // COLUMNS) * COLUMNS
+        policy = (self.lm.adapter_on, *(weight.data_ptr() for weight in self.lm.causal_lm.parameters()))
+        if self._kept is not None and self._kept[0] == policy:
+            slots = self._kept[1]
+            if rows <= slots.rows <= 2 * rows and columns <= slots.columns <= 2 * columns:
+                return slots
+        self.release()  # before the next is made
+        slots = Slots(self.lm, rows, columns, like, self.record)
+        self._kept = (policy, slots)
+        return slots
+
+
+def as_cuda_graph(step: Step) -> Step:
+    """`step` recorded once, to be replayed: no Python, one launch. As it is where it can't be recorded, with a warning."""
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):  # kernels are chosen and workspaces made before anything is recorded
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = str(error).splitlines()[0]
+        warnings.warn(
+            f"decoding without a CUDA graph, several times slower ({reason:.160}); rollouts.static_cache=off", stacklevel=2
+        )
+        return step
+    return graph.replay
+
+
+def _gone() -> None:
+    raise RuntimeError("the memory of this front was given back")
+
+
+def _as_it_is(step: Step) -> Step:
+    return step
+
+
+def decodes_in_one_shape(lm: LanguageModel) -> bool:
+    """Can `lm` be decoded so? Whole attention over a cache that nothing leaves, weights where they stay; and its states are tried."""
+    attention = lm.causal_lm.config.get_text_config()._attn_implementation
+    if lm.caching != "padded" or lm.shards is not None or lm.quantization != "none" or attention not in _ATTENTION:
+        return False
+    made = f"{type(lm.causal_lm).__name__} {lm.dtype} {lm.device.type} {attention}"
+    key = f"{made} {lm.causal_lm.config.to_json_string()}"
+    if key not in _works:
+        _works[key] = _try(lm)
+    return _works[key]
+
+
+@torch.no_grad()
+def _try(lm: LanguageModel) -> bool:
+    """Two prompts and three tokens behind them, against the cache that grows."""
+    prompts = [tuple(i % lm.vocabulary for i in prompt) for prompt in ((1, 2, 3, 4, 5), (3, 1))]
+    try:
+        if not keeps_all(prefill(lm, prompts).cache):
+            return False
+        ours, theirs = StaticDecoder(lm, _as_it_is).start(prompts, 3, 9), start(lm, prompts)
+        for token in (4, 2, 5):
+            for front in (ours, theirs):
+                front.advance(torch.full((2,), token % lm.vocabulary, device=lm.device))
+            if not near(lm, lm.logits(ours.hidden), lm.logits(theirs.hidden)):
+                return False
+    except Exception:  # whatever an architecture raises when it is decoded so: it is not to be decoded so
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""The gold answer as the draft of the greedy one: what two passes say, in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from markovlm.models.language import LanguageModel
+from markovlm.models.sequences import batch_of
+from markovlm.rollouts import drafts
+from markovlm.rollouts.drafts import read_with_drafts
+from markovlm.rollouts.hf import HFSampler
+from markovlm.rollouts.reader import score_answers
+from markovlm.rollouts.types import CoT, Decoding, SampleRequest
+from support import tiny
+
+PREFIXES = ((5, 6, 7, 8, 9), (40, 41))
+BUDGET = 6
+
+
+def befores(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(prefix, CoT and header) of rows of several lengths."""
+    return [(PREFIXES[n % 2], tuple(10 + (7 * n + i) % 80 for i in range(2 + n % 5))) for n in range(count)]
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3", "gpt2"])
+def lm(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> LanguageModel:
+    """About a quarter of all tokens end an answer."""
+    model = tiny.load(tiny_models[request.param], shaken=True)
+    model.terminators = tuple(range(2, 100, 4))
+    return model
+
+
+def greedily(lm: LanguageModel, rows: Any, budget: int) -> list[CoT]:
+    requests = [SampleRequest(prefix + before, (("greedy",),)) for prefix, before in rows]
+    return [group[0] for group in HFSampler(lm).sample(requests, Decoding(budget, temperature=0.0))]
+
+
+def assert_as_two_passes(lm: LanguageModel, rows: Any, answers: list[tuple[int, ...]], budget: int) -> list[CoT]:
+    batch = batch_of([(p, before + answer, len(before)) for (p, before), answer in zip(rows, answers, strict=True)])
+    found = read_with_drafts(lm, batch, budget)
+    assert found is not None
+    expected = greedily(lm, rows, budget)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.read.tokens, one.read.kept, one.read.ended) == (other.tokens, other.kept, other.ended)
+        assert one.read.behavior_logp == pytest.approx(other.behavior_logp, abs=1e-4)
+    with torch.no_grad():
+        scores = score_answers(lm, batch).logp_mean.tolist()
+    assert [one.logp_mean for one in found] == pytest.approx(scores, abs=1e-4)
+    return expected
+
+
+def test_answers_and_log_probs_are_those_of_two_passes(lm: LanguageModel) -> None:
+    """Gold answers that are the greedy one, leave it at the first, second or last token, end before it or go on behind it."""
+    rows = befores(24)
+    greedy = [cot.tokens for cot in greedily(lm, rows, BUDGET)]
+    assert {1, 2, 3, 4} <= {len(tokens) for tokens in greedy}  # some end at once, some late, and all budgets are met
+    answers = []
+    for n, tokens in enumerate(greedy):
+        wrong = (tokens[n % len(tokens)] + 1) % 100
+        changed = (*tokens[: n % len(tokens)], wrong, *tokens[n % len(tokens) + 1 :])
+        answers.append([tokens, changed, tokens[:1], (*tokens, 50, 51), (wrong,), tokens[: max(1, len(tokens) - 1)]][n % 6])
+    for budget in (BUDGET, 2, 1):
+        assert_as_two_passes(lm, rows, answers, budget)
+
+
+def test_right_answers_cost_no_pass_of_their_own(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = befores(12)
+    right = [cot.ids for cot in greedily(lm, rows, BUDGET)]
+    rows, right = zip(*[(row, answer) for row, answer in zip(rows, right, strict=True) if answer], strict=True)
+    batch = batch_of([(p, before + answer, len(before)) for (p, before), answer in zip(rows, right, strict=True)])
+    passes: list[int] = []
+    decode = LanguageModel.decode
+    monkeypatch.setattr(
+        LanguageModel, "decode", lambda self, ids, **options: (passes.append(len(ids)), decode(self, ids, **options))[1]
+    )
+    found = read_with_drafts(lm, batch, BUDGET)
+    assert found is not None
+    assert [one.read.ids for one in found] == list(right)
+    assert passes == [2, len(set(batch.rows))]  # the prefixes, the rows
+
+
+def test_equal_rows_are_read_once_and_all_told(lm: LanguageModel) -> None:
+    rows = befores(3) * 4
+    assert_as_two_passes(lm, rows, [(60,), (61,), (62,)] * 4, BUDGET)
+
+
+def test_the_vocabulary_in_parts(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "CHUNK_ELEMENTS", 300)
+    assert_as_two_passes(lm, befores(8), [(60 + n, 3) for n in range(8)], BUDGET)
+
+
+def test_a_cache_that_forgets_takes_no_token_back(tiny_models: dict[str, Path]) -> None:
+    """Gemma-3's sliding window: nothing is read this way, and nothing wrongly."""
+    lm = tiny.load(tiny_models["gemma3"], shaken=True)
+    assert read_with_drafts(lm, batch_of([((5, 6, 7), (8, 9), 1)]), BUDGET) is None

@@ -1,0 +1,77 @@
+"""A CUDA graph without CUDA: the operations of a step, recorded once and played again without its Python.
+
+What a CUDA graph can't hold fails here too: a step that reads a number from the device, or whose operations would depend on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+READS = {
+    "_local_scalar_dense",
+    "item",
+    "nonzero",
+    "is_nonzero",
+    "equal",
+    "masked_select",
+    "unique",
+    "_unique2",
+}  # wait for the device
+
+
+class Tape(TorchDispatchMode):
+    """Records while it is entered; `play` runs the same operations on the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.partition("::")[2]
+        assert name not in READS, f"{name} reads from the device inside a step"
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, out))
+        return out
+
+    def play(self) -> None:
+        """What an operation made stands for what it makes now; all other tensors are where they were."""
+        made: dict[int, torch.Tensor] = {}
+
+        def now(value: Any) -> Any:
+            return made.get(id(value), value) if isinstance(value, torch.Tensor) else value
+
+        for func, args, kwargs, out in self.operations:
+            fresh = func(*tree_map(now, args), **tree_map(now, kwargs))
+            for before, after in zip(tree_flatten(out)[0], tree_flatten(fresh)[0], strict=True):
+                if isinstance(before, torch.Tensor):
+                    made[id(before)] = after
+
+    @property
+    def launches(self) -> int:
+        """Operations that compute or copy, views left out: kernels a GPU would be told to run, one at least each."""
+        return sum(not _is_view(func) for func, *_ in self.operations)
+
+
+def _is_view(func: Any) -> bool:
+    """Does the result only look at the memory of an argument?"""
+    return "unsafe_view" in func._schema.name or any(
+        value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns
+    )
+
+
+def taped(tapes: list[Tape]) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """As `as_cuda_graph`: a warm-up, one recording, and the recording is what runs from then on."""
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        step()
+        with (tape := Tape()):
+            step()
+        tapes.append(tape)
+        return tape.play
+
+    return record
