@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py                                    # the embedded model, prompt of about 17 tokens
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py --prompt plain                     # about 150
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py --model random-llama --size 25m --questions 1 --cot-tokens 100 --prompt plain
+    OMP_NUM_THREADS=1 python benchmarks/against_trl.py --actor-reward 0                   # as near to TRL's work as there is a setting for
     OMP_NUM_THREADS=1 python benchmarks/against_trl.py --model DIR --ended      # DIR: `markovlm export RUN --merge --to DIR`; as late in a run
 
 Both sides: the same model, LoRA adapter, prompts, group, number of sampled tokens (end tokens masked until the last), one
@@ -28,6 +29,7 @@ from typing import Any
 import torch
 from step import PHASES, SIZES, Side, alternate, learner, questions_of, random_llama, ratio_interval, run_config
 
+from markovlm.config.schedule import Schedule
 from markovlm.models.registry import resolve
 from markovlm.runs.setup import prepare
 from markovlm.tasks.base import Example
@@ -91,7 +93,7 @@ def table(sides: Sequence[Side], arguments: argparse.Namespace, prompt_tokens: i
             f"{arguments.questions} questions x {arguments.group} CoTs x {'at most ' * arguments.ended}{arguments.cot_tokens} tokens, "
             f"prompts of about {prompt_tokens}, "
             f"{arguments.model} {arguments.size if arguments.model == 'random-llama' else ''}, float32, {torch.get_num_threads()} CPU thread(s), "
-            f"n={arguments.repeats} steps each",
+            f"n={arguments.repeats} steps each" + ", no gradient through the answers" * (arguments.actor_reward == 0),
             "",
             f"| | markovlm, baseline every {arguments.baseline_every} | TRL {version} | TRL / markovlm |",
             "|---|---|---|---|",
@@ -115,6 +117,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cot-tokens", type=int, default=44)
     parser.add_argument("--ended", action="store_true", help="CoTs end by themselves, after --cot-tokens at the latest")
     parser.add_argument("--baseline-every", type=int, default=5, help="as in training; 1 for the baseline CoT in every step")
+    parser.add_argument(
+        "--actor-reward", type=float, default=1.0, help="weight of the gradient through the answers; 0: none, as TRL"
+    )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
@@ -132,7 +137,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             str(random_llama(folder / "model", arguments.size, None)) if arguments.model == "random-llama" else arguments.model
         )
         config = run_config(arguments, model)
-        objective = config.objective.model_copy(update={"baseline_every": arguments.baseline_every})
+        weight = Schedule.constant(arguments.actor_reward)
+        objective = config.objective.model_copy(
+            update={"baseline_every": arguments.baseline_every, "actor_reward_weight": weight}
+        )
         rollouts = config.rollouts.model_copy(update={"fixed_length": not arguments.ended})
         setup = prepare(config.model_copy(update={"objective": objective, "rollouts": rollouts}), trainable=True)
         torch.manual_seed(arguments.seed)

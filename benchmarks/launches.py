@@ -25,12 +25,11 @@ from markovlm.models.folding import unfold_layers
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
 from markovlm.rollouts.hf import HFSampler
-from markovlm.rollouts.static import StaticDecoder
+from markovlm.rollouts.static import READS, StaticDecoder
 from markovlm.rollouts.types import Decoding, SampleRequest
 
 LAYERS, ROWS, PROMPT = 32, 12, tuple(range(5, 25))
 SHORT, LONG = 4, 12  # tokens of two runs: the difference is that of the tokens alone
-_READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
 
 
 class Counter(TorchDispatchMode):
@@ -44,7 +43,7 @@ class Counter(TorchDispatchMode):
         name, returns = func._schema.name.partition("::")[2], func._schema.returns
         view = "unsafe_view" in name or any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
         self.launches += not view
-        self.reads += name in _READS
+        self.reads += name in READS
         return func(*args, **(kwargs or {}))
 
 

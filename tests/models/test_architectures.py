@@ -14,8 +14,10 @@ from markovlm.models.load import LanguageModel, load_model
 from markovlm.models.logprobs import token_stats
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.rollouts.hf import HFSampler
+from markovlm.rollouts.static import StaticDecoder, decodes_in_one_shape
 from markovlm.rollouts.types import Decoding, SampleRequest
 from support.architectures import FAMILIES, save_family
+from support.tape import Tape, taped
 from support.tiny import shake
 
 PROMPTS = ((1, 20, 30, 40, 50, 60, 70, 80), (1, 9, 33), (1, 44, 45, 46, 47))
@@ -80,6 +82,15 @@ def test_the_sampler_draws_from_what_the_plain_forward_says(lm: LanguageModel) -
             assert torch.allclose(torch.tensor(cot.behavior_logp, dtype=torch.float64), expected, atol=1e-4), prompt
     one = HFSampler(lm).sample([requests[1]], Decoding(12, 1.0))
     assert [cot.tokens for cot in one[0]] == [cot.tokens for cot in groups[1]]  # whatever stands beside it in the batch
+    tokens = [[cot.tokens for cot in group] for group in groups]
+    few = HFSampler(lm).sample(requests, Decoding(12, 1.0), rows=2)  # and in whose place it begins
+    assert [[cot.tokens for cot in group] for group in few] == tokens
+    if decodes_in_one_shape(lm):
+        shaped = HFSampler(lm, static_cache="on")
+        played: list[Tape] = []
+        shaped.decoder = StaticDecoder(lm, taped(played))
+        assert [[cot.tokens for cot in group] for group in shaped.sample(requests, Decoding(12, 1.0))] == tokens
+        assert played
 
 
 @pytest.mark.parametrize("sharing", ["shared", "padded"])

@@ -109,6 +109,19 @@ def test_other_layers_compute_as_peft_does(change: dict[str, Any], why: str, fol
     assert not folded
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_token_without_gradient_is_what_peft_makes_of_it(dtype: torch.dtype) -> None:
+    made = layer(bias=True, dtype=dtype)
+    x = torch.randn(3, 1, 6, dtype=dtype)
+    with torch.no_grad():
+        plain = made(x)
+        fold_layers(nn.ModuleList([made]))
+        ours = made(x)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, plain)
+    assert not torch.allclose(ours, made.get_base_layer()(x))
+
+
 def test_few_tokens_are_not_worth_a_fold(folded: list[int]) -> None:
     made = layer()
     fold_layers(nn.ModuleList([made]))
