@@ -89,6 +89,27 @@ def test_a_step_reads_nothing_from_the_device(lm: LanguageModel) -> None:
         torch.ones(1).item()
 
 
+def test_a_step_reads_only_memory_that_somebody_holds(lm: LanguageModel) -> None:
+    """A CUDA graph keeps no tensor alive: one that only the recording Python knew would be other memory when it is replayed."""
+    tapes: list[Tape] = []
+    ours = sampler(lm, tapes)
+    ours.sample(requests(), FREE)
+    assert ours.decoder is not None
+    assert ours.decoder._kept is not None
+    slots = ours.decoder._kept[1]
+    held = [
+        *lm.causal_lm.parameters(),
+        *lm.causal_lm.buffers(),
+        *(value for value in vars(slots).values() if torch.is_tensor(value)),
+    ]
+    held += [tensor for layer in slots.layers for tensor in (layer.keys, layer.values) if tensor is not None]
+    places = {tensor.data_ptr() for tensor in held}
+    made = tapes[0].made()
+    read = [tensor for tensor in tapes[0].read() if id(tensor) not in made]
+    assert len(read) > 20
+    assert [tuple(tensor.shape) for tensor in read if tensor.data_ptr() not in places] == []
+
+
 def test_the_adapter_is_seen_as_it_is_now(lm: LanguageModel) -> None:
     tapes: list[Tape] = []
     ours = sampler(lm, tapes)

@@ -39,6 +39,15 @@ class Tape(NoReads):
                 if isinstance(before, torch.Tensor):
                     made[id(before)] = after
 
+    def made(self) -> set[int]:
+        """Ids of the tensors that the operations return."""
+        return {id(value) for *_, out in self.operations for value in tree_flatten(out)[0] if isinstance(value, torch.Tensor)}
+
+    def read(self) -> list[torch.Tensor]:
+        """The tensors that the operations are given."""
+        given = [tree_flatten((args, kwargs))[0] for _, args, kwargs, _ in self.operations]
+        return [value for values in given for value in values if isinstance(value, torch.Tensor)]
+
     @property
     def launches(self) -> int:
         """Operations that compute or copy, views left out: kernels a GPU would be told to run, one at least each."""

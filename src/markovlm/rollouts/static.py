@@ -85,12 +85,13 @@ class Slots:
         self.hidden = torch.zeros(rows, lm.causal_lm.get_output_embeddings().weight.shape[1], dtype=lm.dtype, device=device)
         self.layers = [FixedLayer(layer.keys, layer.values, rows, columns, self.position) for layer in like.layers]
         cache = Cache(layers=[*self.layers])
-        column = torch.arange(columns, device=device)
-        hidden_from_sight = torch.full((), torch.finfo(lm.dtype).min, dtype=lm.dtype, device=device)
-        in_sight = hidden_from_sight.new_zeros(())
+        # a recorded step knows where its tensors lie, and keeps none of them: all that it reads is held here
+        self.column = torch.arange(columns, device=device)
+        self.out_of_sight = torch.full((), torch.finfo(lm.dtype).min, dtype=lm.dtype, device=device)
+        self.in_sight = torch.zeros((), dtype=lm.dtype, device=device)
 
         def step() -> None:
-            mask = torch.where(column <= self.position[:, None], in_sight, hidden_from_sight)[:, None, None]
+            mask = torch.where(self.column <= self.position[:, None], self.in_sight, self.out_of_sight)[:, None, None]
             states = lm.decode(
                 self.ids, attention_mask=mask, position_ids=self.position[:, None], past_key_values=cache, use_cache=True
             )
