@@ -12,7 +12,8 @@ from torch import Tensor
 from markovlm.config.model import Loading, Lora
 from markovlm.models.load import LanguageModel, load_model
 from markovlm.models.logprobs import token_stats
-from markovlm.models.sequences import batch_of, span_hidden
+from markovlm.models.sequences import batch_of, forked_batch, span_hidden
+from markovlm.rollouts.drafts import read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.static import StaticDecoder, decodes_in_one_shape
 from markovlm.rollouts.types import Decoding, SampleRequest
@@ -91,6 +92,24 @@ def test_the_sampler_draws_from_what_the_plain_forward_says(lm: LanguageModel) -
         shaped.decoder = StaticDecoder(lm, taped(played))
         assert [[cot.tokens for cot in group] for group in shaped.sample(requests, Decoding(12, 1.0))] == tokens
         assert played
+
+
+def test_gold_answers_as_drafts_read_what_two_passes_read(lm: LanguageModel) -> None:
+    """Where a token can be taken back from the cache; and rows that keep the front of a prompt alone hide tokens in the same way."""
+    lm.terminators = tuple(range(2, 100, 7))
+    rows = [(prompt, (7 + n, 8, 9)[: 1 + n % 3]) for n, prompt in enumerate(PROMPTS * 2)]
+    batch = batch_of([(prompt, (*before, 40, 41, 42), len(before)) for prompt, before in rows])
+    found = read_with_drafts(lm, batch, 6)
+    requests = [SampleRequest(prompt + before, (("greedy",),)) for prompt, before in rows]
+    if found is not None:
+        greedy = [group[0].tokens for group in HFSampler(lm).sample(requests, Decoding(6, 0.0))]
+        assert [one.read.tokens for one in found] == greedy
+    forked = forked_batch([(PROMPTS[0], (*PROMPTS[0][:5], 60), (61, 62)), (PROMPTS[0], (*PROMPTS[0], 70), (71,))])
+    with torch.no_grad():
+        shared, padded = (
+            token_stats(lm, s.hidden, s.targets).logp for s in (span_hidden(lm, forked), span_hidden(lm, forked, "padded"))
+        )
+    torch.testing.assert_close(shared, padded, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("sharing", ["shared", "padded"])

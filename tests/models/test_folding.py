@@ -93,13 +93,16 @@ def test_a_layer_alone_to_the_last_digits_of_float64(bias: bool, folded: list[in
     [
         ({"dtype": torch.bfloat16}, "the fold would round the adapter away"),
         ({"dropout": 0.5}, "a mask on the adapter's input alone"),
-        ({"lora_bias": True}, "a trained bias"),
+        ({"lora_bias": True}, "a trained bias of the adapter"),
+        ({"bias": True, "trained": True}, "a trained bias of the layer"),
     ],
-    ids=["bfloat16", "dropout", "bias"],
+    ids=["bfloat16", "dropout", "adapter's bias", "layer's bias"],
 )
 def test_other_layers_compute_as_peft_does(change: dict[str, Any], why: str, folded: list[int]) -> None:
-    made = layer(**change)
+    made = layer(**{name: value for name, value in change.items() if name != "trained"})
     made.train()
+    if "trained" in change:
+        made.get_base_layer().bias.requires_grad_(True)
     x = torch.randn(40, 6, dtype=made.get_base_layer().weight.dtype)
     torch.manual_seed(1)
     plain = made(x)

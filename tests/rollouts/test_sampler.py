@@ -177,6 +177,36 @@ def test_finished_cots_leave_their_places_to_those_that_wait(
     assert len(steps) < 1.5 * useful / 8
 
 
+@pytest.mark.parametrize("how", [{}, {"joined": False}, {"static_cache": "on"}], ids=["joined", "apart", "one shape"])
+def test_no_row_goes_beyond_the_positions_of_the_model(tmp_path: Path, how: dict[str, Any]) -> None:
+    """GPT-2 with a table of 49 positions; a prompt and a CoT fill it, and rows that are over linger while others go on."""
+    import transformers
+
+    ids = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=49, **ids))
+    model.save_pretrained(tmp_path)
+    tiny.char_tokenizer().save_pretrained(tmp_path)
+    lm = tiny.load(tmp_path, shaken=True)
+    lm.terminators = (2,)
+    wanted = [SampleRequest((*range(10, 19), 20 + n), ((0, "cot", n),)) for n in range(30)]
+    sampler = HFSampler(lm, **how)
+    expected = HFSampler(lm).sample(wanted, Decoding(39, 1.0))
+    assert 5 < sum(not cot.ended for (cot,) in expected) < 29  # some to the last position, some not
+    for rows in (12, 4, 4, 4):
+        assert_same_draws(sampler.sample(wanted, Decoding(39, 1.0), rows), expected)
+
+
+def test_places_are_filled_again_under_a_budget_of_tokens(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = LanguageModel("x", llama.model, llama.tokenizer, tuple(range(2, 100, 4)), has_adapter=True)
+    joins: list[int] = []
+    join = fronts._Cached.join
+    monkeypatch.setattr(fronts._Cached, "join", lambda self, prompts: (joins.append(len(prompts)), join(self, prompts))[1])
+    HFSampler(lm, batch_tokens=160, joined=False).sample(requests(12), FREE)  # eight rows of twenty tokens
+    assert len(joins) > 4
+
+
 def test_a_cache_that_can_not_be_joined_is_filled_in_turns(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny.load(tiny_models["gemma3"], shaken=True)
     monkeypatch.setattr(fronts, "join_rows", lambda *_: pytest.fail("a sliding window was joined"))

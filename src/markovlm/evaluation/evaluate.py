@@ -165,16 +165,18 @@ def evaluate(
     wanted = write_answers or bool(prompter.task.extractors)
     # side by side: prompts of similar length, then CoTs of similar length; little is wasted on padding
     order = sorted(examples, key=lambda example: len(prompter.cot_prompt(example)))
-    for together in _in_parts(order, batch_size * BATCHES_WRITTEN):
-        written = list(zip(together, _write_cots(sampler, prompter, together, how, batch_size), strict=True))
-        written.sort(key=lambda pair: len(pair[1].ids))
-        for batch in _in_parts(written, batch_size):
-            done = map_splitting(lambda part: _read_batch(lm, sampler, prompter, part, how, wanted), batch)
-            readings |= {reading.id: reading for reading in done}
-            if on_batch is not None:
-                on_batch(done)
-    if isinstance(sampler, HFSampler):
-        sampler.release()
+    try:
+        for together in _in_parts(order, batch_size * BATCHES_WRITTEN):
+            written = list(zip(together, _write_cots(sampler, prompter, together, how, batch_size), strict=True))
+            written.sort(key=lambda pair: len(pair[1].ids))
+            for batch in _in_parts(written, batch_size):
+                done = map_splitting(lambda part: _read_batch(lm, sampler, prompter, part, how, wanted), batch)
+                readings |= {reading.id: reading for reading in done}
+                if on_batch is not None:
+                    on_batch(done)
+    finally:
+        if isinstance(sampler, HFSampler):
+            sampler.release()
     return Evaluation([readings[example.id] for example in examples], how, prompter.task.extractors)
 
 

@@ -29,6 +29,7 @@ Caching = Literal["padded", "even", "states", "none"]
 _EXACT, _ROUNDED = 1e-3, 0.1  # how far logits may be apart, relative to the largest: float32 or better, below
 _LONG, _SHORT, _MORE = (1, 2, 3, 4, 5), (1, 3), ((4, 2, 5), (5, 4, 2))  # ids of the trial: two prompts, what follows them
 _tried: dict[str, Caching] = {}
+_takes_back: dict[str, bool] = {}
 
 
 def cache_name(lm: LanguageModel) -> str:
@@ -67,6 +68,43 @@ def join_rows(cache: Any, other: Any, columns: int) -> None:
                 torch.cat([pad(held, (0, 0, columns - held.shape[-2], 0)) for held in pair])
                 for pair in ((layer.keys, fresh.keys), (layer.values, fresh.values))
             )
+
+
+def trim(cache: Any, columns: int) -> None:
+    """The last `columns` of a cache that `keeps_all`."""
+    for layer in cache.layers:
+        if layer.is_initialized:
+            layer.keys, layer.values = layer.keys[:, :, -columns:], layer.values[:, :, -columns:]
+
+
+@torch.no_grad()
+def takes_back(lm: LanguageModel) -> bool:
+    """Can tokens in the middle of `lm`'s cache be hidden? Not where attention counts columns (MPT)."""
+    key = _identity(lm)
+    if key not in _takes_back:
+        _takes_back[key] = lm.caching == "padded" and _agrees_with_a_hole(lm)
+    return _takes_back[key]
+
+
+def _agrees_with_a_hole(lm: LanguageModel) -> bool:
+    """Two prompts and three tokens behind each, of which one is kept, and one more; against whole sequences."""
+    from markovlm.models.sequences import prefill
+
+    try:
+        cached = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in (_LONG, _SHORT)])
+        if not keeps_all(cached.cache):
+            return False
+        first, last = (
+            torch.tensor(_MORE, device=lm.device) % lm.vocabulary,
+            torch.tensor([[3], [6]], device=lm.device) % lm.vocabulary,
+        )
+        cached.go_on(lm, first, cached.mask, cached.lengths)
+        seen = torch.cat([cached.mask, cached.mask.new_tensor([[1, 0, 0]] * 2)], dim=1)
+        found = lm.logits(cached.go_on(lm, last, seen, cached.lengths + 1)[:, -1])
+        whole = [(*prompt, more[0], int(token)) for prompt, more, token in zip((_LONG, _SHORT), _MORE, last[:, 0], strict=True)]
+        return near(lm, found, torch.cat([_whole(lm, [sequence])[:, -1] for sequence in whole]))
+    except Exception:  # as `_agrees`
+        return False
 
 
 def caching_of(lm: LanguageModel) -> Caching:

@@ -54,7 +54,10 @@ class FoldedLinear(Linear):
 
     def _plain_adapter(self) -> str | None:
         """The one active adapter, if that is all that there is to this layer."""
+        base: Any = self.get_base_layer()
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
+            return None
+        if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):  # PEFT's bias="all"
             return None
         adapter = self.active_adapters[0]
         if adapter not in self.lora_A or adapter in self.lora_variant or self.lora_bias[adapter]:

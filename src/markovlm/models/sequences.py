@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from markovlm.models.caches import cache_name, keeps_all, select_rows
+from markovlm.models.caches import cache_name, select_rows, takes_back
 from markovlm.models.checkpointing import repeat_later
 from markovlm.models.language import LanguageModel
 
@@ -143,9 +143,9 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     """Each prefix once; its KV cache (with gradient, if gradients are on) is repeated over its rows."""
     if lm.caching == "even" and len(set(map(len, batch.prefixes))) > 1:
         return _by_prefix_length(lm, batch)
-    prefilled = prefill(lm, batch.prefixes)
-    if any(row.keep is not None for row in batch.rows) and not keeps_all(prefilled.cache):
+    if any(row.keep is not None for row in batch.rows) and not takes_back(lm):
         return _padded_pass(lm, batch)
+    prefilled = prefill(lm, batch.prefixes)
     owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
     first = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
@@ -180,11 +180,9 @@ class Continued:
 
 def continued(lm: LanguageModel, batch: Batch) -> Continued | None:
     """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back."""
-    if lm.caching != "padded" or any(row.keep is not None for row in batch.rows):
+    if any(row.keep is not None for row in batch.rows) or not takes_back(lm):
         return None
     prefilled = prefill(lm, batch.prefixes)
-    if not keeps_all(prefilled.cache):
-        return None
     owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
     first = prefilled.hidden[owner, last][:, None]

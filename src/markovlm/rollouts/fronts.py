@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from markovlm.models.caches import join_rows, keeps_all, select_rows
+from markovlm.models.caches import join_rows, keeps_all, select_rows, trim
 from markovlm.models.language import LanguageModel
 from markovlm.models.sequences import Continued, Prefilled, prefill
 
@@ -66,15 +66,22 @@ class _Cached:
         index = torch.tensor(rows, device=self.lm.device)
         select_rows(self.prefilled.cache, index)
         self.mask, self.position, self.hidden = self.mask[index], self.position[index], self.hidden[index]
+        if self.open and (columns := self._columns()) < self.mask.shape[1]:
+            trim(self.prefilled.cache, columns)
+            self.mask = self.mask[:, -columns:]
 
     def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
         """All end at the same column: shorter ones get hidden columns in front, and columns that all hide go."""
         fresh = prefill(self.lm, prompts)
-        columns = max(int(self.position.max()), fresh.mask.shape[1])
+        columns = max(self._columns(), fresh.mask.shape[1])
         join_rows(self.prefilled.cache, fresh.cache, columns)
         self.mask = torch.cat([_last_columns(mask, columns) for mask in (self.mask, fresh.mask)])
         self.position = torch.cat([self.position, fresh.lengths])
         self.hidden = torch.cat([self.hidden, fresh.last_hidden])
+
+    def _columns(self) -> int:
+        """Without those in front that are hidden from all rows."""
+        return self.mask.shape[1] - int(self.mask.argmax(1).min())
 
 
 def _last_columns(mask: Tensor, columns: int) -> Tensor:

@@ -90,17 +90,20 @@ class HFSampler:
         banned = torch.tensor(lm.terminators if decoding.fixed_length else (), dtype=torch.long, device=lm.device)
         ends = _Ends(lm, decoding, len(jobs))
         width = [len(prompt) + decoding.max_tokens for prompt, _ in jobs]
-        begin, room = self._begin(room, width)
+        places = max(1, min(room.rows, room.tokens // max(width), len(width)))  # that may be filled at once, at least
+        begin, room = self._begin(room, places, max(width))
 
         rows = _Rows(begin, self.joined)
         columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: active jobs, the token of each, ln u
         active, begun = list[int](), 0
+        began = [0] * len(jobs)  # of each job: the step in which its row began
         index = step = torch.zeros(0, dtype=torch.long, device=lm.device)  # of each active job: its number, and the tokens it has
         while True:
             if begun < len(jobs) and (not active or rows.open):
                 count = room.admitted([width[job] for job in active], width[begun:])
-                if not active or count >= room.rows * _REFILL:
+                if not active or count >= places * _REFILL:
                     fresh = range(begun, begun + count)
+                    began[begun : begun + count] = [len(columns)] * count
                     rows.join([jobs[job][0] for job in fresh])
                     active, begun = [*active, *fresh], begun + count
                     index = torch.tensor(active, device=lm.device)
@@ -116,20 +119,24 @@ class HFSampler:
                 rows, active, index, step = _Rows(begin, self.joined), [], index[:0], step[:0]
                 continue
             gone = len(active) - len(alive)
-            if gone >= len(alive) or (begun < len(jobs) and rows.open and gone >= room.rows * _REFILL):
+            refill = begun < len(jobs) and rows.open and gone >= places * _REFILL
+            # a row that is over goes along till its budget is used up and no longer: behind it the model may have no position
+            if (
+                gone >= len(alive)
+                or refill
+                or any(ends.over[job] and len(columns) - began[job] >= decoding.max_tokens for job in active)
+            ):
                 rows.keep(alive)
                 kept = torch.tensor(alive, device=lm.device)
                 token, index, step, active = token[kept], index[kept], step[kept], [active[number] for number in alive]
             rows.advance(token)
             step = (step + 1).clamp(max=decoding.max_tokens - 1)  # of those over, still there, nothing is read
 
-    def _begin(self, room: _Room, width: Sequence[int]) -> tuple[Callable[[list[tuple[int, ...]]], Front], _Room]:
-        """What begins a front, and the room in it: one shape holds as many rows as its memory and the work allow."""
+    def _begin(self, room: _Room, places: int, columns: int) -> tuple[Callable[[list[tuple[int, ...]]], Front], _Room]:
+        """What begins a front, and the room in it: one shape has so many places and no more."""
         if self.decoder is None:
             return functools.partial(start, self.lm), room
-        columns = max(width)
-        rows = max(1, min(room.rows, room.tokens // columns, len(width)))
-        return functools.partial(self.decoder.start, rows=rows, columns=columns), replace(room, rows=rows)
+        return functools.partial(self.decoder.start, rows=places, columns=columns), replace(room, rows=places)
 
     def _count_split(self, _: int) -> None:
         self.splits += 1
@@ -252,7 +259,7 @@ class _Ends:
             if not self.over[job]:
                 self.length[job] += 1
                 self.ended[job] = end
-                self.over[job] = end or self.length[job] == self.decoding.max_tokens
+                self.over[job] = end or self.length[job] >= self.decoding.max_tokens
 
     def cots(self, columns: Sequence[tuple[list[int], Tensor, Tensor]]) -> list[CoT]:
         """Of all jobs; what a row went on to sample behind its end is left out."""

@@ -7,6 +7,7 @@ depends on a number that the host knows, and nothing waits for the device. Rows 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from markovlm.models.caches import keeps_all, near
 from markovlm.models.language import LanguageModel
-from markovlm.models.memory import on_release
+from markovlm.models.memory import is_out_of_memory, on_release
 from markovlm.models.sequences import Prefilled, prefill
 from markovlm.rollouts.fronts import start
 
@@ -85,6 +86,7 @@ class Slots:
         self.hidden = torch.zeros(rows, lm.causal_lm.get_output_embeddings().weight.shape[1], dtype=lm.dtype, device=device)
         self.layers = [FixedLayer(layer.keys, layer.values, rows, columns, self.position) for layer in like.layers]
         cache = Cache(layers=[*self.layers])
+        last = min(columns, lm.context_tokens) - 1
         # a recorded step knows where its tensors lie, and keeps none of them: all that it reads is held here
         self.column = torch.arange(columns, device=device)
         self.out_of_sight = torch.full((), torch.finfo(lm.dtype).min, dtype=lm.dtype, device=device)
@@ -96,7 +98,7 @@ class Slots:
                 self.ids, attention_mask=mask, position_ids=self.position[:, None], past_key_values=cache, use_cache=True
             )
             self.hidden.copy_(states.last_hidden_state[:, -1])
-            self.position.add_(1).clamp_(max=columns - 1)  # rows without a text stay within bounds
+            self.position.add_(1).clamp_(max=last)  # rows without a text stay within bounds
 
         self.step = record(step)
 
@@ -156,7 +158,7 @@ class StaticDecoder:
 
     def __init__(self, lm: LanguageModel, record: Callable[[Step], Step] | None = None):
         self.lm = lm
-        self.record = record or (as_cuda_graph if lm.device.type == "cuda" else _as_it_is)
+        self.record = record or (functools.partial(as_cuda_graph, lm.device) if lm.device.type == "cuda" else _as_it_is)
         self._kept: tuple[tuple[Any, ...], Slots] | None = None
         on_release(self)
 
@@ -185,27 +187,44 @@ class StaticDecoder:
         return slots
 
 
-def as_cuda_graph(step: Step) -> Step:
+def as_cuda_graph(device: torch.device, step: Step) -> Step:
     """`step` recorded once, to be replayed: no Python, one launch. As it is where it can't be recorded, with a warning."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):  # kernels are chosen and workspaces made before anything is recorded
-        for _ in range(2):
-            step()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            step()
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = str(error).splitlines()[0]
-        warnings.warn(
-            f"decoding without a CUDA graph, several times slower ({reason:.160}); rollouts.static_cache=off", stacklevel=2
-        )
-        return step
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):  # whatever happens, that stream again
+        beside = _beside(torch.cuda.current_device())
+        beside.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(beside):
+                step()  # kernels are chosen and workspaces made before anything is recorded
+                _without_waiting(step)
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+            warnings.warn(
+                f"decoding without a CUDA graph, several times slower ({reason:.160}); rollouts.static_cache=off", stacklevel=2
+            )
+            return step
     return graph.replay
+
+
+@functools.cache
+def _beside(index: int) -> torch.cuda.Stream:
+    """One stream a device: the libraries keep a workspace for each."""
+    return torch.cuda.Stream(index)
+
+
+def _without_waiting(step: Step) -> None:
+    """RuntimeError where the host would wait for the device: known before a recording is broken by it."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _gone() -> None:

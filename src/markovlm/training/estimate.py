@@ -120,7 +120,7 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
         weights=weights,
         adapter=adapter,
         sampling_cache=cache,
-        kept_cache=cache if _in_one_shape(config) else 0,
+        kept_cache=cache if _in_one_shape(config) and not spread.dealt else 0,
         sampling_logits=logits,
         merged_weights=merged,
         scoring=_scoring(config, shape, work, samples),
@@ -196,7 +196,7 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tup
 
 def _in_one_shape(config: RunConfig) -> bool:
     """Does decoding keep a cache of one shape (`rollouts.static_cache`)? Taken to be so where a GPU's architecture allows it."""
-    if config.rollouts.foreign or config.loading.quantization != "none":
+    if config.rollouts.foreign or config.loading.quantization != "none" or config.loading.attention.startswith("flash"):
         return False
     setting = config.rollouts.static_cache
     return setting == "on" or (setting == "auto" and _on_cuda(config))
