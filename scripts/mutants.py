@@ -131,7 +131,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("rollouts/hf.py", "step = (step + 1).clamp(", "step = (step + 0).clamp(", "each token of a CoT is drawn from the first number of its stream"),
     M("rollouts/hf.py", "or any(ends.over[job] and", "or any(False and", "rows that are over run beyond the model's positions"),
     M("rollouts/static.py", "last = min(columns, lm.context_tokens) - 1", "last = columns - 1", "places without a text run beyond the model's positions"),
-    M("models/caches.py", '_takes_back[key] = lm.caching == "padded" and _agrees_with_a_hole(lm)', '_takes_back[key] = lm.caching == "padded"', "tokens are taken back where attention counts columns"),
+    M("models/caches.py", 'lm.takes_back = lm.caching == "padded" and once_tried(lm, _agrees_with_a_hole)', 'lm.takes_back = lm.caching == "padded"', "tokens are taken back where attention counts columns"),
     M("rollouts/drafts.py", "kept = 1 + common_length(draft, tokens)", "kept = 2 + common_length(draft, tokens)", "a token is taken that answers another answer"),
     M("rollouts/fronts.py", "self.position = torch.cat([self.position, fresh.lengths])", "self.position = torch.cat([self.position, fresh.lengths + 1])", "texts that join begin a position late"),
     M("rollouts/static.py", "(width - fresh.lengths)[:, None]).clamp(max=width - 1)", "(width - fresh.lengths)[:, None] * 0).clamp(max=width - 1)", "prompts in one shape keep their padding"),

@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 import torch
 
+from markovlm.config.model import Loading
+from markovlm.models.caches import takes_back
 from markovlm.models.language import LanguageModel
-from markovlm.models.sequences import batch_of
+from markovlm.models.load import load_model
+from markovlm.models.sequences import batch_of, forked_batch, span_hidden
 from markovlm.rollouts import drafts
 from markovlm.rollouts.drafts import read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.reader import score_answers
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 from support import tiny
+from support.architectures import save_family
 
 PREFIXES = ((5, 6, 7, 8, 9), (40, 41))
 BUDGET = 6
@@ -97,3 +101,15 @@ def test_a_cache_that_forgets_takes_no_token_back(tiny_models: dict[str, Path]) 
     """Gemma-3's sliding window: nothing is read this way, and nothing wrongly."""
     lm = tiny.load(tiny_models["gemma3"], shaken=True)
     assert read_with_drafts(lm, batch_of([((5, 6, 7), (8, 9), 1)]), BUDGET) is None
+
+
+def test_nothing_is_taken_back_where_attention_counts_columns(tmp_path: Path) -> None:
+    """MPT without an adapter: padding in front does not matter to it, a hidden token in the middle does."""
+    lm = load_model(str(save_family("mpt", tmp_path)), Loading(device="cpu", dtype="float32"))
+    assert lm.caching == "padded"
+    assert not takes_back(lm)
+    assert read_with_drafts(lm, batch_of([((5, 6, 7), (8, 9), 1)]), BUDGET) is None
+    forked = forked_batch([((5, 6, 7, 8, 9), (5, 6, 20), (21, 22)), ((5, 6, 7, 8, 9), (5, 6, 7, 8, 9, 30), (31,))])
+    with torch.no_grad():
+        shared, padded = (span_hidden(lm, forked, sharing).hidden for sharing in ("shared", "padded"))
+    torch.testing.assert_close(shared, padded, rtol=0, atol=1e-5)

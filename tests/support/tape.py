@@ -48,18 +48,6 @@ class Tape(NoReads):
         given = [tree_flatten((args, kwargs))[0] for _, args, kwargs, _ in self.operations]
         return [value for values in given for value in values if isinstance(value, torch.Tensor)]
 
-    @property
-    def launches(self) -> int:
-        """Operations that compute or copy, views left out: kernels a GPU would be told to run, one at least each."""
-        return sum(not _is_view(func) for func, *_ in self.operations)
-
-
-def _is_view(func: Any) -> bool:
-    """Does the result only look at the memory of an argument?"""
-    return "unsafe_view" in func._schema.name or any(
-        value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns
-    )
-
 
 def taped(tapes: list[Tape]) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """As `as_cuda_graph`: a warm-up, one recording, and the recording is what runs from then on."""

@@ -19,11 +19,12 @@ import torch
 
 from markovlm.analysis.meaning import digitize_numbers, names_in
 from markovlm.analysis.segments import numbers
-from markovlm.analysis.study import CotKey, Counting, Study, StudyCot, bar, chunks, open_folder
+from markovlm.analysis.study import CotKey, Counting, Study, StudyCot, bar, open_folder
 from markovlm.config import flatten, nest
 from markovlm.errors import UserError
 from markovlm.evaluation.store import weights_identity
 from markovlm.models.load import load_tokenizer
+from markovlm.models.memory import chunks
 from markovlm.models.registry import resolve
 from markovlm.rollouts.types import Decoding, SampleRequest
 from markovlm.runs.directory import RunDirectory

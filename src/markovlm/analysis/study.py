@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.evaluation.run import label_of
 from markovlm.evaluation.store import Label
+from markovlm.models.memory import chunks
 from markovlm.rollouts.types import Decoding, SampleRequest
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import clean, read_rows, replace_whole, writing
@@ -285,11 +286,6 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells) -> dic
         known = {tuple(row.get(part) for part in key) for row in rows}
         joined[name] = [*rows, *(row for row in fewer.get(name) or [] if tuple(row.get(part) for part in key) not in known)]
     return joined
-
-
-def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    """`items` in pieces of `size`."""
-    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def bar(counting: Counting | None, label: str, total: int) -> Any:

@@ -21,13 +21,13 @@ from markovlm.analysis.explain import Manner, attribute
 from markovlm.analysis.fragility import RAW, measure_damage, perturb_result, whole
 from markovlm.analysis.leak import first_appearance
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Counting, Reader, Study, StudyCot, bar, chunks, open_folder
+from markovlm.analysis.study import Counting, Reader, Study, StudyCot, bar, open_folder
 from markovlm.auditing.plan import AuditCot, AuditRequest
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import how_evaluated
 from markovlm.evaluation.run import label_of
 from markovlm.models.logprobs import by_row, token_stats
-from markovlm.models.memory import map_splitting
+from markovlm.models.memory import chunks, map_splitting
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.rollouts.prompter import build_prompter
 from markovlm.runs.directory import RunDirectory

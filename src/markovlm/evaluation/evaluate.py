@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from markovlm.config import RunConfig
 from markovlm.evaluation.answering import score_text
 from markovlm.models.language import LanguageModel
-from markovlm.models.memory import map_splitting
+from markovlm.models.memory import chunks, map_splitting
 from markovlm.rollouts.drafts import read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter
@@ -22,7 +22,6 @@ from markovlm.tasks.answers import FAILURE_KINDS
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
 BATCHES_WRITTEN = 8  # whose CoTs are written together before the first is read: what an evaluation that breaks off may lose
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +165,10 @@ def evaluate(
     # side by side: prompts of similar length, then CoTs of similar length; little is wasted on padding
     order = sorted(examples, key=lambda example: len(prompter.cot_prompt(example)))
     try:
-        for together in _in_parts(order, batch_size * BATCHES_WRITTEN):
+        for together in chunks(order, batch_size * BATCHES_WRITTEN):
             written = list(zip(together, _write_cots(sampler, prompter, together, how, batch_size), strict=True))
             written.sort(key=lambda pair: len(pair[1].ids))
-            for batch in _in_parts(written, batch_size):
+            for batch in chunks(written, batch_size):
                 done = map_splitting(lambda part: _read_batch(lm, sampler, prompter, part, how, wanted), batch)
                 readings |= {reading.id: reading for reading in done}
                 if on_batch is not None:
@@ -178,11 +177,6 @@ def evaluate(
         if isinstance(sampler, HFSampler):
             sampler.release()
     return Evaluation([readings[example.id] for example in examples], how, prompter.task.extractors)
-
-
-def _in_parts(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for at in range(0, len(things), size):
-        yield things[at : at + size]
 
 
 @torch.no_grad()
@@ -209,7 +203,7 @@ def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example
     decoding = Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop)
     if isinstance(sampler, HFSampler):
         return [group[0] for group in sampler.sample(requests, decoding, rows)]
-    return [group[0] for part in _in_parts(requests, rows) for group in sampler.sample(part, decoding)]
+    return [group[0] for part in chunks(requests, rows) for group in sampler.sample(part, decoding)]
 
 
 def _logprobs_and_answers(

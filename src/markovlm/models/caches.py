@@ -9,8 +9,8 @@ it (RecurrentGemma, RWKV). A number that is wrong is silent, so each model is as
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,8 +28,8 @@ Caching = Literal["padded", "even", "states", "none"]
 
 _EXACT, _ROUNDED = 1e-3, 0.1  # how far logits may be apart, relative to the largest: float32 or better, below
 _LONG, _SHORT, _MORE = (1, 2, 3, 4, 5), (1, 3), ((4, 2, 5), (5, 4, 2))  # ids of the trial: two prompts, what follows them
-_tried: dict[str, Caching] = {}
-_takes_back: dict[str, bool] = {}
+_tried: dict[str, Any] = {}
+T = TypeVar("T")
 
 
 def cache_name(lm: LanguageModel) -> str:
@@ -77,15 +77,14 @@ def trim(cache: Any, columns: int) -> None:
             layer.keys, layer.values = layer.keys[:, :, -columns:], layer.values[:, :, -columns:]
 
 
-@torch.no_grad()
 def takes_back(lm: LanguageModel) -> bool:
     """Can tokens in the middle of `lm`'s cache be hidden? Not where attention counts columns (MPT)."""
-    key = _identity(lm)
-    if key not in _takes_back:
-        _takes_back[key] = lm.caching == "padded" and _agrees_with_a_hole(lm)
-    return _takes_back[key]
+    if lm.takes_back is None:
+        lm.takes_back = lm.caching == "padded" and once_tried(lm, _agrees_with_a_hole)
+    return lm.takes_back
 
 
+@torch.no_grad()
 def _agrees_with_a_hole(lm: LanguageModel) -> bool:
     """Two prompts and three tokens behind each, of which one is kept, and one more; against whole sequences."""
     from markovlm.models.sequences import prefill
@@ -94,10 +93,7 @@ def _agrees_with_a_hole(lm: LanguageModel) -> bool:
         cached = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in (_LONG, _SHORT)])
         if not keeps_all(cached.cache):
             return False
-        first, last = (
-            torch.tensor(_MORE, device=lm.device) % lm.vocabulary,
-            torch.tensor([[3], [6]], device=lm.device) % lm.vocabulary,
-        )
+        first, last = (torch.tensor(ids, device=lm.device) % lm.vocabulary for ids in (_MORE, ((3,), (6,))))
         cached.go_on(lm, first, cached.mask, cached.lengths)
         seen = torch.cat([cached.mask, cached.mask.new_tensor([[1, 0, 0]] * 2)], dim=1)
         found = lm.logits(cached.go_on(lm, last, seen, cached.lengths + 1)[:, -1])
@@ -112,9 +108,14 @@ def caching_of(lm: LanguageModel) -> Caching:
 
     Raises UserError where not even a batch padded on the right gives what its sequences give alone.
     """
-    key = _identity(lm)
+    return once_tried(lm, _try)
+
+
+def once_tried(lm: LanguageModel, trial: Callable[[LanguageModel], T]) -> T:
+    """What `trial` finds, once for all models that are made and computed alike."""
+    key = f"{trial.__module__}.{trial.__name__} {_identity(lm)}"
     if key not in _tried:
-        _tried[key] = _try(lm)
+        _tried[key] = trial(lm)
     return _tried[key]
 
 

@@ -41,7 +41,8 @@ class FoldedLinear(Linear):
         if adapter is None:
             return super().forward(x, *args, **kwargs)
         base: Any = self.get_base_layer()
-        a, b = self._factors(adapter)
+        a: Any = self.lora_A[adapter].weight
+        b: Any = self.lora_B[adapter].weight
         if _worth_a_fold(x, base.weight, a, b):
             return _Folded.apply(x, base.weight, base.bias, a, b, self.scaling[adapter])
         if torch.is_grad_enabled():
@@ -49,14 +50,11 @@ class FoldedLinear(Linear):
         # as PEFT rounds, with a third fewer operations to launch for a token
         return base(x).add_(linear(linear(x.to(a.dtype), a), b), alpha=self.scaling[adapter])
 
-    def _factors(self, adapter: str) -> tuple[Any, Any]:
-        return self.lora_A[adapter].weight, self.lora_B[adapter].weight
-
     def _plain_adapter(self) -> str | None:
         """The one active adapter, if that is all that there is to this layer."""
-        base: Any = self.get_base_layer()
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
+        base: Any = self.get_base_layer()
         if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):  # PEFT's bias="all"
             return None
         adapter = self.active_adapters[0]

@@ -145,21 +145,7 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
         return _by_prefix_length(lm, batch)
     if any(row.keep is not None for row in batch.rows) and not takes_back(lm):
         return _padded_pass(lm, batch)
-    prefilled = prefill(lm, batch.prefixes)
-    owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
-    mask, lengths, last = _visible(prefilled, owner, batch.rows)
-    first = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
-    inputs = [row.tokens[:-1] for row in batch.rows]
-    if not any(inputs):
-        return first
-    ids = _pad_right(inputs, lm)
-    if lm.checkpointing == "prompts" and torch.is_grad_enabled():
-        repeat_later(prefilled.cache, owner)
-    else:
-        select_rows(prefilled.cache, owner)
-    rest = prefilled.go_on(lm, ids, mask, lengths)
-    # the next-token shift: the prefix's last state predicts token 0, the state of token t - 1 predicts token t
-    return torch.cat([first, rest], dim=1)
+    return _behind(lm, batch, [row.tokens[:-1] for row in batch.rows]).hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +166,23 @@ class Continued:
 
 def continued(lm: LanguageModel, batch: Batch) -> Continued | None:
     """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back."""
-    if any(row.keep is not None for row in batch.rows) or not takes_back(lm):
-        return None
+    return _behind(lm, batch, [row.tokens for row in batch.rows]) if takes_back(lm) else None
+
+
+def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) -> Continued:
+    """Each prefix once, and behind it the `inputs` of its rows: the front of each continuation, or all of it."""
     prefilled = prefill(lm, batch.prefixes)
     owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
-    first = prefilled.hidden[owner, last][:, None]
-    select_rows(prefilled.cache, owner)
-    rest = prefilled.go_on(lm, _pad_right([row.tokens for row in batch.rows], lm), mask, lengths)
-    hidden = torch.cat([first, rest], dim=1)
+    hidden = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
+    if any(inputs):
+        if lm.checkpointing == "prompts" and torch.is_grad_enabled():
+            repeat_later(prefilled.cache, owner)
+        else:
+            select_rows(prefilled.cache, owner)
+        rest = prefilled.go_on(lm, _pad_right(inputs, lm), mask, lengths)
+        # the next-token shift: the prefix's last state predicts token 0, the state of token t - 1 predicts token t
+        hidden = torch.cat([hidden, rest], dim=1)
     return Continued(replace(prefilled, mask=mask, lengths=lengths), hidden)
 
 

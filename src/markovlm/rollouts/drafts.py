@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from markovlm.models.language import LanguageModel
-from markovlm.models.logprobs import CHUNK_ELEMENTS
+from markovlm.models.logprobs import CHUNK_ELEMENTS, sampled_log_distribution
 from markovlm.models.sequences import Batch, Continued, common_length, continued, each_once
 from markovlm.rollouts.ends import cut_off
 from markovlm.rollouts.fronts import resumed
@@ -86,9 +86,9 @@ def _likeliest(lm: LanguageModel, hidden: Tensor, targets: Tensor) -> tuple[list
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     size = max(1, CHUNK_ELEMENTS // lm.vocabulary)
     for few, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-        log_p = torch.log_softmax(lm.logits(few), dim=-1)
-        best = log_p.argmax(-1)
-        columns.append((best, log_p.gather(-1, best[:, None])[:, 0], log_p.gather(-1, wanted[:, None])[:, 0]))
+        log_p = sampled_log_distribution(lm.logits(few))
+        logp, best = log_p.max(-1)
+        columns.append((best, logp, log_p.gather(-1, wanted[:, None])[:, 0]))
     best, logp_of_best, logp_of_target = (torch.cat(column).tolist() for column in zip(*columns, strict=True))
     return best, logp_of_best, logp_of_target
 
@@ -102,8 +102,8 @@ def _go_on(lm: LanguageModel, batch: Batch, passed: Continued, answers: Sequence
     front.keep(going)
     while going:
         front.advance(torch.tensor([answers[number].tokens[-1] for number in going], device=lm.device))
-        tokens, logps, _ = _likeliest(lm, front.hidden, torch.zeros(len(going), dtype=torch.long, device=lm.device))
-        for number, token, logp in zip(going, tokens, logps, strict=True):
+        logps, tokens = sampled_log_distribution(lm.logits(front.hidden)).max(-1)
+        for number, token, logp in zip(going, tokens.tolist(), logps.tolist(), strict=True):
             answers[number].tokens.append(token)
             answers[number].logps.append(logp)
         kept = [place for place, number in enumerate(going) if answers[number].is_open(lm, max_tokens)]

@@ -57,8 +57,7 @@ class HFSampler:
                 self.decoder = StaticDecoder(lm)
             elif static_cache == "on":
                 raise UserError(f"rollouts.static_cache: {lm.name!r} can't be decoded in one shape; leave it at auto")
-        one_by_one = self.decoder is not None or lm.device.type != "cpu"
-        self.joined = not one_by_one if joined is None else joined
+        self.joined = (self.decoder is None and lm.device.type == "cpu") if joined is None else joined
 
     def release(self) -> None:
         """Give back what is kept from one call to the next."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from markovlm.models.caches import keeps_all, near
+from markovlm.models.caches import keeps_all, near, once_tried
 from markovlm.models.language import LanguageModel
 from markovlm.models.memory import is_out_of_memory, on_release
 from markovlm.models.sequences import Prefilled, prefill
@@ -29,7 +29,6 @@ READS = frozenset(
     ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2")
 )  # operations the host waits for
 _ATTENTION = ("sdpa", "eager")  # those that take a mask of four dimensions
-_works: dict[str, bool] = {}
 
 
 class NoReads(TorchDispatchMode):
@@ -50,29 +49,25 @@ class FixedLayer(CacheLayerMixin):
 
     def __init__(self, keys: Tensor, values: Tensor, rows: int, columns: int, place: Tensor):
         super().__init__()
-        self.keys = keys.new_zeros(rows, keys.shape[1], columns, keys.shape[3])
-        self.values = values.new_zeros(rows, values.shape[1], columns, values.shape[3])
-        self.place, self.is_initialized = place, True
+        made = [states.new_zeros(rows, states.shape[1], columns, states.shape[3]) for states in (keys, values)]
+        self.held = self.keys, self.values = made[0], made[1]
+        self.columns, self.place, self.is_initialized = columns, place, True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        found: list[Tensor] = []
-        for held, states in ((self.keys, key_states), (self.values, value_states)):
-            assert held is not None
+        for held, states in zip(self.held, (key_states, value_states), strict=True):
             held.scatter_(2, self.place[:, None, None, None].expand(-1, states.shape[1], 1, states.shape[3]), states)
-            found.append(held)
-        return found[0], found[1]
+        return self.held
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_max_length(), 0
+        return self.columns, 0
 
     def get_seq_length(self) -> int:
         return 0  # of each row another one: masks and positions are given to the model
 
     def get_max_length(self) -> int:
-        assert self.keys is not None
-        return self.keys.shape[2]
+        return self.columns
 
 
 class Slots:
@@ -106,8 +101,7 @@ class Slots:
         """Rows `index` take the first places, each as it is now."""
         count = len(index)
         for layer in self.layers:
-            for held in (layer.keys, layer.values):
-                assert held is not None
+            for held in layer.held:
                 held[:count] = held.index_select(0, index)
         self.position[:count] = self.position[index]
         self.hidden[:count] = self.hidden[index]
@@ -118,8 +112,7 @@ class Slots:
         place = slice(first, first + rows)
         source = (torch.arange(width, device=fresh.lengths.device) + (width - fresh.lengths)[:, None]).clamp(max=width - 1)
         for layer, made in zip(self.layers, fresh.cache.layers, strict=True):
-            for held, states in ((layer.keys, made.keys), (layer.values, made.values)):
-                assert held is not None
+            for held, states in zip(layer.held, (made.keys, made.values), strict=True):
                 held[place, :, :width] = torch.take_along_dim(states, source[:, None, :, None], 2)
         self.position[place] = fresh.lengths
         self.hidden[place] = fresh.last_hidden
@@ -240,11 +233,7 @@ def decodes_in_one_shape(lm: LanguageModel) -> bool:
     attention = lm.causal_lm.config.get_text_config()._attn_implementation
     if lm.caching != "padded" or lm.shards is not None or lm.quantization != "none" or attention not in _ATTENTION:
         return False
-    made = f"{type(lm.causal_lm).__name__} {lm.dtype} {lm.device.type} {attention}"
-    key = f"{made} {lm.causal_lm.config.to_json_string()}"
-    if key not in _works:
-        _works[key] = _try(lm)
-    return _works[key]
+    return once_tried(lm, _try)
 
 
 @torch.no_grad()
