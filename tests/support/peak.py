@@ -59,6 +59,7 @@ def measure(folder: Path, overrides: dict[str, Any]) -> dict[str, int]:
         config.rollouts.max_cot_tokens or 0,
         len(prompter.header_ids) + max(len(prompter.answer_ids(q)) for q in questions),
         "measured",
+        len(prompter.header_ids),
     )
     found = estimate(learner.config, read_shape(learner.config), work)
     return {"measured": measured, "estimated": found.peak - found.weights - found.adapter, "rows": found.microbatch_rows}

@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from markovlm.errors import UserError
 from markovlm.models.caches import same_with_gradient, select_layer_rows
+from markovlm.models.shared_prefix import attending
 
 if TYPE_CHECKING:
     from markovlm.models.language import LanguageModel
@@ -54,8 +55,8 @@ def enable_checkpointing(lm: LanguageModel) -> Checkpointing:
         lm.checkpointing = "off"
 
 
-def repeat_later(cache: Any, rows: Tensor) -> None:
-    """The layers see rows `rows` of the cache, each making them for itself; the cache is not written to any more."""
+def leave(cache: Any, rows: Tensor | None = None) -> None:
+    """The cache is not written to any more; the layers see rows `rows` of it, each making them for itself (None: all of it)."""
     setattr(cache, _ROWS, rows)
 
 
@@ -95,7 +96,7 @@ def _recomputed(lm: LanguageModel, layer: Any) -> Callable[..., Any]:
             first.append(now)
             given = [now if value is cache and now is not None else value for value in arguments]
             also = {name: now if value is cache and now is not None else value for name, value in named.items()}
-            with _mode(layer, training):
+            with _mode(layer, training), contextlib.nullcontext() if now is None else attending(lm, now):
                 return forward(*given, **also)
 
         out = checkpoint(run, *arguments, use_reentrant=False)

@@ -38,6 +38,7 @@ class LanguageModel:
     checkpointing: Checkpointing = "off"  # are layers computed again in backward
     shards: Shards | None = None  # where the frozen weights are dealt over several processes
     takes_back: bool | None = None  # can tokens be hidden in the middle of the cache? None: not asked yet (`caches.takes_back`)
+    shares_keys: bool = False  # can rows look at one prefix without a copy of its keys each (`shared_prefix.can_share`)
     switches: list[Any] | None = None  # modules with an adapter to switch off, once they were looked for
     adapted: list[Any] | None = None  # layers with a LoRA adapter, likewise
 

@@ -18,6 +18,7 @@ from markovlm.models.folding import fold_layers
 from markovlm.models.language import LanguageModel
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
 from markovlm.models.registry import KNOWN, resolve
+from markovlm.models.shared_prefix import can_share
 
 if TYPE_CHECKING:
     from markovlm.models.sharding import Shards
@@ -68,6 +69,7 @@ def load_model(
     lm.model.eval()
     _check_head(lm)
     lm.caching = caching_of(lm)
+    lm.shares_keys = can_share(lm)
     if loading.gradient_checkpointing and lm.adapter_parameters():
         lm.checkpointing = enable_checkpointing(lm)
     return lm

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from markovlm.models.caches import cache_name, select_rows, takes_back
-from markovlm.models.checkpointing import repeat_later
+from markovlm.models.checkpointing import leave
 from markovlm.models.language import LanguageModel
+from markovlm.models.shared_prefix import attending, pays, share
 
 Sharing = Literal["shared", "padded"]
 
@@ -176,8 +177,13 @@ def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) 
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
     hidden = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
     if any(inputs):
-        if lm.checkpointing == "prompts" and torch.is_grad_enabled():
-            repeat_later(prefilled.cache, owner)
+        again = lm.checkpointing == "prompts" and torch.is_grad_enabled()
+        if lm.shares_keys and all(row.keep is None for row in batch.rows) and pays(prefilled.cache, len(owner)):
+            share(prefilled.cache, owner, prefilled.mask)
+            if again:
+                leave(prefilled.cache)
+        elif again:
+            leave(prefilled.cache, owner)
         else:
             select_rows(prefilled.cache, owner)
         rest = prefilled.go_on(lm, _pad_right(inputs, lm), mask, lengths)
@@ -238,7 +244,8 @@ class Prefilled:
         seen = torch.cat([mask, mask.new_ones(ids.shape)], dim=1)
         positions = position[:, None] + torch.arange(ids.shape[1], device=ids.device)
         arguments = {"attention_mask": seen, "position_ids": positions, self.name: self.cache}
-        return lm.decode(ids, **arguments, use_cache=True).last_hidden_state
+        with attending(lm, self.cache):
+            return lm.decode(ids, **arguments, use_cache=True).last_hidden_state
 
 
 def prefill(lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> Prefilled:

@@ -11,6 +11,7 @@ from torch import Tensor
 from markovlm.models.caches import join_rows, keeps_all, select_rows, trim
 from markovlm.models.language import LanguageModel
 from markovlm.models.sequences import Continued, Prefilled, prefill
+from markovlm.models.shared_prefix import pays, share
 
 
 class Front(Protocol):
@@ -36,11 +37,14 @@ class Front(Protocol):
         ...
 
 
-def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]]) -> Front:
-    """A row a prompt."""
+def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], becoming: int = 0) -> Front:
+    """A row a prompt. `becoming`: so many rows may come of them, and none will join: then they need no copies of a prompt's keys."""
     if lm.caching == "none":
         return _Whole(lm, [list(prompt) for prompt in prompts])
-    return _Cached(lm, prefill(lm, prompts))
+    prefilled = prefill(lm, prompts)
+    if lm.shares_keys and pays(prefilled.cache, becoming):
+        share(prefilled.cache, torch.arange(len(prompts), device=lm.device), prefilled.mask)
+    return _Cached(lm, prefilled)
 
 
 def resumed(lm: LanguageModel, passed: Continued, tokens: Sequence[int]) -> Front:

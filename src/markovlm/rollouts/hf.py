@@ -90,7 +90,7 @@ class HFSampler:
         ends = _Ends(lm, decoding, len(jobs))
         width = [len(prompt) + decoding.max_tokens for prompt, _ in jobs]
         places = max(1, min(room.rows, room.tokens // max(width), len(width)))  # that may be filled at once, at least
-        begin, room = self._begin(room, places, max(width))
+        begin, room = self._begin(room, places, max(width), len(jobs) if len(jobs) <= places else 0)
 
         rows = _Rows(begin, self.joined)
         columns: list[tuple[list[int], Tensor, Tensor]] = []  # of each step: active jobs, the token of each, ln u
@@ -131,10 +131,12 @@ class HFSampler:
             rows.advance(token)
             step = (step + 1).clamp(max=decoding.max_tokens - 1)  # of those over, still there, nothing is read
 
-    def _begin(self, room: _Room, places: int, columns: int) -> tuple[Callable[[list[tuple[int, ...]]], Front], _Room]:
-        """What begins a front, and the room in it: one shape has so many places and no more."""
+    def _begin(
+        self, room: _Room, places: int, columns: int, becoming: int
+    ) -> tuple[Callable[[list[tuple[int, ...]]], Front], _Room]:
+        """What begins a front, and the room in it: one shape has so many places and no more. `becoming`: all its rows, if none waits."""
         if self.decoder is None:
-            return functools.partial(start, self.lm), room
+            return functools.partial(start, self.lm, becoming=becoming), room
         return functools.partial(self.decoder.start, rows=places, columns=columns), replace(room, rows=places)
 
     def _count_split(self, _: int) -> None:

@@ -24,7 +24,8 @@ query width, K key width that attention sees, c bytes of the type that is comput
     float32 base    4 (4 H + 3 Q + 4 I) + 8 Q                      every linear map shares its input with its neighbours
     smaller base    28 H + 4 Q + (4 + 3 c) I + c (2 Q) + 2 c Q     each adapter has its own float32 copy
 
-where the last term (keys and values) also counts the shared prompt, which is repeated for every row. With checkpointing a layer keeps
+where the last term (keys and values) also counts the shared prompt, which is repeated for every row; on a CPU, where it is long, its keys
+and values stand once and unrepeated instead, 4 c K (`shared_prefix`). With checkpointing a layer keeps
 c H a token, and of a shared prompt its keys and values, once. int8 keeps c (2 H + Q + I) more: bitsandbytes holds every input, checkpointing
 or not. CUDA's own context (about half a GB) and the allocator's fragmentation come on top (`cards`). Measured against the live tensors of
 whole steps in tests/training/test_estimate.py and benchmarks/memory.py.
@@ -41,6 +42,7 @@ from markovlm.config import RunConfig
 from markovlm.models.language import MERGE_LIMIT
 from markovlm.models.logprobs import CHUNK_ELEMENTS
 from markovlm.models.quantization import BITS
+from markovlm.models.shared_prefix import saves_enough
 from markovlm.rollouts.static import COLUMNS
 from markovlm.training.shapes import Shape, Weights, read_weights
 
@@ -114,8 +116,9 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
     samples = math.ceil(config.rollouts.questions_per_step / spread.processes) * config.rollouts.group_size
     rows = _microbatch_rows(config, work, samples)
     merged = _merged(config, shape)
-    cache, logits = _sampling(config, shape, work, samples)
-    evaluation = sum(_sampling(config, shape, work, config.evaluation.batch_size)) + merged if config.training.eval_every else 0
+    cache, logits = _sampling(config, shape, work, samples, _prompts(config, samples))
+    at_once = config.evaluation.batch_size
+    evaluation = sum(_sampling(config, shape, work, at_once, at_once)) + merged if config.training.eval_every else 0
     parts = Memory(
         weights=weights,
         adapter=adapter,
@@ -126,7 +129,7 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
         scoring=_scoring(config, shape, work, samples),
         activations=_activations(config, shape, work, rows),
         logits_chunk=min(rows * work.cot, max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4 * _LOGIT_COPIES,
-        reference_pass=_without_gradient(config, shape, rows, work.prompt, work.cot),
+        reference_pass=_without_gradient(config, shape, rows, _prompts(config, rows), work.prompt, work.cot),
         recomputed_layer=_recomputed(config, shape, work, rows),
         evaluation=evaluation,
         microbatch_rows=rows,
@@ -185,13 +188,28 @@ def _merged(config: RunConfig, shape: Shape) -> int:
     return shape.adapted * size if small and size >= 4 and config.loading.quantization == "none" else 0
 
 
-def _sampling(config: RunConfig, shape: Shape, work: Workload, rows: int) -> tuple[int, int]:
+def _prompts(config: RunConfig, rows: int) -> int:
+    """Of so many CoTs."""
+    return -(-rows // config.rollouts.group_size)
+
+
+def _shares_keys(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int) -> bool:
+    """Do rows look at the keys of a prefix in one place (`shared_prefix.can_share`, `pays`), if they share it at all?"""
+    cpu = config.loading.device == "cpu" or (config.loading.device == "auto" and not _on_cuda(config))
+    plain = cpu and config.loading.attention in ("auto", "sdpa") and not shape.windowed
+    return plain and saves_enough(rows, prefixes, prefix, shape.key)
+
+
+def _sampling(config: RunConfig, shape: Shape, work: Workload, wanted: int, prompts: int) -> tuple[int, int]:
     """KV cache and draw of the rows that are sampled at once."""
     length = work.prompt + work.cot
-    rows = max(1, min(rows, config.rollouts.batch_tokens // length))
+    rows = max(1, min(wanted, config.rollouts.batch_tokens // length))
     if _in_one_shape(config):
         length = -(-length // COLUMNS) * COLUMNS
-    return rows * length * _cache_bytes(config, shape), rows * shape.vocabulary * (_DRAW_BYTES + element_bytes(config))
+    tokens = rows * length
+    if rows == wanted and _shares_keys(config, shape, rows, prompts, work.prompt):
+        tokens = rows * work.cot + prompts * work.prompt
+    return tokens * _cache_bytes(config, shape), rows * shape.vocabulary * (_DRAW_BYTES + element_bytes(config))
 
 
 def _in_one_shape(config: RunConfig) -> bool:
@@ -207,7 +225,7 @@ def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
     chunk = min(rows * (work.answer - work.header), max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4
     if _holds_graph(config, work, rows):
         return kept(config, shape, rows, 1, work.reader_prompt, work.cot + work.answer) + chunk * 4 + _dequantized(config, shape)
-    return _without_gradient(config, shape, rows, work.reader_prompt, work.cot + work.answer) + chunk * 3
+    return _without_gradient(config, shape, rows, 1, work.reader_prompt, work.cot + work.answer) + chunk * 3
 
 
 def _holds_graph(config: RunConfig, work: Workload, samples: int) -> bool:
@@ -216,11 +234,13 @@ def _holds_graph(config: RunConfig, work: Workload, samples: int) -> bool:
     return live and config.lora.dropout == 0 and _microbatch_rows(config, work, samples) == samples
 
 
-def _without_gradient(config: RunConfig, shape: Shape, rows: int, prefix: int, length: int) -> int:
+def _without_gradient(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
     """A pass without gradient: what one layer works with, and the cache where prompts are shared."""
     own = length + (0 if _shared(config) else prefix)
     layer = rows * own * 3 * (shape.hidden + shape.inner) * element_bytes(config)
-    cache = rows * (prefix + length) * _cache_bytes(config, shape) if _shared(config) else 0
+    once = _shares_keys(config, shape, rows, prefixes, prefix)
+    cached = rows * length + (prefixes if once else rows) * prefix
+    cache = cached * _cache_bytes(config, shape) if _shared(config) else 0
     return layer + cache + _dequantized(config, shape)
 
 
@@ -244,7 +264,7 @@ def _microbatch_rows(config: RunConfig, work: Workload, samples: int) -> int:
 
 def _passes(config: RunConfig, work: Workload, rows: int) -> list[tuple[int, int, int]]:
     """Those that are differentiated: number of prompts, their tokens, tokens of a continuation."""
-    found = [(-(-rows // config.rollouts.group_size), work.prompt, work.cot)]
+    found = [(_prompts(config, rows), work.prompt, work.cot)]
     if config.objective.actor_reward_weight.maximum > 0:
         found.append((1, work.reader_prompt, work.cot + work.answer))
     return found
@@ -273,8 +293,13 @@ def _tokens(config: RunConfig, rows: int, prefixes: int, prefix: int, length: in
 def _layer(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
     """What autograd keeps of one layer."""
     tokens = _tokens(config, rows, prefixes, prefix, length)
-    keys = rows * (length + prefix) + (prefixes * prefix if _shared(config) else 0)  # positions that attention looks at
-    layer = tokens * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys * _key_bytes(config, shape)
+    if _shared(config) and _shares_keys(config, shape, rows, prefixes, prefix):
+        # unrepeated for heads: of the rows' own tokens, and of the prompts; those once more as the prompts' own pass looks at them
+        size = element_bytes(config)
+        keys = (rows * length + prefixes * prefix) * 2 * shape.key * size + prefixes * prefix * _key_bytes(config, shape)
+    else:
+        keys = (rows * (length + prefix) + (prefixes * prefix if _shared(config) else 0)) * _key_bytes(config, shape)
+    layer = tokens * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys
     if config.loading.attention == "eager":
         heads = max(1, shape.query // 64)
         layer += tokens * (length + prefix) * heads * (4 + element_bytes(config))
@@ -288,8 +313,11 @@ def _recomputed(config: RunConfig, shape: Shape, work: Workload, rows: int) -> i
     largest = 0
     for prefixes, prefix, length in _passes(config, work, rows):
         own = rows * (length + (0 if _shared(config) else prefix))
-        keys = rows * (length + prefix)
-        layer = own * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys * _key_bytes(config, shape)
+        if _shared(config) and _shares_keys(config, shape, rows, prefixes, prefix):
+            keys = (rows * length + prefixes * prefix) * 2 * shape.key * element_bytes(config)
+        else:
+            keys = rows * (length + prefix) * _key_bytes(config, shape)
+        layer = own * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys
         gradients = own * 2 * shape.inner * max(4, element_bytes(config))
         prompts = (
             prefixes * prefix * _cache_bytes(config, shape) if _shared(config) else 0

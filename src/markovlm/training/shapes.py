@@ -10,6 +10,7 @@ from markovlm.config import RunConfig
 from markovlm.config.model import Lora
 from markovlm.errors import UserError
 from markovlm.models.registry import resolve
+from markovlm.models.shared_prefix import has_window
 
 # Shapes of the models of METHOD §4, so that nobody needs to ask the Hub. Facts of their config.json.
 _LLAMA_8B = {
@@ -45,6 +46,7 @@ class Shape:
     outputs: int  # of those maps, features in all: what int8 has a scale for
     largest: int  # parameters of the largest of them
     adapted: int  # parameters of the maps that carry an adapter
+    windowed: bool = False  # do layers look at the last columns only
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def read_shape(config: RunConfig) -> Shape:
         outputs=counted.outputs,
         largest=max((weight.numel() for _, weight in maps), default=0),
         adapted=sum(weight.numel() for name, weight in maps if _is_target(name, config.lora)),
+        windowed=has_window(text),
     )
 
 

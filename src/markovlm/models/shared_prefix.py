@@ -1,0 +1,263 @@
+"""Attention behind prefixes that several rows share: their keys and values lie in memory once and are read once for all their rows.
+
+The softmax over [prefix; own tokens] is two softmaxes weighted by their sums (Hydragen, Juravsky et al. 2024,
+https://arxiv.org/abs/2402.05099). The one over a prefix has all rows of a group as its queries: one product of matrices instead of one
+of a matrix and a vector for each row, and a decoding step no longer copies the prompt's keys to make room for a token. Gradients go
+through both parts with the joint normaliser, as in ring attention (Liu et al. 2023, https://arxiv.org/abs/2310.01889).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import DynamicLayer
+from transformers.masking_utils import sdpa_mask
+
+from markovlm.models.caches import keeps_all, once_tried, same_with_gradient, select_rows
+
+if TYPE_CHECKING:
+    from markovlm.models.language import LanguageModel
+
+LEAST_SAVED = 200_000  # numbers of a layer's keys that sharing must save: with fewer, two products cost more than one
+_NAME = "markovlm_shared_prefix"
+_PREFIX = "_markovlm_prefix"  # attribute of the keys that a layer gives: the `Prefix` before them
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+class Groups:
+    """Which of P prefixes each of N rows continues, and rows laid out by prefix: [P, G] places, some of them empty."""
+
+    def __init__(self, owner: Tensor, prefixes: int):
+        self.owner, self.prefixes = owner, prefixes
+        seen = [0] * prefixes
+        places: list[int] = []  # of each row: its number among those of its prefix
+        owners: list[int] = owner.tolist()
+        for one in owners:
+            places.append(seen[one])
+            seen[one] += 1
+        self.size = max(seen)  # G
+        slots = [one * self.size + place for one, place in zip(owners, places, strict=True)]
+        self.slots = None if slots == [*range(prefixes * self.size)] else torch.tensor(slots, device=owner.device)
+        self._selected: tuple[Tensor, Groups] | None = None
+        self._added: tuple[Tensor, Tensor] | None = None
+
+    def select(self, index: Tensor) -> Groups:
+        """Of rows `index`; made once for all layers, which ask with the same tensor."""
+        if self._selected is None or self._selected[0] is not index:
+            self._selected = index, Groups(self.owner[index], self.prefixes)
+        return self._selected[1]
+
+    def added(self, mask: Tensor, columns: int, alike: int, like: Tensor) -> Tensor:
+        """What is seen of the last `columns`, [N, 1, q, ...] -> [N, 1, alike q, columns] to be added to scores.
+
+        Made once for all layers, which get the same mask.
+        """
+        if self._added is None or self._added[0] is not mask:
+            added = mask[..., -columns:]
+            if added.dtype == torch.bool:
+                added = like.new_zeros(added.shape).masked_fill(~added, float("-inf"))
+            self._added = mask, added.repeat(1, 1, alike, 1) if added.shape[2] > 1 else added
+        return self._added[1]
+
+    def together(self, rows: Tensor) -> Tensor:
+        """[N, h, q, ...] -> [P, h, G q, ...], zeros in empty places."""
+        if self.slots is not None:
+            rows = rows.new_zeros(self.prefixes * self.size, *rows.shape[1:]).index_copy_(0, self.slots, rows)
+        return rows.unflatten(0, (self.prefixes, self.size)).transpose(1, 2).flatten(2, 3).contiguous()
+
+    def apart(self, groups: Tensor) -> Tensor:
+        """[P, h, G q, ...] -> [N, h, q, ...]."""
+        rows = groups.unflatten(2, (self.size, -1)).transpose(1, 2).flatten(0, 1)
+        return rows if self.slots is None else rows.index_select(0, self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The prefixes of one layer."""
+
+    keys: Tensor  # [P, h, L, D]
+    values: Tensor
+    hidden: Tensor | None  # [P, 1, 1, L] added to the scores: -inf in padded columns
+    groups: Groups
+
+
+class SharedLayer(DynamicLayer):
+    """Keys and values of N rows behind P prefixes: each prefix once, and the rows' own tokens."""
+
+    keys: Tensor  # [N, h, columns so far, D]
+    values: Tensor
+
+    def __init__(self, prefix: Prefix):
+        super().__init__()
+        self.prefix = prefix
+        self.lazy_initialization(prefix.keys, prefix.values)
+        self.keys, self.values = (
+            held.new_empty(len(prefix.groups.owner), held.shape[1], 0, held.shape[3]) for held in (prefix.keys, prefix.values)
+        )
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """The rows' own keys and values; where they are looked at, their prefix is found with the keys."""
+        first = self.keys.shape[-2] == 0
+        self.keys = key_states if first else torch.cat([self.keys, key_states], dim=-2)
+        self.values = value_states if first else torch.cat([self.values, value_states], dim=-2)
+        setattr(self.keys, _PREFIX, self.prefix)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.prefix.keys.shape[-2] + self.keys.shape[-2]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.keys, self.values = self.keys[indices], self.values[indices]
+        self.prefix = replace(self.prefix, groups=self.prefix.groups.select(indices))
+
+
+def pays(cache: Any, rows: int) -> bool:
+    """Do so many rows behind the P prefixes of `cache` save more than two products instead of one cost?"""
+    prefixes, heads, columns, width = cache.layers[0].keys.shape
+    return saves_enough(rows, prefixes, columns, heads * width)
+
+
+def saves_enough(rows: int, prefixes: int, columns: int, width: int) -> bool:
+    """Of keys with `width` numbers a column, in a layer (the limit: `benchmarks/prefixes.py`)."""
+    return (rows - prefixes) * columns * width >= LEAST_SAVED
+
+
+def share(cache: Any, owner: Tensor, mask: Tensor) -> None:
+    """The P rows of `cache`, padded on the left as `mask` [P, L] says, become the prefixes of N rows; `owner` [N] says which of each."""
+    groups = Groups(owner, len(mask))
+    padded = not bool(mask.all())
+    for number, layer in enumerate(cache.layers):
+        hidden = layer.keys.new_zeros(mask.shape).masked_fill(mask == 0, float("-inf"))[:, None, None] if padded else None
+        cache.layers[number] = SharedLayer(Prefix(layer.keys, layer.values, hidden, groups))
+
+
+@contextlib.contextmanager
+def attending(lm: LanguageModel, cache: Any) -> Iterator[None]:
+    """Within, layers look at the prefixes of `cache` too, if it is a shared one."""
+    if not isinstance(next(iter(getattr(cache, "layers", ())), None), SharedLayer):
+        yield
+        return
+    config = lm.causal_lm.config
+    before, config._attn_implementation = config._attn_implementation, _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def can_share(lm: LanguageModel) -> bool:
+    """Can rows of `lm` share the keys of a prefix? Found out by trying.
+
+    On a CPU only: its kernel gives the normaliser of a softmax and takes another one for the gradient.
+    """
+    config = lm.causal_lm.config.get_text_config()
+    if lm.device.type != "cpu" or lm.shards is not None or lm.caching != "padded":
+        return False
+    return config._attn_implementation == "sdpa" and not has_window(config) and once_tried(lm, _agrees)
+
+
+def has_window(config: Any) -> bool:
+    """Out of which columns may fall, of which a trial with a few tokens knows nothing."""
+    if kinds := getattr(config, "layer_types", None):
+        return bool(set(kinds) - {"full_attention"})
+    return any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+
+
+def _agrees(lm: LanguageModel) -> bool:
+    """Four rows behind two prompts, three tokens and one more, against a cache whose rows are copied; with gradient if `lm` trains."""
+    try:
+        with torch.set_grad_enabled(bool(lm.adapter_parameters())):
+            return same_with_gradient(lm, _trial(lm, shared=True), _trial(lm, shared=False))
+    except Exception:  # whatever an architecture raises when its cache is used so: it is not to be used so
+        return False
+
+
+def _trial(lm: LanguageModel, *, shared: bool) -> Tensor:
+    """[4, 4, V] logits."""
+    from markovlm.models.sequences import prefill
+
+    owner = torch.tensor([0, 1, 0, 0], device=lm.device)
+    ids = torch.tensor([[4, 2, 5, 3], [5, 4, 2, 1], [1, 2, 3, 4], [2, 2, 1, 5]], device=lm.device) % lm.vocabulary
+    start = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in ((1, 2, 3, 4, 5), (1, 3))])
+    if not keeps_all(start.cache):
+        raise ValueError("a cache that forgets")
+    if shared:
+        share(start.cache, owner, start.mask)
+    else:
+        select_rows(start.cache, owner)
+    mask, position = start.mask[owner], start.lengths[owner]
+    states = [start.go_on(lm, ids[:, :3], mask, position)]
+    select_rows(start.cache, torch.arange(4, device=lm.device))  # as a sampler drops rows on the way
+    states.append(start.go_on(lm, ids[:, 3:], torch.cat([mask, mask.new_ones(4, 3)], dim=1), position + 3))
+    return lm.logits(torch.cat(states, dim=1))
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **named: Any
+) -> tuple[Tensor, None]:
+    """As transformers calls attention: [N, H, q, D] queries -> [N, q, H, D]."""
+    prefix: Prefix | None = getattr(key, _PREFIX, None)
+    if prefix is None:
+        raise ValueError("the keys were changed on their way")
+    if named.get("dropout") or any(named.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ValueError("attention that is more than scores and a mask")
+    rows, heads, columns, _ = query.shape
+    alike = heads // key.shape[1]  # heads that share a key are more queries of it
+    if attention_mask is None and columns > 1:
+        raise ValueError("several tokens and no mask")
+    own = None if attention_mask is None else prefix.groups.added(attention_mask, key.shape[2], alike, query)
+    queries = query.reshape(rows, key.shape[1], alike * columns, query.shape[-1])
+    out = _TwoParts.apply(queries, prefix.keys, prefix.values, key, value, prefix, own, named.get("scaling"))
+    return out.reshape(rows, heads, columns, -1).transpose(1, 2).contiguous(), None
+
+
+class _TwoParts(torch.autograd.Function):
+    """[N, h, r, D] queries over a prefix's keys [P, h, L, D] and their own [N, h, s, D]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        prefix_keys: Tensor,
+        prefix_values: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        prefix: Prefix,
+        own: Tensor | None,
+        scale: float | None,
+    ) -> Tensor:
+        groups = prefix.groups
+        first, first_sum = _forward(groups.together(query), prefix_keys, prefix_values, attn_mask=prefix.hidden, scale=scale)
+        second, second_sum = _forward(query, keys, values, attn_mask=own, scale=scale)
+        first, first_sum = groups.apart(first), groups.apart(first_sum)
+        total = torch.logaddexp(first_sum, second_sum)
+        weight = (second_sum - total).exp()[..., None].to(query.dtype)
+        out = torch.lerp(first, second, weight)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(query, prefix_keys, prefix_values, keys, values, own, out, total)
+            ctx.groups, ctx.hidden, ctx.scale = groups, prefix.hidden, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        query, prefix_keys, prefix_values, keys, values, own, out, total = ctx.saved_tensors
+        groups, of_out = ctx.groups, grad.contiguous()
+        of_first, asked, found, normaliser = (groups.together(states) for states in (of_out, query, out, total))
+        first = _backward(
+            of_first, asked, prefix_keys, prefix_values, found, normaliser, 0.0, False, attn_mask=ctx.hidden, scale=ctx.scale
+        )
+        second = _backward(of_out, query, keys, values, out, total, 0.0, False, attn_mask=own, scale=ctx.scale)
+        return second[0] + groups.apart(first[0]), first[1], first[2], second[1], second[2], None, None, None
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
