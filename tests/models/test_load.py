@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from torch import Tensor
 
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
+from markovlm.models import load
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.models.folding import unfold_layers
 from markovlm.models.load import LanguageModel, load_model, pick_device
@@ -261,3 +263,11 @@ def test_the_embedded_model_loads() -> None:
     lm: LanguageModel = load_model("embedded", CPU, lora=Lora())
     assert lm.terminators
     assert lm.vocabulary < 100
+
+
+@pytest.mark.parametrize("name", ["attention_dropout", "attention_probs_dropout_prob", "resid_pdrop"])
+def test_dropout_of_the_base_is_off_under_any_name(name: str) -> None:
+    """The training pass must score the distribution that was sampled; BioGPT and BERT say `_dropout_prob`."""
+    config = hf.PretrainedConfig(**{name: 0.1, "rope_theta": 0.5})
+    assert getattr(load._without_dropout(config), name) == 0.0
+    assert config.rope_theta == 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from markovlm.config.model import Loading, Lora
 from markovlm.models import shared_prefix
-from markovlm.models.caches import same_with_gradient
+from markovlm.models.caches import near, same_with_gradient, select_rows
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
-from markovlm.models.sequences import Batch, batch_of, continued, forked_batch, span_hidden
+from markovlm.models.sequences import Batch, batch_of, continued, forked_batch, prefill, span_hidden
 from markovlm.models.shared_prefix import Groups, Prefix, can_share, pays
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
@@ -33,6 +34,10 @@ RAGGED = batch_of(  # rows of a prompt side by side and apart, one prompt with o
 )
 EVEN = batch_of([(PROMPTS[0], (50, 51), 0), (PROMPTS[0], (52, 53, 54), 0)])
 BATCHES = {"ragged": RAGGED, "one prompt": EVEN}
+WINDOWS = ("mistral", "ministral", "gemma2", "gemma3", "gemma3n", "olmo3", "cohere2", "exaone4", "gpt_oss", "llama4")
+OTHERS = ("gpt_neo", "gptj", "bloom", "falcon", "mpt", "deepseek_v2", "deepseek_v3")  # biases, attention of their own, latents
+STATES = ("jamba", "bamba", "qwen3_next", "falcon_h1", "granitemoehybrid", "lfm2", "recurrent_gemma", "mamba", "mamba2", "rwkv")
+COPIES = frozenset((*WINDOWS, *OTHERS, *STATES))  # of the families of docs/architectures.md
 SHARE = ("llama", "qwen3", "gpt2")  # Gemma 3 has a window
 
 
@@ -42,9 +47,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     share = shared_prefix.share
 
-    def spy(cache: Any, owner: Tensor, mask: Tensor) -> None:
-        seen.append(len(owner))
-        share(cache, owner, mask)
+    def spy(cache: Any, owners: Sequence[int], mask: Tensor) -> None:
+        seen.append(len(owners))
+        share(cache, owners, mask)
 
     monkeypatch.setattr(shared_prefix, "LEAST_SAVED", 0)
     for module in ("models.sequences", "rollouts.fronts"):
@@ -78,7 +83,7 @@ def test_the_two_parts_are_one_softmax(owner: list[int], columns: int, alike: in
     seen = torch.ones(columns, own, dtype=torch.bool).tril(own - columns)
     index = torch.tensor(owner)
     hidden = torch.zeros(2, 1, 1, length, dtype=torch.float64).masked_fill(mask[:, None, None] == 0, float("-inf"))
-    groups = Groups(index, 2)
+    groups = Groups(owner, 2, index.device)
 
     def ours(query: Tensor, keys: Tensor, values: Tensor, own_keys: Tensor, own_values: Tensor) -> Tensor:
         own_keys = own_keys * 1  # a tensor of this call, as a layer's keys are
@@ -185,6 +190,73 @@ def test_a_sampler_whose_rows_wait_shares_nothing(tiny_models: dict[str, Path], 
     assert not shared
 
 
+def test_uneven_groups_have_copies(tiny_models: dict[str, Path], shared: list[int]) -> None:
+    """Every prefix gets as much room as the largest group needs."""
+    lm = tiny.load(tiny_models["llama"])
+    prompts = [tuple(range(5 + i, 20 + i)) for i in range(12)]
+    crowd = [(prompts[0], (50 + i, 60), 0) for i in range(20)]
+    span_hidden(lm, batch_of([*crowd, *((prompt, (50, 60), 0) for prompt in prompts[1:])]))
+    assert not shared
+    span_hidden(lm, batch_of([(prompt, (50 + i, 60), 0) for prompt in prompts for i in range(2)]))
+    assert shared == [24]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 2], [2, 3, 3], [*range(13), *[3] * 15]], ids=["as they are", "prompts go", "crowded"])
+def test_rows_that_are_chosen_on_the_way(tiny_models: dict[str, Path], rows: list[int], shared: list[int]) -> None:
+    """Prompts without rows go; where most places are empty rows get copies after all. What follows is what copies say."""
+    lm = tiny.load(tiny_models["llama"], shaken=True)
+    prompts = [tuple(range(5, 12)), (30, 31), (40, 41, 42), *(tuple(range(i, i + 5)) for i in range(50, 60))]
+    index = torch.tensor(rows)
+    found = []
+    for on in (True, False):
+        start = prefill(lm, prompts)
+        if on:
+            shared_prefix.share(start.cache, range(len(prompts)), start.mask)
+        mask, position = start.mask, start.lengths
+        start.go_on(lm, torch.full((len(prompts), 1), 60), mask, position)
+        select_rows(start.cache, index)
+        mask, position = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)[index], position[index] + 1
+        found.append(lm.logits(start.go_on(lm, torch.arange(len(rows))[:, None] + 61, mask, position)))
+        if on:
+            prefix = start.cache.layers[1].prefix
+            assert (prefix is None) == (len(rows) > 10)
+            assert prefix is None or len(prefix.keys) == len(set(rows))
+    naive.assert_close(found[0], found[1], 1e-10)
+
+
+def test_columns_that_a_model_hides_itself_are_hidden(tiny_models: dict[str, Path]) -> None:
+    """A mask that is not that of the padding is obeyed, with copies; one of other kinds is refused."""
+    generator = torch.Generator().manual_seed(2)
+    query, keys = (torch.randn(2, 2, 1, 8, generator=generator) for _ in range(2))
+    before = torch.randn(1, 2, 4, 8, generator=generator)
+    setattr(keys, shared_prefix._PREFIX, Prefix(before, before, None, Groups([0, 0], 1, query.device)))
+    module = torch.nn.Module()
+    window = torch.tensor([[0, 0, 1, 1, 1], [0, 0, 0, 1, 1]]).bool()[:, None, None]
+    found, _ = shared_prefix._attention(module, query, keys, keys, window)
+    whole = torch.cat([before.expand(2, -1, -1, -1), keys], dim=2)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, whole, whole, attn_mask=window)
+    naive.assert_close(found, expected.transpose(1, 2), 1e-6)
+    for mask in (torch.zeros(2, 1, 1, 5), torch.ones(2, 2, 1, 5, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="more than what is seen"):
+            shared_prefix._attention(module, query, keys, keys, mask)
+
+
+def test_only_the_text_model_attends_otherwise(tiny_models: dict[str, Path]) -> None:
+    """And only within; transformers' setter of an outer configuration would reach all inner ones."""
+    lm = tiny.load(tiny_models["llama"])
+    config = lm.causal_lm.config.get_text_config()
+    cache = lm.decode(torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    with shared_prefix.attending(lm, cache):
+        assert config._attn_implementation == "sdpa"
+    shared_prefix.share(cache, [0, 0], torch.ones(1, 5, dtype=torch.long))
+    within = shared_prefix.attending(lm, cache)
+    within.__enter__()
+    assert config._attn_implementation != "sdpa"
+    error = KeyError()
+    assert not within.__exit__(KeyError, error, None)
+    assert config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("architecture", SHARE)
 def test_with_checkpointing_gradients_are_the_same_bit_for_bit(
     tiny_models: dict[str, Path], architecture: str, shared: list[int]
@@ -215,14 +287,17 @@ def test_few_or_short_prefixes_are_copied(tiny_models: dict[str, Path]) -> None:
 
 
 def test_models_that_disagree_have_copies(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found out by trying: an attention that forgets the prefix, and one whose gradient does."""
+    """Found out by trying: an attention with another scale, and one whose gradient forgets the prefix."""
     lm = tiny.load(tiny_models["llama"], shaken=True)
     assert shared_prefix._agrees(lm)
     attention = shared_prefix._TwoParts.apply
     monkeypatch.setattr(shared_prefix._TwoParts, "apply", lambda query, *rest: attention(query, *rest[:6], 1.0))
     assert not shared_prefix._agrees(lm)
+    copies = shared_prefix._trial(lm, shared=False)
+    assert not near(lm, shared_prefix._trial(lm, shared=True), copies)
     monkeypatch.setattr(shared_prefix._TwoParts, "apply", lambda query, keys, *rest: attention(query, keys.detach(), *rest))
     assert not shared_prefix._agrees(lm)
+    assert near(lm, shared_prefix._trial(lm, shared=True), copies)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +322,9 @@ def test_families(name: str, tmp_path: Path, shared: list[int]) -> None:
     directory = architectures.save_family(name, tmp_path / "model")
     lm = load_model(str(directory), Loading(device="cpu", dtype="float32"), lora=Lora(rank=2, alpha=4, targets=family.targets))
     tiny.shake(lm)
+    assert lm.shares_keys == (name not in COPIES)
     if not lm.shares_keys:
-        pytest.skip("has copies")
+        return
     batch = Batch(tuple(tuple(i % lm.vocabulary for i in prefix) for prefix in RAGGED.prefixes), RAGGED.rows)
     found = states(lm, batch)
     lm.shares_keys = False

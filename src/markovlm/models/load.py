@@ -167,7 +167,7 @@ def _without_dropout(config: Any) -> Any:
     """The base's own dropout off (GPT-2 has 0.1): the training pass must score the distribution that was sampled."""
     for part in {id(c): c for c in (config, config.get_text_config())}.values():
         for key, value in vars(part).items():
-            if isinstance(value, float) and (key.endswith(("dropout", "_pdrop"))):
+            if isinstance(value, float) and ("dropout" in key or key.endswith("_pdrop")):
                 setattr(part, key, 0.0)
     return config
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from markovlm.models.caches import cache_name, select_rows, takes_back
 from markovlm.models.checkpointing import leave
 from markovlm.models.language import LanguageModel
-from markovlm.models.shared_prefix import attending, pays, share
+from markovlm.models.shared_prefix import attending, even, pays, share
 
 Sharing = Literal["shared", "padded"]
 
@@ -178,8 +178,10 @@ def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) 
     hidden = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
     if any(inputs):
         again = lm.checkpointing == "prompts" and torch.is_grad_enabled()
-        if lm.shares_keys and all(row.keep is None for row in batch.rows) and pays(prefilled.cache, len(owner)):
-            share(prefilled.cache, owner, prefilled.mask)
+        owners = [row.prefix for row in batch.rows]
+        whole = all(row.keep is None for row in batch.rows)
+        if lm.shares_keys and whole and pays(prefilled.cache, len(owners)) and even(owners):
+            share(prefilled.cache, owners, prefilled.mask)
             if again:
                 leave(prefilled.cache)
         elif again:

@@ -9,7 +9,8 @@ through both parts with the joint normaliser, as in ring attention (Liu et al. 2
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from markovlm.models.caches import keeps_all, once_tried, same_with_gradient, select_rows
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from markovlm.models.language import LanguageModel
 
 LEAST_SAVED = 200_000  # numbers of a layer's keys that sharing must save: with fewer, two products cost more than one
+_EVEN, _MOSTLY = 2, 4  # places for each row: up to which groups are begun, and kept, as they are
 _NAME = "markovlm_shared_prefix"
 _PREFIX = "_markovlm_prefix"  # attribute of the keys that a layer gives: the `Prefix` before them
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -35,36 +38,52 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.
 class Groups:
     """Which of P prefixes each of N rows continues, and rows laid out by prefix: [P, G] places, some of them empty."""
 
-    def __init__(self, owner: Tensor, prefixes: int):
-        self.owner, self.prefixes = owner, prefixes
+    def __init__(self, owners: Sequence[int], prefixes: int, device: torch.device):
+        self.prefixes = prefixes
+        self.owner = torch.tensor(owners, device=device)
+        self.kept: Tensor | None = None  # of the prefixes before a selection, those that still have rows; None: all
         seen = [0] * prefixes
         places: list[int] = []  # of each row: its number among those of its prefix
-        owners: list[int] = owner.tolist()
         for one in owners:
             places.append(seen[one])
             seen[one] += 1
         self.size = max(seen)  # G
         slots = [one * self.size + place for one, place in zip(owners, places, strict=True)]
-        self.slots = None if slots == [*range(prefixes * self.size)] else torch.tensor(slots, device=owner.device)
+        self.slots = None if slots == [*range(prefixes * self.size)] else torch.tensor(slots, device=device)
         self._selected: tuple[Tensor, Groups] | None = None
-        self._added: tuple[Tensor, Tensor] | None = None
+        self._added: tuple[Tensor, Tensor | None] | None = None
+
+    def emptier_than(self, factor: int) -> bool:
+        """Are there more than `factor` places for each row?"""
+        return self.prefixes * self.size > factor * len(self.owner)
 
     def select(self, index: Tensor) -> Groups:
-        """Of rows `index`; made once for all layers, which ask with the same tensor."""
+        """Of rows `index`, and the prefixes that they continue; made once for all layers, which ask with the same tensor."""
         if self._selected is None or self._selected[0] is not index:
-            self._selected = index, Groups(self.owner[index], self.prefixes)
+            owners: list[int] = self.owner[index].tolist()
+            left = sorted(set(owners))
+            groups = Groups([left.index(one) for one in owners], len(left), index.device)
+            if len(left) < self.prefixes:
+                groups.kept = torch.tensor(left, device=index.device)
+            self._selected = index, groups
         return self._selected[1]
 
-    def added(self, mask: Tensor, columns: int, alike: int, like: Tensor) -> Tensor:
-        """What is seen of the last `columns`, [N, 1, q, ...] -> [N, 1, alike q, columns] to be added to scores.
+    def added(self, mask: Tensor, columns: int, alike: int, hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """What is seen of the rows' own `columns`, the last of mask [N, 1, q, ...]: [N or 1, 1, alike q, columns] to be added to scores.
 
-        Made once for all layers, which get the same mask.
+        None where of a prefix anything else is seen than its padding leaves. Made once for all layers, which get the same mask.
         """
         if self._added is None or self._added[0] is not mask:
-            added = mask[..., -columns:]
-            if added.dtype == torch.bool:
-                added = like.new_zeros(added.shape).masked_fill(~added, float("-inf"))
-            self._added = mask, added.repeat(1, 1, alike, 1) if added.shape[2] > 1 else added
+            before = mask[..., :-columns]
+            own = mask[..., -columns:]
+            expected = before.new_ones(()) if hidden is None else (hidden == 0)[self.owner]
+            added = None
+            if bool((before == expected).all()):
+                if bool((own == own[:1]).all()):  # behind continuations padded on the right
+                    own = own[:1]
+                added = torch.zeros(own.shape, dtype=dtype, device=own.device).masked_fill(~own, float("-inf"))
+                added = added.repeat(1, 1, alike, 1) if own.shape[2] > 1 else added
+            self._added = mask, added
         return self._added[1]
 
     def together(self, rows: Tensor) -> Tensor:
@@ -88,16 +107,32 @@ class Prefix:
     hidden: Tensor | None  # [P, 1, 1, L] added to the scores: -inf in padded columns
     groups: Groups
 
+    def select(self, index: Tensor) -> Prefix:
+        """Of rows `index`."""
+        groups = self.groups.select(index)
+        if groups.kept is None:
+            return replace(self, groups=groups)
+        hidden = None if self.hidden is None else self.hidden[groups.kept]
+        return Prefix(self.keys[groups.kept], self.values[groups.kept], hidden, groups)
+
+    def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row's own copy of its prefix, and behind it `keys` and `values` [N, h, s, D]."""
+        owner = self.groups.owner
+        return torch.cat([self.keys[owner], keys], dim=-2), torch.cat([self.values[owner], values], dim=-2)
+
 
 class SharedLayer(DynamicLayer):
-    """Keys and values of N rows behind P prefixes: each prefix once, and the rows' own tokens."""
+    """Keys and values of N rows behind P prefixes: each prefix once, and the rows' own tokens.
 
-    keys: Tensor  # [N, h, columns so far, D]
+    Where rows come to be spread so unevenly that most places of their groups are empty, each gets its copy after all.
+    """
+
+    keys: Tensor  # [N, h, columns so far, D], those of the prefix only once there are copies
     values: Tensor
 
     def __init__(self, prefix: Prefix):
         super().__init__()
-        self.prefix = prefix
+        self.prefix: Prefix | None = prefix
         self.lazy_initialization(prefix.keys, prefix.values)
         self.keys, self.values = (
             held.new_empty(len(prefix.groups.owner), held.shape[1], 0, held.shape[3]) for held in (prefix.keys, prefix.values)
@@ -108,15 +143,20 @@ class SharedLayer(DynamicLayer):
         first = self.keys.shape[-2] == 0
         self.keys = key_states if first else torch.cat([self.keys, key_states], dim=-2)
         self.values = value_states if first else torch.cat([self.values, value_states], dim=-2)
-        setattr(self.keys, _PREFIX, self.prefix)
+        if self.prefix is not None:
+            setattr(self.keys, _PREFIX, self.prefix)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        return self.prefix.keys.shape[-2] + self.keys.shape[-2]
+        return self.keys.shape[-2] + (0 if self.prefix is None else self.prefix.keys.shape[-2])
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self.keys, self.values = self.keys[indices], self.values[indices]
-        self.prefix = replace(self.prefix, groups=self.prefix.groups.select(indices))
+        if self.prefix is not None:
+            self.prefix = self.prefix.select(indices)
+            if self.prefix.groups.emptier_than(_MOSTLY):
+                self.keys, self.values = self.prefix.before(self.keys, self.values)
+                self.prefix = None
 
 
 def pays(cache: Any, rows: int) -> bool:
@@ -130,9 +170,15 @@ def saves_enough(rows: int, prefixes: int, columns: int, width: int) -> bool:
     return (rows - prefixes) * columns * width >= LEAST_SAVED
 
 
-def share(cache: Any, owner: Tensor, mask: Tensor) -> None:
-    """The P rows of `cache`, padded on the left as `mask` [P, L] says, become the prefixes of N rows; `owner` [N] says which of each."""
-    groups = Groups(owner, len(mask))
+def even(owners: Sequence[int]) -> bool:
+    """Have the prefixes of these rows about as many of them each? The largest group decides how much room there is for every one."""
+    counts = Counter(owners)
+    return len(counts) * max(counts.values()) <= _EVEN * len(owners)
+
+
+def share(cache: Any, owners: Sequence[int], mask: Tensor) -> None:
+    """The P rows of `cache`, padded on the left as `mask` [P, L] says, become the prefixes of N rows; `owners` says which of each."""
+    groups = Groups(owners, len(mask), mask.device)
     padded = not bool(mask.all())
     for number, layer in enumerate(cache.layers):
         hidden = layer.keys.new_zeros(mask.shape).masked_fill(mask == 0, float("-inf"))[:, None, None] if padded else None
@@ -145,7 +191,9 @@ def attending(lm: LanguageModel, cache: Any) -> Iterator[None]:
     if not isinstance(next(iter(getattr(cache, "layers", ())), None), SharedLayer):
         yield
         return
-    config = lm.causal_lm.config
+    config = (
+        lm.causal_lm.config.get_text_config()
+    )  # the one that attention modules hold; the setter of an outer one reaches further
     before, config._attn_implementation = config._attn_implementation, _NAME
     try:
         yield
@@ -190,7 +238,7 @@ def _trial(lm: LanguageModel, *, shared: bool) -> Tensor:
     if not keeps_all(start.cache):
         raise ValueError("a cache that forgets")
     if shared:
-        share(start.cache, owner, start.mask)
+        share(start.cache, owner.tolist(), start.mask)
     else:
         select_rows(start.cache, owner)
     mask, position = start.mask[owner], start.lengths[owner]
@@ -206,14 +254,23 @@ def _attention(
     """As transformers calls attention: [N, H, q, D] queries -> [N, q, H, D]."""
     prefix: Prefix | None = getattr(key, _PREFIX, None)
     if prefix is None:
-        raise ValueError("the keys were changed on their way")
-    if named.get("dropout") or any(named.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
-        raise ValueError("attention that is more than scores and a mask")
+        if key.shape[2] < (0 if attention_mask is None else attention_mask.shape[-1]):
+            raise ValueError("the keys were changed on their way")
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **named)
     rows, heads, columns, _ = query.shape
     alike = heads // key.shape[1]  # heads that share a key are more queries of it
-    if attention_mask is None and columns > 1:
-        raise ValueError("several tokens and no mask")
-    own = None if attention_mask is None else prefix.groups.added(attention_mask, key.shape[2], alike, query)
+    if any(named.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ValueError("attention that is more than scores and a mask")
+    if attention_mask is None:
+        own, plain = None, columns == 1 and prefix.hidden is None
+    else:
+        if attention_mask.dtype != torch.bool or attention_mask.shape[1] != 1:
+            raise ValueError("a mask that says more than what is seen")
+        own = prefix.groups.added(attention_mask, key.shape[2], alike, prefix.hidden, query.dtype)
+        plain = own is not None
+    # the kernel takes no dropout, and wrong numbers from keys that don't lie in a row
+    if not plain or named.get("dropout") or any(states.stride(-1) != 1 for states in (query, key, value)):
+        return sdpa_attention_forward(module, query, *prefix.before(key, value), attention_mask, **named)
     queries = query.reshape(rows, key.shape[1], alike * columns, query.shape[-1])
     out = _TwoParts.apply(queries, prefix.keys, prefix.values, key, value, prefix, own, named.get("scaling"))
     return out.reshape(rows, heads, columns, -1).transpose(1, 2).contiguous(), None

@@ -43,7 +43,7 @@ def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], becoming: int =
         return _Whole(lm, [list(prompt) for prompt in prompts])
     prefilled = prefill(lm, prompts)
     if lm.shares_keys and pays(prefilled.cache, becoming):
-        share(prefilled.cache, torch.arange(len(prompts), device=lm.device), prefilled.mask)
+        share(prefilled.cache, range(len(prompts)), prefilled.mask)
     return _Cached(lm, prefilled)
 
 

@@ -196,7 +196,7 @@ def _prompts(config: RunConfig, rows: int) -> int:
 def _shares_keys(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int) -> bool:
     """Do rows look at the keys of a prefix in one place (`shared_prefix.can_share`, `pays`), if they share it at all?"""
     cpu = config.loading.device == "cpu" or (config.loading.device == "auto" and not _on_cuda(config))
-    plain = cpu and config.loading.attention in ("auto", "sdpa") and not shape.windowed
+    plain = cpu and config.loading.attention in ("auto", "sdpa") and shape.plain_attention
     return plain and saves_enough(rows, prefixes, prefix, shape.key)
 
 
@@ -207,7 +207,7 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, wanted: int, prom
     if _in_one_shape(config):
         length = -(-length // COLUMNS) * COLUMNS
     tokens = rows * length
-    if rows == wanted and _shares_keys(config, shape, rows, prompts, work.prompt):
+    if rows == wanted and not _in_one_shape(config) and _shares_keys(config, shape, rows, prompts, work.prompt):
         tokens = rows * work.cot + prompts * work.prompt
     return tokens * _cache_bytes(config, shape), rows * shape.vocabulary * (_DRAW_BYTES + element_bytes(config))
 

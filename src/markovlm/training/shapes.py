@@ -46,7 +46,7 @@ class Shape:
     outputs: int  # of those maps, features in all: what int8 has a scale for
     largest: int  # parameters of the largest of them
     adapted: int  # parameters of the maps that carry an adapter
-    windowed: bool = False  # do layers look at the last columns only
+    plain_attention: bool = True  # torch's own, over keys and values of all columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ def read_shape(config: RunConfig) -> Shape:
         outputs=counted.outputs,
         largest=max((weight.numel() for _, weight in maps), default=0),
         adapted=sum(weight.numel() for name, weight in maps if _is_target(name, config.lora)),
-        windowed=has_window(text),
+        plain_attention=bool(getattr(model, "_supports_sdpa", False))
+        and not has_window(text)
+        and not getattr(text, "kv_lora_rank", None),
     )
 
 
