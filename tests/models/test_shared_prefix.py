@@ -17,7 +17,7 @@ from markovlm.models.caches import near, same_with_gradient, select_rows
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
 from markovlm.models.sequences import Batch, batch_of, continued, forked_batch, prefill, span_hidden
-from markovlm.models.shared_prefix import Groups, Prefix, can_share, pays
+from markovlm.models.shared_prefix import Groups, Prefix, can_share, groups_of, pays, share_if_it_pays
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
 from support import architectures, naive, tiny
@@ -45,15 +45,15 @@ SHARE = ("llama", "qwen3", "gpt2")  # Gemma 3 has a window
 def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Always share, where it can be done; the numbers of rows that did."""
     seen: list[int] = []
-    share = shared_prefix.share
 
-    def spy(cache: Any, owners: Sequence[int], mask: Tensor) -> None:
-        seen.append(len(owners))
-        share(cache, owners, mask)
+    def spy(lm: LanguageModel, cache: Any, owners: Sequence[int], mask: Tensor, becoming: int = 0) -> bool:
+        if did := share_if_it_pays(lm, cache, owners, mask, becoming):
+            seen.append(len(owners))
+        return did
 
     monkeypatch.setattr(shared_prefix, "LEAST_SAVED", 0)
     for module in ("models.sequences", "rollouts.fronts"):
-        monkeypatch.setattr(f"markovlm.{module}.share", spy)
+        monkeypatch.setattr(f"markovlm.{module}.share_if_it_pays", spy)
     return seen
 
 
@@ -83,11 +83,11 @@ def test_the_two_parts_are_one_softmax(owner: list[int], columns: int, alike: in
     seen = torch.ones(columns, own, dtype=torch.bool).tril(own - columns)
     index = torch.tensor(owner)
     hidden = torch.zeros(2, 1, 1, length, dtype=torch.float64).masked_fill(mask[:, None, None] == 0, float("-inf"))
-    groups = Groups(owner, 2, index.device)
+    groups = Groups(owner, 2, index.device, hidden)
 
     def ours(query: Tensor, keys: Tensor, values: Tensor, own_keys: Tensor, own_values: Tensor) -> Tensor:
         own_keys = own_keys * 1  # a tensor of this call, as a layer's keys are
-        setattr(own_keys, shared_prefix._PREFIX, Prefix(keys, values, hidden, groups))
+        setattr(own_keys, shared_prefix._PREFIX, Prefix(keys, values, groups))
         visible = torch.cat([mask[index][:, None, None].bool().expand(-1, 1, columns, -1), seen.expand(rows, 1, -1, -1)], dim=-1)
         return shared_prefix._attention(None, query, own_keys, own_values, visible, scaling=0.4)[0]
 
@@ -211,7 +211,7 @@ def test_rows_that_are_chosen_on_the_way(tiny_models: dict[str, Path], rows: lis
     for on in (True, False):
         start = prefill(lm, prompts)
         if on:
-            shared_prefix.share(start.cache, range(len(prompts)), start.mask)
+            shared_prefix.share(start.cache, groups_of(start.cache, range(len(prompts)), start.mask))
         mask, position = start.mask, start.lengths
         start.go_on(lm, torch.full((len(prompts), 1), 60), mask, position)
         select_rows(start.cache, index)
@@ -229,7 +229,7 @@ def test_columns_that_a_model_hides_itself_are_hidden(tiny_models: dict[str, Pat
     generator = torch.Generator().manual_seed(2)
     query, keys = (torch.randn(2, 2, 1, 8, generator=generator) for _ in range(2))
     before = torch.randn(1, 2, 4, 8, generator=generator)
-    setattr(keys, shared_prefix._PREFIX, Prefix(before, before, None, Groups([0, 0], 1, query.device)))
+    setattr(keys, shared_prefix._PREFIX, Prefix(before, before, Groups([0, 0], 1, query.device)))
     module = torch.nn.Module()
     window = torch.tensor([[0, 0, 1, 1, 1], [0, 0, 0, 1, 1]]).bool()[:, None, None]
     found, _ = shared_prefix._attention(module, query, keys, keys, window)
@@ -248,7 +248,7 @@ def test_only_the_text_model_attends_otherwise(tiny_models: dict[str, Path]) -> 
     cache = lm.decode(torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
     with shared_prefix.attending(lm, cache):
         assert config._attn_implementation == "sdpa"
-    shared_prefix.share(cache, [0, 0], torch.ones(1, 5, dtype=torch.long))
+    shared_prefix.share(cache, groups_of(cache, [0, 0], torch.ones(1, 5, dtype=torch.long)))
     within = shared_prefix.attending(lm, cache)
     within.__enter__()
     assert config._attn_implementation != "sdpa"

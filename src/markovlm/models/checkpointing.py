@@ -96,7 +96,7 @@ def _recomputed(lm: LanguageModel, layer: Any) -> Callable[..., Any]:
             first.append(now)
             given = [now if value is cache and now is not None else value for value in arguments]
             also = {name: now if value is cache and now is not None else value for name, value in named.items()}
-            with _mode(layer, training), contextlib.nullcontext() if now is None else attending(lm, now):
+            with _mode(layer, training), attending(lm, now):
                 return forward(*given, **also)
 
         out = checkpoint(run, *arguments, use_reentrant=False)

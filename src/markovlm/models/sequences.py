@@ -16,7 +16,7 @@ from torch import Tensor
 from markovlm.models.caches import cache_name, select_rows, takes_back
 from markovlm.models.checkpointing import leave
 from markovlm.models.language import LanguageModel
-from markovlm.models.shared_prefix import attending, even, pays, share
+from markovlm.models.shared_prefix import attending, share_if_it_pays
 
 Sharing = Literal["shared", "padded"]
 
@@ -173,20 +173,16 @@ def continued(lm: LanguageModel, batch: Batch) -> Continued | None:
 def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) -> Continued:
     """Each prefix once, and behind it the `inputs` of its rows: the front of each continuation, or all of it."""
     prefilled = prefill(lm, batch.prefixes)
-    owner = torch.tensor([row.prefix for row in batch.rows], device=lm.device)
+    owners = [row.prefix for row in batch.rows]
+    owner = torch.tensor(owners, device=lm.device)
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
     hidden = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
     if any(inputs):
-        again = lm.checkpointing == "prompts" and torch.is_grad_enabled()
-        owners = [row.prefix for row in batch.rows]
         whole = all(row.keep is None for row in batch.rows)
-        if lm.shares_keys and whole and pays(prefilled.cache, len(owners)) and even(owners):
-            share(prefilled.cache, owners, prefilled.mask)
-            if again:
-                leave(prefilled.cache)
-        elif again:
-            leave(prefilled.cache, owner)
-        else:
+        shared = whole and share_if_it_pays(lm, prefilled.cache, owners, prefilled.mask)
+        if lm.checkpointing == "prompts" and torch.is_grad_enabled():
+            leave(prefilled.cache, None if shared else owner)
+        elif not shared:
             select_rows(prefilled.cache, owner)
         rest = prefilled.go_on(lm, _pad_right(inputs, lm), mask, lengths)
         # the next-token shift: the prefix's last state predicts token 0, the state of token t - 1 predicts token t

@@ -9,7 +9,6 @@ through both parts with the joint normaliser, as in ring attention (Liu et al. 2
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,10 +35,13 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.
 
 
 class Groups:
-    """Which of P prefixes each of N rows continues, and rows laid out by prefix: [P, G] places, some of them empty."""
+    """Which of P prefixes each of N rows continues, and rows laid out by prefix: [P, G] places, some of them empty.
 
-    def __init__(self, owners: Sequence[int], prefixes: int, device: torch.device):
-        self.prefixes = prefixes
+    `hidden` [P, 1, 1, L]: what is added to the scores of the prefixes' columns, -inf where they are padded; None: nothing is.
+    """
+
+    def __init__(self, owners: Sequence[int], prefixes: int, device: torch.device, hidden: Tensor | None = None):
+        self.prefixes, self.hidden = prefixes, hidden
         self.owner = torch.tensor(owners, device=device)
         self.kept: Tensor | None = None  # of the prefixes before a selection, those that still have rows; None: all
         seen = [0] * prefixes
@@ -62,13 +64,14 @@ class Groups:
         if self._selected is None or self._selected[0] is not index:
             owners: list[int] = self.owner[index].tolist()
             left = sorted(set(owners))
-            groups = Groups([left.index(one) for one in owners], len(left), index.device)
-            if len(left) < self.prefixes:
-                groups.kept = torch.tensor(left, device=index.device)
+            kept = torch.tensor(left, device=index.device) if len(left) < self.prefixes else None
+            hidden = self.hidden if self.hidden is None or kept is None else self.hidden[kept]
+            groups = Groups([left.index(one) for one in owners], len(left), index.device, hidden)
+            groups.kept = kept
             self._selected = index, groups
         return self._selected[1]
 
-    def added(self, mask: Tensor, columns: int, alike: int, hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    def added(self, mask: Tensor, columns: int, alike: int, dtype: torch.dtype) -> Tensor | None:
         """What is seen of the rows' own `columns`, the last of mask [N, 1, q, ...]: [N or 1, 1, alike q, columns] to be added to scores.
 
         None where of a prefix anything else is seen than its padding leaves. Made once for all layers, which get the same mask.
@@ -76,7 +79,7 @@ class Groups:
         if self._added is None or self._added[0] is not mask:
             before = mask[..., :-columns]
             own = mask[..., -columns:]
-            expected = before.new_ones(()) if hidden is None else (hidden == 0)[self.owner]
+            expected = before.new_ones(()) if self.hidden is None else (self.hidden == 0)[self.owner]
             added = None
             if bool((before == expected).all()):
                 if bool((own == own[:1]).all()):  # behind continuations padded on the right
@@ -104,7 +107,6 @@ class Prefix:
 
     keys: Tensor  # [P, h, L, D]
     values: Tensor
-    hidden: Tensor | None  # [P, 1, 1, L] added to the scores: -inf in padded columns
     groups: Groups
 
     def select(self, index: Tensor) -> Prefix:
@@ -112,8 +114,7 @@ class Prefix:
         groups = self.groups.select(index)
         if groups.kept is None:
             return replace(self, groups=groups)
-        hidden = None if self.hidden is None else self.hidden[groups.kept]
-        return Prefix(self.keys[groups.kept], self.values[groups.kept], hidden, groups)
+        return Prefix(self.keys[groups.kept], self.values[groups.kept], groups)
 
     def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's own copy of its prefix, and behind it `keys` and `values` [N, h, s, D]."""
@@ -170,19 +171,29 @@ def saves_enough(rows: int, prefixes: int, columns: int, width: int) -> bool:
     return (rows - prefixes) * columns * width >= LEAST_SAVED
 
 
-def even(owners: Sequence[int]) -> bool:
-    """Have the prefixes of these rows about as many of them each? The largest group decides how much room there is for every one."""
-    counts = Counter(owners)
-    return len(counts) * max(counts.values()) <= _EVEN * len(owners)
-
-
-def share(cache: Any, owners: Sequence[int], mask: Tensor) -> None:
-    """The P rows of `cache`, padded on the left as `mask` [P, L] says, become the prefixes of N rows; `owners` says which of each."""
-    groups = Groups(owners, len(mask), mask.device)
-    padded = not bool(mask.all())
+def share(cache: Any, groups: Groups) -> None:
+    """The P rows of `cache` become the prefixes of N rows."""
     for number, layer in enumerate(cache.layers):
-        hidden = layer.keys.new_zeros(mask.shape).masked_fill(mask == 0, float("-inf"))[:, None, None] if padded else None
-        cache.layers[number] = SharedLayer(Prefix(layer.keys, layer.values, hidden, groups))
+        cache.layers[number] = SharedLayer(Prefix(layer.keys, layer.values, groups))
+
+
+def groups_of(cache: Any, owners: Sequence[int], mask: Tensor) -> Groups:
+    """Rows behind the P of `cache`, which are padded on the left as `mask` [P, L] says; `owners` says behind which each of the N is."""
+    like, hidden = cache.layers[0].keys, None
+    if not bool(mask.all()):
+        hidden = like.new_zeros(mask.shape).masked_fill(mask == 0, float("-inf"))[:, None, None]
+    return Groups(owners, len(mask), mask.device, hidden)
+
+
+def share_if_it_pays(lm: LanguageModel, cache: Any, owners: Sequence[int], mask: Tensor, becoming: int = 0) -> bool:
+    """`share`, where this model can, enough is saved for the rows there are or are to become, and they are spread evenly enough."""
+    if not (lm.shares_keys and pays(cache, max(becoming, len(owners)))):
+        return False
+    groups = groups_of(cache, owners, mask)
+    if groups.emptier_than(_EVEN):
+        return False
+    share(cache, groups)
+    return True
 
 
 @contextlib.contextmanager
@@ -191,9 +202,8 @@ def attending(lm: LanguageModel, cache: Any) -> Iterator[None]:
     if not isinstance(next(iter(getattr(cache, "layers", ())), None), SharedLayer):
         yield
         return
-    config = (
-        lm.causal_lm.config.get_text_config()
-    )  # the one that attention modules hold; the setter of an outer one reaches further
+    # the one that attention modules hold; the setter of an outer one would reach further
+    config = lm.causal_lm.config.get_text_config()
     before, config._attn_implementation = config._attn_implementation, _NAME
     try:
         yield
@@ -238,7 +248,7 @@ def _trial(lm: LanguageModel, *, shared: bool) -> Tensor:
     if not keeps_all(start.cache):
         raise ValueError("a cache that forgets")
     if shared:
-        share(start.cache, owner.tolist(), start.mask)
+        share(start.cache, groups_of(start.cache, owner.tolist(), start.mask))
     else:
         select_rows(start.cache, owner)
     mask, position = start.mask[owner], start.lengths[owner]
@@ -262,17 +272,17 @@ def _attention(
     if any(named.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("attention that is more than scores and a mask")
     if attention_mask is None:
-        own, plain = None, columns == 1 and prefix.hidden is None
+        own, plain = None, columns == 1 and prefix.groups.hidden is None
     else:
         if attention_mask.dtype != torch.bool or attention_mask.shape[1] != 1:
             raise ValueError("a mask that says more than what is seen")
-        own = prefix.groups.added(attention_mask, key.shape[2], alike, prefix.hidden, query.dtype)
+        own = prefix.groups.added(attention_mask, key.shape[2], alike, query.dtype)
         plain = own is not None
     # the kernel takes no dropout, and wrong numbers from keys that don't lie in a row
     if not plain or named.get("dropout") or any(states.stride(-1) != 1 for states in (query, key, value)):
         return sdpa_attention_forward(module, query, *prefix.before(key, value), attention_mask, **named)
     queries = query.reshape(rows, key.shape[1], alike * columns, query.shape[-1])
-    out = _TwoParts.apply(queries, prefix.keys, prefix.values, key, value, prefix, own, named.get("scaling"))
+    out = _TwoParts.apply(queries, prefix.keys, prefix.values, key, value, prefix.groups, own, named.get("scaling"))
     return out.reshape(rows, heads, columns, -1).transpose(1, 2).contiguous(), None
 
 
@@ -287,12 +297,11 @@ class _TwoParts(torch.autograd.Function):
         prefix_values: Tensor,
         keys: Tensor,
         values: Tensor,
-        prefix: Prefix,
+        groups: Groups,
         own: Tensor | None,
         scale: float | None,
     ) -> Tensor:
-        groups = prefix.groups
-        first, first_sum = _forward(groups.together(query), prefix_keys, prefix_values, attn_mask=prefix.hidden, scale=scale)
+        first, first_sum = _forward(groups.together(query), prefix_keys, prefix_values, attn_mask=groups.hidden, scale=scale)
         second, second_sum = _forward(query, keys, values, attn_mask=own, scale=scale)
         first, first_sum = groups.apart(first), groups.apart(first_sum)
         total = torch.logaddexp(first_sum, second_sum)
@@ -300,7 +309,7 @@ class _TwoParts(torch.autograd.Function):
         out = torch.lerp(first, second, weight)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(query, prefix_keys, prefix_values, keys, values, own, out, total)
-            ctx.groups, ctx.hidden, ctx.scale = groups, prefix.hidden, scale
+            ctx.groups, ctx.scale = groups, scale
         return out
 
     @staticmethod
@@ -310,7 +319,7 @@ class _TwoParts(torch.autograd.Function):
         groups, of_out = ctx.groups, grad.contiguous()
         of_first, asked, found, normaliser = (groups.together(states) for states in (of_out, query, out, total))
         first = _backward(
-            of_first, asked, prefix_keys, prefix_values, found, normaliser, 0.0, False, attn_mask=ctx.hidden, scale=ctx.scale
+            of_first, asked, prefix_keys, prefix_values, found, normaliser, 0.0, False, attn_mask=groups.hidden, scale=ctx.scale
         )
         second = _backward(of_out, query, keys, values, out, total, 0.0, False, attn_mask=own, scale=ctx.scale)
         return second[0] + groups.apart(first[0]), first[1], first[2], second[1], second[2], None, None, None

@@ -11,7 +11,7 @@ from torch import Tensor
 from markovlm.models.caches import join_rows, keeps_all, select_rows, trim
 from markovlm.models.language import LanguageModel
 from markovlm.models.sequences import Continued, Prefilled, prefill
-from markovlm.models.shared_prefix import pays, share
+from markovlm.models.shared_prefix import share_if_it_pays
 
 
 class Front(Protocol):
@@ -42,8 +42,8 @@ def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], becoming: int =
     if lm.caching == "none":
         return _Whole(lm, [list(prompt) for prompt in prompts])
     prefilled = prefill(lm, prompts)
-    if lm.shares_keys and pays(prefilled.cache, becoming):
-        share(prefilled.cache, range(len(prompts)), prefilled.mask)
+    if becoming:
+        share_if_it_pays(lm, prefilled.cache, range(len(prompts)), prefilled.mask, becoming)
     return _Cached(lm, prefilled)
 
 

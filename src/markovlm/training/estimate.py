@@ -293,17 +293,20 @@ def _tokens(config: RunConfig, rows: int, prefixes: int, prefix: int, length: in
 def _layer(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
     """What autograd keeps of one layer."""
     tokens = _tokens(config, rows, prefixes, prefix, length)
-    if _shared(config) and _shares_keys(config, shape, rows, prefixes, prefix):
-        # unrepeated for heads: of the rows' own tokens, and of the prompts; those once more as the prompts' own pass looks at them
-        size = element_bytes(config)
-        keys = (rows * length + prefixes * prefix) * 2 * shape.key * size + prefixes * prefix * _key_bytes(config, shape)
-    else:
-        keys = (rows * (length + prefix) + (prefixes * prefix if _shared(config) else 0)) * _key_bytes(config, shape)
+    keys = _seen_by_rows(config, shape, rows, prefixes, prefix, length)
+    keys += prefixes * prefix * _key_bytes(config, shape) if _shared(config) else 0  # as the prompts' own pass looks at them
     layer = tokens * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys
     if config.loading.attention == "eager":
         heads = max(1, shape.query // 64)
         layer += tokens * (length + prefix) * heads * (4 + element_bytes(config))
     return layer
+
+
+def _seen_by_rows(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
+    """Keys and values of a layer that the rows look at: each its own and a prefix; a prefix in one place is not repeated for heads either."""
+    if _shared(config) and _shares_keys(config, shape, rows, prefixes, prefix):
+        return (rows * length + prefixes * prefix) * 2 * shape.key * element_bytes(config)
+    return rows * (length + prefix) * _key_bytes(config, shape)
 
 
 def _recomputed(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
@@ -313,10 +316,7 @@ def _recomputed(config: RunConfig, shape: Shape, work: Workload, rows: int) -> i
     largest = 0
     for prefixes, prefix, length in _passes(config, work, rows):
         own = rows * (length + (0 if _shared(config) else prefix))
-        if _shared(config) and _shares_keys(config, shape, rows, prefixes, prefix):
-            keys = (rows * length + prefixes * prefix) * 2 * shape.key * element_bytes(config)
-        else:
-            keys = rows * (length + prefix) * _key_bytes(config, shape)
+        keys = _seen_by_rows(config, shape, rows, prefixes, prefix, length)
         layer = own * (_token_bytes(config, shape) + _held_by_int8(config, shape)) + keys
         gradients = own * 2 * shape.inner * max(4, element_bytes(config))
         prompts = (
