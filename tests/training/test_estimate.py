@@ -21,7 +21,7 @@ from markovlm.training.estimate import Spread, Workload, estimate
 from markovlm.training.estimate import kept as kept_bytes
 from markovlm.training.plan import plan, tokens_per_step
 from markovlm.training.shapes import Shape, read_shape
-from support import peak, tiny
+from support import architectures, peak, tiny
 
 ROWS, COT, PROMPT = 12, 40, 60
 
@@ -107,6 +107,7 @@ def test_sizes_are_those_of_the_loaded_model(tiny_models: dict[str, Path], archi
     base = {id(p): p.numel() for p in lm.causal_lm.parameters() if not p.requires_grad}
     assert shape.parameters == sum(base.values())
     assert shape.vocabulary == lm.vocabulary
+    assert shape.plain_attention == lm.shares_keys
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,13 @@ def test_known_models_need_no_network(model: str, parameters: int, monkeypatch: 
 def test_an_unknown_model_is_no_guess(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read"):
         read_shape(tiny.config(tmp_path / "nothing"))
+
+
+def test_recurrent_layers_have_no_estimate(tmp_path: Path) -> None:
+    """But a plan."""
+    found = plan(tiny.config(architectures.save_family("mamba", tmp_path / "mamba"), task="gsm8k"))
+    assert found["memory"]["estimate"] is None
+    assert "recurrent layers alone" in found["memory"]["note"]
 
 
 def test_more_of_anything_costs_more(middle: Path) -> None:

@@ -230,21 +230,24 @@ def has_window(config: Any) -> bool:
 
 
 def _agrees(lm: LanguageModel) -> bool:
-    """Four rows behind two prompts, three tokens and one more, against a cache whose rows are copied; with gradient if `lm` trains."""
+    """Four rows behind two prompts, three tokens and one more, against a cache whose rows are copied; with gradient if `lm` trains.
+
+    Once with a prompt that is padded and once without, because then models give their attention no mask.
+    """
     try:
         with torch.set_grad_enabled(bool(lm.adapter_parameters())):
-            return same_with_gradient(lm, _trial(lm, shared=True), _trial(lm, shared=False))
+            return all(same_with_gradient(lm, _trial(lm, n, shared=True), _trial(lm, n, shared=False)) for n in (2, 5))
     except Exception:  # whatever an architecture raises when its cache is used so: it is not to be used so
         return False
 
 
-def _trial(lm: LanguageModel, *, shared: bool) -> Tensor:
-    """[4, 4, V] logits."""
+def _trial(lm: LanguageModel, length: int, *, shared: bool) -> Tensor:
+    """[4, 4, V] logits behind a prompt of five tokens and one of `length`."""
     from markovlm.models.sequences import prefill
 
     owner = torch.tensor([0, 1, 0, 0], device=lm.device)
     ids = torch.tensor([[4, 2, 5, 3], [5, 4, 2, 1], [1, 2, 3, 4], [2, 2, 1, 5]], device=lm.device) % lm.vocabulary
-    start = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in ((1, 2, 3, 4, 5), (1, 3))])
+    start = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in ((1, 2, 3, 4, 5), (1, 3, 2, 4, 1)[:length])])
     if not keeps_all(start.cache):
         raise ValueError("a cache that forgets")
     if shared:

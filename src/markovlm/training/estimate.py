@@ -34,7 +34,7 @@ whole steps in tests/training/test_estimate.py and benchmarks/memory.py.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -112,6 +112,8 @@ class Memory:
 
 def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = ALONE) -> Memory:
     """Peak memory of a run on one device; with several processes, on the one that has most questions of a step."""
+    if spread.dealt:  # rows behind a prompt have copies of its keys
+        shape = replace(shape, plain_attention=False)
     weights, adapter = held_weights(config, shape, spread), shape.adapter_parameters * ADAPTER_BYTES
     samples = math.ceil(config.rollouts.questions_per_step / spread.processes) * config.rollouts.group_size
     rows = _microbatch_rows(config, work, samples)

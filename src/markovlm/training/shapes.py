@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +67,14 @@ def read_weights(config: RunConfig) -> Weights:
 def read_shape(config: RunConfig) -> Shape:
     """Sizes of the model from the table above or its config.json (the Hub's, if need be); weights are never loaded.
 
-    UserError where neither knows the model.
+    UserError where neither knows the model, or it has no attention, which the estimate's formulas are of.
     """
     found, source = _model_config(config)
     model = _without_weights(config, found)
     text = found.get_text_config()
-    heads = text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None)
+    if not heads:
+        raise UserError(f"model: {config.model!r} is made of recurrent layers alone, for which there is no estimate of memory")
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     maps, counted = _linear_maps(model), _weights(model)
     key_heads = getattr(text, "num_key_value_heads", None) or heads
@@ -90,10 +93,15 @@ def read_shape(config: RunConfig) -> Shape:
         outputs=counted.outputs,
         largest=max((weight.numel() for _, weight in maps), default=0),
         adapted=sum(weight.numel() for name, weight in maps if _is_target(name, config.lora)),
-        plain_attention=bool(getattr(model, "_supports_sdpa", False))
-        and not has_window(text)
-        and not getattr(text, "kv_lora_rank", None),
+        plain_attention=_plain_attention(model, text),
     )
+
+
+def _plain_attention(model: Any, text: Any) -> bool:
+    """As far as it is seen without weights. Falcon knows sdpa, but calls it by itself."""
+    looked_up = hasattr(sys.modules[type(model).__module__], "ALL_ATTENTION_FUNCTIONS")
+    latents = getattr(text, "kv_lora_rank", None)
+    return bool(getattr(model, "_supports_sdpa", False) and looked_up and not latents and not has_window(text))
 
 
 def _weights(model: Any) -> Weights:
