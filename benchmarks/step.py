@@ -77,8 +77,8 @@ GRADIENT_TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 0.2, "float1
 # ------------------------------------------------------------------------------------------------------- the model
 
 
-def random_llama(directory: Path, size: str, vocabulary: int | None) -> Path:
-    """A Llama of random weights with the embedded model's tokenizer, its vocabulary padded to the wanted size."""
+def random_llama(directory: Path, size: str, vocabulary: int | None, device: str = "cpu") -> Path:
+    """A Llama of random weights, drawn on `device`, with the embedded model's tokenizer, its vocabulary padded to the wanted size."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     from markovlm.models.registry import resolve
@@ -89,7 +89,7 @@ def random_llama(directory: Path, size: str, vocabulary: int | None) -> Path:
         vocab_size=max(vocabulary or 0, len(tokenizer)), max_position_embeddings=2048, tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **SIZES[size],
     )  # fmt: skip
-    with _default_dtype(torch.bfloat16 if size in ("1b", "8b") else torch.float32):
+    with _default_dtype(torch.bfloat16 if size in ("1b", "8b") else torch.float32), torch.device(device):
         model = LlamaForCausalLM(config)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -492,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model
         if model == "random-llama":
-            model = str(random_llama(Path(folder) / "model", arguments.size, arguments.vocabulary))
+            model = str(random_llama(Path(folder) / "model", arguments.size, arguments.vocabulary, arguments.device))
         setup = prepare(run_config(arguments, model), trainable=True)
         reference = Reference(setup.config, model, setup.prompter)
     torch.manual_seed(arguments.seed)
