@@ -134,7 +134,7 @@ def shake(lm: LanguageModel, scale: float = 0.2, seed: int = 3) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _, parameter in lm.adapter_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.add_(scale * noise.to(parameter.dtype))
+        parameter.add_(scale * noise.to(parameter.device, parameter.dtype))
 
 
 def config(model: Path | str, **overrides: Any) -> RunConfig:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from markovlm.config import build_config, dump_yaml, load_yaml
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.load import load_model
-from markovlm.runs.checkpoint import save_checkpoint
+from markovlm.runs.checkpoint import restore_optimizer, save_checkpoint
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
@@ -172,6 +172,19 @@ def test_a_bfloat16_base_keeps_every_bit_of_the_adapter(tiny_models: dict[str, P
     for (name, ours), (_, theirs) in zip(again.adapter_parameters(), lm.adapter_parameters(), strict=True):
         assert ours.dtype == torch.float32, name
         assert torch.equal(ours, theirs), name
+
+
+def test_moments_go_to_their_parameters_and_counts_of_steps_to_the_cpu(whole: Path) -> None:
+    """AdamW reads the count of each parameter in every step: on a GPU the host would wait for each of them."""
+    checkpoint = max(RunDirectory(whole).checkpoints.iterdir())
+    saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+    elsewhere = torch.device("meta")
+    optimizer = torch.optim.AdamW([torch.zeros_like(one["exp_avg"], device=elsewhere) for one in saved.values()])
+    restore_optimizer(checkpoint, optimizer)
+    states = list(optimizer.state.values())
+    assert len(states) == len(saved) > 0
+    assert {state["exp_avg"].device for state in states} == {elsewhere}
+    assert {(state["step"].device.type, state["step"].item()) for state in states} == {("cpu", saved[0]["step"].item())}
 
 
 @pytest.mark.parametrize("broken", ["trainer_state.json", "optimizer.pt", "adapter_model.safetensors"])

@@ -91,10 +91,13 @@ def load_adapter(lm: LanguageModel, directory: Path) -> None:
     set_peft_model_state_dict(lm.model, load_peft_weights(str(directory), device=str(lm.device)))
 
 
-def restore_optimizer(directory: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Load the optimizer's moments. Unpickled weights-only."""
+def restore_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Load the optimizer's moments, each to where its parameter is, and the counts of steps to the CPU, where AdamW reads them.
+
+    Unpickled weights-only.
+    """
     try:
-        optimizer.load_state_dict(torch.load(directory / OPTIMIZER_FILE, map_location=device, weights_only=True))
+        optimizer.load_state_dict(torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True))
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise _unreadable(directory / OPTIMIZER_FILE, error) from None
 

@@ -218,7 +218,7 @@ def _restore(run: Run, adapter: Path | None) -> None:
 def load_trainer_state(run: Run, checkpoint: Path) -> None:
     """Everything of a checkpoint but the adapter."""
     state = load_state(checkpoint)
-    restore_optimizer(checkpoint, run.learner.optimizer, run.setup.lm.device)
+    restore_optimizer(checkpoint, run.learner.optimizer)
     run.learner.objective.load_state_dict(state["objective"])
     run.learner.reward.load_state_dict(state.get("reward", {}) or run.learner.reward.state_dict())
     if run.learner.room.slow is not None:
