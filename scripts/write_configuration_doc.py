@@ -40,7 +40,15 @@ def row(key: Key) -> str:
     default = "" if key.default is None or key.default in ((), {}) else f"`{key.default}`"
     only = f" ({', '.join(f'`{name}`' for name in key.only_for)} only)" if key.only_for else ""
     choices = f" One of {', '.join(f'`{choice}`' for choice in key.choices)}." if key.choices else ""
-    return f"| `{key.name}` | {default} | {key.description}{only}.{choices} |".replace("..", ".").replace(";.", ".")
+    others = "".join(f" {_other(names, other, key)}" for names, other in key.otherwise)
+    return f"| `{key.name}` | {default} | {key.description}{only}.{choices}{others} |".replace("..", ".").replace(";.", ".")
+
+
+def _other(names: tuple[str, ...], other: Key, key: Key) -> str:
+    """What some objectives say otherwise."""
+    said = [] if other.description == key.description else [other.description]
+    said += [] if other.default == key.default else [f"default `{other.default}`"]
+    return f"{', '.join(f'`{name}`' for name in names)}: {'; '.join(said)}."
 
 
 def _spaced(lines: list[str]) -> list[str]:

@@ -78,6 +78,8 @@ def test_a_configuration_is_frozen() -> None:
     ("content", "said"),
     [
         (b"a: [1", "not valid YAML"),
+        (b"seed: 1\ntraining: {steps: 2}\ntraining: {lr: 1e-3}", ":3: not valid YAML: the key training stands twice"),
+        (b"training: {steps: 2, lr: 1, steps: 3}", ":1: not valid YAML: the key steps stands twice"),
         (b"- 1\n- 2\n", "mapping of keys"),
         (b"\xff\xfe\x00", "UTF-8"),
         (b"seed: 1\n\tx: 2", ":2: not valid YAML"),
@@ -586,3 +588,22 @@ def test_a_key_has_its_effect(name: str, tiny_models: dict[str, Path], tmp_path:
 def test_every_key_has_an_entry() -> None:
     """A new key needs one: how is its effect seen?"""
     assert {key.name for key in keys()} == set(IN_A_RUN) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("name", objective_classes())
+def test_the_documentation_says_the_defaults_of_every_objective(name: str) -> None:
+    """Several have a key of one name and mean different things by it."""
+    cls = objective_classes()[name]
+    for key in keys():
+        field = cls.model_fields.get(key.name.removeprefix("objective."))
+        if not key.name.startswith("objective.") or field is None or key.name == "objective.name":
+            continue
+        said = next((other for names, other in key.otherwise if name in names), key)
+        assert said.default == field.default, key.name
+        assert said.description == field.description, key.name
+        assert not key.only_for or name in key.only_for or key.only_for[0].startswith("reward"), key.name
+
+
+def test_a_flag_takes_the_choices_of_every_objective() -> None:
+    found = {key.name: key.choices for key in keys()}
+    assert {"reward", "one", "grpo", "rloo", "dr_grpo"} == set(found["objective.advantage"])

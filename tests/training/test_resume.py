@@ -213,6 +213,26 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         resumed_config(tmp_path, {})
 
 
+def test_more_steps_are_recorded_and_outlast_a_crash(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """A crash after `--resume --training.steps` must not end the run at the steps it had before."""
+    out = tmp_path / "run"
+    config = tiny.config(
+        tiny_models["llama"], training__steps=2, training__lr="linear 1e-2 -> 0", objective__kl_weight="linear 0 -> 1 over 3"
+    )
+    train(config, out)
+    with pytest.raises(runs.Crash):
+        train(resumed_config(out, {"training": {"steps": 6}}), out, resume=True, progress=runs.CrashAfter(4))
+    assert load_yaml(out / "config.yaml")["training"]["steps"] == 6
+    events = read_rows(out / "events.jsonl")
+    assert [row["changed"] for row in events if row["kind"] == "resume"] == [{"training.steps": [2, 6]}]
+    (warned,) = [row["message"] for row in events if "another than before" in row["message"]]
+    assert "training.lr spans" in warned
+    assert runs.resume(out).steps == 6
+    assert "changed" not in [row for row in read_rows(out / "events.jsonl") if row["kind"] == "resume"][-1]
+    with pytest.raises(UserError, match=r"--training.steps 5: .* has 6 steps already"):
+        train(resumed_config(out, {"training": {"steps": 5}}), out, resume=True)
+
+
 def test_resume_keeps_the_configuration_but_for_the_number_of_steps(whole: Path) -> None:
     assert resumed_config(whole, {"training": {"steps": 9}}).training.steps == 9
     for overrides in ({"seed": 5}, {"training": {"lr": 1.0}}, {"objective": {"kl_weight": 0.0}}):

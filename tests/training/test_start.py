@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from markovlm.cli import main
-from markovlm.training import start
+from markovlm.runs.rows import read_rows
+from markovlm.tasks.base import Example
+from markovlm.training import loop, start
+from markovlm.training.records import Learner, StepResult
+from support import runs, tiny
 
 
 def questions(path: Path, *texts: str) -> str:
@@ -35,6 +40,62 @@ def test_a_start_that_fails_leaves_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_question_that_comes_late_is_found_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind the first 64: all that will be asked are put to the model beforehand, and no others."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    rows = [{"question": f"{i}+{i}", "answer": str(2 * i)} for i in range(120)]
+    for split, part in (("dev", rows[:10]), ("test", rows[10:20]), ("train", rows[20:])):
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    bad = {"question": "1+<|answer|>2", "answer": "3"}
+    with (data / "train.jsonl").open("a") as file:
+        file.write(json.dumps(bad) + "\n")
+    sizes = ["--rollouts.group_size", "2", "--rollouts.questions_per_step", "4", "--rollouts.max_cot_tokens", "3"]
+    command = [
+        "train",
+        "--task",
+        "custom",
+        "--data",
+        str(data),
+        "--model",
+        "embedded",
+        "--out",
+        str(out),
+        "--training.eval_every",
+        "0",
+        *sizes,
+    ]
+    assert main([*command, "--training.steps", "26"]) == 2  # an epoch and a little
+    error = capsys.readouterr().err
+    assert "train" in error
+    assert "the question holds <|answer|>" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+    assert main([*command, "--training.steps", "1", "--seed", "1"]) == 0
+
+
+def test_whatever_ends_a_step_the_steps_before_it_are_kept(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    take_step = loop.take_step
+
+    def broken(learner: Learner, questions: Sequence[Example], step: int) -> StepResult:
+        if step == 4:
+            raise ZeroDivisionError("somebody's plug-in")
+        return take_step(learner, questions, step)
+
+    monkeypatch.setattr(loop, "take_step", broken)
+    config = tiny.config(tiny_models["llama"], training__steps=5, training__checkpoint_every=100)
+    with pytest.raises(ZeroDivisionError):
+        loop.train(config, out)
+    failed = read_rows(out / "events.jsonl")[-2:]
+    assert [(row["kind"], row["step"]) for row in failed] == [("failed", 3), ("checkpoint", 3)]
+    assert failed[0]["message"] == "ZeroDivisionError: somebody's plug-in"
+    monkeypatch.setattr(loop, "take_step", take_step)
+    assert runs.resume(out).steps == 5
 
 
 def test_questions_of_ones_own_train_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

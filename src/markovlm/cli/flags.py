@@ -104,7 +104,8 @@ def _flag_type(key: Key) -> Any:
 
 def _help(key: Key) -> str:
     only = f" (only {', '.join(key.only_for)})" if key.only_for else ""
-    default = "" if key.default in (None, ()) else f" [default {key.default}]"
+    changed = [f"{', '.join(names)}: {other.default}" for names, other in key.otherwise if other.default != key.default]
+    default = "" if key.default in (None, ()) else f" [default {'; '.join((str(key.default), *changed))}]"
     return f"{key.description}{only}{default}"
 
 

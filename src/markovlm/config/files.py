@@ -81,7 +81,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a UTF-8 text file; a YAML configuration is needed") from None
     try:
-        loaded = yaml.safe_load(text)
+        loaded = yaml.load(text, _Once)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -91,6 +91,19 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: a mapping of keys is needed, found {type(loaded).__name__}")
     return {str(key): value for key, value in cast(dict[Any, Any], loaded).items()}
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name} stands twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def dump_yaml(config: RunConfig) -> str:

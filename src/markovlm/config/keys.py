@@ -15,7 +15,7 @@ from markovlm.registry import REWARDS, SAMPLERS
 class Key:
     """One leaf of the configuration: what a flag or a row of the documentation needs to know."""
 
-    __slots__ = ("choices", "default", "description", "name", "only_for")
+    __slots__ = ("choices", "default", "description", "name", "only_for", "otherwise")
 
     def __init__(self, name: str, description: str, default: Any, choices: tuple[str, ...], only_for: tuple[str, ...]):
         self.name = name  # "training.lr"
@@ -23,10 +23,22 @@ class Key:
         self.default = default
         self.choices = choices
         self.only_for = only_for  # objectives that have it; empty: all
+        self.otherwise: list[tuple[tuple[str, ...], Key]] = []  # objectives that mean something else by it, and what
+
+    def of_another(self, objective: str, key: Key) -> None:
+        """The key of the same name of one more objective."""
+        self.choices = tuple(dict.fromkeys((*self.choices, *key.choices)))
+        if (key.default, key.description) == (self.default, self.description):
+            return
+        for number, (names, other) in enumerate(self.otherwise):
+            if (key.default, key.description) == (other.default, other.description):
+                self.otherwise[number] = ((*names, objective), other)
+                return
+        self.otherwise.append(((objective,), key))
 
 
 def keys() -> list[Key]:
-    """All leaf keys of RunConfig in order, those of every objective merged."""
+    """All leaf keys of RunConfig in order, those of every objective merged: what the first that has one says, and what others say otherwise."""
     found: dict[str, Key] = {}
     for key in _walk(RunConfig, ""):
         found.setdefault(key.name, key)
@@ -39,10 +51,11 @@ def keys() -> list[Key]:
             field = key.name.removeprefix("objective.")
             if field == "name":
                 continue
+            if key.name in found:
+                found[key.name].of_another(name, key)
+            known = found.setdefault(key.name, key)
             if field not in shared:
-                owners = found[key.name].only_for if key.name in found else ()
-                key.only_for = (*owners, name)
-            found[key.name] = key
+                known.only_for = (*known.only_for, name)
     found["objective.reward"].choices = tuple(REWARDS)
     found["rollouts.backend"].choices = ("auto", *SAMPLERS)
     del found["objective.reward_options"]

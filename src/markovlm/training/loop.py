@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.config import RunConfig
-from markovlm.errors import PeerLost, RunFailed
+from markovlm.errors import MarkovlmError, PeerLost, RunFailed
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.directory import RunDirectory
@@ -100,7 +100,7 @@ def _steps(run: Run) -> None:
             result = take_step(run.learner, run.questions.of_step(step, run.config.rollouts.questions_per_step), step)
         except PeerLost:
             raise
-        except RunFailed as error:
+        except Exception as error:  # a plug-in's, a driver's: whatever it is, the steps before it are kept
             _failed(run, error, before)
             raise
         row = metric_row(run.config, result, run.setup.prompter.text, step, time.perf_counter() - began, run.learner.lr_scale)
@@ -115,12 +115,14 @@ def _steps(run: Run) -> None:
     checkpoint(run)
 
 
-def _failed(run: Run, error: RunFailed, before: dict[str, Any]) -> None:
+def _failed(run: Run, error: Exception, before: dict[str, Any]) -> None:
     """Note why a step failed, on the process where it did, and save the whole steps before it where they are still at hand."""
-    run.directory.event("failed", run.step, str(error))
+    expected = isinstance(error, MarkovlmError)
+    run.directory.event("failed", run.step, str(error) if expected else f"{type(error).__name__}: {error}")
     run.learner.objective.load_state_dict(before)
     if run.learner.objective.passes == 1:  # else part of the step may be applied already
-        checkpoint(run)
+        with contextlib.nullcontext() if expected else contextlib.suppress(Exception):  # what is broken may break this too
+            checkpoint(run)
 
 
 def _log_step(run: Run, row: dict[str, Any], result: Any) -> None:

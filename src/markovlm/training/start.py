@@ -13,6 +13,7 @@ import torch
 
 from markovlm import __version__
 from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_yaml
+from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.objectives import build_objective
@@ -23,7 +24,7 @@ from markovlm.rollouts.types import Sampler, SamplerPlace
 from markovlm.runs.checkpoint import load_state, restore_optimizer
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import Setup, TrainingData, load_for_training, prepare
-from markovlm.tasks.base import Loaded
+from markovlm.tasks.base import ENDLESS, Loaded
 from markovlm.tasks.prompts import unknown_in
 from markovlm.training.agreement import begin_sampling
 from markovlm.training.distributed import World
@@ -36,7 +37,7 @@ from markovlm.training.state import Progress, Run, note_event, warn
 from markovlm.training.strategy import check_share, deal_weights
 
 _SHOWN_SKIPS = 5
-_LOOKED_AT = 64  # questions
+_FEW, _MANY = 64, 20_000  # questions that are looked at beforehand
 _SLOW = {
     "states": "its recurrent layers let no gradient through their cache: each CoT is scored with its prompt, which takes longer",
     "none": "its cache can't be copied: every sampled token and every scored CoT is computed with all before it, which takes much longer",
@@ -68,6 +69,10 @@ def start_run(
     directory.clear_leftovers() if world.is_main else None
     saved = directory.saved_steps() if resume else []
     step = saved[-1] if saved else 0
+    if config.training.steps < step:
+        raise UserError(
+            f"--training.steps {config.training.steps}: {directory.path} has {step} steps already; give as many or more"
+        )
     adapter = directory.checkpoint(step) if saved else None
     local = (
         f"cuda:{world.local_rank}"
@@ -119,19 +124,29 @@ def _questions(config: RunConfig, data: TrainingData) -> Questions:
 
 
 def _check_questions(run: Run) -> str:
-    """Put the first questions to the model before anything is written: UserError where that fails. A warning where it sees only part of them."""
+    """Put the questions of the run to the model before anything is written: UserError where one fails. A warning where it sees only part of them."""
     prompter, seen = run.setup.prompter, 0
-    shown = [run.questions[i] for i in range(min(_LOOKED_AT, len(run.questions)))] + run.dev[:_LOOKED_AT]
+    shown = [run.questions[i] for i in range(_looked_at(run))] + run.dev
     for example in shown:
-        prompter.cot_prompt(example)
-        prompter.reader_prompt(example, run.config.objective.conditioning)
-        prompter.answer_ids(example)
+        try:
+            prompter.cot_prompt(example)
+            prompter.reader_prompt(example, run.config.objective.conditioning)
+            prompter.answer_ids(example)
+        except UserError as error:
+            raise UserError(f"question {example.id}: {error}") from None
         seen += bool(unknown_in(run.setup.lm.tokenizer, example.question))
     return (
         f"{seen} of the first {len(shown)} questions have words that this model has no token for: it does not see them"
         if seen
         else ""
     )
+
+
+def _looked_at(run: Run) -> int:
+    """How many training questions: all that will be asked, within reason; of a generator, which makes one like the other, a few."""
+    if len(run.questions) >= ENDLESS:
+        return _FEW
+    return min(len(run.questions), run.config.training.steps * run.config.rollouts.questions_per_step, _MANY)
 
 
 def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
@@ -212,7 +227,35 @@ def _restore(run: Run, adapter: Path | None) -> None:
         dropped = run.directory.cut_after(run.step if adapter is not None else -1)
         if not (run.directory.path / "environment.json").exists():
             _describe(run)
-        note_event(run, "resume", f"from step {run.step}", rows_dropped=dropped)
+        changed = _changed(run)
+        if changed:
+            run.directory.write("config.yaml", dump_yaml(run.config))
+        said = "".join(f", {key} {old} -> {new}" for key, (old, new) in changed.items())
+        note_event(
+            run, "resume", f"from step {run.step}{said}", rows_dropped=dropped, **({"changed": changed} if changed else {})
+        )
+        if "training.steps" in changed and (spanning := _spanning(run.config)):
+            warn(
+                run,
+                f"training.steps is another than before: {', '.join(spanning)} spans the whole run and goes on as if it had from the start",
+            )
+
+
+def _changed(run: Run) -> dict[str, tuple[Any, Any]]:
+    """What this call overrides: key -> (recorded, now)."""
+    path = run.directory.path / "config.yaml"
+    before, now = (
+        flatten(config.model_dump(mode="json")) for config in (build_config(load_yaml(path), source=str(path)), run.config)
+    )
+    wanted = [key for key in now if key in _CHANGEABLE or key.startswith("logging.")]
+    return {key: (before.get(key), now[key]) for key in wanted if before.get(key) != now[key]}
+
+
+def _spanning(config: RunConfig) -> list[str]:
+    """Schedules that change over the whole run, by name."""
+    parts = {"training": config.training, "rollouts": config.rollouts, "objective": config.objective}
+    named = {f"{part}.{name}": value for part, section in parts.items() for name, value in section}
+    return [name for name, value in named.items() if isinstance(value, Schedule) and value.shape != "constant" and not value.over]
 
 
 def load_trainer_state(run: Run, checkpoint: Path) -> None:
