@@ -137,10 +137,44 @@ def test_other_shapes_are_recorded_where_they_are_needed(lm: LanguageModel, monk
     monkeypatch.setattr(static, "COLUMNS", 16)
     tapes: list[Tape] = []
     ours = sampler(lm, tapes)
-    for count, tokens, recorded in ((6, 8, 1), (4, 8, 1), (1, 8, 2), (1, 60, 3), (1, 40, 3), (1, 4, 4)):
+    for count, tokens, recorded in ((6, 8, 1), (7, 8, 1), (5, 8, 2), (1, 8, 3), (1, 4, 3), (1, 100, 4), (1, 60, 4), (1, 8, 5)):
         decoding = Decoding(tokens, 1.0)
         assert_same(ours.sample(requests(count), decoding), HFSampler(lm).sample(requests(count), decoding))
         assert len(tapes) == recorded, (count, tokens)
+
+
+def test_texts_longer_than_the_context_are_decoded_as_before(tiny_models: dict[str, Path]) -> None:
+    """Rotary positions go on; in one shape the last column would be written again and again."""
+    lm = tiny.load(tiny_models["llama"], shaken=True, dtype="float32")
+    prompt = tuple(5 + i % 90 for i in range(lm.context_tokens - 3))
+    wanted = [SampleRequest(prompt, (("long", 0), ("long", 1))), SampleRequest((7, 8), (("short", 0),))]
+    assert_same(
+        sampler(lm).sample(wanted, Decoding(9, 1.0, fixed_length=True)),
+        HFSampler(lm).sample(wanted, Decoding(9, 1.0, fixed_length=True)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "shape"),
+    [
+        (1, 1, (1, 512)),
+        (5, 513, (6, 1024)),
+        (12, 356, (12, 512)),
+        (17, 200, (24, 256)),
+        (49, 129, (64, 256)),
+        (384, 356, (384, 384)),
+    ],
+)
+def test_a_shape_is_that_of_the_call_alone(rows: int, columns: int, shape: tuple[int, int]) -> None:
+    assert static.shape_for(rows, columns) == shape
+
+
+def test_what_was_decoded_before_changes_no_bit(lm: LanguageModel) -> None:
+    """A resumed run begins with an empty memory, another went on with what it had."""
+    fresh, used = sampler(lm), sampler(lm)
+    for count, tokens in ((6, 12), (4, 150), (5, 600)):
+        used.sample(requests(count), Decoding(tokens, 0.0))
+    assert used.sample(requests(4), FREE) == fresh.sample(requests(4), FREE)
 
 
 def test_its_memory_is_given_back_when_memory_runs_out(lm: LanguageModel) -> None:

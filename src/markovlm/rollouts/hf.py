@@ -135,7 +135,7 @@ class HFSampler:
         self, room: _Room, places: int, columns: int, becoming: int
     ) -> tuple[Callable[[list[tuple[int, ...]]], Front], _Room]:
         """What begins a front, and the room in it: one shape has so many places and no more. `becoming`: all its rows, if none waits."""
-        if self.decoder is None:
+        if self.decoder is None or columns > self.lm.context_tokens:  # behind its context a shape has no columns
             return functools.partial(start, self.lm, becoming=becoming), room
         return functools.partial(self.decoder.start, rows=places, columns=columns), replace(room, rows=places)
 

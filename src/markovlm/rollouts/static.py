@@ -24,6 +24,7 @@ from markovlm.models.sequences import Prefilled, prefill
 from markovlm.rollouts.fronts import start
 
 COLUMNS = 128  # columns are made in steps of so many: a shape is recorded once for prompts of about one length
+_COARSE = 64  # rows under which steps are longer, up to fourfold: few rows cost little in a long cache, and are recorded as seldom as many
 Step = Callable[[], None]
 READS = frozenset(
     ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2")
@@ -68,6 +69,17 @@ class FixedLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return self.columns
+
+
+def shape_for(rows: int, columns: int) -> tuple[int, int]:
+    """The shape that `rows` texts of at most `columns` tokens are decoded in.
+
+    It depends on nothing else: what rounds a little otherwise in another shape is the same when a run is resumed.
+    """
+    power = 1 << (rows - 1).bit_length()
+    rows = 3 * power // 4 if rows <= 3 * power // 4 else power  # 1, 2, 3, 4, 6, 8, 12, 16, ...
+    step = COLUMNS * max(1, min(4, _COARSE // rows))
+    return rows, -(-columns // step) * step
 
 
 class Slots:
@@ -167,15 +179,15 @@ class StaticDecoder:
         self._kept = None
 
     def _slots(self, rows: int, columns: int, like: Any) -> Slots:
-        """Recorded anew where the shape is too small or twice too large, or weights lie elsewhere than they did."""
-        columns = -(-columns // COLUMNS) * COLUMNS
+        """Recorded anew where another shape is needed, or weights lie elsewhere than they did."""
+        shape = shape_for(rows, columns)
         policy = (self.lm.adapter_on, *(weight.data_ptr() for weight in self.lm.causal_lm.parameters()))
         if self._kept is not None and self._kept[0] == policy:
             slots = self._kept[1]
-            if rows <= slots.rows <= 2 * rows and columns <= slots.columns <= 2 * columns:
+            if (slots.rows, slots.columns) == shape:
                 return slots
         self.release()  # before the next is made
-        slots = Slots(self.lm, rows, columns, like, self.record)
+        slots = Slots(self.lm, *shape, like, self.record)
         self._kept = (policy, slots)
         return slots
 

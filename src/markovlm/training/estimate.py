@@ -43,7 +43,7 @@ from markovlm.models.language import MERGE_LIMIT
 from markovlm.models.logprobs import CHUNK_ELEMENTS
 from markovlm.models.quantization import BITS
 from markovlm.models.shared_prefix import saves_enough
-from markovlm.rollouts.static import COLUMNS
+from markovlm.rollouts.static import shape_for
 from markovlm.training.shapes import Shape, Weights, read_weights
 
 ADAPTER_BYTES = 20  # a trainable parameter, all in float32
@@ -206,9 +206,7 @@ def _sampling(config: RunConfig, shape: Shape, work: Workload, wanted: int, prom
     """KV cache and draw of the rows that are sampled at once."""
     length = work.prompt + work.cot
     rows = max(1, min(wanted, config.rollouts.batch_tokens // length))
-    if _in_one_shape(config):
-        length = -(-length // COLUMNS) * COLUMNS
-    tokens = rows * length
+    tokens = math.prod(shape_for(rows, length)) if _in_one_shape(config) else rows * length
     if rows == wanted and not _in_one_shape(config) and _shares_keys(config, shape, rows, prompts, work.prompt):
         tokens = rows * work.cot + prompts * work.prompt
     return tokens * _cache_bytes(config, shape), rows * shape.vocabulary * (_DRAW_BYTES + element_bytes(config))
