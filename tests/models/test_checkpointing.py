@@ -48,7 +48,7 @@ def gradient(lm: LanguageModel, batch: Batch, sharing: Any = "shared", after: An
         logp = token_stats(lm, span.hidden, span.targets).logp
     if after is not None:
         after(lm)
-    weights = torch.linspace(0.5, 1.5, len(logp), dtype=logp.dtype)
+    weights = torch.linspace(0.5, 1.5, len(logp), dtype=logp.dtype, device=logp.device)
     parameters = [parameter for _, parameter in lm.adapter_parameters()]
     return torch.cat([part.reshape(-1) for part in torch.autograd.grad((logp * weights).sum(), parameters)])
 
