@@ -36,8 +36,9 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     """(Markdown of a study, its figures as (file stem, Vega-Lite))."""
     study, name = study_of(sweep), sweep.path.stem
-    runs = [replace(o, group=short(o.values)) for o in outcomes(sweep, rows)]
-    reference = None if sweep.spec.reference is None else short(sweep.spec.reference)
+    known = outcomes(sweep, rows)
+    runs = [replace(o, group=short(o.values)) for o in known]
+    reference = None if sweep.spec.reference is None else next(short(o.values) for o in known if o.group == sweep.reference)
     found = compare(runs, reference)
     parts = [
         f"*Question.* {study.question}",

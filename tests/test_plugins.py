@@ -8,15 +8,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
+import torch
 
 from markovlm.cli import main
 from markovlm.config import build_config
 from markovlm.errors import UserError
-from markovlm.plugins import _loaded, load_plugin
+from markovlm.plugins import _loaded, load_plugin, require_tensor
 from markovlm.registry import ALL, OBJECTIVES, REWARDS
+from markovlm.training.step import take_step
 from support import tiny
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
@@ -212,6 +215,8 @@ def test_a_sampler(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None
             r"the reward 'prob' is there already \(from markovlm\); choose another name",
         ),
         ("from markovlm import register\n@register.objective\nclass O: pass", r"needs a class attribute Config"),
+        ("from markovlm import *\nclass C(ObjectiveConfig):\n    name: str = 'o'\n@register.objective\nclass O(PolicyGradient):\n    Config = C",
+            r"objective 'o' has no method credit\(self, reward\), which gives a markovlm\.Credit$"),
         ("from markovlm import register\n@register.extractor('a b', answer_type='text')\ndef e(t, c): 0", "'a b' is no name for a thing"),
         ("from markovlm import register\nregister.task(3)", r"a task needs name, load"),
         ("from markovlm import register\n@register.extractor('e', answer_type='image')\ndef e(t, c): 0", "'image' is none of number"),
@@ -225,6 +230,140 @@ def test_a_bad_plugin_is_one_line_and_registers_nothing(plugin, text: str, said:
     assert error.count("\n") == 1
     assert re.search(said, error), error
     assert [set(registry) for registry in ALL] == before
+
+
+NO_TEXT = """
+from markovlm import register
+
+@register.perturbation("mute", severities=(1.0,))
+def mute(text, severity, rng, context):
+    "Forgets its return."
+"""
+
+
+def test_a_perturbation_that_gives_no_text_is_named(
+    plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = trained(tiny_models, tmp_path / "run"), plugin(NO_TEXT)
+    capsys.readouterr()
+    assert main(["perturb", str(run), "--plugin", file, "--perturbations", "mute", "--limit", "2"]) == 2
+    assert f"perturbation 'mute' (from {Path(file).name}) gave NoneType; a str is needed\n" in capsys.readouterr().err
+
+
+WRONG = """
+import torch
+from markovlm import Credit, ObjectiveConfig, PolicyGradient, PolicyLoss, Reward, register
+
+class WrongConfig(ObjectiveConfig):
+    "Gives what is asked of it."
+    name: str = "wrong"
+
+@register.objective
+class Wrong(PolicyGradient[WrongConfig]):
+    Config = WrongConfig
+
+    def credit(self, reward):
+        ok = reward * 0 + 1
+        return $credit
+
+    def policy_loss(self, batch):
+        ok = -batch.logp.sum(-1) * batch.advantage
+        return $loss
+
+@register.reward("wrong_reward")
+class WrongReward(Reward):
+    def __init__(self, options, config):  # without that of Reward
+        pass
+
+    def value(self, answers):
+        ok = answers.logp
+        return $value
+
+    def surrogate(self, answers):
+        ok = answers.logp
+        return $surrogate
+
+    def weight(self, answers):
+        ok = answers.logp.detach() * 0 + 1
+        return $weight
+
+    def keep(self, reward):
+        ok = reward.amax(1) < 1
+        return $keep
+"""
+RIGHT = {"credit": "Credit(ok, ok, ok > 0)", "loss": "PolicyLoss(ok, {'a': ok}, ok.detach() * 0 + 1)"}
+RIGHT |= dict.fromkeys(("value", "surrogate", "weight", "keep"), "ok")
+A_NUMBER_A_COT = r"a tensor of shape \[4\] is needed"
+
+
+def one_step(plugin, tiny_models: dict[str, Path], **body: str) -> None:
+    """Two questions, two CoTs each, in one micro-batch."""
+    load_plugin(plugin(Template(WRONG).substitute({**RIGHT, **body})))
+    keys = {"name": "wrong", "reward": "wrong_reward", "normalize_reward": False}  # no baseline, which has a CoT a question
+    config = tiny.config(tiny_models["llama"], **{f"objective__{key}": value for key, value in keys.items()})
+    take_step(tiny.learner(config), tiny.QUESTIONS[:2], 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"value": "ok[:1]"}, rf"reward 'wrong_reward' \(from mine_0\.py\): value has shape \[1\]; {A_NUMBER_A_COT}"),
+        ({"value": "ok.repeat(2)"}, rf"value has shape \[8\]; {A_NUMBER_A_COT}"),
+        ({"value": "ok[:, None]"}, rf"value has shape \[4, 1\]; {A_NUMBER_A_COT}"),
+        ({"value": "ok.sum()"}, rf"value has shape \[\]; {A_NUMBER_A_COT}"),
+        ({"value": "0.5"}, rf"value is float; {A_NUMBER_A_COT}"),
+        ({"value": "ok.tolist()"}, rf"value is list; {A_NUMBER_A_COT}"),
+        ({"surrogate": "ok.mean()"}, rf"surrogate has shape \[\]; {A_NUMBER_A_COT}"),
+        ({"weight": "1.0"}, rf"weight is float; {A_NUMBER_A_COT}"),
+        ({"keep": "reward < 1"}, r"keep has shape \[2, 2\]; a boolean tensor of shape \[2\] is needed"),
+        ({"keep": "ok.float()"}, r"keep is of float32; a boolean tensor of shape \[2\] is needed"),
+        ({"credit": "None"}, r"objective 'wrong' \(from mine_0\.py\): credit is NoneType; a Credit is needed"),
+        ({"credit": "Credit(0.0, 1.0)"}, r"centre of its credit is float; a tensor of shape \[2, 2\] is needed"),
+        ({"credit": "Credit(ok, ok.mean())"}, r"scale of its credit has shape \[\]; a tensor of shape \[2, 2\]"),
+        ({"credit": "Credit(ok.mean(1, keepdim=True), ok)"}, r"centre of its credit has shape \[2, 1\]"),
+        ({"credit": "Credit(ok, ok, ok)"}, r"chosen of its credit is of float(32|64); a boolean tensor"),
+        ({"loss": "ok"}, "policy_loss is Tensor; a PolicyLoss is needed"),
+        ({"loss": "PolicyLoss(-batch.logp, {})"}, rf"loss of its policy_loss has shape \[4, \d\]; {A_NUMBER_A_COT}"),
+        ({"loss": "PolicyLoss(ok.mean(), {})"}, rf"loss of its policy_loss has shape \[\]; {A_NUMBER_A_COT}"),
+        ({"loss": "PolicyLoss(ok, None)"}, "metrics of its policy_loss is NoneType; a Mapping is needed"),
+        ({"loss": "PolicyLoss(ok, {'a': 1.0})"}, rf"metric 'a' of its policy_loss is float; {A_NUMBER_A_COT}"),
+        ({"loss": "PolicyLoss(ok, {}, 1.0)"}, rf"reward_weight of its policy_loss is float; {A_NUMBER_A_COT}"),
+    ],
+)
+def test_what_a_plugin_gives_of_the_wrong_shape_is_one_line_with_its_name(
+    plugin, tiny_models: dict[str, Path], body: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        one_step(plugin, tiny_models, **body)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_plugin_gives_of_the_right_shape_is_taken(plugin, tiny_models: dict[str, Path]) -> None:
+    one_step(plugin, tiny_models)
+
+
+VALUE_ALONE = """
+from markovlm import Reward, register
+
+@register.reward("alone")
+class Alone(Reward):
+    def value(self, answers):
+        return answers.logp.sum()
+"""
+
+
+def test_a_reward_without_a_surrogate_of_its_own_is_told_of_its_value(plugin, tiny_models: dict[str, Path]) -> None:
+    """Its gradient is asked for first."""
+    load_plugin(plugin(VALUE_ALONE))
+    with pytest.raises(UserError, match=r"reward 'alone' \(from mine_0\.py\): value has shape \[\]"):
+        take_step(tiny.learner(tiny.config(tiny_models["llama"], objective__reward="alone")), tiny.QUESTIONS[:2], 1)
+
+
+def test_looking_at_shapes_waits_for_no_device() -> None:
+    """A meta tensor has no numbers: whoever looks at one raises."""
+    require_tensor(torch.empty(2, 2, device="meta"), (2, 2), REWARDS, "prob", "value")
+    with pytest.raises(UserError, match=r"^reward 'prob' \(from markovlm\): value has shape \[4\]"):
+        require_tensor(torch.empty(4, device="meta"), (2, 2), REWARDS, "prob", "value")
 
 
 def test_wrong_ways_to_name_a_plugin(tmp_path: Path, plugin, capsys: pytest.CaptureFixture[str]) -> None:

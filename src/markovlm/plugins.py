@@ -1,4 +1,4 @@
-"""Loading a file of the user's that registers things: `--plugin path/to/file.py`."""
+"""Loading a file of the user's that registers things, `--plugin path/to/file.py`; and a look at what they give back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from markovlm.errors import UserError
-from markovlm.registry import ALL
+from markovlm.registry import ALL, Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _loaded: dict[Path, str] = {}  # file -> name of its module
 
@@ -56,6 +61,30 @@ def is_loaded(path: str | Path) -> bool:
 def loaded_plugins() -> tuple[str, ...]:
     """Absolute paths, in the order they were loaded."""
     return tuple(map(str, _loaded))
+
+
+def named(registry: Registry[Any], name: str) -> str:
+    """`reward 'brief' (from brief.py)`, to begin a message with."""
+    return f"{registry.kind} {name!r}" + (f" (from {registry.source(name)})" if name in registry else "")
+
+
+def require_tensor(
+    made: object, shape: Sequence[int], registry: Registry[Any], name: str, what: str, *, boolean: bool = False
+) -> Tensor:
+    """What the thing `name` gave as `what`. UserError unless it is a tensor of this shape (and kind).
+
+    No number of it is looked at, so that no device is waited for.
+    """
+    import torch
+
+    needed = f"a {'boolean ' if boolean else ''}tensor of shape {list(shape)} is needed"
+    if not isinstance(made, torch.Tensor):
+        raise UserError(f"{named(registry, name)}: {what} is {type(made).__name__}; {needed}")
+    if made.shape != torch.Size(shape):
+        raise UserError(f"{named(registry, name)}: {what} has shape {list(made.shape)}; {needed}")
+    if boolean and made.dtype != torch.bool:
+        raise UserError(f"{named(registry, name)}: {what} is of {str(made.dtype).removeprefix('torch.')}; {needed}")
+    return made
 
 
 def _line_of(error: BaseException, file: Path) -> str:

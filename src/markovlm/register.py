@@ -31,6 +31,10 @@ from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, AnswerType, P
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
+_METHODS = {  # of an objective
+    "credit": "method credit(self, reward), which gives a markovlm.Credit",
+    "policy_loss": "method policy_loss(self, batch), which markovlm.PolicyGradient brings",
+}
 
 
 def objective(cls: C) -> C:
@@ -44,11 +48,9 @@ def objective(cls: C) -> C:
     name = config.model_fields["name"].default
     if not name:
         raise UserError(f'{source}: {config.__name__} needs a name: write `name: str = "…"`')
-    missing = [method for method in ("credit", "policy_loss") if not callable(getattr(cls, method, None))]
+    missing = [method for method in _METHODS if not callable(getattr(cls, method, None))]
     if missing:
-        raise UserError(
-            f"{source}: objective {name!r} has no method {' and no '.join(missing)}; derive it from markovlm.PolicyGradient"
-        )
+        raise UserError(f"{source}: objective {name!r} has no {' and no '.join(_METHODS[method] for method in missing)}")
     OBJECTIVES.add(name, cls, source, cls.__module__)
     return cls
 

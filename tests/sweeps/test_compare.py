@@ -57,6 +57,11 @@ def test_another_reference() -> None:
     assert found.differences[0].difference.mean == pytest.approx(-0.3)
 
 
+def test_a_reference_that_is_not_there_is_an_error_and_not_the_first() -> None:
+    with pytest.raises(ValueError, match="no group is called so"):
+        compare([outcome("a", 0, 0.1)], reference="b")
+
+
 def test_a_factor_is_compared_with_everything_else_equal() -> None:
     # lr 2 against 1: at seed 0 (.3 - .1 with x, .5 - .2 with y) mean .25; at seed 1 only x: .6 - .2 = .4; over seeds .325
     runs = [

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +20,15 @@ import yaml
 
 from markovlm.cli.main import main
 from markovlm.errors import UserError
-from markovlm.runs.rows import read_rows
+from markovlm.runs.rows import encode_rows, read_rows
 from markovlm.sweeps.cells import expand
+from markovlm.sweeps.checks import doubts
 from markovlm.sweeps.engine import Job, LocalEngine
-from markovlm.sweeps.run import open_sweep, run_sweep
-from markovlm.sweeps.spec import Resources, read_spec
-from markovlm.sweeps.state import status_of
+from markovlm.sweeps.page import write_comparison
+from markovlm.sweeps.run import Sweep, open_sweep, run_sweep, statuses_of
+from markovlm.sweeps.spec import FinalEvaluation, Resources, read_spec
+from markovlm.sweeps.state import is_evaluated, progress_of, status_of, write_evaluation
+from support.scripts import ROOT
 
 TINY = {
     "model": "embedded",
@@ -33,7 +39,7 @@ TINY = {
 
 
 def written(path: Path, **keys: Any) -> Path:
-    path.write_text(yaml.safe_dump({"base": TINY, **keys}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"base": TINY, **keys}, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -87,6 +93,34 @@ def test_the_base_may_be_a_file_beside_it(tmp_path: Path) -> None:
         ({"matrix": {"training.lrr": [1]}}, "cell training.lrr=1: training.lrr: unknown key"),
         ({"matrix": {"rollouts.group_size": [1]}}, "cell rollouts.group_size=1"),
         ({"matrix": {"training.lr": [1e-3]}, "cells": [{"training.lr": 1e-3}]}, "two cells are the same run"),
+        (
+            {"matrix": {"training.lr": ["1e-3", 0.001]}},
+            "two cells are the same run: training.lr=1e-3, seed 0 and training.lr=0.001",
+        ),
+        ({"cells": [{}, {"objective.name": "grpo"}]}, "two cells are the same run: base, seed 0 and objective.name=grpo, seed 0"),
+        ({"seeds": True}, "seeds: seeds are whole numbers from 0, got True"),
+        ({"seeds": [0, True]}, "got True"),
+        ({"cells": [{"seed": True}]}, "cells: seeds are whole numbers from 0, got True"),
+        ({"cells": [{"seed": "one"}]}, "got 'one'"),
+        ({"base": TINY | {"seed": "one"}, "cells": [{}]}, "cell base: seed: "),
+        ({"seeds": 1, "evaluate": {"checkpoint": True}}, "last, best or a step is needed, got True"),
+        ({"seeds": 1, "evaluate": {"checkpoint": 3}}, "cell base: evaluate.checkpoint 3: training.steps is 2"),
+        (
+            {"seeds": 1, "evaluate": {"checkpoint": 1}},
+            "evaluate.checkpoint 1: is not saved, with training.checkpoint_every 25 and 2 steps",
+        ),
+        (
+            {"cells": [{"training.eval_every": 0}], "evaluate": {"checkpoint": "best"}},
+            "training.eval_every is 0, so there is nothing",
+        ),
+        (
+            {"seeds": 1, "evaluate": {"split": "validation"}},
+            "evaluate.split: task arithmetic has no split 'validation'; splits: train, dev, test",
+        ),
+        (
+            {"cells": [{"data.test_split": "tset"}], "evaluate": {}},
+            "cell data.test_split=tset: data.test_split: task arithmetic has no split 'tset'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
@@ -97,6 +131,84 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "out").exists()
+
+
+CELLS = [
+    {"objective.name": "ppo"},
+    {"objective.name": "ppo", "objective.clip": 0.1},
+    {"training": {"lr": 0.004}, "objective": {"name": "rloo"}},
+    {},
+]
+
+
+@pytest.mark.parametrize(
+    ("reference", "group"),
+    [
+        (None, "objective.name=ppo"),
+        # nested and dotted, in another order and spelling
+        ({"objective": {"name": "rloo"}, "training.lr": "4e-3"}, "training.lr=0.004, objective.name=rloo"),
+        ({"training.lr": 4e-3}, "training.lr=0.004, objective.name=rloo"),  # a part that says enough
+        ({"objective.clip": 0.1}, "objective.name=ppo, objective.clip=0.1"),
+        ({"objective.name": "ppo"}, "objective.name=ppo"),  # two have it, one of them nothing else
+        ({"objective": {"name": "ppo"}}, "objective.name=ppo"),
+        ({"objective.name": "grpo"}, "base"),  # from the base
+        ({}, "base"),
+    ],
+)
+def test_the_reference_is_found_by_what_it_comes_to(reference: dict[str, Any] | None, group: str, tmp_path: Path) -> None:
+    more = {} if reference is None else {"reference": reference}
+    sweep = open_sweep(written(tmp_path / "s.yaml", cells=CELLS, seeds=2, **more), tmp_path / "out")
+    assert sweep.reference == group
+    assert write_comparison(sweep, statuses_of(sweep)).comparison.reference == group
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ({"objective.name": "dr_grpo"}, "reference: no cell has objective.name=dr_grpo; the cells are objective.name=ppo; "),
+        ({"objective.clip": 0.3}, "reference: no cell has objective.clip=0.3; the cells are "),  # grpo knows no clip
+        ({"training.eval_every": 1}, "reference: 4 cells have training.eval_every=1, say which: objective.name=ppo; "),
+        ({"training.lrr": 1}, "reference: training.lrr: unknown key; did you mean training.lr?"),
+        ({"objective.name": "ppo", "seed": 0}, "reference: names a seed"),
+    ],
+)
+def test_a_reference_that_names_no_cell_or_several_is_refused(
+    reference: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "s.yaml", cells=CELLS, reference=reference)
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_sweep_of_the_documentation_expands(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^    # SWEEP\.yaml\n(?:    .*\n)+", document, re.MULTILINE)
+    file = tmp_path / "s.yaml"
+    file.write_text(textwrap.dedent(block), encoding="utf-8")
+    sweep = open_sweep(file, tmp_path / "out")
+    assert len(sweep.cells) == (2 * 2 + 1) * 5
+    assert sweep.cells[-1].config.objective.model_dump()["clip"] == 0.1
+
+
+@pytest.mark.parametrize("step", [2, "2", "02"])
+def test_a_step_is_given_as_a_number_or_a_text(step: int | str, tmp_path: Path) -> None:
+    sweep = open_sweep(written(tmp_path / "s.yaml", seeds=1, evaluate={"checkpoint": step}), tmp_path / "out")
+    assert sweep.spec.evaluate == FinalEvaluation(checkpoint="2")
+
+
+def test_nothing_to_compare_by_is_said_beforehand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "nothing to compare 1 of 2 runs by: training.eval_every is 0 and there is no `evaluate`"
+    blind = {"cells": [{"training.eval_every": 0}, {}], "seeds": 1}
+    file = written(tmp_path / "s.yaml", **blind)
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    notes = Notes()
+    run_sweep(open_sweep(file, tmp_path / "out"), engine=Fake([0, 0], finish), watcher=notes)
+    assert said in notes.said
+    evaluated = open_sweep(written(tmp_path / "s.yaml", **blind, evaluate={"limit": 3}), tmp_path / "out")
+    assert doubts(evaluated.spec, evaluated.cells) == []
 
 
 # -------------------------------------------------------------------------------------------------------- a real sweep
@@ -130,6 +242,18 @@ def test_a_sweep_runs_compares_and_continues(tmp_path: Path, capsys: pytest.Capt
     assert main(["sweep", str(file), "--out", str(tmp_path / "out"), "--dry-run", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert (planned["to_run"], planned["seconds_per_step"] > 0) == (0, True)
+    written(file, matrix={"objective.kl_weight": [0.1, 0.2]}, seeds=[0], evaluate={"limit": 5, "baseline": True})
+    assert main([*command, "--dry-run"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["to_run"], planned["steps"], planned["tokens"]) == (2, 0, 0)
+    assert "2 runs, 2 to run (2 only to evaluate)" in planned["lines"][0]
+    assert main([*command, "--only", "kl-weight=0.1"]) == 0
+    captured = capsys.readouterr()
+    assert "1 of 1 cells are trained, and evaluated again" in captured.err
+    page = Path(json.loads(captured.out)["report"]).read_text(encoding="utf-8")
+    assert "1 of 2 runs compared" in page  # the other cell's old numbers are not shown as new
+    assert "n = 5 a run" in page
+    assert metrics.read_bytes() == before
 
 
 @pytest.mark.slow
@@ -190,6 +314,18 @@ class Fake:
     def close(self) -> None: ...
 
 
+class Notes:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def update(self, statuses: Mapping[str, str]) -> None: ...
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
 def finish(job: Job) -> None:
     """A run directory as a finished training leaves it."""
     run = Path(job.command[job.command.index("--out") + 1])
@@ -220,6 +356,86 @@ def test_failed_runs_are_continued_as_often_as_asked(
     assert list(sweep.messages.values()) == (["it broke"] if status == "failed" else [])
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (-9, "killed by signal 9 (out of memory?)"),
+        (-11, "killed by signal 11 (SIGSEGV)"),
+        (-70, "killed by signal 70"),
+        (1, "it broke"),
+    ],
+)
+def test_of_a_killed_run_the_signal_is_the_reason_and_not_its_last_line(code: int, said: str, tmp_path: Path) -> None:
+    sweep = open_sweep(written(tmp_path / "s.yaml", seeds=[0], retries=0), tmp_path / "out")
+    assert list(run_sweep(sweep, engine=Fake([code])).statuses.values()) == ["failed"]
+    assert list(sweep.messages.values()) == [said]
+
+
+def evaluate_as_asked(job: Job) -> None:
+    """As `sweep-cell` does once its run is trained."""
+    asked, path = (job.command[job.command.index(flag) + 1] for flag in ("--evaluate", "--evaluation"))
+    write_evaluation(Path(path), FinalEvaluation.model_validate_json(asked), {"results": []})
+
+
+def test_a_changed_evaluation_is_owed_by_all_cells(tmp_path: Path) -> None:
+    def opened(**evaluate: Any) -> Sweep:
+        return open_sweep(written(tmp_path / "s.yaml", seeds=2, evaluate=evaluate), tmp_path / "out")
+
+    def trained(job: Job) -> None:
+        finish(job)
+        evaluate_as_asked(job)
+
+    assert set(run_sweep(opened(limit=20), engine=Fake([0, 0], trained)).statuses.values()) == {"done"}
+    changed = opened(limit=40, checkpoint="best", baseline=True)
+    assert set(statuses_of(changed).values()) == {"unfinished"}
+    engine, notes = Fake([0, 0], evaluate_as_asked), Notes()
+    assert set(run_sweep(changed, engine=engine, watcher=notes).statuses.values()) == {"done"}
+    assert len(engine.started) == 2
+    assert notes.said == ["2 of 2 cells are trained, and evaluated again: `evaluate` says something else now"]
+    assert set(statuses_of(opened(limit=40, checkpoint="best", baseline=True)).values()) == {"done"}
+
+
+@pytest.mark.parametrize("text", ['{"results": []}', "[1]", "{", ""])
+def test_an_evaluation_that_does_not_say_what_was_asked_is_made_again(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.eval.json"
+    path.write_text(text, encoding="utf-8")
+    assert not is_evaluated(path, FinalEvaluation())
+    assert is_evaluated(path, None)
+
+
+def test_a_trained_cell_is_evaluated_again_only_where_it_was_asked_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def fake(run: Path, **keys: Any) -> Any:
+        asked.append(keys)
+        return SimpleNamespace(report={"results": []})
+
+    monkeypatch.setattr("markovlm.api.evaluation.evaluate", fake)
+    monkeypatch.setattr("markovlm.sweeps.run.watch_parent", lambda *_: None)
+    sweep = open_sweep(written(tmp_path / "s.yaml", seeds=[0]), tmp_path / "out")
+    run_sweep(sweep, engine=Fake([0], finish))
+    (cell,), layout = sweep.cells, sweep.layout
+    command = ["sweep-cell", str(layout.config(cell)), "--out", str(layout.run(cell)), "--stop-file", str(layout.stop)]
+    for limit in (20, 20, 40):
+        wanted = FinalEvaluation.model_validate({"limit": limit, "checkpoint": 2}).model_dump_json()
+        assert main([*command, "--evaluate", wanted, "--evaluation", str(layout.evaluation(cell))]) == 0
+    assert asked == [{"checkpoints": "2", "split": None, "limit": limit, "baseline": False} for limit in (20, 40)]
+
+
+def test_the_live_line_shows_dev_questions_alone(tmp_path: Path) -> None:
+    sweep = open_sweep(written(tmp_path / "s.yaml", seeds=[0]), tmp_path / "out")
+    (cell,) = sweep.cells
+    rows = [
+        {"step": 2, "role": "dev", "split": "dev", "checkpoint": "step-000002", "accuracy": 0.25, "logprob": -1.0},
+        {"step": 2, "role": "test", "split": "test", "checkpoint": "step-000002", "accuracy": 0.75, "logprob": -2.0},
+    ]
+    sweep.layout.run(cell).mkdir(parents=True)
+    (sweep.layout.run(cell) / "evals.jsonl").write_bytes(encode_rows(rows))
+    assert progress_of(sweep.layout, cell, "running").dev == 0.25
+
+
 def test_a_run_that_says_done_and_is_not_has_failed(tmp_path: Path) -> None:
     sweep = open_sweep(written(tmp_path / "s.yaml", seeds=[0]), tmp_path / "out")
     assert list(run_sweep(sweep, engine=Fake([0])).statuses.values()) == ["failed"]
@@ -235,7 +451,7 @@ def test_a_run_stopped_by_its_guard_is_a_result(tmp_path: Path) -> None:
     engine = Fake([3], None)
     engine.start = lambda job: (stopped(job), engine.started.append(job.name), engine.over.append((job.name, 3)))  # type: ignore[method-assign]
     assert list(run_sweep(sweep, engine=engine).statuses.values()) == ["stopped"]
-    assert status_of(sweep.layout, sweep.cells[0], evaluated=True) == "unfinished"  # its evaluation is still owed
+    assert status_of(sweep.layout, sweep.cells[0], FinalEvaluation()) == "unfinished"  # its evaluation is still owed
 
 
 def test_a_directory_that_is_no_sweep_is_not_touched(tmp_path: Path) -> None:
@@ -269,6 +485,17 @@ def test_without_ray_one_line_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["sweep", str(written(tmp_path / "s.yaml", seeds=1)), "--out", str(tmp_path / "out"), "--engine", "ray"]) == 2
     assert "pip install 'markovlm[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_gpu_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", str(written(tmp_path / "s.yaml", seeds=1, resources={"gpus": 1}))]) == 2
+    assert "no GPU is visible" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------- killed

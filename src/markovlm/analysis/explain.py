@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from markovlm.analysis.attribution import Attribution, By, How, UnitDrop, aggregate
 from markovlm.analysis.fragility import RAW, whole
@@ -34,6 +34,10 @@ class Manner:
     by: By = "token"
     how: How = "remove"
     most: int | None = None  # units of a CoT; neighbours of a longer one are joined
+
+    def __post_init__(self) -> None:
+        if self.by not in get_args(By):
+            raise UserError(f"--by {self.by}: must be {', '.join(get_args(By)[:-1])} or {get_args(By)[-1]}")
 
 
 def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribution]]:

@@ -17,13 +17,15 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
 from markovlm.analysis.changes import change_number
 from markovlm.analysis.meaning import digitize_numbers, paraphrase, rename, rename_inconsistently, translate_numbers
 from markovlm.analysis.segments import Span, numbers, results, sentences
+from markovlm.errors import UserError
+from markovlm.plugins import named
 from markovlm.registry import PERTURBATIONS
 
 Level = Literal["character", "token", "meaning"]
@@ -77,14 +79,17 @@ class Perturbation:
 def perturb_text(name: str, text: str, severity: float, rng: np.random.Generator, context: Context) -> str:
     """`text` after one character or meaning perturbation.
 
-    ValueError for a name that is unknown or of the token level, and for a severity outside 0..1. A perturbation whose
-    only severity is 1 does the same at every one above 0.
+    ValueError for a name that is unknown or of the token level, and for a severity outside 0..1; UserError where the
+    perturbation gives anything but text. One whose only severity is 1 does the same at every one above 0.
     """
     share = _checked(severity)
     rule = _named(name).on_text
     if rule is None:
         raise ValueError(f"{name!r} perturbs token ids, not text: use perturb_ids")
-    return rule(text, share, rng, context) if share else text
+    made: object = rule(text, share, rng, context) if share else text
+    if not isinstance(made, str):
+        raise UserError(f"{named(PERTURBATIONS, name)} gave {type(made).__name__}; a str is needed")
+    return made
 
 
 def perturb_ids(name: str, ids: Ids, severity: float, rng: np.random.Generator, pool: TokenPool) -> Ids:
@@ -93,7 +98,10 @@ def perturb_ids(name: str, ids: Ids, severity: float, rng: np.random.Generator, 
     rule = _named(name).on_ids
     if rule is None:
         raise ValueError(f"{name!r} perturbs text, not token ids: use perturb_text")
-    return rule(ids, share, rng, pool) if share else ids
+    made: object = rule(ids, share, rng, pool) if share else ids
+    if not isinstance(made, tuple) or not all(isinstance(one, int) for one in cast("tuple[object, ...]", made)):
+        raise UserError(f"{named(PERTURBATIONS, name)} gave {type(made).__name__}; a tuple of int is needed")
+    return cast("Ids", made)
 
 
 def token_pool(texts: Sequence[str], special: AbstractSet[int]) -> TokenPool:

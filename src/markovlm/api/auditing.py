@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markovlm.api.arguments import PATH, listed, mapping, require_count
 from markovlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,21 +34,27 @@ def audit_request(
     from markovlm.auditing.result import default_out
     from markovlm.auditing.sources import read_source
 
-    unknown = [name for name in only or () if name not in PARTS]
+    files = listed("files", files, PATH, "paths")
+    if not files:
+        raise UserError("files: nothing to audit; name a file of CoTs")
+    readers = listed("--readers", readers, str, "models")
+    wanted = None if only is None else listed("--only", only, str, "parts")
+    unknown = [name for name in wanted or () if name not in PARTS]
     if unknown:
         raise UserError(f"--only {unknown[0]}: unknown; known are {', '.join(PARTS)}")
     for flag, value in (("--limit", limit), ("--sentences", most_sentences)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value}: must be at least 1")
-    plan = Plan(tuple(perturbations or DAMAGE), tuple(severities or DAMAGE_SEVERITIES))
+        if value is not None:
+            require_count(flag, value)
+    names = listed("--perturbations", perturbations or DAMAGE, str, "names")
+    plan = Plan(tuple(names), tuple(listed("--severities", severities or DAMAGE_SEVERITIES, Real, "numbers")))
     paths = [Path(file).expanduser() for file in files]
     place = Path(out) if out is not None else default_out(paths)
     if place.is_file():
         raise UserError(f"--out {place}: is a file; name a directory")
     material = gather(paths, [read_source(path) for path in paths], task, limit)
-    over = dict(config or {})
+    over = mapping(config)
     audience = open_audience(readers, material, over)
-    parts = tuple(name for name in PARTS if only is None or name in only)
+    parts = tuple(name for name in PARTS if wanted is None or name in wanted)
     return AuditRequest(tuple(paths), material, audience, place, parts, plan, most_sentences, int(over.get("seed") or 0))
 
 
@@ -76,6 +84,6 @@ def audit(
     `how`: task, only, perturbations, severities, most_sentences, limit, out, config. Results are written beside the (first) file, or to
     `out`. Raises UserError for a file that holds no CoTs and for a reader that is not there.
     """
-    named = [files] if isinstance(files, str | Path) else list(files)
+    named = [files] if isinstance(files, str | Path) else files
     request = audit_request(named, [readers] if isinstance(readers, str) else readers, **how)
     return run_audit(request, counting=counting)[0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markovlm.api.arguments import listed, require_count, require_text
 from markovlm.errors import UserError
 from markovlm.models.registry import KNOWN
 from markovlm.runs.store import default_store
@@ -76,6 +78,9 @@ def evaluate(
     from markovlm.evaluation.run import Control, evaluate_targets, rescore_targets
     from markovlm.runs.targets import open_targets
 
+    if checkpoints is not None:
+        require_text("--checkpoints", checkpoints, "'last', 'all' or '100,200'")
+    lengths = listed("--lengths", lengths, Integral, "numbers of chunks")
     _check(limit, difference, rescore, non_markovian or no_cot, None if out is None else Path(out))
     over = settings(config, keys)
     name = str(target)
@@ -119,8 +124,8 @@ def trained_tasks(target: str | Path, config: Mapping[str, Any] | None = None) -
 
 
 def _check(limit: int | None, difference: float, rescore: bool, control: bool, out: Path | None) -> None:
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit}: must be at least 1")
+    if limit is not None:
+        require_count("--limit", limit)
     if not 0 < difference < 0.5:
         raise UserError(f"--difference {difference}: must be between 0 and 0.5, a difference of accuracy such as 0.05")
     if rescore and (limit is not None or control):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markovlm.api.arguments import PATH, listed
 from markovlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,14 +33,13 @@ def diagnose(
 
     if isinstance(what, str | Path):
         return diagnose_paths([what], skipped, _mapping(columns))
-    given = list(what)
+    given = listed("diagnose", what, (*PATH, Mapping), "paths, or of metric rows")
     if not given:
         raise UserError("diagnose: nothing to judge; give paths, or metric rows")
     if all(isinstance(one, Mapping) for one in given):
         rows: Any = given
         return [diagnose_run(run_of_rows(rows))]
-    paths: Any = given
-    return diagnose_paths(paths, skipped, _mapping(columns))
+    return diagnose_paths(listed("diagnose", given, PATH, "paths alone, or of metric rows alone"), skipped, _mapping(columns))
 
 
 def _mapping(columns: Mapping[str, str] | Sequence[str] | str | Path | None) -> Any:
@@ -49,7 +49,9 @@ def _mapping(columns: Mapping[str, str] | Sequence[str] | str | Path | None) -> 
         return None
     if isinstance(columns, str | Path):
         return read_mapping([str(columns)])
-    return read_mapping([f"{ours}={theirs}" for ours, theirs in columns.items()] if isinstance(columns, Mapping) else columns)
+    if isinstance(columns, Mapping):
+        return read_mapping([f"{ours}={theirs}" for ours, theirs in columns.items()])
+    return read_mapping(listed("columns", columns, str, "texts such as 'reward=train/reward'"))
 
 
 def write_report(
@@ -60,4 +62,7 @@ def write_report(
     """report.html, report.md and tables on any pile of runs and logs, in the directory `out`. `columns` as in `diagnose`."""
     from markovlm.report import write_report as write
 
-    return write([paths] if isinstance(paths, str | Path) else paths, out, _mapping(columns))
+    named = [paths] if isinstance(paths, str | Path) else listed("write_report", paths, PATH, "paths")
+    if not named:
+        raise UserError("write_report: nothing to report on; give paths of runs or logs")
+    return write(named, out, _mapping(columns))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markovlm.api.arguments import listed, mapping, require_count, require_temperature, require_text
 from markovlm.config import RunConfig, nest
 from markovlm.errors import UserError
 from markovlm.tasks.base import Example
@@ -44,6 +45,8 @@ class Model:
 
     def examples(self, split: str = "test", limit: int | None = None) -> list[Example]:
         """Questions of a split of the task. Raises UserError where there is no such split."""
+        if limit is not None:
+            require_count("limit", limit)
         loaded = self.target.load(self.setup, split, limit)
         return [loaded.examples[i] for i in range(min(limit or len(loaded.examples), len(loaded.examples)))]
 
@@ -59,16 +62,21 @@ class Model:
         """`n` CoTs of each question, from streams keyed by (seed, question, number): batching changes no draw.
 
         `temperature`: default that of the end of training; 0 is greedy. Raises UserError for a question with characters that
-        the model has no token for.
+        the model has no token for, and for numbers that make no sense.
         """
         from markovlm.rollouts.types import Decoding, SampleRequest
 
-        asked = [self._example(question) for question in questions]
+        require_count("n", n)
+        if temperature is not None:
+            require_temperature("temperature", temperature)
+        if max_tokens is not None:
+            require_count("max_tokens", max_tokens)
+        asked = [self._example(question) for question in listed("questions", questions, (str, Example), "texts or Examples")]
         prompter, rollouts = self.setup.prompter, self.config.rollouts
         requests = [
             SampleRequest(prompter.cot_prompt(e), tuple((seed, "api", e.question, number) for number in range(n))) for e in asked
         ]
-        budget = max_tokens or rollouts.max_cot_tokens
+        budget = rollouts.max_cot_tokens if max_tokens is None else max_tokens
         assert budget is not None
         steps = self.config.training.steps
         tau = rollouts.temperature.at(steps, steps) if temperature is None else temperature
@@ -88,10 +96,10 @@ class Model:
         """
         from markovlm.analysis.scoring import Variant, encode_cot, read_variants
 
-        given = [self._thought(thought, sighted) for thought in thoughts]
-        if answers is not None and len(answers) != len(given):
-            raise UserError(f"answers: {len(answers)} for {len(given)} CoTs; one each is needed")
-        gold = [t.example.answer for t in given] if answers is None else list(answers)
+        given = [self._thought(thought, sighted) for thought in listed("thoughts", thoughts, (str, Thought), "Thoughts or texts")]
+        gold = [t.example.answer for t in given] if answers is None else listed("answers", answers, str, "texts")
+        if len(gold) != len(given):
+            raise UserError(f"answers: {len(gold)} for {len(given)} CoTs; one each is needed")
         conditioning = "non_markovian" if sighted else "markovian"
         variants = []
         for number, (thought, answer) in enumerate(zip(given, gold, strict=True)):
@@ -109,12 +117,16 @@ class Model:
         """One CoT and the answer read from it alone: `markovlm ask`. Raises UserError for a question that can't be put."""
         from markovlm.evaluation.ask import ask
 
+        require_text("question", question)
         return ask(self.setup, question)
 
     def ask_text(self, text: str, question: str | None = None) -> Any:
         """Of a run of chains: the states written while `text` is read, and the answer from the last one: `markovlm ask --text`."""
         from markovlm.evaluation.ask_chain import ask_chain
 
+        require_text("text", text)
+        if question is not None:
+            require_text("question", question)
         return ask_chain(self.setup, text, question)
 
     def _example(self, question: str | Example) -> Example:
@@ -151,4 +163,4 @@ def settings(config: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> dict[
     """A nested configuration from a mapping and from single keys such as `training__lr`."""
     from markovlm.config import merge
 
-    return merge(dict(config or {}), nest({name.replace("__", "."): value for name, value in keys.items()}))
+    return merge(mapping(config), nest({name.replace("__", "."): value for name, value in keys.items()}))

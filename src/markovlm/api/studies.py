@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markovlm.api.arguments import listed, mapping, require_count, require_text
 from markovlm.errors import UserError
 from markovlm.models.registry import KNOWN, peers
 from markovlm.runs.store import default_store
@@ -45,7 +47,11 @@ def study_request(
     from markovlm.analysis.paraphrase import open_paraphraser
     from markovlm.runs.targets import open_targets, sighted
 
-    over, name = dict(config or {}), str(target)
+    for flag, value in (("--limit", limit), ("--cots", cots)):
+        require_count(flag, value)
+    require_text("--checkpoints", checkpoints, "'all' or '100,200'")
+    readers = listed("--readers", readers, str, "models")
+    over, name = mapping(config), str(target)
     studied = open_targets(name, str(checkpoint), over)[0]
     if studied.run is None and "task" not in over and studied.config.model not in KNOWN:
         raise UserError(f"--task: {name} is no run of markovlm, so say which task")
@@ -119,8 +125,9 @@ def perturb(
     """
     from markovlm.analysis.fragility import Plan
 
-    names = {"perturbations": tuple(perturbations)} if perturbations is not None else {}
-    plan = Plan(**names, severities=None if severities is None else tuple(severities))
+    names = {"perturbations": tuple(listed("--perturbations", perturbations, str, "names"))} if perturbations is not None else {}
+    graded = None if severities is None else tuple(listed("--severities", severities, Real, "numbers"))
+    plan = Plan(**names, severities=graded)
     request = study_request(target, ("perturb",), against=against, plan=plan, paraphraser=paraphraser, **how)
     return study(request, counting).results["perturb"]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markovlm.api.arguments import listed, mapping
 from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.errors import UserError
 from markovlm.models.registry import model_defaults
@@ -29,10 +31,11 @@ def configure(
     """
     if isinstance(config, RunConfig):
         return config if not over else build_config(config.model_dump(mode="json"), over, source=source or "config")
-    layer: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
     if isinstance(config, str | Path):
         layer = base_layer(Path(config))
         source = source or str(config)
+    else:
+        layer = mapping(config)
     over = dict(over or {})
     model = str(over.get("model", layer.get("model", "embedded")))
     return build_config(model_defaults(model), layer, over, source=source or "config")
@@ -70,27 +73,56 @@ def train(
         markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)
     """
     from markovlm.api.models import settings
-    from markovlm.runs.directory import QUESTIONS_FILE, RunDirectory, new_run_directory
+    from markovlm.runs.directory import new_run_directory
     from markovlm.training.loop import train as run
     from markovlm.training.start import resumed_config
 
     over = settings(None, keys)
+    rows = None if questions is None else _rows(questions)
+    watch = _Watch(progress, on_step, on_evaluation)
     if resume:
         if out is None or questions is not None or not (config is None or isinstance(config, RunConfig)):
             raise UserError("resume: takes the configuration and the questions of the run in `out`; give `out` alone")
         directory, made = Path(out), config or resumed_config(Path(out), over)
     else:
-        if questions is not None:
-            over = {"task": "custom", **over}
-        made = configure(config, over=over)
+        made = configure(config, over=over if rows is None else {"task": "custom", **over})
         directory = Path(out) if out is not None else new_run_directory(made.task)
-        if questions is not None:
-            RunDirectory(directory).create()
-            path = directory / QUESTIONS_FILE
-            replace_whole(path, encode_rows(_question(q, i) for i, q in enumerate(questions)))
+    with contextlib.nullcontext(None) if rows is None else _kept(directory, rows) as path:
+        if path is not None:
             made = configure(made, over={"data": {"path": str(path)}})
-    watch = _Watch(progress, on_step, on_evaluation)
-    return run(made, directory, resume=resume, progress=watch, stop=watch.asked_to_stop)
+        return run(made, directory, resume=resume, progress=watch, stop=watch.asked_to_stop)
+
+
+@contextlib.contextmanager
+def _kept(out: Path, rows: bytes) -> Iterator[Path]:
+    """The file of a new run's questions; taken back, with the directory, where the run never begins."""
+    from markovlm.runs.directory import QUESTIONS_FILE, RunDirectory
+
+    directory = RunDirectory(out)
+    directory.create()
+    path = out / QUESTIONS_FILE
+    try:
+        replace_whole(path, rows)
+        yield path
+    except BaseException:
+        if not directory.config.exists() and not (out / ".lock").exists():  # the lock of another process, which has begun
+            path.unlink(missing_ok=True)
+            directory.discard()
+        raise
+
+
+def _rows(questions: Sequence[Example | Mapping[str, Any]]) -> bytes:
+    """As lines of a file. UserError naming the first that is no question."""
+    lines: list[bytes] = []
+    given = listed("questions", questions, (Example, Mapping), "mappings with question and answer, or of Examples")
+    for number, one in enumerate(given):
+        try:
+            lines.append(encode_rows([_question(one, number)]))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"questions[{number}]: holds what can't be written as JSON ({error})") from error
+    if not lines:
+        raise UserError("questions: there are none")
+    return b"".join(lines)
 
 
 def _question(given: Example | Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from markovlm.config.base import Section
 from markovlm.models.load import LanguageModel
 from markovlm.models.sequences import Batch, Sharing, batch_of
 from markovlm.rewards import Answers, Reward
+from markovlm.rewards.base import surrogate_of, value_of
 from markovlm.rollouts.reader import AnswerScores, score_answers
 
 
@@ -53,7 +54,7 @@ def worth_of(
         return Worth(zeros, scored, zeros, zeros, zeros > 1)
     scores = score_answers(lm, target_batch(flat), sharing)
     answers = answers_of(scores)
-    earned = reward.surrogate(answers) if torch.is_grad_enabled() else reward.value(answers)
+    earned = surrogate_of(reward, answers) if torch.is_grad_enabled() else value_of(reward, answers)
     owner = torch.tensor([i for i, (_, targets) in enumerate(states) for _ in targets], device=lm.device)
     each = torch.tensor(
         [1 / sum(t.kind == target.kind for t in targets) for _, targets in states for target in targets],

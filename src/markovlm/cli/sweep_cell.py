@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from markovlm.errors import StopVerdict
+
+if TYPE_CHECKING:
+    from markovlm.sweeps.spec import FinalEvaluation
 
 
 @click.command("sweep-cell", hidden=True)
@@ -23,7 +26,8 @@ def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | 
     """One run of a sweep: train it or continue it, then evaluate it."""
     from markovlm.api import training as api
     from markovlm.sweeps.run import watch_parent
-    from markovlm.sweeps.state import ended
+    from markovlm.sweeps.spec import FinalEvaluation
+    from markovlm.sweeps.state import ended, is_evaluated
     from markovlm.terminal.console import stderr, training_progress
 
     def ask() -> None:
@@ -42,22 +46,16 @@ def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | 
                     return
             except StopVerdict as error:  # a result like any other, and evaluated like one
                 verdict = error
-    if evaluation is not None and result is not None and not result.exists():
-        _evaluate(out, json.loads(evaluation), result)
+    asked = None if evaluation is None else FinalEvaluation.model_validate_json(evaluation)
+    if asked is not None and result is not None and not is_evaluated(result, asked):
+        _evaluate(out, asked, result)
     if verdict is not None:
         raise verdict
 
 
-def _evaluate(run: Path, wanted: dict[str, object], result: Path) -> None:
+def _evaluate(run: Path, asked: FinalEvaluation, result: Path) -> None:
     from markovlm.api.evaluation import evaluate
     from markovlm.sweeps.state import write_evaluation
 
-    limit = wanted["limit"]
-    found = evaluate(
-        run,
-        checkpoints=str(wanted["checkpoint"]),
-        split=None if wanted["split"] is None else str(wanted["split"]),
-        limit=limit if isinstance(limit, int) else None,
-        baseline=bool(wanted["baseline"]),
-    )
-    write_evaluation(result, found.report)
+    found = evaluate(run, checkpoints=asked.checkpoint, split=asked.split, limit=asked.limit, baseline=asked.baseline)
+    write_evaluation(result, asked, found.report)

@@ -82,7 +82,7 @@ def load_tokenizer(name: str, loading: Loading) -> Any:
 
     hub_logging.set_verbosity_error()  # retries while the Hub can't be reached; the error says it once
     source = resolve(name)
-    _check_path(name, source)
+    check_path(name)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=loading.trust_remote_code, revision=loading.revision)
     except LOAD_ERRORS as error:
@@ -172,9 +172,9 @@ def _without_dropout(config: Any) -> Any:
     return config
 
 
-def _check_path(name: str, source: str) -> None:
-    """A local path that is plainly wrong, told before transformers tries the Hub."""
-    path = Path(source).expanduser()
+def check_path(name: str) -> None:
+    """UserError for a local path that is plainly wrong, told before transformers tries the Hub."""
+    path = Path(resolve(name)).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
     if not looks_local or name in KNOWN:
         return

@@ -9,10 +9,14 @@ Notation (METHOD §2): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from markovlm.config.objective import ObjectiveBase
+from markovlm.errors import UserError
+from markovlm.plugins import named, require_tensor
+from markovlm.registry import OBJECTIVES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,6 +123,39 @@ class PolicyGradient(Generic[C]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
             raise ValueError(f"objective {type(self).__name__} keeps no state, but the checkpoint has {sorted(state)}")
+
+
+def credit_of(objective: Objective, reward: Tensor) -> Credit:
+    """Its credit of rewards [Q, B]. UserError where it is not what a `Credit` says."""
+    name, made = _name(objective), objective.credit(reward)
+    _require(made, Credit, name, "credit")
+    require_tensor(made.centre, reward.shape, OBJECTIVES, name, "centre of its credit")
+    require_tensor(made.scale, reward.shape, OBJECTIVES, name, "scale of its credit")
+    if made.chosen is not None:
+        require_tensor(made.chosen, reward.shape, OBJECTIVES, name, "chosen of its credit", boolean=True)
+    return made
+
+
+def policy_loss_of(objective: Objective, batch: PolicyBatch) -> PolicyLoss:
+    """Its loss of n samples. UserError where it is not what a `PolicyLoss` says."""
+    name, made, each = _name(objective), objective.policy_loss(batch), batch.advantage.shape
+    _require(made, PolicyLoss, name, "policy_loss")
+    require_tensor(made.loss, each, OBJECTIVES, name, "loss of its policy_loss")
+    _require(made.metrics, Mapping, name, "metrics of its policy_loss")
+    for metric, value in made.metrics.items():
+        require_tensor(value, each, OBJECTIVES, name, f"metric {metric!r} of its policy_loss")
+    if made.reward_weight is not None:
+        require_tensor(made.reward_weight, each, OBJECTIVES, name, "reward_weight of its policy_loss")
+    return made
+
+
+def _require(made: object, kind: type, name: str, what: str) -> None:
+    if not isinstance(made, kind):
+        raise UserError(f"{named(OBJECTIVES, name)}: {what} is {type(made).__name__}; a {kind.__name__} is needed")
+
+
+def _name(objective: Objective) -> str:
+    return objective.Config.model_fields["name"].default
 
 
 def reduce_tokens(values: Tensor, mask: Tensor, reduction: str) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from markovlm.objectives.base import Credit, Objective, PolicyBatch, PolicyLoss, reduce_tokens
+from markovlm.objectives.base import Credit, Objective, PolicyBatch, policy_loss_of, reduce_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ def loss_terms(
     weights: Weights,
 ) -> LossTerms:
     """Terms of n samples. `live_reward` [n] carries gradient; `kl` and `entropy` are [n, T]."""
-    policy: PolicyLoss = objective.policy_loss(batch)
+    policy = policy_loss_of(objective, batch)
     actor = None if live_reward is None else -weights.actor_reward * credit.advantage(live_reward)
     if actor is not None and policy.reward_weight is not None:
         actor = actor * policy.reward_weight

@@ -69,11 +69,11 @@ def write_report(paths: Sequence[str | Path], out_dir: str | Path, mapping: Dial
     """
     started = time.perf_counter()
     out = Path(out_dir)
-    _prepare(out)
     with Drawers() as drawers:
         library = drawers.library()
         skipped: list[Skipped] = []
         runs = list(read_runs(paths, skipped=skipped, mapping=mapping))
+        _prepare(out)
         diagnoses = diagnose_all(runs)
         about = _about(runs)
         section = section_of(runs)

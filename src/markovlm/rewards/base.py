@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from markovlm.config.base import Section
+from markovlm.plugins import require_tensor
 from markovlm.registry import REWARDS
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Reward(Generic[O]):
     """One kind of reward. Subclasses say what a CoT earns (`value`) and, where `differentiable`, what L_AR differentiates."""
 
     Options: ClassVar[type[Section]] = NoOptions
+    name: str = ""  # as registered; `build_reward` fills it in
     summary: ClassVar[str] = ""  # one line for `markovlm train --help` and the docs
     differentiable: ClassVar[bool] = True  # has a gradient through the reader; else objective.actor_reward_weight must be 0
     whole_groups: ClassVar[bool] = False  # a CoT's reward depends on the others of its group
@@ -120,4 +122,28 @@ class Reward(Generic[O]):
 def build_reward(config: ObjectiveBase) -> Reward[Section]:
     """The reward that an objective's configuration names."""
     kind = REWARDS.find(config.reward, "objective.reward: ")
-    return kind(kind.Options.model_validate(config.reward_options), config)
+    made: Reward[Section] = kind(kind.Options.model_validate(config.reward_options), config)
+    made.name = config.reward
+    return made
+
+
+# What a reward gives, UserError where a plug-in's is none of the shape that its method says.
+
+
+def value_of(reward: Reward[Any], answers: Answers) -> Tensor:
+    return require_tensor(reward.value(answers), answers.logp.shape, REWARDS, reward.name, "value")
+
+
+def surrogate_of(reward: Reward[Any], answers: Answers) -> Tensor:
+    what = "value" if type(reward).surrogate is Reward.surrogate else "surrogate"
+    return require_tensor(reward.surrogate(answers), answers.logp.shape, REWARDS, reward.name, what)
+
+
+def weight_of(reward: Reward[Any], answers: Answers) -> Tensor | None:
+    made = reward.weight(answers)
+    return None if made is None else require_tensor(made, answers.logp.shape, REWARDS, reward.name, "weight")
+
+
+def kept_groups(reward: Reward[Any], earned: Tensor) -> Tensor | None:
+    made = reward.keep(earned)
+    return None if made is None else require_tensor(made, earned.shape[:1], REWARDS, reward.name, "keep", boolean=True)

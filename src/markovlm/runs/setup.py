@@ -172,15 +172,21 @@ class TrainingData:
         return [*self.train.values(), *([self.dev] if self.dev is not None else [])]
 
 
+def check_splits(config: RunConfig) -> None:
+    """UserError where training questions would be held out."""
+    data = config.data
+    for name in ("dev_split", "test_split"):
+        if getattr(data, name) == data.train_split:
+            raise UserError(f"data.{name} and data.train_split are both {data.train_split!r}: trained on, it can't be held out")
+
+
 def load_for_training(setup: Setup) -> TrainingData:
     """Train and dev questions, asserted to share none with each other or with test (the loader sees to it).
 
     UserError where the configuration gives two splits the same name; RunFailed where a question is in both.
     """
     data, size = setup.config.data, setup.config.evaluation.dev_size
-    for name in ("dev_split", "test_split"):
-        if getattr(data, name) == data.train_split:
-            raise UserError(f"data.{name} and data.train_split are both {data.train_split!r}: trained on, it can't be held out")
+    check_splits(setup.config)
     dev = setup.load(data.dev_split, limit=size) if setup.config.training.eval_every else None
     held_out = {split: _held_out(setup, split, dev) for split in dict.fromkeys((data.dev_split, data.test_split))}
     train: dict[str, Loaded] = {}

@@ -45,20 +45,28 @@ def expand(spec: SweepSpec, path: Path, over: Mapping[str, Any] | None = None) -
     base = base_layer(path.parent / spec.base) if isinstance(spec.base, str) else nest(flatten(spec.base))
     base = merge(base, over or {})
     cells: list[Cell] = []
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # what a run is -> the cell that is it
     for values in _combinations(spec):
         group = label(values)
-        seeds = [int(values["seed"])] if "seed" in values else spec.seed_list(base)
+        seeds = [values["seed"]] if "seed" in values else spec.seed_list(base)
         setting = {key: value for key, value in values.items() if key != "seed"}
         for seed in seeds:
             layer = merge(merge(base, nest(setting)), {"seed": seed})
             config = configure(layer, source=f"{path}: cell {group or 'base'}")
+            seed = layer["seed"] = config.seed
+            run, shown = identity(config), f"{group or 'base'}, seed {seed}"
+            if run in seen:
+                raise UserError(f"{path}: two cells are the same run: {seen[run]} and {shown}")
+            seen[run] = shown
+            # of what was written, not of what it comes to: the names of earlier sweeps stay when a default is added
             mark = hashlib.sha256(json.dumps(layer, sort_keys=True, default=str).encode()).hexdigest()[:8]
-            if mark in seen:
-                raise UserError(f"{path}: two cells are the same run: {seen[mark]} and {group or 'base'}, seed {seed}")
-            seen[mark] = f"{group or 'base'}, seed {seed}"
             cells.append(Cell(_directory_name(setting, seed, mark), label(setting) or "base", setting, seed, config))
     return cells
+
+
+def identity(config: RunConfig) -> str:
+    """The same for configurations that mean the same run, however they were written (1e-3 or 0.001, a default or nothing)."""
+    return json.dumps(config.model_dump(mode="json"), sort_keys=True)
 
 
 def _combinations(spec: SweepSpec) -> list[Values]:

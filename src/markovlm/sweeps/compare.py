@@ -111,13 +111,16 @@ class Comparison:
 
 
 def compare(outcomes: Sequence[Outcome], reference: str | None = None, metric: str = "accuracy") -> Comparison:
-    """`reference`: the group that others are compared with; default the first. Groups keep their order.
+    """`reference`: the group that others are compared with; default the first. Groups keep their order. ValueError where it is none of them.
 
     Intervals of an accuracy end where accuracies end, at 0 and 1.
     """
     order = list(dict.fromkeys(outcome.group for outcome in outcomes))
     by_group = {group: [o for o in outcomes if o.group == group] for group in order}
-    reference = reference if reference in by_group else (order[0] if order else None)
+    if reference is None:
+        reference = order[0] if order else None
+    elif reference not in by_group:
+        raise ValueError(f"reference {reference!r}: no group is called so")
     groups = [
         _group_row(group, members, (0.0, 1.0) if metric == "accuracy" else (-math.inf, math.inf))
         for group, members in by_group.items()

@@ -70,7 +70,7 @@ def _last(dev: Sequence[Evaluation], metric: str) -> tuple[float | None, int, st
 
 def _final(sweep: Sweep, cell: Cell, metric: str) -> tuple[float, int, str] | None:
     """Of the evaluation that the sweep asked for."""
-    report = read_evaluation(sweep.layout, cell) if sweep.spec.evaluate else None
+    report = read_evaluation(sweep.layout.evaluation(cell)) if sweep.spec.evaluate else None
     rows: list[dict[str, Any]] = [row for row in (report or {}).get("results", []) if row["checkpoint"] != "base"]
     if not rows:
         return None

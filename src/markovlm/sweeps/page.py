@@ -20,7 +20,6 @@ from markovlm.report import write_report
 from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.runs.rows import replace_whole
 from markovlm.statistics import Estimate
-from markovlm.sweeps.cells import label
 from markovlm.sweeps.compare import Comparison, Outcome, compare
 from markovlm.sweeps.outcomes import outcomes_of, run_paths
 from markovlm.sweeps.run import Sweep
@@ -63,8 +62,7 @@ def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
     report = write_report(paths, out) if paths else None
     out.mkdir(parents=True, exist_ok=True)
     outcomes, metric = outcomes_of(sweep, statuses, report.diagnoses if report else ())
-    reference = None if sweep.spec.reference is None else label(sweep.spec.reference)
-    found = compare(outcomes, reference, metric)
+    found = compare(outcomes, sweep.reference, metric)
     tables = tables_of(outcomes, found, metric)
     for name, rows in tables.items():
         replace_whole(out / "tables" / f"{name}.csv" if report else out / f"{name}.csv", _csv(rows).encode())

@@ -9,8 +9,10 @@ from typing import Any
 
 from markovlm.runs.rows import read_rows
 from markovlm.sweeps.cells import Cell
+from markovlm.sweeps.checks import doubts
 from markovlm.sweeps.engine import build_engine
 from markovlm.sweeps.run import Sweep, statuses_of
+from markovlm.sweeps.state import ended
 from markovlm.training.plan import plan
 
 
@@ -22,21 +24,24 @@ def plan_sweep(sweep: Sweep) -> dict[str, Any]:
     """
     statuses = statuses_of(sweep)
     waiting = [cell for cell in sweep.cells if statuses[cell.name] not in ("done", "stopped")]
+    to_train = [cell for cell in waiting if not ended(sweep.layout.run(cell))]
     plans = {cell.name: found for cell, found in _plans(waiting)}
-    steps = sum(cell.config.training.steps for cell in waiting)
-    tokens = sum(found["tokens_per_step"]["total"] * found["steps"] for found in plans.values())
+    steps = sum(cell.config.training.steps for cell in to_train)
+    tokens = sum(plans[cell.name]["tokens_per_step"]["total"] * plans[cell.name]["steps"] for cell in to_train)
     peaks = [found["memory"]["estimate"]["peak"] for found in plans.values() if found["memory"]["estimate"]]
     pace = _pace(sweep)
     at_once = _at_once(sweep)
     seconds = None if pace is None else pace * steps / at_once
+    evaluated = f" ({len(waiting) - len(to_train)} only to evaluate)" if len(to_train) < len(waiting) else ""
     lines = [
-        f"{len(sweep.cells)} runs, {len(waiting)} to run; {steps:,} steps, at most {tokens:,} tokens; {at_once} at a time on this machine",
+        f"{len(sweep.cells)} runs, {len(waiting)} to run{evaluated}; {steps:,} steps, at most {tokens:,} tokens; {at_once} at a time on this machine",
         f"memory: at most about {max(peaks) / 1e9:.2g} GB a run (estimate)"
         if peaks
         else "memory: no estimate (the model is not on this machine)",
         "time: unknown until a first run is finished here"
         if seconds is None or pace is None
         else f"time: about {seconds / 60:,.0f} minutes of training ({pace:.2f} s a step, measured on finished runs), evaluations on top",
+        *doubts(sweep.spec, sweep.cells),
     ]
     return {
         "cells": [

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, replace_whole, writing
 from markovlm.sweeps.cells import Cell, expand
+from markovlm.sweeps.checks import check_evaluation, doubts, reference_of
 from markovlm.sweeps.engine import Engine, Job, build_engine, python
 from markovlm.sweeps.spec import SweepSpec, read_spec
-from markovlm.sweeps.state import Layout, status_of
+from markovlm.sweeps.state import Layout, ended, status_of
 
 POLL = 0.2  # seconds
 BAD_INPUT, STOPPED = 2, 3  # exit codes of `markovlm train`
@@ -39,6 +40,7 @@ class Sweep:
     path: Path
     cells: list[Cell]
     layout: Layout
+    reference: str  # the group that others are compared with
     messages: dict[str, str] = field(default_factory=dict)  # name -> the last line of a failed run
 
 
@@ -81,7 +83,10 @@ class SweepResult:
 def open_sweep(path: Path, out: Path | None, over: Mapping[str, Any] | None = None) -> Sweep:
     """Read and check SWEEP.yaml; nothing is written. `out`: default runs/NAME-sweep, the same at every call."""
     spec = read_spec(path)
-    return Sweep(spec, path, expand(spec, path, over), Layout(out or Path("runs") / f"{path.stem}-sweep"))
+    cells = expand(spec, path, over)
+    check_evaluation(spec, cells, path)
+    layout = Layout(out or Path("runs") / f"{path.stem}-sweep")
+    return Sweep(spec, path, cells, layout, reference_of(spec, cells, path))
 
 
 def part_of(sweep: Sweep, words: Sequence[str]) -> Sweep:
@@ -101,17 +106,19 @@ def run_sweep(
     """
     started = time.perf_counter()
     layout, watch = sweep.layout, watcher or _Nobody()
-    _prepare(layout)
-    with _locked(layout):
-        layout.stop.unlink(missing_ok=True)
-        _write_cells(sweep)
-        made = build_engine(engine, sweep.spec.resources, jobs) if isinstance(engine, str) else engine
-        try:
-            with _interruptible(layout, made, watch) as asked:
-                statuses = _Scheduler(sweep, made, watch, asked).work()
-        finally:
-            made.close()
+    _check_place(layout)
+    made = build_engine(engine, sweep.spec.resources, jobs) if isinstance(engine, str) else engine
+    with contextlib.closing(made):
+        _prepare(layout)
+        with _locked(layout):
             layout.stop.unlink(missing_ok=True)
+            _write_cells(sweep)
+            try:
+                with _interruptible(layout, made, watch) as asked:
+                    statuses = _Scheduler(sweep, made, watch, asked).work()
+            finally:
+                made.close()  # waits for its jobs while the stop file still asks them to end
+                layout.stop.unlink(missing_ok=True)
     interrupted = asked.is_set()
     return SweepResult(sweep, statuses, time.perf_counter() - started, interrupted)
 
@@ -127,7 +134,6 @@ class _Scheduler:
     def __init__(self, sweep: Sweep, engine: Engine, watch: Watcher, asked: threading.Event):
         self.sweep, self.engine, self.watch, self.asked = sweep, engine, watch, asked
         self.by_name = {cell.name: cell for cell in sweep.cells}
-        self.evaluated = sweep.spec.evaluate is not None
         self.statuses: dict[str, str] = {}
         self.queue: list[str] = []
         self.tries: dict[str, int] = {}
@@ -135,13 +141,20 @@ class _Scheduler:
 
     def work(self) -> dict[str, str]:
         for cell in self.sweep.cells:
-            status = status_of(self.sweep.layout, cell, self.evaluated)
+            status = self._status(cell)
             self.statuses[cell.name] = status
             if status not in ("done", "stopped"):
                 self.queue.append(cell.name)
         done = len(self.sweep.cells) - len(self.queue)
         if done:
             self.watch.note(f"{done} of {len(self.sweep.cells)} cells are done already")
+        again = sum(self._is_owed_another_evaluation(self.by_name[name]) for name in self.queue)
+        if again:
+            self.watch.note(
+                f"{again} of {len(self.sweep.cells)} cells are trained, and evaluated again: `evaluate` says something else now"
+            )
+        for doubt in doubts(self.sweep.spec, self.sweep.cells):
+            self.watch.note(doubt)
         while self.running or (self.queue and not self.asked.is_set()):
             self._start_some()
             for name, code in self.engine.poll():
@@ -149,6 +162,12 @@ class _Scheduler:
             self.watch.update({name: self._shown(name) for name in self.statuses})
             time.sleep(POLL)
         return self.statuses
+
+    def _status(self, cell: Cell) -> str:
+        return status_of(self.sweep.layout, cell, self.sweep.spec.evaluate)
+
+    def _is_owed_another_evaluation(self, cell: Cell) -> bool:
+        return ended(self.sweep.layout.run(cell)) and self.sweep.layout.evaluation(cell).exists()
 
     def _shown(self, name: str) -> str:
         return "running" if name in self.running else self.statuses[name]
@@ -158,7 +177,7 @@ class _Scheduler:
             if self.asked.is_set() or not self.engine.free():
                 return
             cell = self.by_name[name]
-            if status_of(self.sweep.layout, cell, self.evaluated) == "running":
+            if self._status(cell) == "running":
                 continue  # an orphan of a sweep that was killed: it ends by itself after its step
             self.queue.remove(name)
             self.running.add(name)
@@ -168,10 +187,10 @@ class _Scheduler:
     def _ended(self, name: str, code: int) -> None:
         cell = self.by_name[name]
         self.running.discard(name)
-        status: str = status_of(self.sweep.layout, cell, self.evaluated)
+        status: str = self._status(cell)
         failed = code not in (0, STOPPED)
         if failed:
-            message = _last_line(self.sweep.layout.log(cell)) or f"ended with code {code}"
+            message = _reason(code, self.sweep.layout.log(cell))
             self.tries[name] = self.tries.get(name, 0) + 1
             again = self.tries[name] <= self.sweep.spec.retries and code != BAD_INPUT and not self.asked.is_set()
             if again:
@@ -203,6 +222,16 @@ def _job(sweep: Sweep, cell: Cell) -> Job:
     return Job(cell.name, command, layout.log(cell))
 
 
+def _reason(code: int, log: Path) -> str:
+    """Why a run failed: what it said last, unless it was killed and had no say."""
+    if code == -signal.SIGKILL:
+        return "killed by signal 9 (out of memory?)"
+    if code < 0:
+        known = -code in set(signal.Signals)
+        return f"killed by signal {-code}" + (f" ({signal.Signals(-code).name})" if known else "")
+    return _last_line(log) or f"ended with code {code}"
+
+
 def _last_line(log: Path) -> str:
     """What a failed run said last, printable and short."""
     try:
@@ -213,11 +242,14 @@ def _last_line(log: Path) -> str:
     return "".join(char for char in said[-1] if char.isprintable())[:300].removeprefix("markovlm: ") if said else ""
 
 
-def _prepare(layout: Layout) -> None:
+def _check_place(layout: Layout) -> None:
     if layout.path.is_file():
         raise UserError(f"--out {layout.path}: is a file; name a directory")
     if layout.path.is_dir() and any(layout.path.iterdir()) and not (layout.path / "cells").is_dir():
         raise UserError(f"--out {layout.path}: is not empty and no sweep; name a new directory")
+
+
+def _prepare(layout: Layout) -> None:
     try:
         for folder in (layout.path, layout.path / "runs", layout.path / "cells", layout.path / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -275,4 +307,4 @@ def watch_parent(stop_file: Path, ask: Callable[[], None], parent: int, alive: C
 
 def statuses_of(sweep: Sweep) -> dict[str, str]:
     """As they are on disk."""
-    return {cell.name: status_of(sweep.layout, cell, sweep.spec.evaluate is not None) for cell in sweep.cells}
+    return {cell.name: status_of(sweep.layout, cell, sweep.spec.evaluate) for cell in sweep.cells}

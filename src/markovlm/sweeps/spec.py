@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -25,17 +25,25 @@ class Resources(Section):
 class FinalEvaluation(Section):
     """Each run's `markovlm eval` once it is trained. Without it cells are compared by their last dev evaluation."""
 
-    checkpoint: str = Field("last", description="last, best, or a step")
+    checkpoint: str = Field("last", description="last, best, or a step that is saved")
     split: str | None = Field(None, description="default data.test_split")
     limit: int | None = Field(None, ge=1, description="questions")
     baseline: bool = Field(False, description="the base model too, once a run")
 
-    @field_validator("checkpoint")
+    @field_validator("checkpoint", mode="before")
     @classmethod
-    def _one(cls, value: str) -> str:
-        if value not in ("last", "best") and not value.isdigit():
-            raise ValueError(f"last, best or a step is needed, got {value!r}")
-        return value
+    def _one(cls, value: Any) -> str:
+        if value in ("last", "best"):
+            return value
+        text = "" if isinstance(value, bool) else str(value)
+        if not (text.isascii() and text.isdigit()):
+            raise ValueError(f"last, best or a step is needed, got {value!r:.80}")
+        return str(int(text))
+
+    @property
+    def step(self) -> int | None:
+        """The checkpoint's, where it is given as one."""
+        return int(self.checkpoint) if self.checkpoint.isdigit() else None
 
 
 class Study(Section):
@@ -66,7 +74,9 @@ class SweepSpec(Section):
     resources: Resources = Resources()  # pyright: ignore[reportCallIssue]
     retries: int = Field(1, ge=0, description="how often a failed run is continued from its last checkpoint")
     metric: Literal["auto", "accuracy", "logprob"] = Field("auto", description="what cells are compared by")
-    reference: Values | None = Field(None, description="the cell that others are compared with; default the first")
+    reference: Values | None = Field(
+        None, description="values that one cell alone has, which others are compared with; default the first"
+    )
     study: Study | None = Field(None, description="the question behind the sweep, its design and what decides")
 
     @field_validator("matrix")
@@ -84,7 +94,26 @@ class SweepSpec(Section):
     @field_validator("cells")
     @classmethod
     def _flat(cls, cells: list[Values]) -> list[Values]:
-        return [flatten(cell) for cell in cells]
+        flat = [flatten(cell) for cell in cells]
+        for cell in flat:
+            if "seed" in cell:
+                _require_whole(cell["seed"])
+        return flat
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _whole(cls, seeds: Any) -> Any:
+        for seed in cast("list[Any]", seeds) if isinstance(seeds, list) else () if seeds is None else (seeds,):
+            _require_whole(seed)
+        return seeds
+
+    @field_validator("reference")
+    @classmethod
+    def _cell(cls, reference: Values | None) -> Values | None:
+        flat = None if reference is None else flatten(reference)
+        if flat is not None and "seed" in flat:
+            raise ValueError("names a seed; cells are compared over all their seeds, so leave it out")
+        return flat
 
     @model_validator(mode="after")
     def _something(self) -> SweepSpec:
@@ -99,11 +128,16 @@ class SweepSpec(Section):
             raise ValueError("seeds: names a seed twice")
         return self
 
-    def seed_list(self, base: Mapping[str, Any]) -> list[int]:
-        """The seeds of every cell."""
+    def seed_list(self, base: Mapping[str, Any]) -> list[Any]:
+        """The seeds of every cell; that of the base is as it was given, unchecked."""
         if self.seeds is None:
-            return [int(base.get("seed", 0))]
+            return [base.get("seed", 0)]
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+def _require_whole(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seeds are whole numbers from 0, got {seed!r:.80}")
 
 
 def read_spec(path: Path) -> SweepSpec:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import parse_row, read_rows, replace_whole
 from markovlm.sweeps.cells import Cell
+from markovlm.sweeps.spec import FinalEvaluation
 
 Status = Literal["pending", "running", "unfinished", "done", "stopped", "failed"]
 _TAIL = 16_384  # bytes in which the last metric row is
@@ -61,8 +62,8 @@ class Progress:
     seconds: float | None = None  # a step, mean of the last rows
 
 
-def status_of(layout: Layout, cell: Cell, evaluated: bool) -> Status:
-    """`evaluated`: a finished run counts as done only with its evaluation beside it."""
+def status_of(layout: Layout, cell: Cell, asked: FinalEvaluation | None) -> Status:
+    """`asked`: a finished run counts as done only with this evaluation beside it."""
     run = RunDirectory(layout.run(cell))
     if _is_locked(run.path / ".lock"):
         return "running"
@@ -70,10 +71,10 @@ def status_of(layout: Layout, cell: Cell, evaluated: bool) -> Status:
         return "pending"
     last = last_event(run.path)
     if last == "stopped":
-        return "stopped" if layout.evaluation(cell).exists() or not evaluated or not run.saved_steps() else "unfinished"
+        return "stopped" if is_evaluated(layout.evaluation(cell), asked) or not run.saved_steps() else "unfinished"
     saved = run.saved_steps()
     if last == "end" and saved and saved[-1] >= cell.config.training.steps:
-        return "done" if layout.evaluation(cell).exists() or not evaluated else "unfinished"
+        return "done" if is_evaluated(layout.evaluation(cell), asked) else "unfinished"
     return "unfinished"
 
 
@@ -109,7 +110,7 @@ def progress_of(layout: Layout, cell: Cell, status: Status) -> Progress:
         made.row, made.step = rows[-1], int(rows[-1].get("step", 0))
         times = [row["step_seconds"] for row in rows if isinstance(row.get("step_seconds"), int | float)]
         made.seconds = sum(times) / len(times) if times else None
-    evals = [row for row in _last_rows(path / "evals.jsonl") if row.get("checkpoint") != "base"]
+    evals = [row for row in _last_rows(path / "evals.jsonl") if row.get("role") == "dev"]
     if evals:
         made.dev = evals[-1].get("accuracy") if evals[-1].get("accuracy") is not None else evals[-1].get("logprob")
     return made
@@ -126,13 +127,20 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
     return [row for line in lines if (row := parse_row(line)) is not None]
 
 
-def read_evaluation(layout: Layout, cell: Cell) -> dict[str, Any] | None:
+def read_evaluation(path: Path) -> dict[str, Any] | None:
     """What `markovlm eval` found, where it was asked for."""
     try:
-        return json.loads(layout.evaluation(cell).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
-def write_evaluation(path: Path, report: dict[str, Any]) -> None:
-    replace_whole(path, (json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+def is_evaluated(path: Path, asked: FinalEvaluation | None) -> bool:
+    """Is the evaluation at `path` the one that is asked for? One that does not say what was asked, as earlier versions wrote it, is not."""
+    return asked is None or (read_evaluation(path) or {}).get("asked") == asked.model_dump(mode="json")
+
+
+def write_evaluation(path: Path, asked: FinalEvaluation, report: dict[str, Any]) -> None:
+    whole = {"asked": asked.model_dump(mode="json"), **report}
+    replace_whole(path, (json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())

@@ -25,6 +25,7 @@ from markovlm.chains.texts import ChainText
 from markovlm.chains.walk import Walk, walk
 from markovlm.models.memory import map_splitting
 from markovlm.objectives import Credit
+from markovlm.objectives.base import credit_of
 from markovlm.rollouts.streams import Key, torch_seed
 from markovlm.tasks.base import Example
 from markovlm.training.agreement import begin_sampling, check_received
@@ -162,7 +163,7 @@ def _credit(learner: Learner, groups: Sequence[_Group]) -> tuple[list[Sample], C
         for t, samples in enumerate(group.at, 1):
             to_go = [s.reward - (s.baseline or 0.0) + s.future for s in samples]
             reward = torch.tensor([to_go], dtype=dtype, device=learner.lm.device)
-            credit = learner.objective.credit(reward)
+            credit = credit_of(learner.objective, reward)
             for sample, advantage in zip(samples, credit.advantage(reward)[0].tolist(), strict=True):
                 sample.advantage, sample.loss_weight = advantage, gamma ** (t - 1)
             credits.setdefault(t, []).append((samples, credit))

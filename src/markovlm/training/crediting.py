@@ -11,6 +11,8 @@ from torch import Tensor
 
 from markovlm.errors import RunFailed
 from markovlm.objectives import Credit
+from markovlm.objectives.base import credit_of
+from markovlm.rewards.base import kept_groups
 from markovlm.training.records import Learner, Sample
 
 
@@ -21,7 +23,7 @@ def assign_credit(learner: Learner, groups: Sequence[Sequence[Sample]]) -> Credi
     everyone = learner.world.gather(rewards)
     dtype = torch.promote_types(learner.lm.dtype, torch.float32)
     reward = torch.tensor(everyone, dtype=dtype, device=learner.lm.device)
-    credit = _only(learner.objective.credit(reward), learner.reward.keep(reward))
+    credit = _only(credit_of(learner.objective, reward), kept_groups(learner.reward, reward))
     if learner.reward.whole_groups:  # the loss is a mean over CoTs, the reward belongs to their group
         credit = replace(credit, scale=credit.scale / reward.shape[1])
     advantage = credit.advantage(reward)

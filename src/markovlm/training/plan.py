@@ -12,10 +12,11 @@ from typing import Any
 from markovlm.chains.prompter import ChainPrompter
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
+from markovlm.models.load import check_path
 from markovlm.models.registry import resolve
 from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.asking import parts_of, task_of
-from markovlm.runs.setup import is_endless, load_examples, prompter_of, resolve_config
+from markovlm.runs.setup import check_splits, is_endless, load_examples, prompter_of, resolve_config, task_with_extractors
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
 from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed, on_gpu
@@ -31,7 +32,9 @@ _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measur
 def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
     """A JSON object: task, splits, steps, tokens a step, an estimate of memory of each of `processes`. UserError for what could not run."""
     spread = _spread(config, processes)
-    task = task_of(config)
+    check_splits(config)
+    check_path(config.model)
+    task = task_with_extractors(config)
     tokenizer = _tokenizer(config)
     by_task = {name: _splits(part, task_of(part), tokenizer) for name, part in parts_of(config).items()}
     if config.tasks:

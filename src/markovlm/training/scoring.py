@@ -15,7 +15,7 @@ from markovlm.models.logprobs import token_stats
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
 from markovlm.models.sequences import batch_of, each_once, span_hidden
 from markovlm.rewards import Answers
-from markovlm.rewards.base import Read
+from markovlm.rewards.base import Read, surrogate_of, value_of, weight_of
 from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
 from markovlm.rollouts.types import CoT
 from markovlm.tasks.base import Example
@@ -112,7 +112,7 @@ def _with_graph(learner: Learner, samples: Sequence[Sample], held: HeldGraph) ->
 
 
 def _surrogates(learner: Learner, samples: Sequence[Sample], scores: AnswerScores) -> Tensor:
-    return learner.reward.surrogate(answers_of(learner, samples, scores, learner.config.rollouts.group_size))
+    return surrogate_of(learner.reward, answers_of(learner, samples, scores, learner.config.rollouts.group_size))
 
 
 def _answer_scores(learner: Learner, samples: Sequence[Sample]) -> AnswerScores:
@@ -161,7 +161,7 @@ def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, gro
     """One transfer from the device for each column."""
     direct, others = _direct(learner, samples, group_size, retries), _others(learner, samples, scores, retries)
     answers = answers_of(learner, samples, scores, group_size, _replies(learner, samples), direct, others)
-    reward, weight = learner.reward.value(answers), learner.reward.weight(answers)
+    reward, weight = value_of(learner.reward, answers), weight_of(learner.reward, answers)
     columns = (reward, scores.logp_mean, scores.logp_sum.exp(), scores.greedy)
     weights = [1.0] * len(samples) if weight is None else weight.tolist()
     values = zip(*(column.tolist() for column in columns), strict=True)
