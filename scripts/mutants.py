@@ -178,7 +178,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("training/start.py", "    if recorded is not None and recorded != run.fingerprint:", "    if False:", "resumed on another base model"),
     # runs
     M("runs/checkpoint.py", "optimizer.load_state_dict(torch.load(directory / OPTIMIZER_FILE, map_location=\"cpu\", weights_only=True))", "torch.load(directory / OPTIMIZER_FILE, map_location=\"cpu\", weights_only=True)", "the optimizer starts anew on resume"),
-    M("runs/directory.py", 'row.get("step", 0) <= step', 'row.get("step", 0) < step', "the row of the checkpoint's own step is dropped"),
+    M("runs/directory.py", 'isinstance(at := row.get("step", 0), int) and at <= step', 'isinstance(at := row.get("step", 0), int) and at < step', "the row of the checkpoint's own step is dropped"),
     M("runs/targets.py", "return max(sorted(rows), key=lambda step: score(rows[step]))", "return max(sorted(rows))", "best is the last"),
     # evaluation and statistics
     M("evaluation/evaluate.py", 'with lm.frozen() if how.reader == "frozen" else lm.merged():', "with lm.merged():", "frozen readers are the actor"),

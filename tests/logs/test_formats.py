@@ -183,6 +183,16 @@ def test_wandb_csv_of_one_and_of_two_runs(tmp_path: Path) -> None:
     run = read_run(tmp_path / "two.csv")
     assert run.metrics["reward_mean"].to_list() == [0.5, 0.5]
     assert any("2 runs" in problem for problem in run.problems)
+    for given in (tmp_path / "two.csv", tmp_path):
+        both = {run.name: run for run in read_runs([given])}
+        assert both["a"].metrics["reward_mean"].to_list() == [0.5, 0.5]
+        assert both["b"].metrics["reward_mean"].to_list() == [0.25, 0.25]
+        assert both["b"].path.name == "two.csv::b"
+        assert both["b"].problems == []
+    (one,) = read_runs([f"{tmp_path / 'two.csv'}::b"])
+    assert one.name == "b"
+    (none,) = read_runs([f"{tmp_path / 'two.csv'}::c"])
+    assert none.problems == ["two.csv: no run 'c' in it; there are a, b"]
 
 
 def test_any_table_through_a_mapping_on_the_command_line_or_saved(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_torn_last_lines(whole: Path, tiny_models: dict[str, Path], tmp_path: Pa
     assert all(line.endswith(b"}\n") for line in (out / "events.jsonl").read_bytes().splitlines(keepends=True))
 
 
+def test_a_row_whose_step_is_no_number_is_torn(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = crashed(tiny_models, tmp_path / "run", 5)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": null}\n{"step": "6"}\n')
+    runs.resume(out)
+    runs.assert_same_run(out, whole)
+
+
 def test_a_torn_line_with_a_whole_row_but_no_newline(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     """Killed between the row and its newline, at a step that the checkpoint holds: appending must not glue two rows."""
     out = crashed(tiny_models, tmp_path / "run", 4)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.logs.dialects import Dialect
+from markovlm.logs.files import split_run
 from markovlm.logs.find import find_runs, read_run
-from markovlm.logs.trackers import split_database
 from markovlm.report.diagnose import Diagnosis, diagnose_run
 
 _BUSY = 10.0  # at least this many times the time of a reading lies between two: a huge log is not read all the time
@@ -77,7 +77,7 @@ def follow(
 
 def _looks(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files that a run is read from."""
-    path = split_database(path)[0]
+    path = split_run(path)[0]
     if path.is_dir():
         files = [path / "metrics.jsonl", path / "evals.jsonl", *sorted((path / "metrics").rglob("*"))]
     elif "tfevents" in path.name:

@@ -137,3 +137,9 @@ def array_elements(text: str) -> Any:
 def _note(problems: Problems | None, message: str) -> None:
     if problems is not None:
         problems.note(message)
+
+
+def split_run(path: Path) -> tuple[Path, str | None]:
+    """`project.db::RUN` -> (file, run): so a run is named that shares its file with others."""
+    file, separator, run = str(path).rpartition("::")
+    return (Path(file), run) if separator else (path, None)

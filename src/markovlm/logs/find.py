@@ -13,7 +13,7 @@ from markovlm.errors import UserError
 from markovlm.logs.dialects import OURS, Dialect, dialect_of
 from markovlm.logs.duplicates import without_duplicates
 from markovlm.logs.files import check_regular
-from markovlm.logs.foreign import external_runs, is_external_path, read_external
+from markovlm.logs.foreign import external_runs, is_external_path, read_external, runs_of_table
 from markovlm.logs.native import read_native
 from markovlm.logs.readers import reader_of
 from markovlm.logs.records import RunData
@@ -50,7 +50,7 @@ def find_runs(paths: Sequence[str | Path], skipped: list[Skipped] | None = None)
         if not path.exists() and not is_external_path(path):
             raise UserError(f"{path}: no such file or directory; name a run directory, a log, or a directory of them")
         before = len(left)
-        inside = list(_inside(path, left)) if path.is_dir() else [path]
+        inside = list(_inside(path, left)) if path.is_dir() else runs_of_table(path)
         if not inside:
             why = "".join(f"; {s.path.name}: {s.why}" for s in left[before : before + 3])
             raise UserError(f"{path}: no runs found; a run has config.yaml and metrics.jsonl, a log is *.jsonl or *.log{why}")

@@ -11,10 +11,20 @@ from markovlm.logs import wandb_offline
 from markovlm.logs.completions import read_completions
 from markovlm.logs.console import looks_printed, read_console
 from markovlm.logs.dialects import Dialect
-from markovlm.logs.files import beginning
+from markovlm.logs.files import beginning, split_run
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, objects
-from markovlm.logs.tables import STEPS, csv_header, is_metrics_rows, lines, parquet_columns, read_csv, read_jsonl, read_parquet
+from markovlm.logs.tables import (
+    STEPS,
+    csv_header,
+    is_metrics_rows,
+    lines,
+    parquet_columns,
+    read_csv,
+    read_jsonl,
+    read_parquet,
+    runs_in_export,
+)
 from markovlm.logs.trackers import (
     SQLITE,
     is_mlflow_run,
@@ -22,7 +32,6 @@ from markovlm.logs.trackers import (
     read_mlflow_folder,
     read_tensorboard,
     runs_in_database,
-    split_database,
 )
 from markovlm.logs.trainer_state import NAME, is_trainer_state, read_trainer_state
 
@@ -109,7 +118,12 @@ def external_runs(folder: Path, folders: list[str], files: list[str]) -> Iterato
         if reader is read_database:
             yield from (Path(f"{path}::{run}") for run in runs_in_database(path))
         elif reader is not None:
-            yield path
+            yield from runs_of_table(path)
+
+
+def runs_of_table(path: Path) -> list[Path]:
+    """The file, or `FILE::RUN` for each run where it is an export of several."""
+    return [Path(f"{path}::{run}") for run in runs_in_export(path)] or [path]
 
 
 def _step_of_checkpoint(path: Path) -> tuple[int, str]:
@@ -119,14 +133,14 @@ def _step_of_checkpoint(path: Path) -> tuple[int, str]:
 
 def is_external_path(path: Path) -> bool:
     """Is this an argument that names a run inside a file (`project.db::RUN`)?"""
-    file, run = split_database(path)
+    file, run = split_run(path)
     return run is not None and file.is_file()
 
 
 def read_external(path: Path, max_samples: int, mapping: Dialect | None = None) -> RunData | None:
     """One log of others as a run, with its completion tables as samples; None where it is none."""
     if is_external_path(path):
-        run = read_database(path)
+        run = read_csv(path, mapping) if runs_in_export(split_run(path)[0]) else read_database(path)
     elif path.is_dir():
         run = read_mlflow_folder(path)
     else:

@@ -13,7 +13,7 @@ import polars as pl
 
 from markovlm.logs.dialects import Dialect
 from markovlm.logs.external import Row, fill, new_run, step_of
-from markovlm.logs.files import beginning, open_lines, open_stream
+from markovlm.logs.files import beginning, open_lines, open_stream, split_run
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, objects
 
@@ -115,13 +115,18 @@ def csv_header(head: bytes) -> list[str] | None:
 
 
 def read_csv(path: Path, dialect: Dialect | None = None) -> RunData:
-    """A CSV with a header. A W&B panel's export of one run loses its run's name; of several, the first run is read and said."""
-    run, problems = new_run(path, "csv", name_of(path)), Problems()
+    """A CSV with a header. A W&B panel's export loses its run's name; of several `FILE::RUN` is read, or the first, which is said."""
+    named, (path, wanted) = path, split_run(path)
+    run, problems = new_run(named, "csv", wanted or name_of(path)), Problems()
+    run.files["metrics"] = path
+    if wanted is not None and wanted not in (known := runs_in_export(path)):
+        run.problems.append(f"{path.name}: no run {wanted[:60]!r} in it; there are {', '.join(known)[:300]}")
+        return run
     head = beginning(path, 1 << 16).decode("utf-8-sig", "replace")
     with io.TextIOWrapper(open_stream(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         found = csv_header(head.encode()) or _any_header(head)
         delimiter, names = found[0], [re.sub(r"\s+", " ", name) for name in found[1:]]
-        names, told = _exported(names)
+        names, told = _exported(names, wanted)
         if told:
             problems.note(told)
         csv.field_size_limit(1 << 20)
@@ -137,17 +142,33 @@ def _any_header(head: str) -> list[str]:
     return [delimiter, *(name.strip() for name in first.split(delimiter))]
 
 
-def _exported(names: list[str]) -> tuple[list[str], str]:
-    """(names without the runs' names in front, what was left out). `NAME - train/reward__MIN` are the panel's bounds: dropped."""
+def runs_in_export(path: Path) -> list[str]:
+    """The names of the runs in a W&B panel's CSV of several."""
+    if not path.is_file() or not path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        return []
+    found = csv_header(beginning(path, 1 << 16)) or [""]
+    runs = list(dict.fromkeys(match["run"] for match in _exports([re.sub(r"\s+", " ", name) for name in found[1:]]).values()))
+    return runs if len(runs) > 1 else []
+
+
+def _exports(names: list[str]) -> dict[str, re.Match[str]]:
+    """Those that are a run's name and a key, where this is what a panel exports."""
     found = {name: match for name in names if (match := _EXPORTED.match(name)) is not None}
-    if not found or len(found) < len(names) - 3:
+    return {} if len(found) < len(names) - 3 else found
+
+
+def _exported(names: list[str], wanted: str | None) -> tuple[list[str], str]:
+    """(names without that of the run `wanted` in front, what was left out). `NAME - train/reward__MIN` are the panel's bounds: dropped."""
+    found = _exports(names)
+    if not found:
         return names, ""
     runs = list(dict.fromkeys(match["run"] for match in found.values()))
+    one = runs[0] if wanted is None else wanted
     plain = [
-        name if name not in found else "" if found[name]["rest"] or found[name]["run"] != runs[0] else found[name]["key"]
+        name if name not in found else "" if found[name]["rest"] or found[name]["run"] != one else found[name]["key"]
         for name in names
     ]
-    return plain, f"{len(runs)} runs in one table; the first, {runs[0][:60]}, is shown" if len(runs) > 1 else ""
+    return plain, f"{len(runs)} runs in one table; the first, {one[:60]}, is shown" if len(runs) > 1 and wanted is None else ""
 
 
 def _whole_lines(file: io.TextIOBase) -> Iterator[str]:

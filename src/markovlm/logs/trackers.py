@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from markovlm.logs.dialects import dialect_of
 from markovlm.logs.external import Row, Translator, as_number, fill, new_run, step_of
+from markovlm.logs.files import split_run
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, integer, parse
 from markovlm.logs.settings import take_settings
@@ -83,12 +84,6 @@ def _event_name(folder: Path) -> str:
 SQLITE = b"SQLite format 3\0"
 
 
-def split_database(path: Path) -> tuple[Path, str | None]:
-    """`project.db::RUN` -> (file, run); the run of a database is named so."""
-    file, separator, run = str(path).rpartition("::")
-    return (Path(file), run) if separator else (path, None)
-
-
 def _open(path: Path) -> sqlite3.Connection:
     """Read-only, and without a trace: only where a writer's journal lies beside the file is it taken part in."""
     where = f"file:{quote(str(path.resolve()))}"
@@ -128,7 +123,7 @@ def runs_in_database(path: Path) -> list[str]:
 
 def read_database(path: Path) -> RunData:
     """One run of a database: `FILE::RUN`, or the newest where only the file is named."""
-    file, name = split_database(path)
+    file, name = split_run(path)
     run, problems = new_run(path, "trackio", name or file.stem), Problems()
     run.files["metrics"] = file
     try:

@@ -45,8 +45,9 @@ _OTHERS = """\
 
 Told by content: `trainer_state.json` and output directories of the Hugging Face Trainer (of several checkpoints the newest), what trainers
 print (progress bars and carriage returns are passed over), JSONL, CSV and Parquet with a step column, TensorBoard event files (a folder is
-a run; needs the package tensorboard), Weights & Biases offline runs (`run-ID.wandb`) and CSV exports, trackio and MLflow databases
-(`FILE.db::RUN` names one run of several) and MLflow's folders. gzip is unpacked. A tracker's `train/` in front of a key is dropped. Keys
+a run; needs the package tensorboard), Weights & Biases offline runs (`run-ID.wandb`) and CSV exports (of several runs, each), trackio and MLflow
+databases (`FILE.db::RUN` and `FILE.csv::RUN` name one run of several) and MLflow's folders. gzip is unpacked.
+A tracker's `train/` in front of a key is dropped. Keys
 that are not in the tables below are passed over; what a log does not have stays missing.
 
 Rows may be means over several steps (`logging_steps`). Steps that are repeated are a restart: later rows replace what was logged from

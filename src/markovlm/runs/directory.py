@@ -143,7 +143,7 @@ class RunDirectory:
         gone: list[bytes] = []
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
             row = parse_row(line)
-            whole = row is not None and line.endswith(b"\n") and row.get("step", 0) <= step
+            whole = row is not None and line.endswith(b"\n") and isinstance(at := row.get("step", 0), int) and at <= step
             (kept if whole else gone).append(line)
         if gone:
             replace_whole(path, b"".join(kept))
