@@ -93,7 +93,8 @@ class Bench:
     def made(self, size: str, vocabulary: int | None, dtype: str) -> Setup:
         folder = self.scratch / f"{size}-{vocabulary}"
         if not folder.exists():
-            random_llama(folder, size, vocabulary, self.arguments.device)
+            random_llama(beside := folder.with_suffix(".tmp"), size, vocabulary, self.arguments.device)
+            beside.rename(folder)
         return prepare(run_config(self.settings(dtype=dtype), str(folder)), trainable=True)
 
     def settings(self, **changed: Any) -> argparse.Namespace:
