@@ -607,3 +607,10 @@ def test_the_documentation_says_the_defaults_of_every_objective(name: str) -> No
 def test_a_flag_takes_the_choices_of_every_objective() -> None:
     found = {key.name: key.choices for key in keys()}
     assert {"reward", "one", "grpo", "rloo", "dr_grpo"} == set(found["objective.advantage"])
+
+
+@pytest.mark.parametrize("key", ["training.steps", "seed", "rollouts.max_cot_tokens", "training.max_grad_norm"])
+def test_true_is_no_number(key: str) -> None:
+    with pytest.raises(UserError, match=rf"^configuration: {key}: a number is needed \(got true\)$"):
+        build_config(nest({key: True}))
+    assert build_config(nest({"objective.normalize_reward": True})).objective.normalize_reward
