@@ -36,7 +36,8 @@ from markovlm.models.memory import is_out_of_memory, release_memory
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
 from markovlm.runs.setup import Setup, prepare
-from markovlm.training.estimate import Workload, estimate
+from markovlm.training.estimate import estimate
+from markovlm.training.plan import workload_of
 from markovlm.training.records import Learner
 from markovlm.training.shapes import read_shape
 from markovlm.training.step import take_step
@@ -234,15 +235,7 @@ def _memory(made: Learner, questions: Sequence[Any], peak: int | None) -> Row:
     """Allocated at most, and the estimate of it."""
     if peak is None:
         return {}
-    prompter = made.prompter
-    work = Workload(
-        max(len(prompter.cot_prompt(one)) for one in questions),
-        len(prompter.reader_prompt(questions[0], "markovian")),
-        made.config.rollouts.max_cot_tokens or 0,
-        len(prompter.header_ids) + max(len(prompter.answer_ids(one)) for one in questions),
-        "measured",
-        len(prompter.header_ids),
-    )
+    work = workload_of(made.prompter, made.config, questions)
     estimated = estimate(made.config, read_shape(made.config), work).peak
     gigabytes = {"peak, GB": round(peak / 1e9, 2), "estimated, GB": round(estimated / 1e9, 2)}
     return {**gigabytes, "estimated / peak": round(estimated / peak, 3)}

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import transformers as hf
 
-from markovlm.training.estimate import Workload, estimate
+from markovlm.training.estimate import estimate
+from markovlm.training.plan import workload_of
 from markovlm.training.shapes import read_shape
 from markovlm.training.step import take_step
 from support import tiny
@@ -52,15 +53,7 @@ def measure(folder: Path, overrides: dict[str, Any]) -> dict[str, int]:
     before = _status("VmRSS")
     take_step(learner, questions, 2)
     measured = _status("VmHWM") - before
-    prompter = learner.prompter
-    work = Workload(
-        max(len(prompter.cot_prompt(q)) for q in questions),
-        len(prompter.reader_prompt(questions[0], "markovian")),
-        config.rollouts.max_cot_tokens or 0,
-        len(prompter.header_ids) + max(len(prompter.answer_ids(q)) for q in questions),
-        "measured",
-        len(prompter.header_ids),
-    )
+    work = workload_of(learner.prompter, learner.config, questions)
     found = estimate(learner.config, read_shape(learner.config), work)
     return {"measured": measured, "estimated": found.peak - found.weights - found.adapter, "rows": found.microbatch_rows}
 

@@ -13,7 +13,8 @@ import transformers as hf
 
 from markovlm.tasks.base import Example
 from markovlm.training import step as step_module
-from markovlm.training.estimate import Memory, Workload, estimate
+from markovlm.training.estimate import Memory, estimate
+from markovlm.training.plan import workload_of
 from markovlm.training.records import Clock
 from markovlm.training.shapes import read_shape
 from markovlm.training.step import take_step
@@ -53,15 +54,7 @@ def measure(folder: Path, prompt: int, **overrides: Any) -> tuple[dict[str, int]
     held = [*learner.lm.model.parameters(), *learner.lm.model.buffers(), *optimizer_state(learner.optimizer)]
     with LiveBytes(held) as live, _phases(live) as peaks:
         take_step(learner, questions, 2)
-    prompter = learner.prompter
-    work = Workload(
-        max(len(prompter.cot_prompt(q)) for q in questions),
-        len(prompter.reader_prompt(questions[0], learner.config.objective.conditioning)),
-        learner.config.rollouts.max_cot_tokens or 0,
-        len(prompter.header_ids) + max(len(prompter.answer_ids(q)) for q in questions),
-        "measured",
-        len(prompter.header_ids),
-    )
+    work = workload_of(learner.prompter, learner.config, questions)
     return peaks, estimate(learner.config, read_shape(learner.config), work)
 
 

@@ -119,13 +119,13 @@ def read_csv(path: Path, dialect: Dialect | None = None) -> RunData:
     named, (path, wanted) = path, split_run(path)
     run, problems = new_run(named, "csv", wanted or name_of(path)), Problems()
     run.files["metrics"] = path
-    if wanted is not None and wanted not in (known := runs_in_export(path)):
-        run.problems.append(f"{path.name}: no run {wanted[:60]!r} in it; there are {', '.join(known)[:300]}")
-        return run
     head = beginning(path, 1 << 16).decode("utf-8-sig", "replace")
     with io.TextIOWrapper(open_stream(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         found = csv_header(head.encode()) or _any_header(head)
-        delimiter, names = found[0], [re.sub(r"\s+", " ", name) for name in found[1:]]
+        delimiter, names = found[0], _plain(found[1:])
+        if wanted is not None and wanted not in (known := _runs(names)):
+            run.problems.append(f"{path.name}: no run {wanted[:60]!r} in it; there are {', '.join(known)[:300]}")
+            return run
         names, told = _exported(names, wanted)
         if told:
             problems.note(told)
@@ -146,9 +146,16 @@ def runs_in_export(path: Path) -> list[str]:
     """The names of the runs in a W&B panel's CSV of several."""
     if not path.is_file() or not path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
         return []
-    found = csv_header(beginning(path, 1 << 16)) or [""]
-    runs = list(dict.fromkeys(match["run"] for match in _exports([re.sub(r"\s+", " ", name) for name in found[1:]]).values()))
+    runs = _runs(_plain((csv_header(beginning(path, 1 << 16)) or [""])[1:]))
     return runs if len(runs) > 1 else []
+
+
+def _plain(names: list[str]) -> list[str]:
+    return [re.sub(r"\s+", " ", name) for name in names]
+
+
+def _runs(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(match["run"] for match in _exports(names).values()))
 
 
 def _exports(names: list[str]) -> dict[str, re.Match[str]]:
@@ -162,7 +169,7 @@ def _exported(names: list[str], wanted: str | None) -> tuple[list[str], str]:
     found = _exports(names)
     if not found:
         return names, ""
-    runs = list(dict.fromkeys(match["run"] for match in found.values()))
+    runs = _runs(names)
     one = runs[0] if wanted is None else wanted
     plain = [
         name if name not in found else "" if found[name]["rest"] or found[name]["run"] != one else found[name]["key"]

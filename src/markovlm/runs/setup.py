@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +224,6 @@ def _held_out(setup: Setup, split: str, dev: Loaded | None) -> Sequence[Example]
         return ()  # a source without that split holds nothing out
 
 
-def is_endless(examples: Sequence[Example]) -> bool:
+def is_endless(examples: Sized) -> bool:
     """A generator's stream, which nobody may list."""
     return len(examples) >= ENDLESS

@@ -62,7 +62,7 @@ _TASK_INSTRUCTIONS: dict[str, str] = {
 def choose_style(tokenizer: Any, questions: Sequence[Example] = ()) -> PromptStyle:
     """The style a tokenizer is made for: compact, where it has the embedded model's tokens (and a token for every part of these
     questions), chat or plain."""
-    if is_compact(tokenizer) and not any(example.choices or unknown_in(tokenizer, example.question) for example in questions):
+    if is_compact(tokenizer) and not any(example.choices or loses(tokenizer, example.question) for example in questions):
         return "compact"
     return "chat" if getattr(tokenizer, "chat_template", None) else "plain"
 
@@ -74,16 +74,20 @@ def is_compact(tokenizer: Any) -> bool:
 
 def unknown_in(tokenizer: Any, text: str) -> list[str]:
     """The words of `text` that a tokenizer has no token for (it has an unknown token, or none at all), each once."""
-    unknown = getattr(tokenizer, "unk_token_id", None)
-
-    def lost(piece: str) -> bool:
-        ids = tokenizer(piece, add_special_tokens=False)["input_ids"]
-        return bool(piece.strip()) and (not ids or (unknown is not None and unknown in ids))
-
-    if not lost(text) and not any(lost(c) and not c.isspace() for c in set(text) if not c.isalnum()):
+    if not loses(tokenizer, text):
         return []
-    found = [word for word in dict.fromkeys(text.split()) if lost(word)]
+    found = [word for word in dict.fromkeys(text.split()) if _lost(tokenizer, word)]
     return found or [text]
+
+
+def loses(tokenizer: Any, text: str) -> bool:
+    """Is there anything in `text` that a tokenizer has no token for?"""
+    return _lost(tokenizer, text) or any(_lost(tokenizer, c) and not c.isspace() for c in set(text) if not c.isalnum())
+
+
+def _lost(tokenizer: Any, piece: str) -> bool:
+    unknown, ids = getattr(tokenizer, "unk_token_id", None), tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return bool(piece.strip()) and (not ids or (unknown is not None and unknown in ids))
 
 
 def cot_prompt(

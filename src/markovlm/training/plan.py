@@ -142,6 +142,13 @@ def _splits(config: RunConfig, task: Task, tokenizer: Any) -> tuple[dict[str, Lo
     return loaded, str(Path(data.path)) if data.path else "generated"
 
 
+def workload_of(prompter: Prompter, config: RunConfig, examples: Sequence[Example]) -> Workload:
+    """The longest of a resolved configuration's parts over these questions."""
+    cot, conditioning = config.rollouts.max_cot_tokens or 0, config.objective.conditioning
+    prompt, reader, answer, header = map(max, zip(*(_lengths(prompter, one, conditioning) for one in examples), strict=True))
+    return Workload(prompt, reader, cot, answer, "measured", header)
+
+
 def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: Loaded | None) -> tuple[Workload, Workload]:
     """Longest and mean lengths of the first training questions; assumed where they or the tokenizer are not here."""
     if train is None:

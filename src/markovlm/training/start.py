@@ -23,9 +23,9 @@ from markovlm.rollouts.foreign import ForeignSampler
 from markovlm.rollouts.types import Sampler, SamplerPlace
 from markovlm.runs.checkpoint import load_state, restore_optimizer
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.setup import Setup, TrainingData, load_for_training, prepare
-from markovlm.tasks.base import ENDLESS, Loaded
-from markovlm.tasks.prompts import unknown_in
+from markovlm.runs.setup import Setup, TrainingData, is_endless, load_for_training, prepare
+from markovlm.tasks.base import Loaded
+from markovlm.tasks.prompts import loses
 from markovlm.training.agreement import begin_sampling
 from markovlm.training.distributed import World
 from markovlm.training.guard import Guard, doubts
@@ -134,7 +134,7 @@ def _check_questions(run: Run) -> str:
             prompter.answer_ids(example)
         except UserError as error:
             raise UserError(f"question {example.id}: {error}") from None
-        seen += bool(unknown_in(run.setup.lm.tokenizer, example.question))
+        seen += loses(run.setup.lm.tokenizer, example.question)
     return (
         f"{seen} of the first {len(shown)} questions have words that this model has no token for: it does not see them"
         if seen
@@ -144,7 +144,7 @@ def _check_questions(run: Run) -> str:
 
 def _looked_at(run: Run) -> int:
     """How many training questions: all that will be asked, within reason; of a generator, which makes one like the other, a few."""
-    if len(run.questions) >= ENDLESS:
+    if is_endless(run.questions):
         return _FEW
     return min(len(run.questions), run.config.training.steps * run.config.rollouts.questions_per_step, _MANY)
 
