@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import math
@@ -193,6 +194,13 @@ def test_wandb_csv_of_one_and_of_two_runs(tmp_path: Path) -> None:
     assert one.name == "b"
     (none,) = read_runs([f"{tmp_path / 'two.csv'}::c"])
     assert none.problems == ["two.csv: no run 'c' in it; there are a, b"]
+
+
+def test_a_table_with_long_cells_changes_nothing_for_others(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    (tmp_path / "t.csv").write_text(f"step,reward,text\n1,0.5,{'x' * 200_000}\n")
+    assert read_run(tmp_path / "t.csv").metrics["reward_mean"].to_list() == [0.5]
+    assert csv.field_size_limit() == before
 
 
 def test_any_table_through_a_mapping_on_the_command_line_or_saved(tmp_path: Path) -> None:

@@ -129,9 +129,12 @@ def read_csv(path: Path, dialect: Dialect | None = None) -> RunData:
         names, told = _exported(names, wanted)
         if told:
             problems.note(told)
-        csv.field_size_limit(1 << 20)
-        rows = _csv_rows(csv.reader(_whole_lines(file), delimiter=delimiter), names, problems)
-        fill(run, _with_step(rows, dialect), problems, dialect)
+        usual = csv.field_size_limit(1 << 20)  # of the whole process: files of questions are read by the usual one
+        try:
+            rows = _csv_rows(csv.reader(_whole_lines(file), delimiter=delimiter), names, problems)
+            fill(run, _with_step(rows, dialect), problems, dialect)
+        finally:
+            csv.field_size_limit(usual)
     run.problems += problems.lines(path.name)
     return run
 
