@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-long test-trl test-quant test-vllm findings docs lint types clean
+.PHONY: setup demo test test-without-data test-long test-trl test-quant test-vllm findings docs lint types clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,10 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(PYTEST_ARGS)
+
+# The tests that need data files, as on a machine that has none: each must skip. Seconds.
+test-without-data: setup
+	@empty=$$(mktemp -d) && trap 'rmdir "$$empty"' EXIT && MARKOVLM_DATA="$$empty" $(BIN)/python -m pytest -n 0 -m data $(PYTEST_ARGS)
 
 # What is slower than `make test` may be: every architecture, long runs, other programs' files made on the spot.
 test-long: setup

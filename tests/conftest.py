@@ -15,11 +15,29 @@ from markovlm.registry import ALL
 sys.path.insert(0, str(Path(__file__).parent))  # `from support import tiny`, whatever pytest's import mode
 
 from support import stories, tiny
-from support.paths import ABSENT, DATA
+from support.paths import DATA, absent
 
 # On a shared machine a slow example says nothing about the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`data("gsm8k", "mmlu")` skips where one of these is not in the data folder: before fixtures, and for every test alike."""
+    for marker in item.iter_markers("data"):
+        missing = absent(marker.args)
+        if missing:
+            pytest.skip(f"{missing} is not there; set MARKOVLM_DATA")
+
+
+@pytest.fixture
+def real(request: pytest.FixtureRequest) -> Path:
+    """The folder of original data files; only for tests whose marker `data` names what they need of it."""
+    assert request.node.get_closest_marker("data") is not None, (
+        "a test of real files has the marker `data`, or fails where there are none"
+    )
+    return DATA
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +63,7 @@ def nano_model(nano_models: dict[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def stories_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real stories260K weights as a Llama checkpoint."""
-    source = DATA / "stories260K"
-    if not source.is_dir():
-        pytest.skip(ABSENT)
-    return stories.convert(source, tmp_path_factory.mktemp("stories") / "stories260K")
+    return stories.convert(DATA / "stories260K", tmp_path_factory.mktemp("stories") / "stories260K")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 
 from markovlm.cli.main import main
 from markovlm.runs.rows import read_rows
-from support.paths import ABSENT, DATA
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SIZES = {
@@ -204,12 +203,12 @@ def test_wrong_inputs_are_one_line(call, llama: Path, arguments: str, message: s
     assert out == ""
 
 
-@pytest.mark.data
-@pytest.mark.parametrize("task", ["gsm8k", "svamp", "aqua", "mathqa", "arc", "mmlu", "wiki"])
-def test_every_task_trains_and_evaluates_from_its_original_files(call, llama: Path, task: str) -> None:
-    data = DATA / {"wiki": "wikipedia/wiki.test.raw"}.get(task, task)
-    if not data.exists():
-        pytest.skip(ABSENT)
+_ORIGINALS = {task: task for task in ("gsm8k", "svamp", "aqua", "mathqa", "arc", "mmlu")} | {"wiki": "wikipedia/wiki.test.raw"}
+
+
+@pytest.mark.parametrize("task", [pytest.param(task, marks=pytest.mark.data(path)) for task, path in _ORIGINALS.items()])
+def test_every_task_trains_and_evaluates_from_its_original_files(call, real: Path, llama: Path, task: str) -> None:
+    data = real / _ORIGINALS[task]
     extra = ("--option", "context_tokens=40", "--option", "target_tokens=8") if task == "wiki" else ()
     extra += ("--option", "subject=anatomy") if task == "mmlu" else ()
     code, _, err = call("train", "--task", task, "--model", llama, "--data", data, *SMALL, *extra, "--out", "run")

@@ -15,7 +15,6 @@ from markovlm.api.auditing import audit, audit_request, preview
 from markovlm.auditing.compare import _kappa, ranking
 from markovlm.cli.main import main
 from markovlm.statistics import benjamini_hochberg, permutation_p, sign_flip_p
-from support.paths import ABSENT, DATA
 from support.scripts import load
 
 SUMS = [
@@ -200,15 +199,14 @@ def test_known_quality_on_sums(tmp_path: Path) -> None:
     assert [row["group"] for row in result["studies"]["ranking"]] == list(module.QUALITIES)
 
 
-@pytest.mark.data
-@pytest.mark.skipif(not DATA.is_dir(), reason=ABSENT)
-def test_gsm8k_solutions_through_a_real_language_model(tmp_path: Path) -> None:
+@pytest.mark.data("stories260K", "gsm8k")
+def test_gsm8k_solutions_through_a_real_language_model(real: Path, tmp_path: Path) -> None:
     """stories260K can't do sums (no order is expected of it), but it reads English: a solution is likelier text than its letters shuffled."""
     from support import stories
 
-    model = stories.convert(DATA / "stories260K", tmp_path / "stories")
+    model = stories.convert(real / "stories260K", tmp_path / "stories")
     rows = []
-    for line in (DATA / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:20]:
+    for line in (real / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:20]:
         row = json.loads(line)
         if len(row["question"]) + len(row["answer"]) > 400:
             continue
@@ -221,8 +219,8 @@ def test_gsm8k_solutions_through_a_real_language_model(tmp_path: Path) -> None:
         ]
     assert len(rows) >= 6
     result = audit(write(tmp_path / "g.jsonl", rows), str(model), only=["legibility"])
-    real, mixed_ = (group["readers"][0]["text"]["bits_per_character"]["mean"] for group in result["groups"])
-    assert real < mixed_
+    right, mixed_ = (group["readers"][0]["text"]["bits_per_character"]["mean"] for group in result["groups"])
+    assert right < mixed_
     assert result["groups"][0]["text"]["nonwords"]["mean"] < 0.05 < result["groups"][1]["text"]["nonwords"]["mean"]
     assert result["readers"][0]["unknown_tokens"] < 0.01
 

@@ -19,7 +19,6 @@ from markovlm.auditing.measures import is_bare
 from markovlm.auditing.rows import before_answer, gold_of
 from markovlm.auditing.sources import read_source
 from markovlm.errors import UserError
-from support.paths import ABSENT, DATA
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "audit"
 ROOT = Path(__file__).parents[2]
@@ -333,16 +332,15 @@ def test_legibility_in_numbers() -> None:
     assert not legibility(" ").truncated
 
 
-@pytest.mark.data
-@pytest.mark.skipif(not DATA.is_dir(), reason=ABSENT)
-def test_how_often_an_english_word_is_called_a_nonword() -> None:
+@pytest.mark.data("gsm8k", "aqua", "wikipedia")
+def test_how_often_an_english_word_is_called_a_nonword(real: Path) -> None:
     """On questions that the table was not made from; the docstring of legibility.py quotes these numbers."""
     import random
 
     from markovlm.auditing.legibility import _JUDGED, is_nonword
 
     for name, most in (("gsm8k/test.jsonl", 0.006), ("aqua/test.json", 0.01), ("wikipedia/wiki.test.raw", 0.03)):
-        words = _JUDGED.findall((DATA / name).read_text(encoding="utf-8").replace("\\n", " "))[:50_000]
+        words = _JUDGED.findall((real / name).read_text(encoding="utf-8").replace("\\n", " "))[:50_000]
         assert sum(map(is_nonword, words)) / len(words) < most
     rng = random.Random(0)
     shuffled = ["".join(rng.sample(word.lower(), len(word))) for word in words[:5000]]

@@ -13,7 +13,6 @@ from markovlm.errors import UserError
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import prepare
 from markovlm.training.loop import train
-from support import paths
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "chains"
 
@@ -64,10 +63,10 @@ def test_what_makes_no_sense_fails_at_construction(keys: dict[str, Any], said: s
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.data
-def test_the_papers_definition_on_wikipedia(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.data("wikipedia")
+def test_the_papers_definition_on_wikipedia(real: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     small = {
-        "model": str(tiny_models["llama"]), "data": {"path": str(paths.DATA / "wikipedia" / "wiki.test.raw")},
+        "model": str(tiny_models["llama"]), "data": {"path": str(real / "wikipedia" / "wiki.test.raw")},
         "task_options": {"context_tokens": 120, "target_tokens": 40}, "chain": {"steps": 4, "chunk_tokens": 40, "state_tokens": 8},
         "rollouts": {"group_size": 2}, "training": {"steps": 1, "eval_every": 1}, "evaluation": {"dev_size": 2}, "lora": {"rank": 2},
     }  # fmt: skip

@@ -14,10 +14,6 @@ from markovlm.logs.completions import read_completions
 from markovlm.logs.find import find_runs, read_run
 from markovlm.logs.records import RunData, training_rows
 from markovlm.report.diagnose import diagnose_run
-from support.paths import ABSENT, DATA
-
-LOGS = DATA / "rl-logs"
-real = [pytest.mark.data, pytest.mark.skipif(not LOGS.exists(), reason=ABSENT)]
 
 
 def state(history: list[dict[str, Any]], **settings: Any) -> str:
@@ -167,9 +163,10 @@ def test_hostile_output_is_never_evaluated(tmp_path: Path) -> None:
 # --- the real files ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("", [pytest.param(marks=real)])
-def test_every_real_log_with_metrics_is_read_whole() -> None:
-    found = {path.name: read_run(path) for path in find_runs([LOGS])}
+@pytest.mark.data("rl-logs")
+def test_every_real_log_with_metrics_is_read_whole(real: Path) -> None:
+    logs = real / "rl-logs"
+    found = {path.name: read_run(path) for path in find_runs([logs])}
     assert len(found) == 37
     assert not [name for name, run in found.items() if run.training == "unknown" or not run.steps]
     assert sum(run.training == "supervised" for run in found.values()) == 3
@@ -180,6 +177,6 @@ def test_every_real_log_with_metrics_is_read_whole() -> None:
             assert (run.steps, run.rows_mean_over, run.last_step) == (200, 1, 200), name
         assert run.training == "supervised" or run.has("reward_mean"), name
         assert run.training == "supervised" or any(key.startswith("reward/") for key in run.metrics.columns), name
-    silent = [p.name for p in LOGS.iterdir() if p.name not in found and p.suffix != ".md"]
+    silent = [p.name for p in logs.iterdir() if p.name not in found and p.suffix != ".md"]
     assert len(silent) == 10
-    assert not [name for name in silent if "'loss'" in (LOGS / name).read_text(errors="replace")]
+    assert not [name for name in silent if "'loss'" in (logs / name).read_text(errors="replace")]

@@ -23,7 +23,6 @@ from markovlm.runs.checkpoint import save_checkpoint
 from markovlm.runs.directory import RunDirectory
 from markovlm.training.step import take_step
 from support import stories, tiny
-from support.paths import DATA
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60, 70, 80]])
 CPU = Loading(device="cpu", dtype="float32")
@@ -238,18 +237,18 @@ def test_an_unknown_way_to_logits_is_refused(tiny_models: dict[str, Path], monke
 # ------------------------------------------------------------------------------------------------------- real weights
 
 
-@pytest.mark.data
-def test_stories260k_says_what_it_should(stories_model: Path) -> None:
+@pytest.mark.data("stories260K")
+def test_stories260k_says_what_it_should(real: Path, stories_model: Path) -> None:
     """Real weights, through loading, prefill, KV cache and greedy decoding."""
     lm = load_model(str(stories_model), CPU)
     request = SampleRequest((stories.BOS,), (("greedy",),))
     ((story,),) = HFSampler(lm).sample([request], Decoding(256, temperature=0.0))
-    expected = (DATA / "stories260K" / "greedy_reference.txt").read_text(encoding="utf-8")
+    expected = (real / "stories260K" / "greedy_reference.txt").read_text(encoding="utf-8")
     text = lm.tokenizer.decode(list(story.ids), skip_special_tokens=True)
     assert text.strip() == expected.strip()
 
 
-@pytest.mark.data
+@pytest.mark.data("stories260K")
 def test_the_stories_tokenizer_encodes_what_it_decodes(stories_model: Path) -> None:
     lm = load_model(str(stories_model), CPU)
     text = "Once upon a time, there was a little girl named Lily."

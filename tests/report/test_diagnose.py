@@ -15,9 +15,6 @@ from markovlm.report.diagnose import Diagnosis
 from markovlm.report.rules import RULES, UNEXPLAINED_TESTS, rules_table
 from report.native import CONFIG, eval_row, sample_row, write_native
 from report.seed import write_result, write_run, write_seed
-from support.paths import ABSENT, DATA
-
-LOGS = DATA / "runlogs"
 
 
 def one(folder: Path, **how: Any) -> Diagnosis:
@@ -90,10 +87,9 @@ def test_the_json_shape(seed_runs: dict[str, Diagnosis]) -> None:
 # --- the real logs -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.data
-@pytest.mark.skipif(not LOGS.is_dir(), reason=ABSENT)
-def test_no_real_log_is_called_collapsed() -> None:
-    verdicts = {d.path.name: d.verdict for d in diagnose_paths([LOGS])}
+@pytest.mark.data("runlogs")
+def test_no_real_log_is_called_collapsed(real: Path) -> None:
+    verdicts = {d.path.name: d.verdict for d in diagnose_paths([real / "runlogs"])}
     assert verdicts.pop("g1c-arithmetic-no-header.jsonl") == "unknown"  # twelve rows
     # This one lost what it had learned around batch 900 (CoTs with the answer: 79 % to 0 %) and looped for 150 batches.
     assert verdicts.pop("g1-arithmetic-mistral-pg.log") == "warn"

@@ -18,11 +18,6 @@ from markovlm.logs.schema import METRIC, METRICS, foreign_keys
 from markovlm.report.metrics_doc import render
 from report.native import eval_row, metric_row, sample_row, write_jsonl, write_native
 from report.seed import GSM8K, record, write_run, write_seed
-from support.paths import ABSENT, DATA
-
-LOGS = DATA / "runlogs"
-real_logs = pytest.mark.skipif(not LOGS.is_dir(), reason=ABSENT)
-
 
 # --- native ------------------------------------------------------------------------------------------------------------
 
@@ -229,10 +224,9 @@ def test_the_key_tables_name_known_metrics() -> None:
     assert len(METRIC) == len(METRICS)
 
 
-@pytest.mark.data
-@real_logs
-def test_the_real_logs_of_every_generation() -> None:
-    runs = {run.path.name: run for run in read_runs([LOGS])}
+@pytest.mark.data("runlogs")
+def test_the_real_logs_of_every_generation(real: Path) -> None:
+    runs = {run.path.name: run for run in read_runs([real / "runlogs"])}
     kinds = {name: (run.kind, run.steps) for name, run in runs.items()}
     assert kinds == {
         "g1-arithmetic-mistral-ei.log": ("g1", 1085),
@@ -256,10 +250,9 @@ def test_the_real_logs_of_every_generation() -> None:
     assert any("no records" in p for p in runs["g4-header-only.jsonl"].problems)
 
 
-@pytest.mark.data
-@real_logs
-def test_a_stand_alone_evaluation_file() -> None:
-    run = read_run(LOGS / "gsm8k-eval-mistral.json")
+@pytest.mark.data("runlogs")
+def test_a_stand_alone_evaluation_file(real: Path) -> None:
+    run = read_run(real / "runlogs" / "gsm8k-eval-mistral.json")
     assert run.kind == "evaluation"
     assert run.evals[0].n == 1319
     assert run.evals[0].score.accuracy == pytest.approx(0.34647, abs=1e-5)

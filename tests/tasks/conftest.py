@@ -10,7 +10,6 @@ import pytest
 
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Loaded, LoadRequest
-from support.paths import ABSENT, DATA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -20,14 +19,6 @@ Load = Callable[..., Loaded]
 @pytest.fixture
 def fixtures() -> Path:
     return REPOSITORY / "tests" / "fixtures"
-
-
-@pytest.fixture
-def real() -> Path:
-    """Original data files; a test that asks for them is skipped where they are not there."""
-    if not DATA.is_dir():
-        pytest.skip(ABSENT)
-    return DATA
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_gsm8k_train_loses_what_is_also_in_test(load, fixtures):
     assert_disjoint(train.examples, load("gsm8k", fixtures / "gsm8k", "test").examples)
 
 
-@pytest.mark.data
+@pytest.mark.data("gsm8k")
 def test_gsm8k_real(load, real):
     train, test = (load("gsm8k", real / "gsm8k", split, strict=True).examples for split in ("train", "test"))
     assert (len(train), len(test)) == (7473, 1319)
@@ -132,7 +132,7 @@ def test_svamp_takes_hub_rows_and_rows_without_body(load, fixtures):
     assert examples[0].question == load("svamp", fixtures / "svamp" / "SVAMP.json").examples[0].question
 
 
-@pytest.mark.data
+@pytest.mark.data("svamp")
 def test_svamp_real(load, real):
     whole = load("svamp", real / "svamp" / "SVAMP.json", strict=True).examples
     assert len(whole) == 1000
@@ -171,7 +171,7 @@ def test_aqua_options_without_labels_stay_whole(load, fixtures):
     assert "test_unlabelled.csv:4: 4 cells, expected 3" in loaded.skipped[0]
 
 
-@pytest.mark.data
+@pytest.mark.data("aqua")
 def test_aqua_real(load, real):
     dev, test = (load("aqua", real / "aqua", split, strict=True).examples for split in ("dev", "test"))
     assert (len(dev), len(test)) == (254, 254)
@@ -205,7 +205,7 @@ def test_mathqa_options_in_both_writings(load, fixtures, tmp_path, monkeypatch):
     assert "test.json:18: expected an object with named fields, found int" in number
 
 
-@pytest.mark.data
+@pytest.mark.data("mathqa")
 def test_mathqa_real(load, real):
     dev, test = (load("mathqa", real / "mathqa", split, strict=True).examples for split in ("dev", "test"))
     assert (len(dev), len(test)) == (4475, 2985)
@@ -260,7 +260,7 @@ def test_arc_original_csv_keeps_brackets_in_the_stem(load, fixtures):
     assert load("arc", fixtures / "arc" / "original.csv").examples[0].question == "Which factor (most likely) will rise?"
 
 
-@pytest.mark.data
+@pytest.mark.data("arc")
 @pytest.mark.parametrize(
     ("task", "name", "counts", "numbered"),
     [("arc", "Challenge", (1119, 299), (23, 4)), ("arc_easy", "Easy", (2251, 570), (102, 21))],
@@ -330,7 +330,7 @@ def test_a_single_mmlu_subject_names_the_hub_configuration():
     assert get_task("mmlu", {"subject": "all"}).hub.name == "all"
 
 
-@pytest.mark.data
+@pytest.mark.data("mmlu")
 def test_mmlu_real(load, real):
     counts = {split: load("mmlu", real / "mmlu", split, strict=True).examples for split in ("dev", "val", "test")}
     assert {split: len(examples) for split, examples in counts.items()} == {"dev": 285, "val": 1531, "test": 14042}

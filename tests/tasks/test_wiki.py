@@ -129,7 +129,7 @@ def test_options_and_notes(load, fixtures, tokenizer):
         load("wiki", fixtures / "wiki" / "wiki.test.raw", tokenizer=Slow())
 
 
-@pytest.mark.data
+@pytest.mark.data("wikipedia")
 def test_wiki_real(load, real, tokenizer):
     path = real / "wikipedia" / "wiki.test.raw"
     articles = list(read_articles(path))
