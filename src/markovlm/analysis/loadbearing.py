@@ -21,10 +21,12 @@ from markovlm.analysis.resample import Resampling, resample
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.errors import RunFailed, UserError
-from markovlm.evaluation.ask import check_question
+from markovlm.evaluation.ask import check_example, with_some_answer
 from markovlm.models.load import load_tokenizer
+from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example, Loaded
+from markovlm.tasks.choices import asked_example
 
 Part = Literal["perturb", "bypass", "leak", "explain", "transfer", "resample", "intervention"]
 PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "intervention", "explain", "transfer")  # of `loadbearing`
@@ -139,7 +141,7 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
     return Found({name: result}, (paths[0],), page=paths[1], chains=True)
 
 
-def explain_chain(request: Request, example: str | None, question: str | None) -> Found:
+def explain_chain(request: Request, example: str | None, question: str | Example | None) -> Found:
     """One text of the split by its id, or (kind=thinking) a question of the user's: its words, and when the answer can be read."""
     from markovlm.analysis.chains import study_chains
     from markovlm.evaluation.ask_chain import ASKED, ask_thinking
@@ -154,7 +156,7 @@ def explain_chain(request: Request, example: str | None, question: str | None) -
     if example is not None:
         loaded = Loaded([find_example(target.load(setup, request.split).examples, example)])
     else:
-        asked = ask_thinking(setup, check_question(setup, question or ""))
+        asked = ask_thinking(setup, with_some_answer(_own_question(setup, question)))
         if not (asked.answer or "").strip():
             raise RunFailed(f"nothing to explain: the model reads no answer from its last piece ({asked.states[-1]!r})")
         own = "the question is your own: what counts as right is what the model itself answers"
@@ -281,24 +283,32 @@ def _same(one: Target, other: Target) -> bool:
     return one.adapter is not None and other.adapter is not None and one.adapter.resolve() == other.adapter.resolve()
 
 
-def explain_question(request: Request, example: str | None, question: str | None) -> tuple[Any, Path]:
-    """One question, of the split by its id or in the user's words; attributions (the result, where it is resampled) and their page."""
+def explain_question(request: Request, example: str | None, question: str | Example | None) -> tuple[Any, Path]:
+    """One question, of the split by its id or the user's own; attributions (the result, where it is resampled) and their page.
+
+    Where the user's own has no gold answer, what is explained is what the model itself answers.
+    """
     target = request.target
     folder = request.folder(target)
     if target.config.chain.on:
         raise UserError(_NOT_RESAMPLED)
     setup = target.prepare()
-    if example is not None:
-        asked = find_example(target.load(setup, request.split).examples, example)
-    else:
-        asked = Example("question", check_question(setup, question or ""), "0")  # the gold answer is not known
+    own = example is None
+    asked = _own_question(setup, question) if own else find_example(target.load(setup, request.split).examples, example)
+    known = bool(asked.answer)
+    asked = with_some_answer(asked)
     study = open_study(target, setup, split=request.split, limit=None, cots=1, folder=folder, examples=[asked])
     if "resample" in request.parts:
-        return _resample_question(request, study, known=example is not None)
-    found = explain_one(study, request.manner, gold_known=example is not None)
+        return _resample_question(request, study, known)
+    found = explain_one(study, request.manner, gold_known=known)
     if not found:
         raise RunFailed(f"nothing to explain: the model reads no answer from its CoT ({study.cots[0].text!r})")
     return found, write_page(study, found, None, request.manner)
+
+
+def _own_question(setup: Setup, question: str | Example | None) -> Example:
+    own = asked_example(question or "", (), setup.task.answer_type, setup.task.name, identity="question")
+    return check_example(setup, own)
 
 
 def _resample_question(request: Request, study: Study, known: bool) -> tuple[dict[str, Any], Path]:

@@ -113,12 +113,17 @@ class Model:
             for one, answer in zip(found, gold, strict=True)
         ]
 
-    def ask(self, question: str) -> Any:
-        """One CoT and the answer read from it alone: `markovlm ask`. Raises UserError for a question that can't be put."""
+    def ask(self, question: str | Example, choices: Sequence[str] = ()) -> Any:
+        """One CoT and the answer read from it alone: `markovlm ask`. Raises UserError for a question that can't be put.
+
+        `choices`: of a multiple-choice task, in order; or an Example with choices, or a question that lists them as `A. …`, `B. …`. With
+        an Example that has a gold answer, `correct` and `logprob` say what came of it.
+        """
         from markovlm.evaluation.ask import ask
 
-        require_text("question", question)
-        return ask(self.setup, question)
+        if not isinstance(question, Example):
+            require_text("question", question)
+        return ask(self.setup, question, listed("choices", choices, str, "texts"))
 
     def ask_text(self, text: str, question: str | None = None) -> Any:
         """Of a run of chains: the states written while `text` is read, and the answer from the last one: `markovlm ask --text`."""
@@ -131,10 +136,13 @@ class Model:
 
     def _example(self, question: str | Example) -> Example:
         from markovlm.evaluation.ask import check_question
+        from markovlm.tasks.choices import split_choices
 
         if isinstance(question, Example):
             return question
-        return Example("asked", check_question(self.setup, question), answer="")
+        checked = check_question(self.setup, question)
+        text, choices = split_choices(checked) if self.setup.task.answer_type == "letter" else (checked, ())
+        return Example("asked", text, "", choices)
 
     def _thought(self, thought: Thought | str, sighted: bool) -> Thought:
         if isinstance(thought, Thought):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from markovlm.analysis.resample import Resampling
     from markovlm.analysis.study import Counting
     from markovlm.runs.targets import Target
+    from markovlm.tasks.base import Example
 
 
 def study_request(
@@ -139,7 +140,7 @@ def transfer(target: str | Path, readers: Sequence[str], *, counting: Counting |
 
 def explain(
     target: str | Path,
-    question: str | None = None,
+    question: str | Example | None = None,
     *,
     by: str = "token",
     replace: bool = False,
@@ -149,6 +150,7 @@ def explain(
 ) -> Any:
     """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict); of chains a dict.
 
+    A question of a multiple-choice task lists its choices as `A. …`, or is an Example with choices.
     `resample`: K continuations from before each sentence instead, and what becomes of the answer (a dict; `analysis.resample`).
     """
     from markovlm.analysis.explain import Manner

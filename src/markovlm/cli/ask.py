@@ -14,12 +14,17 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 @click.argument("target", metavar="RUN|MODEL")
 @click.argument("question", required=False)
 @click.option(
+    "--choice", "choices", multiple=True, metavar="TEXT", help="of a multiple-choice task: one choice, in order; repeat it"
+)
+@click.option(
     "--text", "text", type=click.Path(path_type=Path), help="of a run of chains: a file to read; its states are printed"
 )
 @click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @config_flags(*EVAL_SECTIONS)
-def ask(target: str, question: str | None, text: Path | None, checkpoint: str, as_json: bool, **flags: Any) -> None:
+def ask(
+    target: str, question: str | None, choices: tuple[str, ...], text: Path | None, checkpoint: str, as_json: bool, **flags: Any
+) -> None:
     """One CoT, and the answer read from it alone; of chains, the states of a text and the answer read from the last one."""
     from dataclasses import asdict
 
@@ -30,9 +35,11 @@ def ask(target: str, question: str | None, text: Path | None, checkpoint: str, a
 
     if text is None and question is None:
         raise UserError("a question is needed, or --text FILE for a run of chains")
+    if text is not None and choices:
+        raise UserError("--choice: belongs to a multiple-choice question, not to --text")
     passage = None if text is None else read_text(text)
     model = load(target, checkpoint=checkpoint, config=overrides(flags))
-    result = model.ask_text(passage, question) if passage is not None else model.ask(question or "")
+    result = model.ask_text(passage, question) if passage is not None else model.ask(question or "", choices)
     if as_json:
         print_json({"checkpoint": model.checkpoint, **asdict(result)})
     elif hasattr(result, "states"):

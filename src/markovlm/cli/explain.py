@@ -15,6 +15,7 @@ from markovlm.errors import UserError
 @click.argument("run", metavar="RUN|MODEL")
 @click.option("--example", metavar="ID", help="one question of the split, by its id")
 @click.option("--question", metavar="TEXT", help="one question of your own")
+@click.option("--choice", "choices", multiple=True, metavar="TEXT", help="of a multiple-choice question: one choice, in order")
 @click.option(
     "--different-below", type=float, help="resample: a new sentence differs below this similarity; default 1, not equal"
 )
@@ -23,13 +24,17 @@ from markovlm.errors import UserError
 @study_flags(50)
 def explain(
     run: str, example: str | None, question: str | None, by: str | None, how: str, resamples: int | None, different_below: float | None,
-    **flags: Any,
+    choices: tuple[str, ...], **flags: Any,
 ) -> None:  # fmt: skip
     """Which tokens, words or sentences of a CoT bear the load; over many CoTs, which kinds and where. With --how resample, what each
     sentence causes: the writer goes on from before it."""
     from markovlm.analysis.explain import Manner
     from markovlm.analysis.resample import Resampling
+    from markovlm.tasks.base import Example
 
+    if choices and question is None:
+        raise UserError("--choice: belongs to --question")
+    asked = Example("question", question, "", choices) if question is not None and choices else question
     if how == "resample":
         if by not in (None, "sentence"):
             raise UserError(f"--by {by}: --how resample goes by sentence")
@@ -40,7 +45,7 @@ def explain(
         if example is None and question is None:
             run_study(request, flags["as_json"], "resample")
         else:
-            resample_one_question(request, example, question, flags["as_json"])
+            resample_one_question(request, example, asked, flags["as_json"])
         return
     if resamples is not None or different_below is not None:
         raise UserError("--resamples and --different-below: belong to --how resample")
@@ -51,4 +56,4 @@ def explain(
     if example is None and question is None:
         run_study(request, flags["as_json"], "explain")
     else:
-        explain_one_question(request, example, question, flags["as_json"])
+        explain_one_question(request, example, asked, flags["as_json"])

@@ -14,6 +14,7 @@ from markovlm.errors import UserError
 if TYPE_CHECKING:
     from markovlm.analysis.fragility import Plan
     from markovlm.analysis.loadbearing import Part, Request
+    from markovlm.tasks.base import Example
 
 _Command = Callable[..., Any]
 
@@ -142,7 +143,7 @@ def show(found: Any) -> None:
     show_found(stdout(), found)
 
 
-def resample_one_question(request: Request, example: str | None, question: str | None, as_json: bool) -> None:
+def resample_one_question(request: Request, example: str | None, question: str | Example | None, as_json: bool) -> None:
     from markovlm.analysis.loadbearing import explain_question
     from markovlm.terminal.console import stdout
     from markovlm.terminal.studies import show_resample
@@ -155,7 +156,7 @@ def resample_one_question(request: Request, example: str | None, question: str |
     click.echo(f"page: {page}")
 
 
-def explain_one_question(request: Request, example: str | None, question: str | None, as_json: bool) -> None:
+def explain_one_question(request: Request, example: str | None, question: str | Example | None, as_json: bool) -> None:
     from markovlm.analysis.loadbearing import explain_chain, explain_question
     from markovlm.terminal.attribution import explain_text
     from markovlm.terminal.console import stdout

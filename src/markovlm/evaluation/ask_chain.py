@@ -56,15 +56,15 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
     return found if asked is None else replace(found, question=question, answer=_answer(setup, walk, asked))
 
 
-def ask_thinking(setup: Setup, question: str) -> AskedChain:
+def ask_thinking(setup: Setup, example: Example) -> AskedChain:
     """The pieces that are thought about a question, and the answer from the last one. UserError for a run that reads texts."""
     prompter = prompter_of(setup)
     if prompter.chain.kind != "thinking":
         raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
-    text = prompter.text_of(Example(ASKED, question, "0"))
+    text = prompter.text_of(replace(example, id=ASKED))
     (walk,) = walk_texts(setup.sampler(), prompter, [text], chain_how(setup))
     states, tokens = tuple(prompter.text(cot.ids) for cot in walk.written), tuple(len(cot.ids) for cot in walk.written)
-    return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, question, _answer(setup, walk, text.queries[0]))
+    return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, example.question, _answer(setup, walk, text.queries[0]))
 
 
 def _answer(setup: Setup, walk: Walk, query: Query) -> str:
