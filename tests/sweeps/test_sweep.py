@@ -23,7 +23,8 @@ from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, read_rows
 from markovlm.sweeps.cells import expand
 from markovlm.sweeps.checks import doubts
-from markovlm.sweeps.engine import Job, LocalEngine
+from markovlm.sweeps.engines.base import Job
+from markovlm.sweeps.engines.local import LocalEngine
 from markovlm.sweeps.page import write_comparison
 from markovlm.sweeps.run import Sweep, open_sweep, run_sweep, statuses_of
 from markovlm.sweeps.spec import FinalEvaluation, Resources, read_spec

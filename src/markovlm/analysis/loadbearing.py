@@ -21,12 +21,13 @@ from markovlm.analysis.resample import Resampling, resample
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.errors import RunFailed, UserError
-from markovlm.evaluation.ask import check_example, with_some_answer
+from markovlm.evaluation.ask import with_some_answer
 from markovlm.models.load import load_tokenizer
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example, Loaded
 from markovlm.tasks.choices import asked_example
+from markovlm.tasks.prompts import check_example
 
 Part = Literal["perturb", "bypass", "leak", "explain", "transfer", "resample", "intervention"]
 PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "intervention", "explain", "transfer")  # of `loadbearing`
@@ -308,7 +309,7 @@ def explain_question(request: Request, example: str | None, question: str | Exam
 
 def _own_question(setup: Setup, question: str | Example | None) -> Example:
     own = asked_example(question or "", (), setup.task.answer_type, setup.task.name, identity="question")
-    return check_example(setup, own)
+    return check_example(setup.lm.tokenizer, own)
 
 
 def _resample_question(request: Request, study: Study, known: bool) -> tuple[dict[str, Any], Path]:

@@ -135,12 +135,12 @@ class Model:
         return ask_chain(self.setup, text, question)
 
     def _example(self, question: str | Example) -> Example:
-        from markovlm.evaluation.ask import check_question
         from markovlm.tasks.choices import split_choices
+        from markovlm.tasks.prompts import check_question
 
         if isinstance(question, Example):
             return question
-        checked = check_question(self.setup, question)
+        checked = check_question(self.setup.lm.tokenizer, question)
         text, choices = split_choices(checked) if self.setup.task.answer_type == "letter" else (checked, ())
         return Example("asked", text, "", choices)
 

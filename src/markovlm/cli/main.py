@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from markovlm import __version__
+from markovlm._version import __version__
 from markovlm.cli.ask import ask
 from markovlm.cli.audit import audit
 from markovlm.cli.common import rank

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from markovlm.config.base import Section
-from markovlm.registry import REWARDS
-
-if TYPE_CHECKING:
-    from markovlm.config.run import RunConfig
 
 ChainKind = Literal["notes", "notes_then_questions", "thinking"]
 
@@ -63,28 +59,3 @@ class ChainConfig(Section):
         if self.predicts != "answer" and self.steps == 1:
             raise ValueError(f"steps must be at least 2 with reward={self.predicts}: the next chunk is predicted")
         return self
-
-
-def check_chain(config: RunConfig) -> None:
-    """ValueError for what a chain makes no sense with elsewhere in the configuration."""
-    chain, objective, rollouts = config.chain, config.objective, config.rollouts
-    if not chain.on:
-        return
-    if not objective.chains:
-        raise ValueError(
-            f"objective.name={objective.name} can't train chains: its running history has one entry a CoT, and states of a chain "
-            "are not worth the same at every t; use grpo, rloo, dr_grpo, ppo or reinforce"
-        )
-    made = REWARDS[objective.reward]
-    reward = made(made.Options.model_validate(objective.reward_options), objective)
-    if reward.whole_groups or reward.needs_text or reward.needs_reply or objective.reward == "readers":
-        raise ValueError(f"objective.reward={objective.reward} can't train chains; use logprob, prob or mean_prob without debias")
-    if reward.needs_direct:
-        raise ValueError("objective.reward_options.debias must be false in a chain: no chunk can be read without its state")
-    if getattr(reward.options, "std_filter", 0):
-        raise ValueError("objective.reward_options.std_filter must be 0 in a chain: groups of every t would share one average")
-    if chain.state_tokens and rollouts.max_cot_tokens and chain.state_tokens != rollouts.max_cot_tokens:
-        raise ValueError(
-            f"chain.state_tokens ({chain.state_tokens}) and rollouts.max_cot_tokens ({rollouts.max_cot_tokens}) are the same "
-            "budget in a chain; leave one of them out"
-        )

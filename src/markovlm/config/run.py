@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from markovlm.config.base import Scalar, Section
-from markovlm.config.chain import ChainConfig, check_chain
+from markovlm.config.chain import ChainConfig
 from markovlm.config.data import Data
 from markovlm.config.distributed import DistributedConfig
 from markovlm.config.evaluation import EvaluationConfig
@@ -91,5 +91,30 @@ class RunConfig(Section):
             raise ValueError(
                 "distributed.strategy=fsdp2 deals weights that are not quantized; leave loading.quantization at none, or use ddp"
             )
-        check_chain(self)
+        _check_chain(self)
         return self
+
+
+def _check_chain(config: RunConfig) -> None:
+    """ValueError for what a chain makes no sense with elsewhere in the configuration."""
+    chain, objective, rollouts = config.chain, config.objective, config.rollouts
+    if not chain.on:
+        return
+    if not objective.chains:
+        raise ValueError(
+            f"objective.name={objective.name} can't train chains: its running history has one entry a CoT, and states of a chain "
+            "are not worth the same at every t; use grpo, rloo, dr_grpo, ppo or reinforce"
+        )
+    made = REWARDS[objective.reward]
+    reward = made(made.Options.model_validate(objective.reward_options), objective)
+    if reward.whole_groups or reward.needs_text or reward.needs_reply or objective.reward == "readers":
+        raise ValueError(f"objective.reward={objective.reward} can't train chains; use logprob, prob or mean_prob without debias")
+    if reward.needs_direct:
+        raise ValueError("objective.reward_options.debias must be false in a chain: no chunk can be read without its state")
+    if getattr(reward.options, "std_filter", 0):
+        raise ValueError("objective.reward_options.std_filter must be 0 in a chain: groups of every t would share one average")
+    if chain.state_tokens and rollouts.max_cot_tokens and chain.state_tokens != rollouts.max_cot_tokens:
+        raise ValueError(
+            f"chain.state_tokens ({chain.state_tokens}) and rollouts.max_cot_tokens ({rollouts.max_cot_tokens}) are the same "
+            "budget in a chain; leave one of them out"
+        )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from markovlm.errors import UserError
+from markovlm.evaluation.ask_chain import AskedChain, ask_thinking
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import Example
 from markovlm.tasks.choices import asked_example
-from markovlm.tasks.prompts import unknown_in
+from markovlm.tasks.prompts import check_example
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +28,15 @@ class Asked:
     logprob: float | None = None  # ln pi(gold | CoT), nats per answer token; None: no gold answer was given
 
 
-def ask(setup: Setup, question: str | Example, choices: Sequence[str] = ()) -> Any:
+def ask(setup: Setup, question: str | Example, choices: Sequence[str] = ()) -> Asked | AskedChain:
     """Write a CoT, hide the question, read the answer. Raises UserError for a question the task can't put.
 
     `choices`: of a multiple-choice task; those of an Example, or listed in the question's text, count too. An `Asked`; of a run that
     thinks in pieces (chain.kind=thinking) an `AskedChain`.
     """
     task = setup.task
-    asked = check_example(setup, asked_example(question, choices, task.answer_type, task.name, identity="ask"))
+    asked = check_example(setup.lm.tokenizer, asked_example(question, choices, task.answer_type, task.name, identity="ask"))
     if setup.config.chain.on:
-        from markovlm.evaluation.ask_chain import ask_thinking
-
         return ask_thinking(setup, with_some_answer(asked))
     how = how_evaluated(setup.config, setup.prompter.style, step=setup.config.training.steps)
     example = with_some_answer(asked)
@@ -61,18 +58,3 @@ def ask(setup: Setup, question: str | Example, choices: Sequence[str] = ()) -> A
 def with_some_answer(example: Example) -> Example:
     """An example whose gold answer is not known gets one that can be scored; its score must not be shown."""
     return example if example.answer else replace(example, answer="A" if example.choices else "0")
-
-
-def check_question(setup: Setup, question: str) -> str:
-    """The question as it is put. UserError where it is empty or has characters that the model has no token for."""
-    return check_example(setup, Example("asked", question.strip(), "")).question
-
-
-def check_example(setup: Setup, example: Example) -> Example:
-    """The example itself. UserError where its question is empty or it has characters that the model has no token for."""
-    if not example.question:
-        raise UserError("the question is empty")
-    unknown = unknown_in(setup.lm.tokenizer, " ".join((example.question, *example.choices)))
-    if unknown:
-        raise UserError(f"the question has words this model does not know: {' '.join(unknown[:8])}")
-    return example

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from markovlm.chains.texts import ChainText, cut_by_tokens
 from markovlm.chains.walk import Walk
 from markovlm.errors import UserError
-from markovlm.evaluation.ask import check_question
 from markovlm.evaluation.chain_run import chain_how, prompter_of
 from markovlm.evaluation.chains import walk_texts
 from markovlm.rollouts.types import Decoding, SampleRequest
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import Example
 from markovlm.tasks.chain import Query
-from markovlm.tasks.prompts import unknown_in
+from markovlm.tasks.prompts import check_question, unknown_in
 
 ASKED = "asked"  # the id of a user's question or text: its draws are keyed by it
 
@@ -43,7 +42,7 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
     unknown = unknown_in(setup.lm.tokenizer, " ".join(chunks))
     if unknown:
         raise UserError(f"--text: has words this model does not know: {' '.join(unknown[:8])}")
-    asked = None if question is None else Query(check_question(setup, question), "0", len(chunks))
+    asked = None if question is None else Query(check_question(setup.lm.tokenizer, question), "0", len(chunks))
     example = Example(ASKED, " ".join(chunks), "0")
     how = chain_how(setup)
     (walk,) = walk_texts(setup.sampler(), prompter, [ChainText(example, chunks, len(chunks))], how)

@@ -28,9 +28,9 @@ from markovlm.report.figures import (
     reward_distributions,
 )
 from markovlm.report.html import render_html
-from markovlm.report.levels import run_rows
 from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
+from markovlm.report.run_rows import run_rows
 from markovlm.report.settings import settings as settings_of
 from markovlm.report.synthesis import synthesis
 from markovlm.report.tables import Table, to_csv

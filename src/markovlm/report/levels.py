@@ -1,8 +1,6 @@
-"""Levels of a run as means over windows with standard errors: the rows of the table of runs, and milestones.
+"""Levels of a run as means over windows with standard errors, for the table of runs and for milestones.
 
-    rows = run_rows(diagnoses)              # one RunRow a run, in their order
-    rows[0].signals["answer_logprob"].end   # Level(mean=-0.31, error=0.02, rows=30, first_step=271, last_step=300)
-    [row.as_json() for row in rows]         # tables/runs.json; the same as a table: tables.runs(diagnoses)
+    levels(course(run, "answer_logprob")).end   # Level(mean=-0.31, error=0.02, rows=30, first_step=271, last_step=300)
 
 Start and end are the first and the last tenth of the rows (at least ten where there are forty), best is the best window of
 that length; standard errors allow for autocorrelation. Where a run has fewer than three rows in a window there is no error.
@@ -11,29 +9,16 @@ that length; standard errors allow for autocorrelation. Where a run has fewer th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from markovlm.logs.records import Evaluation, RunData
+from markovlm.logs.records import RunData
 from markovlm.logs.schema import METRIC
 from markovlm.report.series import Course, course, smooth
 from markovlm.report.trend import mean_error
-
-if TYPE_CHECKING:
-    from markovlm.report.diagnose import Diagnosis
-
-# What the table of runs shows of each run where it is logged, in this order; more is better in all of them.
-SIGNALS = (
-    "normalized_reward_mean",
-    "reward_mean",
-    "answer_logprob",
-    "cot_contains_answer",
-    "answer_correct_fraction",
-    "accuracy",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,45 +55,6 @@ class Levels:
         return {"start": self.start.as_json(), "best": self.best.as_json(), "end": self.end.as_json()}
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One row of the table of runs."""
-
-    run: str
-    task: str | None
-    verdict: str
-    doubt: str | None
-    rows: int
-    last_step: int | None
-    onset_step: int | None
-    signals: Mapping[str, Levels]  # by metric; only what the run logs
-    base: Evaluation | None
-    best: Evaluation | None
-    last: Evaluation | None
-
-    def as_json(self) -> dict[str, Any]:
-        """`{"run": …, "verdict": …, "signals": {metric: {"start": {"mean": …}}}, "accuracy": {"base": …}}`"""
-        return {
-            "run": self.run,
-            "task": self.task,
-            "verdict": self.verdict,
-            "doubt": self.doubt,
-            "rows": self.rows,
-            "last_step": self.last_step,
-            "onset_step": self.onset_step,
-            "signals": {key: levels.as_json() for key, levels in self.signals.items()},
-            "accuracy": {
-                name: None if e is None else _evaluation(e)
-                for name, e in (("base", self.base), ("best", self.best), ("last", self.last))
-            },
-        }
-
-
-def _evaluation(e: Evaluation) -> dict[str, Any]:
-    s = e.score
-    return {"step": e.step, "split": e.split, "n": e.n, "accuracy": s.accuracy, "low": s.low, "high": s.high, "extractor": e.main}
-
-
 def window_of(n: int) -> int:
     """Rows of a window in a course of `n`: a tenth, at least ten where that leaves four windows."""
     return max(1, min(max(10, n // 10), n // 4))
@@ -131,20 +77,6 @@ def levels(c: Course) -> Levels:
     means = smooth(c.values, window)[window // 2 : n - (window - window // 2) + 1]
     best = int(np.argmax(means))
     return Levels(level(c, 0, window), level(c, best, best + window), level(c, n - window, n))
-
-
-def run_rows(all_of_them: Sequence[Diagnosis]) -> list[RunRow]:
-    """The table of runs as rows, in the order given."""
-    return [run_row(d) for d in all_of_them]
-
-
-def run_row(d: Diagnosis) -> RunRow:
-    """One run's row."""
-    signals = {key: levels(c) for key in SIGNALS if (c := course(d.run, key)) is not None}
-    return RunRow(
-        d.run.name, d.run.task, d.verdict, d.doubt, d.run.steps, d.run.last_step, d.onset_step,
-        signals, d.case.base, d.case.best, d.case.last,
-    )  # fmt: skip
 
 
 # --- milestones --------------------------------------------------------------------------------------------------------

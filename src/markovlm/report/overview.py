@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from markovlm.logs.records import Evaluation
 from markovlm.logs.schema import METRIC
 from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import SIGNALS, Level, RunRow, run_rows
+from markovlm.report.levels import Level
+from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
 from markovlm.report.settings import split_settings
 from markovlm.report.tables import Source, by_gravity, eval_source, number_text, row_source
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from markovlm.logs.schema import label
 from markovlm.models.registry import highest_tried_lr
 from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import Levels, run_row
+from markovlm.report.levels import Levels
 from markovlm.report.rules import percent, scored
+from markovlm.report.run_rows import run_row
 from markovlm.report.trust import UNNAMED, verdict_on_tasks
 
 _MOST_NAMES = 4

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from markovlm import __version__
+from markovlm._version import __version__
 from markovlm.config import RunConfig, dump_yaml
 from markovlm.errors import UserError
 from markovlm.models.quantization import loading_snippet

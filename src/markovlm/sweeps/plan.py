@@ -10,7 +10,7 @@ from typing import Any
 from markovlm.runs.rows import read_rows
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.checks import doubts
-from markovlm.sweeps.engine import build_engine
+from markovlm.sweeps.engines import build_engine
 from markovlm.sweeps.run import Sweep, statuses_of
 from markovlm.sweeps.state import ended
 from markovlm.training.plan import plan

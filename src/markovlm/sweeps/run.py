@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, replace_whole, writing
 from markovlm.sweeps.cells import Cell, expand
 from markovlm.sweeps.checks import check_evaluation, doubts, reference_of
-from markovlm.sweeps.engine import Engine, Job, build_engine, python
+from markovlm.sweeps.engines import Engine, Job, build_engine
 from markovlm.sweeps.spec import SweepSpec, read_spec
 from markovlm.sweeps.state import Layout, ended, status_of
 
@@ -215,7 +216,7 @@ class _Scheduler:
 
 def _job(sweep: Sweep, cell: Cell) -> Job:
     layout = sweep.layout
-    command = [python(), "-m", "markovlm", "sweep-cell", str(layout.config(cell)), "--out", str(layout.run(cell))]
+    command = [sys.executable, "-m", "markovlm", "sweep-cell", str(layout.config(cell)), "--out", str(layout.run(cell))]
     command += ["--stop-file", str(layout.stop)]
     if sweep.spec.evaluate is not None:
         command += ["--evaluate", json.dumps(sweep.spec.evaluate.model_dump()), "--evaluation", str(layout.evaluation(cell))]

@@ -80,6 +80,21 @@ def unknown_in(tokenizer: Any, text: str) -> list[str]:
     return found or [text]
 
 
+def check_question(tokenizer: Any, question: str) -> str:
+    """A question that a user typed, as it is asked. UserError where it is empty or has words that the tokenizer has no token for."""
+    return check_example(tokenizer, Example("asked", question.strip(), "")).question
+
+
+def check_example(tokenizer: Any, example: Example) -> Example:
+    """The example itself. UserError where its question is empty or it has words that the tokenizer has no token for."""
+    if not example.question:
+        raise UserError("the question is empty")
+    unknown = unknown_in(tokenizer, " ".join((example.question, *example.choices)))
+    if unknown:
+        raise UserError(f"the question has words this model does not know: {' '.join(unknown[:8])}")
+    return example
+
+
 def loses(tokenizer: Any, text: str) -> bool:
     """Is there anything in `text` that a tokenizer has no token for?"""
     return _lost(tokenizer, text) or any(_lost(tokenizer, c) and not c.isspace() for c in set(text) if not c.isalnum())

@@ -8,22 +8,18 @@ step, and costs an adapter's memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
-from markovlm.models.memory import map_splitting
-from markovlm.rollouts.reader import answer_batch, score_answers
 
 if TYPE_CHECKING:
     from markovlm.runs.setup import Setup
-    from markovlm.training.records import Retries, Sample
 
 OWN = ("actor", "frozen", "ema")  # readers that are this model
 DECAY = 0.98  # of the slow reader: half of the way in 34 steps
@@ -90,26 +86,6 @@ class ReadingRoom:
                 yield
         else:
             yield
-
-
-@torch.no_grad()
-def read_by_others(
-    room: ReadingRoom, name: str, conditioning: str, samples: Sequence[Sample], texts: Sequence[str], retries: Retries
-) -> Tensor:
-    """[n] ln pi(a|z) per answer token of another model, which reads the CoTs' text."""
-    from markovlm.rollouts.prompter import encode_fragment
-
-    setup = room.others[name]
-    cots = [
-        (sample.example, encode_fragment(setup.prompter.tokenizer, text, special=False) if text else ())
-        for sample, text in zip(samples, texts, strict=True)
-    ]
-    parts = map_splitting(
-        lambda part: score_answers(setup.lm, answer_batch(setup.prompter, conditioning, part)).logp_mean.tolist(),
-        cots,
-        retries.add,
-    )
-    return torch.tensor(parts)
 
 
 def reading_room(setup: Setup) -> ReadingRoom:

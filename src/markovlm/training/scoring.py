@@ -16,10 +16,11 @@ from markovlm.models.memory import is_out_of_memory, map_splitting, release_memo
 from markovlm.models.sequences import batch_of, each_once, span_hidden
 from markovlm.rewards import Answers
 from markovlm.rewards.base import Read, surrogate_of, value_of, weight_of
+from markovlm.rollouts.prompter import encode_fragment
 from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
 from markovlm.rollouts.types import CoT
 from markovlm.tasks.base import Example
-from markovlm.training.readers import OWN, read_by_others
+from markovlm.training.readers import OWN
 from markovlm.training.records import Learner, Retries, Sample
 
 # ------------------------------------------------------------------------------------------------------ the reader
@@ -151,10 +152,27 @@ def _others(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, r
             with learner.room.reading(learner.lm, name):
                 found[name] = _scores_in_parts(learner, samples, retries).logp_mean
         else:
-            texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
-            read = read_by_others(learner.room, name, learner.config.objective.conditioning, samples, texts, retries)
+            read = _read_by_another_model(learner, name, samples, retries)
             found[name] = read.to(scores.logp_mean.device, scores.logp_mean.dtype)
     return found
+
+
+@torch.no_grad()
+def _read_by_another_model(learner: Learner, name: str, samples: Sequence[Sample], retries: Retries) -> Tensor:
+    """[n] ln pi(a|z) per answer token of a model with a tokenizer of its own, which reads the CoTs' text."""
+    setup = learner.room.others[name]
+    texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
+    cots = [
+        (sample.example, encode_fragment(setup.prompter.tokenizer, text, special=False) if text else ())
+        for sample, text in zip(samples, texts, strict=True)
+    ]
+    conditioning = learner.config.objective.conditioning
+    parts = map_splitting(
+        lambda part: score_answers(setup.lm, answer_batch(setup.prompter, conditioning, part)).logp_mean.tolist(),
+        cots,
+        retries.add,
+    )
+    return torch.tensor(parts)
 
 
 def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int, retries: Retries) -> None:

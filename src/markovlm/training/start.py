@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from markovlm import __version__
+from markovlm._version import __version__
 from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_yaml
 from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from markovlm.errors import RunFailed, UserError
-from markovlm.sweeps.engine import Job
+from markovlm.sweeps.engines.base import Job
 from markovlm.sweeps.spec import Resources
 
 LOST = -9  # the machine of a job is gone: as if it had been killed there

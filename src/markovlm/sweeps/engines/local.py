@@ -1,47 +1,15 @@
-"""What runs the processes of a sweep. An engine starts commands and says how they ended; it knows nothing of cells."""
+"""Runs on this machine, each in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Protocol
+from collections.abc import Sequence
+from typing import IO
 
 from markovlm.errors import UserError
+from markovlm.sweeps.engines.base import Job
 from markovlm.sweeps.spec import Resources
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One process: what it is called, its command, where its output goes."""
-
-    name: str
-    command: Sequence[str]
-    log: Path
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-class Engine(Protocol):
-    """`free` and `poll` never wait."""
-
-    def free(self) -> bool:
-        """Can another job start now?"""
-        ...
-
-    def start(self, job: Job) -> None: ...
-
-    def poll(self) -> list[tuple[str, int]]:
-        """(name, exit code) of the jobs that ended since; a negative code is a signal, as in subprocess."""
-        ...
-
-    def kill(self) -> None:
-        """End all jobs at once."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class LocalEngine:
@@ -111,17 +79,3 @@ def _gpus() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def build_engine(name: str, resources: Resources, jobs: int | None) -> Engine:
-    """`local`, or `ray` (the extra `markovlm[ray]`)."""
-    if name == "local":
-        return LocalEngine(resources, jobs)
-    from markovlm.sweeps.ray_engine import RayEngine
-
-    return RayEngine(resources, jobs)
-
-
-def python() -> str:
-    """The interpreter that runs are started with."""
-    return sys.executable
