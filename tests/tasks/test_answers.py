@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from decimal import Decimal
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -20,8 +18,8 @@ from markovlm.tasks.answers import (
     extract,
     is_correct,
     is_repetitive,
-    normalize_number,
 )
+from markovlm.tasks.numbers import normalize_number
 
 TEXT = st.text(st.sampled_from("ABCDEFabcdefxyz 0123456789=,.:-*()[]\n$ANSWERanswerisISoption"), max_size=60)
 
@@ -162,36 +160,6 @@ def test_long_hostile_texts_take_no_time(method, piece):
     start = time.monotonic()
     extract(piece * 20_000, method)
     assert time.monotonic() - start < 0.5
-
-
-@pytest.mark.parametrize(
-    ("forms", "canonical"),
-    [
-        (["1,080", "1080", "1080.0", "$1,080", " 1080 ", "+1080", "1080.", "\\boxed{1080}"], "1080"),
-        (["1{,}080", "1.08e3", "$1,080.00$"], "1080"),
-        (["-3", "−3", "-3.0", "- 3"], "-3"), (["0", "-0", "0.0", ".0", "0%"], "0"), (["0.5", ".5", "1/2", "2/4", "0.50"], "0.5"),
-        (["1/3", "2/6"], "1/3"), (["12,34,567", "1,234,567"], "1234567"), (["-0.05", "-1/20"], "-0.05"),
-        (["", "-", ".", "12 apples", "1,08", "1/0", "1 2/", "e5", "nan", "inf", "٤٢x", "1e999", "1" * 400, "--1"], None),
-    ],
-)  # fmt: skip
-def test_one_form_of_each_number(forms, canonical):
-    assert {form: normalize_number(form) for form in forms} == dict.fromkeys(forms, canonical)
-
-
-@given(st.integers(-(10**18), 10**18), st.integers(0, 6))
-def test_normal_form_keeps_the_value_and_stays(number, places):
-    text = normalize_number(f"{Decimal(number).scaleb(-places):,f}")
-    assert text is not None
-    assert Fraction(text) == Fraction(number, 10**places)
-    assert normalize_number(text) == text
-
-
-@given(st.fractions(max_denominator=10**6))
-def test_normal_form_of_fractions(value):
-    text = normalize_number(f"{value.numerator}/{value.denominator}")
-    assert text is not None
-    assert Fraction(text) == value
-    assert normalize_number(text) == text
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from fractions import Fraction
 import numpy as np
 
 from markovlm.analysis.segments import sentences
-from markovlm.tasks.answers import normalize_number
 from markovlm.tasks.equations import value_of
+from markovlm.tasks.numbers import normalize_number
 
 SECOND = 1  # index of the step that is changed; the first one where there is no other
 _TRIES = 40

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from markovlm.analysis.segments import Span, numbers
-from markovlm.tasks.answers import normalize_number
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.folds import normalized
+from markovlm.tasks.numbers import normalize_number
 
 RUN_WORDS = 5  # so many words in a row of a text answer are a copy of it
 

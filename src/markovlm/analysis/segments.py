@@ -11,14 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from markovlm.tasks.answers import normalize_number
+from markovlm.tasks.numbers import CURRENCY, end_of_digits, normalize_number, with_sign
 
-_OPERATORS = frozenset("+-*/^x\N{MULTIPLICATION SIGN}\N{DIVISION SIGN}\N{MIDDLE DOT}\N{MINUS SIGN}")
-_MINUS = frozenset("-\N{MINUS SIGN}")
-_CURRENCY = frozenset("$£€")
-_BEFORE_A_RESULT = frozenset(" \t*\\") | _CURRENCY  # what may stand between `=` and its number: `= **$9**`
-_BEFORE_A_SIGN = frozenset("=+*/^(<>[{|,:;~\N{MULTIPLICATION SIGN}\N{DIVISION SIGN}\N{MIDDLE DOT}") | _MINUS | _CURRENCY
-_ENDS_A_VALUE = frozenset("0123456789)]}%")  # after one of these and blanks a minus subtracts: `10 -5`
+_BEFORE_A_RESULT = frozenset(" \t*\\") | CURRENCY  # what may stand between `=` and its number: `= **$9**`
 
 _DIGITS = re.compile(
     r"[1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d+)?"  # 1,080  12,345.60
@@ -74,8 +69,8 @@ def numbers(text: str) -> list[Span]:
     found: list[Span] = []
     position = 0
     while match := _DIGITS.search(text, position):
-        position = _end_of_number(text, match)
-        start = _with_sign(text, match.start())
+        position = end_of_digits(text, match.start(), match.end())
+        start = with_sign(text, match.start())
         written = text[start:position]
         found.append(Span(start, position, written, normalize_number(written) or written))
     return found
@@ -126,33 +121,6 @@ def _step_ends(text: str) -> Iterator[int]:
     for match in _STEP_END.finditer(text):
         if match.start() not in in_numbers and match.end() < len(text):
             yield match.end()
-
-
-def _end_of_number(text: str, match: re.Match[str]) -> int:
-    """The end of the matched digits, or their last comma where that ends a step.
-
-    Leading zeros tell the two apart where the signs around do not: no operand begins like `=1,080-80`.
-    """
-    head, comma, last = match[0].rpartition(",")
-    after_equals = text[max(0, match.start() - 2) : match.start()].rstrip("-\N{MINUS SIGN}").endswith("=")
-    if comma and after_equals and text[match.end() : match.end() + 1] in _OPERATORS and last[0] != "0":
-        return match.start() + len(head)
-    return match.end()
-
-
-def _with_sign(text: str, start: int) -> int:
-    """Where a number begins whose digits begin at `start`: at its sign, if it has one."""
-    at = start - 1
-    if at > 0 and text[at] in _CURRENCY:
-        at -= 1  # -$5
-    if at < 0 or text[at] not in _MINUS:
-        return start
-    before = at - 1
-    if before >= 0 and text[before] not in " \t":
-        return at if text[before] in _BEFORE_A_SIGN or text[before].isspace() else start
-    while before >= 0 and text[before] in " \t":
-        before -= 1
-    return start if before >= 0 and text[before] in _ENDS_A_VALUE else at
 
 
 def _follows_equals(text: str, start: int) -> bool:

@@ -13,8 +13,8 @@ from markovlm.analysis.study import estimate, estimate_some, minus
 from markovlm.auditing.legibility import Legible, legibility
 from markovlm.auditing.plan import AuditCot
 from markovlm.auditing.reading import GroupRead, ReaderRead
-from markovlm.tasks.answers import normalize_number
 from markovlm.tasks.folds import normalized
+from markovlm.tasks.numbers import normalize_number
 
 MEASURES: dict[str, str] = {
     "logprob": "ln pi(answer | CoT), nats per answer token",

@@ -17,9 +17,9 @@ from markovlm.models.load import load_tokenizer
 from markovlm.registry import TASKS
 from markovlm.runs.targets import Target, open_targets
 from markovlm.tasks import get_task
-from markovlm.tasks.answers import normalize_number
 from markovlm.tasks.base import LETTERS, AnswerType, Example, Task
 from markovlm.tasks.folds import normalized
+from markovlm.tasks.numbers import normalize_number
 
 PARTS = ("damage", "leak", "load", "bypass", "legibility")
 DAMAGE = ("delete", "truncate_back", "digit_replace", "truncate_sentences", "shuffle_sentences", "swap_numbers", "change_result")

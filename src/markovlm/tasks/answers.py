@@ -23,8 +23,6 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
 from typing import Any, Literal, cast
 
 from markovlm.errors import UserError
@@ -32,6 +30,7 @@ from markovlm.registry import EXTRACTORS
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.equations import has_wrong_equation
 from markovlm.tasks.folds import normalized
+from markovlm.tasks.numbers import MAX_NUMBER_CHARACTERS, normalize_number
 
 FailureKind = Literal["not_extracted", "repetition", "no_answer", "format", "wrong_arithmetic", "other"]
 FAILURE_KINDS: dict[FailureKind, str] = {
@@ -43,7 +42,6 @@ FAILURE_KINDS: dict[FailureKind, str] = {
     "other": "none of these",
 }
 
-MAX_NUMBER_CHARACTERS = 300  # anything longer is not an answer, and would be slow to compute with
 MATH_VERIFY_SECONDS = 2
 MATH_VERIFY_CHARACTERS = 1000  # the end of a longer text is what counts
 _DEFAULT_LETTERS = 5
@@ -51,9 +49,6 @@ _DEFAULT_LETTERS = 5
 _INTEGER = re.compile(r"-?\d+")
 _ANSWER_INTEGER = re.compile(r"answer\s*(?:(?:is|[=:])\s*)?(-?\d+)", re.IGNORECASE)
 _NUMBER_IN_TEXT = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
-_PLAIN_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)?(?:\.\d*)?(?:e[+-]?\d{1,2})?", re.IGNORECASE | re.ASCII)
-_FRACTION = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _BARE_INTEGER = re.compile(r"\s*-?\d{1,15}\s*", re.ASCII)
 _POWER = re.compile(r"\^|\*\*|!")
 
@@ -80,26 +75,6 @@ def extract(text: str, method: str, *, choices: Sequence[str] = ()) -> str | Non
     if method not in EXTRACTORS:
         raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(EXTRACTORS)}")
     return EXTRACTORS[method].read(text, choices)
-
-
-def normalize_number(text: str) -> str | None:
-    """The one form of a number: `1,080`, `1080.0` and `$1,080` are `1080`; `1/2` is `0.5`; `2/6` is `1/3`.
-
-    A percent sign and a final full stop do not count. None where `text` is not one number.
-    """
-    if len(text) > MAX_NUMBER_CHARACTERS:
-        return None
-    bare = re.sub(r"[\s$£€%\\]", "", _BOXED.sub(r"\1", text)).replace("\N{MINUS SIGN}", "-").replace("{,}", ",")
-    try:
-        if match := _FRACTION.fullmatch(bare):
-            value = Fraction(int(match[1]), int(match[2]))
-        elif _PLAIN_NUMBER.fullmatch(bare) and any(map(str.isdigit, bare)):
-            value = Fraction(Decimal(bare.replace(",", "")))
-        else:
-            return None
-    except (ZeroDivisionError, InvalidOperation):
-        return None
-    return _canonical(value)
 
 
 def is_correct(predicted: str | None, gold: str, answer_type: AnswerType, *, method: str = "") -> bool:
@@ -217,22 +192,6 @@ def _integer(match: re.Match[str] | None, group: int = 0) -> str | None:
     if match is None or len(match[group]) > MAX_NUMBER_CHARACTERS:
         return None
     return str(int(match[group]))
-
-
-def _canonical(value: Fraction) -> str:
-    """A decimal where the fraction has a finite one, else `p/q` in lowest terms."""
-    rest, twos, fives = value.denominator, 0, 0
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    if rest != 1:
-        return f"{value.numerator}/{value.denominator}"
-    places = max(twos, fives)
-    if places == 0:
-        return str(value.numerator)
-    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
-    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
 def _gold_is_there(text: str, predicted: str | None, gold: str, answer_type: AnswerType, choices: Sequence[str]) -> bool:

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, cast, get_args
 
 from markovlm.errors import UserError
-from markovlm.tasks.answers import normalize_number
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LETTERS, AnswerType, Example
 from markovlm.tasks.folds import normalized
+from markovlm.tasks.numbers import normalize_number
 from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
 from markovlm.tasks.sources import Dataset
 

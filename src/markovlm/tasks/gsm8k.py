@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from markovlm.tasks.answers import normalize_number
 from markovlm.tasks.base import Example, HubSource
+from markovlm.tasks.numbers import normalize_number
 from markovlm.tasks.rows import Row, RowError
 from markovlm.tasks.sources import Dataset
 
