@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, require_count, require_text
 from markovlm.errors import UserError
-from markovlm.models.registry import KNOWN
+from markovlm.models.registry import model_defaults
 from markovlm.runs.store import default_store
 from markovlm.tasks import task_names
 
@@ -88,7 +88,7 @@ def evaluate(
     targets = open_targets(name, f"{wanted},base" if baseline else wanted, over)
     targets.sort(key=lambda t: -1 if t.step is None else t.step)
     chosen, run = targets[0].config, targets[0].run
-    if run is None and "task" not in over and chosen.model not in KNOWN and not rescore:
+    if run is None and "task" not in over and "task" not in model_defaults(chosen.model) and not rescore:
         raise UserError(f"--task: {name} is no run of markovlm, so say which task; one of {', '.join(task_names())}")
     split = split or chosen.data.test_split
     store = Path(out) if out is not None else (run.path / "evaluations" if run else default_store(name, chosen.task))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, mapping, require_count, require_text
 from markovlm.errors import UserError
-from markovlm.models.registry import KNOWN, peers
+from markovlm.models.registry import model_defaults, peers
 from markovlm.runs.store import default_store
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def study_request(
     readers = listed("--readers", readers, str, "models")
     over, name = mapping(config), str(target)
     studied = open_targets(name, str(checkpoint), over)[0]
-    if studied.run is None and "task" not in over and studied.config.model not in KNOWN:
+    if studied.run is None and "task" not in over and "task" not in model_defaults(studied.config.model):
         raise UserError(f"--task: {name} is no run of markovlm, so say which task")
     twin = _twin(str(against), str(checkpoint), over) if against is not None else None
     transferred = tuple(_with_base(name, checkpoints, over)) if "transfer" in parts else ()

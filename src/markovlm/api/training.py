@@ -37,8 +37,9 @@ def configure(
     else:
         layer = mapping(config)
     over = dict(over or {})
-    model = str(over.get("model", layer.get("model", "embedded")))
-    return build_config(model_defaults(model), layer, over, source=source or "config")
+    model, task = (over.get(key, layer.get(key, default)) for key, default in (("model", "embedded"), ("task", None)))
+    named = "" if layer.get("tasks") or over.get("tasks") else task  # several tasks are no one's own
+    return build_config(model_defaults(str(model), named), layer, over, source=source or "config")
 
 
 def base_layer(file: Path) -> dict[str, Any]:

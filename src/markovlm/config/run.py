@@ -27,7 +27,9 @@ class RunConfig(Section):
     """A whole run. `config.yaml` in a run directory is this, resolved."""
 
     task: str = Field("arithmetic", description="a name from `markovlm tasks`")
-    model: str = Field("embedded", description="embedded, embedded-shortcut, embedded-words, embedded-notes, a path, or a Hub id")
+    model: str = Field(
+        "embedded", description="a name from `markovlm models` (embedded, smollm2, …), a directory, a GGUF file, or a Hub id"
+    )
     seed: int = Field(0, ge=0, description="of everything random")
     task_options: dict[str, Scalar] = Field(
         {}, description="options of the task, e.g. task_options.max_terms (see `markovlm tasks NAME`)"

@@ -15,9 +15,10 @@ from markovlm.models.adapters import LOAD_ERRORS, with_adapter
 from markovlm.models.caches import caching_of
 from markovlm.models.checkpointing import enable_checkpointing
 from markovlm.models.folding import fold_layers
+from markovlm.models.gguf import gguf_file
 from markovlm.models.language import LanguageModel
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
-from markovlm.models.registry import KNOWN, resolve
+from markovlm.models.registry import EMBEDDED, KNOWN, resolve
 from markovlm.models.shared_prefix import can_share
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def load_model(
     Raises UserError in one line where the model or adapter is missing, gated, or not a causal LM.
     """
     device = pick_device(local_device or loading.device)
-    if name in KNOWN and "OMP_NUM_THREADS" not in os.environ:
+    if name in EMBEDDED and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), _EMBEDDED_THREADS))
     tokenizer = load_tokenizer(name, loading)
     if shards is None:
@@ -81,8 +82,8 @@ def load_tokenizer(name: str, loading: Loading) -> Any:
     from transformers import AutoTokenizer
 
     hub_logging.set_verbosity_error()  # retries while the Hub can't be reached; the error says it once
-    source = resolve(name)
     check_path(name)
+    source = resolve(name)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=loading.trust_remote_code, revision=loading.revision)
     except LOAD_ERRORS as error:
@@ -174,16 +175,16 @@ def _without_dropout(config: Any) -> Any:
 
 def check_path(name: str) -> None:
     """UserError for a local path that is plainly wrong, told before transformers tries the Hub."""
-    path = Path(resolve(name)).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
-    if not looks_local or name in KNOWN:
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf") or path.exists()
+    if not looks_local or name in KNOWN or gguf_file(name) is not None:
         return
     if not path.exists():
         raise UserError(
-            f"model: {name!r} does not exist; give a directory made by save_pretrained, a Hub id, or {' or '.join(KNOWN)}"
+            f"model: {name!r} does not exist; give a directory made by save_pretrained, a GGUF file, a Hub id, or {' or '.join(KNOWN)}"
         )
     if not path.is_dir():
-        raise UserError(f"model: {name!r} is a file; a directory made by save_pretrained is needed")
+        raise UserError(f"model: {name!r} is a file; a directory made by save_pretrained or a GGUF file is needed")
     if not (path / "config.json").exists():
         raise UserError(f"model: {name!r} has no config.json; a directory made by save_pretrained is needed")
 

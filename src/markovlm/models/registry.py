@@ -1,4 +1,4 @@
-"""Models the package knows by name: the embedded ones, and what each brings along as defaults."""
+"""Models the package knows by name: those that ship with it, those that it fetches, and what each brings along as defaults."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from markovlm.models.fetch import converted, fetched, is_fetched
+from markovlm.models.gguf import gguf_file
+from markovlm.models.sources import GEMMA3_270M, SMOLLM2, Source
+
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
@@ -14,16 +18,28 @@ class KnownModel:
 
     name: str
     summary: str
-    asset: str | None = None  # folder under markovlm/assets
+    asset: str | None = None  # folder under markovlm/assets; None: fetched
     defaults: dict[str, Any] = field(default_factory=dict)  # nested configuration, weaker than the user's
     tried_lr: float = 2e-3  # highest learning rate that held up on ten seeds (docs/findings.md); METHOD §7 saw 4e-3 break all
+    source: Source | None = None  # where it is fetched from
 
     @property
     def path(self) -> Path:
-        """Directory of an embedded model."""
-        if self.asset is None:
-            raise ValueError(f"{self.name} is not embedded")
-        return Path(str(resources.files("markovlm.assets") / self.asset))
+        """Its directory; fetched first, where it does not ship with the package and is not here yet."""
+        if self.asset is not None:
+            return Path(str(resources.files("markovlm.assets") / self.asset))
+        return fetched(self.name, self.fetched_from)
+
+    @property
+    def fetched_from(self) -> Source:
+        """Of a model that does not ship with the package."""
+        assert self.source is not None
+        return self.source
+
+    @property
+    def embedded(self) -> bool:
+        """Does it ship with the package?"""
+        return self.asset is not None
 
 
 _EMBEDDED_DEFAULTS: dict[str, Any] = {
@@ -70,7 +86,22 @@ KNOWN: dict[str, KnownModel] = {
             "evaluation": {"batch_size": 256, "dev_size": 100},
         },
     ),
+    "smollm2": KnownModel(
+        "smollm2",
+        "135 M parameters, pretrained, instruct; a Llama, 49,152 tokens",
+        source=SMOLLM2,
+        tried_lr=1e-4,
+    ),
+    "gemma3-270m": KnownModel(
+        "gemma3-270m",
+        "268 M parameters, pretrained, base; Gemma 3, 262,144 tokens",
+        source=GEMMA3_270M,
+        tried_lr=1e-4,
+    ),
 }
+EMBEDDED = {name: model for name, model in KNOWN.items() if model.embedded}
+FETCHED = {name: model for name, model in KNOWN.items() if not model.embedded}
+_OF_A_TASK = ("task", "task_options", "chain")  # defaults that mean nothing for another task
 
 # Hub ids that the method has been used with (METHOD §4); shown by `markovlm models`, loadable like any other.
 SUGGESTED: dict[str, str] = {
@@ -90,17 +121,34 @@ def highest_tried_lr(model: str) -> float:
     return KNOWN[model].tried_lr if model in KNOWN else _TRIED_LR
 
 
-def model_defaults(model: str) -> dict[str, Any]:
-    """Configuration that comes with a model name; empty for paths and Hub ids."""
-    return KNOWN[model].defaults if model in KNOWN else {}
+def model_defaults(model: str, task: str | None = None) -> dict[str, Any]:
+    """Configuration that comes with a model name; empty for paths and Hub ids. With another `task` than the model's own, without what
+    belongs to that one (its options, its CoT budget)."""
+    defaults = KNOWN[model].defaults if model in KNOWN else {}
+    if task is None or defaults.get("task") in (None, task):
+        return defaults
+    kept = {key: value for key, value in defaults.items() if key not in _OF_A_TASK}
+    rollouts = {key: value for key, value in defaults.get("rollouts", {}).items() if key != "max_cot_tokens"}
+    return {**kept, "rollouts": rollouts}
 
 
 def peers(model: str) -> tuple[str, ...]:
-    """The known models that are for the same task as this one, itself among them; none for paths and Hub ids."""
-    task = model_defaults(model).get("task")
-    return tuple(name for name in KNOWN if task is not None and KNOWN[name].defaults["task"] == task)
+    """The embedded models that are for the same task as this one, itself among them; none for other models."""
+    if model not in EMBEDDED:
+        return ()
+    task = EMBEDDED[model].defaults["task"]
+    return tuple(name for name, other in EMBEDDED.items() if other.defaults["task"] == task)
 
 
 def resolve(model: str) -> str:
-    """Path of an embedded model; any other name unchanged."""
-    return str(KNOWN[model].path) if model in KNOWN else model
+    """What transformers loads: the directory of a known model (fetched first, if it is not here) or of a GGUF file (converted at first
+    use), any other name unchanged. Raises UserError or RunFailed in one line where that fails."""
+    if model in KNOWN:
+        return str(KNOWN[model].path)
+    file = gguf_file(model)
+    return model if file is None else str(converted(file))
+
+
+def is_here(model: str) -> bool:
+    """Can `resolve` do without the package index?"""
+    return model not in FETCHED or is_fetched(model, FETCHED[model].fetched_from)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.errors import UserError
+from markovlm.models.gguf import gguf_file
 from markovlm.models.memory import release_memory
 from markovlm.models.registry import model_defaults
 from markovlm.runs.asking import options_of, part_of, source_of
@@ -101,22 +102,22 @@ def open_targets(name: str, checkpoints: str, overrides: dict[str, Any]) -> list
     path = Path(name).expanduser()
     if is_run(path):
         return _run_targets(name, RunDirectory(path), checkpoints, overrides)
-    if path.is_file():
-        raise UserError(f"{name}: is a file; a run directory, a model directory or a Hub id is needed")
+    if path.is_file() and gguf_file(name) is None:
+        raise UserError(f"{name}: is a file; a run directory, a model directory, a GGUF file or a Hub id is needed")
     adapters = foreign_adapters(path)
     if adapters:
         return _foreign_targets(name, adapters, checkpoints, overrides)
-    if path.is_dir() and not (path / "config.json").exists():
+    if path.is_dir() and not (path / "config.json").exists() and gguf_file(name) is None:
         raise UserError(
             f"{name}: neither a run (config.yaml and checkpoints/), nor adapters (adapter_1000/adapter_config.json, ...), "
-            "nor a model (config.json)"
+            "nor a model (config.json, or a GGUF file)"
         )
     if overrides.get("model", name) != name:
         raise UserError(f"--model {overrides['model']}: the model is {name} already; name it once")
     for word in _words(checkpoints):
         if word not in ("last", "all", BASE):
             raise UserError(f"--checkpoints: {name} is a plain model, without checkpoints such as {word!r}; leave the flag out")
-    return [Target(name, build_config(model_defaults(name), overrides, {"model": name}), None, None)]
+    return [Target(name, build_config(model_defaults(name, overrides.get("task")), overrides, {"model": name}), None, None)]
 
 
 def _run_targets(name: str, run: RunDirectory, checkpoints: str, overrides: dict[str, Any]) -> list[Target]:
@@ -161,7 +162,7 @@ def foreign_adapters(path: Path) -> dict[int, Path]:
 
 def _foreign_targets(name: str, adapters: dict[int, Path], checkpoints: str, overrides: dict[str, Any]) -> list[Target]:
     model = overrides.get("model") or _base_of(next(iter(adapters.values())))
-    config = build_config(model_defaults(model), overrides, {"model": model})
+    config = build_config(model_defaults(model, overrides.get("task")), overrides, {"model": model})
 
     def refuse(_: Sequence[int]) -> int:
         raise UserError("--checkpoints best: these adapters have no evaluations yet; use all (the best is then chosen on dev)")

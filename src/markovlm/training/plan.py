@@ -13,7 +13,7 @@ from markovlm.chains.prompter import ChainPrompter
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.load import check_path
-from markovlm.models.registry import resolve
+from markovlm.models.registry import is_here, resolve
 from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.setup import check_splits, is_endless, load_examples, prompter_of, resolve_config, task_with_extractors
@@ -118,6 +118,8 @@ def _tokenizer(config: RunConfig) -> Any:
     """The model's, where it is on this machine; else None."""
     from transformers import AutoTokenizer
 
+    if not is_here(config.model):
+        return None
     try:
         return AutoTokenizer.from_pretrained(
             resolve(config.model), local_files_only=True, trust_remote_code=config.loading.trust_remote_code

@@ -22,10 +22,20 @@ _QWEN_4B = {
     "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
     "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960, "tie_word_embeddings": True,
 }  # fmt: skip
+_SMOLLM2 = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+    "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+}  # fmt: skip
+_GEMMA3_270M = {
+    "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1,
+    "head_dim": 256, "vocab_size": 262144, "max_position_embeddings": 32768, "sliding_window": 512, "tie_word_embeddings": True,
+}  # fmt: skip
 KNOWN_SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # model -> transformers' model_type and its configuration
     "meta-llama/Llama-3.1-8B": ("llama", _LLAMA_8B),
     "meta-llama/Llama-3.1-8B-Instruct": ("llama", _LLAMA_8B),
     "Qwen/Qwen3-4B": ("qwen3", _QWEN_4B),
+    "smollm2": ("llama", _SMOLLM2),
+    "gemma3-270m": ("gemma3_text", _GEMMA3_270M),
 }
 
 
