@@ -14,12 +14,13 @@ from torch import Tensor
 
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
-from markovlm.models import shared_prefix
-from markovlm.models.caches import near, same_with_gradient, select_rows
+from markovlm.models import probes, shared_prefix
+from markovlm.models.caches import select_rows
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
+from markovlm.models.probes import can_share, near, same_with_gradient
 from markovlm.models.sequences import Batch, batch_of, continued, forked_batch, prefill, span_hidden
-from markovlm.models.shared_prefix import Groups, Prefix, can_share, groups_of, pays, share_if_it_pays
+from markovlm.models.shared_prefix import Groups, Prefix, groups_of, pays, share_if_it_pays
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
 from markovlm.training.shapes import read_shape
@@ -292,15 +293,15 @@ def test_few_or_short_prefixes_are_copied(tiny_models: dict[str, Path]) -> None:
 def test_models_that_disagree_have_copies(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Found out by trying: an attention with another scale, and one whose gradient forgets the prefix."""
     lm = tiny.load(tiny_models["llama"], shaken=True)
-    assert shared_prefix._agrees(lm)
+    assert probes._shares(lm)
     attention = shared_prefix._TwoParts.apply
     monkeypatch.setattr(shared_prefix._TwoParts, "apply", lambda query, *rest: attention(query, *rest[:6], 1.0))
-    assert not shared_prefix._agrees(lm)
-    copies = shared_prefix._trial(lm, 2, shared=False)
-    assert not near(lm, shared_prefix._trial(lm, 2, shared=True), copies)
+    assert not probes._shares(lm)
+    copies = probes.behind_prompts(lm, 2, shared=False)
+    assert not near(lm, probes.behind_prompts(lm, 2, shared=True), copies)
     monkeypatch.setattr(shared_prefix._TwoParts, "apply", lambda query, keys, *rest: attention(query, keys.detach(), *rest))
-    assert not shared_prefix._agrees(lm)
-    assert near(lm, shared_prefix._trial(lm, 2, shared=True), copies)
+    assert not probes._shares(lm)
+    assert near(lm, probes.behind_prompts(lm, 2, shared=True), copies)
 
 
 def test_the_trial_is_made_without_padding_too(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +314,7 @@ def test_the_trial_is_made_without_padding_too(tiny_models: dict[str, Path], mon
         return found if rest[4].hidden is not None else 2 * found
 
     monkeypatch.setattr(shared_prefix._TwoParts, "apply", wrong)
-    assert not shared_prefix._agrees(lm)
+    assert not probes._shares(lm)
 
 
 @pytest.mark.parametrize(

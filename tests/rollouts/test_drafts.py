@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from markovlm.config.model import Loading
-from markovlm.models.caches import takes_back
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
 from markovlm.models.sequences import batch_of, forked_batch, span_hidden
@@ -107,7 +106,7 @@ def test_nothing_is_taken_back_where_attention_counts_columns(tmp_path: Path) ->
     """MPT without an adapter: padding in front does not matter to it, a hidden token in the middle does."""
     lm = load_model(str(save_family("mpt", tmp_path)), Loading(device="cpu", dtype="float32"))
     assert lm.caching == "padded"
-    assert not takes_back(lm)
+    assert not lm.takes_back
     assert read_with_drafts(lm, batch_of([((5, 6, 7), (8, 9), 1)]), BUDGET) is None
     forked = forked_batch([((5, 6, 7, 8, 9), (5, 6, 20), (21, 22)), ((5, 6, 7, 8, 9), (5, 6, 7, 8, 9, 30), (31,))])
     with torch.no_grad():

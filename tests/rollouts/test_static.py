@@ -11,7 +11,7 @@ import torch
 
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
-from markovlm.models import caches
+from markovlm.models import probes
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
 from markovlm.models.logprobs import token_stats
@@ -199,7 +199,7 @@ def test_models_that_can_not_be_decoded_so(tiny_models: dict[str, Path], monkeyp
     assert HFSampler(gemma).decoder is None
     llama = tiny.load(tiny_models["llama"], shaken=True, dtype="float64")
     assert decodes_in_one_shape(llama)
-    caches._tried.clear()
+    probes._tried.clear()
     fill = static.Slots.fill
 
     def shifted(self: static.Slots, first: int, fresh: object) -> None:
@@ -208,7 +208,7 @@ def test_models_that_can_not_be_decoded_so(tiny_models: dict[str, Path], monkeyp
 
     monkeypatch.setattr(static.Slots, "fill", shifted)
     assert not decodes_in_one_shape(llama)
-    caches._tried.clear()
+    probes._tried.clear()
 
 
 @pytest.mark.gpu

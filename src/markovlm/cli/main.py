@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import time
@@ -53,6 +54,8 @@ COMMANDS = (
     tasks,
     models,
 )
+_LOG = "MARKOVLM_LOG"  # environment variable: the level from which the package's log is printed
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 _GRACE = 10.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 
 
@@ -75,6 +78,7 @@ for _command in COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 130 interrupted at once."""
     try:
+        _start_log(os.environ.get(_LOG))
         rest, files = take_plugins(sys.argv[1:] if arguments is None else arguments)
         for file in files:
             load_plugin(file)
@@ -95,6 +99,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             return _complain(f"{error.filename or 'writing'}: {error.strerror}", 1)
         raise
+
+
+def _start_log(level: str | None) -> None:
+    """What the package logs goes to standard error from this level on. UserError for one that does not exist."""
+    if not level:
+        return
+    if level.lower() not in _LOG_LEVELS:
+        raise UserError(f"{_LOG}={level}: use {', '.join(_LOG_LEVELS[:-1])} or {_LOG_LEVELS[-1]}")
+    logger = logging.getLogger("markovlm")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
 
 
 def _warn_of_broken_plugins() -> None:

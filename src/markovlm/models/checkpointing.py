@@ -12,7 +12,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,38 +21,24 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from markovlm.errors import UserError
-from markovlm.models.caches import same_with_gradient, select_layer_rows
+from markovlm.models.caches import select_layer_rows
+from markovlm.models.language import LanguageModel
 from markovlm.models.shared_prefix import attending
-
-if TYPE_CHECKING:
-    from markovlm.models.language import LanguageModel
-
-# off. whole: only sequences that hold their own prompt. prompts: one pass over a prompt serves its group, as without checkpointing
-Checkpointing = Literal["off", "whole", "prompts"]
 
 _ROWS = "_markovlm_rows"  # attribute of a cache: its rows as the layers are to see them
 
 
-def enable_checkpointing(lm: LanguageModel) -> Checkpointing:
-    """Have every layer of `lm` computed again in backward; how far that goes with this model's cache is found out by trying.
+def recompute_layers(lm: LanguageModel) -> int:
+    """Have every layer of `lm` computed again in backward; how many layers that are.
 
     Raises UserError for a model whose layers can't be told.
     """
     layers = _layers(lm)
     if not layers:
         raise UserError(f"loading.gradient_checkpointing: {lm.name!r} has no layers that can be recomputed; leave it out")
-    expected = _trial(lm) if lm.shares_prompts else None
     for layer in layers:
         layer.forward = _recomputed(lm, layer)
-    if expected is None or len(layers) != lm.causal_lm.config.get_text_config().num_hidden_layers:
-        return "whole"
-    try:
-        lm.checkpointing = "prompts"  # for the trial
-        return "prompts" if same_with_gradient(lm, _trial(lm), expected) else "whole"
-    except Exception:  # whatever an architecture raises when its layers are run so: they are not to be run so
-        return "whole"
-    finally:
-        lm.checkpointing = "off"
+    return len(layers)
 
 
 def leave(cache: Any, rows: Tensor | None = None) -> None:
@@ -64,16 +50,6 @@ def _layers(lm: LanguageModel) -> list[Any]:
     found = [(name, module) for name, module in lm.decoder.named_modules() if isinstance(module, GradientCheckpointingLayer)]
     names = [f"{name}." for name, _ in found]
     return [module for name, module in found if not any(name.startswith(outer) for outer in names)]
-
-
-def _trial(lm: LanguageModel) -> Tensor:
-    """[M, H] states behind two prompts of one length, shared by three rows."""
-    from markovlm.models.sequences import batch_of, span_hidden
-
-    ids = [[i % lm.vocabulary for i in part] for part in ((1, 2, 3, 4), (4, 3, 5, 1), (2, 5, 1), (3, 1), (5, 2, 4))]
-    with torch.enable_grad():
-        batch = batch_of([(ids[0], ids[2], 0), (ids[1], ids[3], 0), (ids[0], ids[4], 0)])
-        return span_hidden(lm, batch, "shared").hidden
 
 
 def _recomputed(lm: LanguageModel, layer: Any) -> Callable[..., Any]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from markovlm.models.caches import Caching
-
 if TYPE_CHECKING:
-    from markovlm.models.checkpointing import Checkpointing
     from markovlm.models.sharding import Shards
+
+# padded: prompts of any lengths side by side. even: only of one length at a time. states: of one length, one token at a time and
+# without gradient: scoring then computes every sequence whole. none: sampling does too.
+Caching = Literal["padded", "even", "states", "none"]
+# off. whole: only sequences that hold their own prompt. prompts: one pass over a prompt serves its group, as without checkpointing
+Checkpointing = Literal["off", "whole", "prompts"]
 
 MERGE_LIMIT = 200_000_000  # parameters up to which sampling may hold a merged copy of the adapted weights
 
@@ -34,11 +37,12 @@ class LanguageModel:
     has_adapter: bool
     adapter_on: bool = True  # False inside `frozen()` and `merged()`
     quantization: str = "none"  # of the base's linear layers
+    # what `probes` found when the model was loaded
     caching: Caching = "padded"  # what the cache of past tokens can be trusted with
     checkpointing: Checkpointing = "off"  # are layers computed again in backward
     shards: Shards | None = None  # where the frozen weights are dealt over several processes
-    takes_back: bool | None = None  # can tokens be hidden in the middle of the cache? None: not asked yet (`caches.takes_back`)
-    shares_keys: bool = False  # can rows look at one prefix without a copy of its keys each (`shared_prefix.can_share`)
+    takes_back: bool = False  # can tokens in the middle of the cache be hidden
+    shares_keys: bool = False  # can rows look at one prefix without a copy of its keys each
     switches: list[Any] | None = None  # modules with an adapter to switch off, once they were looked for
     adapted: list[Any] | None = None  # layers with a LoRA adapter, likewise
 

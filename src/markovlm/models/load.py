@@ -12,14 +12,12 @@ import torch
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
 from markovlm.models.adapters import LOAD_ERRORS, with_adapter
-from markovlm.models.caches import caching_of
-from markovlm.models.checkpointing import enable_checkpointing
 from markovlm.models.folding import fold_layers
 from markovlm.models.gguf import gguf_file
 from markovlm.models.language import LanguageModel
+from markovlm.models.probes import caching_of, can_share, enable_checkpointing, takes_back
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
 from markovlm.models.registry import EMBEDDED, KNOWN, resolve
-from markovlm.models.shared_prefix import can_share
 
 if TYPE_CHECKING:
     from markovlm.models.sharding import Shards
@@ -70,6 +68,7 @@ def load_model(
     lm.model.eval()
     _check_head(lm)
     lm.caching = caching_of(lm)
+    lm.takes_back = takes_back(lm)
     lm.shares_keys = can_share(lm)
     if loading.gradient_checkpointing and lm.adapter_parameters():
         lm.checkpointing = enable_checkpointing(lm)

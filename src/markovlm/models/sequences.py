@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from markovlm.models.caches import cache_name, select_rows, takes_back
+from markovlm.models.caches import cache_name, select_rows
 from markovlm.models.checkpointing import leave
 from markovlm.models.language import LanguageModel
 from markovlm.models.shared_prefix import attending, share_if_it_pays
@@ -144,7 +144,7 @@ def _shared_pass(lm: LanguageModel, batch: Batch) -> Tensor:
     """Each prefix once; its KV cache (with gradient, if gradients are on) is repeated over its rows."""
     if lm.caching == "even" and len(set(map(len, batch.prefixes))) > 1:
         return _by_prefix_length(lm, batch)
-    if any(row.keep is not None for row in batch.rows) and not takes_back(lm):
+    if any(row.keep is not None for row in batch.rows) and not lm.takes_back:
         return _padded_pass(lm, batch)
     return _behind(lm, batch, [row.tokens[:-1] for row in batch.rows]).hidden
 
@@ -167,7 +167,7 @@ class Continued:
 
 def continued(lm: LanguageModel, batch: Batch) -> Continued | None:
     """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back."""
-    return _behind(lm, batch, [row.tokens for row in batch.rows]) if takes_back(lm) else None
+    return _behind(lm, batch, [row.tokens for row in batch.rows]) if lm.takes_back else None
 
 
 def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) -> Continued:
@@ -254,7 +254,7 @@ def prefill(lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> Prefilled:
     column = torch.arange(longest, device=lm.device)
     mask = (column >= longest - lengths[:, None]).long()
     position = (column - (longest - lengths)[:, None]).clamp(min=0)
-    name = cache_name(lm)
+    name = cache_name(lm.decoder)
     if plain := name != "past_key_values":
         if len(set(map(len, prefixes))) > 1:
             raise ValueError("a recurrent model takes prefixes of one length")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +21,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from markovlm.models.caches import keeps_all, once_tried, same_with_gradient, select_rows
-
-if TYPE_CHECKING:
-    from markovlm.models.language import LanguageModel
+from markovlm.models.language import LanguageModel
 
 LEAST_SAVED = 200_000  # numbers of a layer's keys that sharing must save: with fewer, two products cost more than one
 _EVEN, _MOSTLY = 2, 4  # places for each row: up to which groups are begun, and kept, as they are
@@ -211,54 +208,11 @@ def attending(lm: LanguageModel, cache: Any) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def can_share(lm: LanguageModel) -> bool:
-    """Can rows of `lm` share the keys of a prefix? Found out by trying.
-
-    On a CPU only: its kernel gives the normaliser of a softmax and takes another one for the gradient.
-    """
-    config = lm.causal_lm.config.get_text_config()
-    if lm.device.type != "cpu" or lm.shards is not None or lm.caching != "padded":
-        return False
-    return config._attn_implementation == "sdpa" and not has_window(config) and once_tried(lm, _agrees)
-
-
 def has_window(config: Any) -> bool:
     """Out of which columns may fall, of which a trial with a few tokens knows nothing."""
     if kinds := getattr(config, "layer_types", None):
         return bool(set(kinds) - {"full_attention"})
     return any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-
-
-def _agrees(lm: LanguageModel) -> bool:
-    """Four rows behind two prompts, three tokens and one more, against a cache whose rows are copied; with gradient if `lm` trains.
-
-    Once with a prompt that is padded and once without, because then models give their attention no mask.
-    """
-    try:
-        with torch.set_grad_enabled(bool(lm.adapter_parameters())):
-            return all(same_with_gradient(lm, _trial(lm, n, shared=True), _trial(lm, n, shared=False)) for n in (2, 5))
-    except Exception:  # whatever an architecture raises when its cache is used so: it is not to be used so
-        return False
-
-
-def _trial(lm: LanguageModel, length: int, *, shared: bool) -> Tensor:
-    """[4, 4, V] logits behind a prompt of five tokens and one of `length`."""
-    from markovlm.models.sequences import prefill
-
-    owner = torch.tensor([0, 1, 0, 0], device=lm.device)
-    ids = torch.tensor([[4, 2, 5, 3], [5, 4, 2, 1], [1, 2, 3, 4], [2, 2, 1, 5]], device=lm.device) % lm.vocabulary
-    start = prefill(lm, [[i % lm.vocabulary for i in prompt] for prompt in ((1, 2, 3, 4, 5), (1, 3, 2, 4, 1)[:length])])
-    if not keeps_all(start.cache):
-        raise ValueError("a cache that forgets")
-    if shared:
-        share(start.cache, groups_of(start.cache, owner.tolist(), start.mask))
-    else:
-        select_rows(start.cache, owner)
-    mask, position = start.mask[owner], start.lengths[owner]
-    states = [start.go_on(lm, ids[:, :3], mask, position)]
-    select_rows(start.cache, torch.arange(4, device=lm.device))  # as a sampler drops rows on the way
-    states.append(start.go_on(lm, ids[:, 3:], torch.cat([mask, mask.new_ones(4, 3)], dim=1), position + 3))
-    return lm.logits(torch.cat(states, dim=1))
 
 
 def _attention(

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from markovlm.models.caches import keeps_all, near, once_tried
+from markovlm.models.caches import keeps_all
 from markovlm.models.language import LanguageModel
 from markovlm.models.memory import is_out_of_memory, on_release
+from markovlm.models.probes import FORGETS, near, once_tried, works
 from markovlm.models.sequences import Prefilled, prefill
 from markovlm.rollouts.fronts import start
 
@@ -245,16 +246,17 @@ def decodes_in_one_shape(lm: LanguageModel) -> bool:
     attention = lm.causal_lm.config.get_text_config()._attn_implementation
     if lm.caching != "padded" or lm.shards is not None or lm.quantization != "none" or attention not in _ATTENTION:
         return False
-    return once_tried(lm, _try)
+    return once_tried(lm, _in_one_shape)
 
 
 @torch.no_grad()
-def _try(lm: LanguageModel) -> bool:
+def _in_one_shape(lm: LanguageModel) -> bool:
     """Two prompts and three tokens behind them, against the cache that grows."""
     prompts = [tuple(i % lm.vocabulary for i in prompt) for prompt in ((1, 2, 3, 4, 5), (3, 1))]
-    try:
+
+    def attempt() -> bool:
         if not keeps_all(prefill(lm, prompts).cache):
-            return False
+            raise ValueError(FORGETS)
         ours, theirs = StaticDecoder(lm, _as_it_is).start(prompts, 3, 9), start(lm, prompts)
         for token in (4, 2, 5):
             tokens = torch.full((2,), token % lm.vocabulary, device=lm.device)
@@ -263,6 +265,6 @@ def _try(lm: LanguageModel) -> bool:
                 ours.advance(tokens)
             if not near(lm, lm.logits(ours.hidden), lm.logits(theirs.hidden)):
                 return False
-    except Exception:  # whatever an architecture raises when it is decoded so: it is not to be decoded so
-        return False
-    return True
+        return True
+
+    return works(lm, "decoding in one shape", attempt)

@@ -1,0 +1,75 @@
+"""The package's imports, read from its sources: what `tests/test_layout.py` judges."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "src" / "markovlm"
+
+
+def modules(package: Path = PACKAGE) -> dict[str, Path]:
+    """Module -> file: `markovlm.report.levels`; a package is named without `__init__`."""
+    found: dict[str, Path] = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(known: Mapping[str, Path], *, types: bool) -> dict[str, set[str]]:
+    """Module -> the modules that it imports anywhere, inside functions too; `types`: also those for type checkers alone.
+
+    `from markovlm import register` imports the module `markovlm.register`, `from markovlm import __version__` the package itself.
+    """
+    found: dict[str, set[str]] = {}
+    for module, path in known.items():
+        mine = found[module] = set[str]()
+        for node in _statements(ast.parse(path.read_text(encoding="utf-8")), types):
+            if isinstance(node, ast.Import):
+                mine |= {alias.name for alias in node.names} & set(known)
+            elif node.module is not None:
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                mine |= full & set(known)
+                if full - set(known) and node.module in known:
+                    mine.add(node.module)
+        mine.discard(module)
+    return found
+
+
+def _statements(tree: ast.AST, types: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in ast.iter_child_nodes(tree):
+        if not types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        yield from _statements(node, types)
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules each of which reaches all others of its group (strongly connected components, Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in sorted(graph[module]):
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in graph:
+        if module not in index:
+            visit(module)
+    return found
