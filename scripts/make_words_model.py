@@ -47,10 +47,11 @@ from make_embedded_model import (
 )
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from words_splits import templates_of, words_of
 
 from markovlm.models.registry import KNOWN
 from markovlm.tasks.words_data import Problem, WordsSpec, draw
-from markovlm.tasks.words_pools import TAILS, templates_of, words_of
+from markovlm.tasks.words_pools import TAILS
 
 SIZES = {  # hidden, layers, heads, intermediate
     "small": {"hidden": 96, "layers": 4, "heads": 4, "intermediate": 256},

@@ -185,7 +185,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("evaluation/evaluate.py", '((how.seed, "evaluation", e.id),)', '((how.seed, "evaluation"),)', "all questions share a stream"),
     M("evaluation/store.py", 'key not in ("checkpoint", "step", "split")}\n        digest', 'key not in ("checkpoint", "step", "split", "how")}\n        digest', "readings made in different ways mix"),
     M("evaluation/compare.py", "mcnemar_exact(gained, lost)", "mcnemar_exact(gained, gained)", "a p-value of nothing"),
-    M("statistics.py", 'return _proportion_interval(k, n, confidence, "wilson")', 'return _proportion_interval(k, n, confidence, "exact")', "another interval than it says"),
+    M("statistics.py", 'proportion_ci(confidence, method="wilson")', 'proportion_ci(confidence, method="exact")', "another interval than it says"),
     M("statistics.py", "binomtest(b, b + c, 0.5).pvalue", 'binomtest(b, b + c, 0.5, alternative="greater").pvalue', "a one-sided test"),
     # analysis
     M("analysis/explain.py", "if position not in gone)", "if position in gone)", "all but the unit is taken out"),

@@ -16,7 +16,6 @@ from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.health import Evidence, Verdict
 from markovlm.models.load import load_model
 from markovlm.rollouts import hf
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import SamplerPlace
 from markovlm.runs.directory import RunDirectory
@@ -27,6 +26,7 @@ from markovlm.training.guard import Guard
 from markovlm.training.loop import train
 from markovlm.training.step import take_step
 from support import runs, tiny
+from support.fake import FakeSampler
 
 
 def refused(*layers: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from markovlm.tasks import get_task
 from markovlm.tasks.base import LoadRequest
 from markovlm.tasks.prompts import choose_style
 from markovlm.tasks.words_data import draw
-from markovlm.tasks.words_pools import words_of
 from support.scripts import load
 
+words_of = load("words_splits").words_of
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 

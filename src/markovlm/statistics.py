@@ -40,12 +40,13 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
 
     Wilson 1927; Brown, Cai & DasGupta 2001, Statistical Science 16, recommend it for small n. n = 0 gives (0, 1).
     """
-    return _proportion_interval(k, n, confidence, "wilson")
-
-
-def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """The exact binomial interval (Clopper & Pearson 1934): never covers less than `confidence`. n = 0 gives (0, 1)."""
-    return _proportion_interval(k, n, confidence, "exact")
+    _check_confidence(confidence)
+    if not 0 <= k <= n:
+        raise ValueError(f"k={k} must be between 0 and n={n}")
+    if n == 0:
+        return Interval(0.0, 1.0)
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
+    return Interval(0.0 if k == 0 else float(interval.low), 1.0 if k == n else float(interval.high))
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -219,16 +220,6 @@ def minimum_detectable_difference(n: int, p: float, power: float = 0.8, *, paire
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _proportion_interval(k: int, n: int, confidence: float, method: str) -> Interval:
-    _check_confidence(confidence)
-    if not 0 <= k <= n:
-        raise ValueError(f"k={k} must be between 0 and n={n}")
-    if n == 0:
-        return Interval(0.0, 1.0)
-    interval = stats.binomtest(k, n).proportion_ci(confidence, method=method)
-    return Interval(0.0 if k == 0 else float(interval.low), 1.0 if k == n else float(interval.high))
 
 
 def _cluster_totals(

@@ -1,4 +1,4 @@
-"""The expectation of the estimator is the gradient of J = E sum_t gamma^(t-1) r_t (FRONTIER §1), for chains of three observations.
+"""The expectation of the estimator is the gradient of J = E sum_t gamma^(t-1) r_t, for chains of three observations.
 
 As in tests/objectives/test_exact_gradient.py: states of one token over a vocabulary of four make all chains, and all groups of two
 chains, enumerable; for every group the real `take_step` runs; J is computed in tests/support/chains.py from full logits.

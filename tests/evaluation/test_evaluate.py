@@ -11,11 +11,11 @@ import torch
 from markovlm.evaluation.answering import score_text
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.evaluation.run import Control
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example
 from support import tiny
+from support.fake import FakeSampler
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_a_collapse_is_said_within_three_rows_with_its_onset() -> None:
     assert at is not None
     assert 121 < at <= 124  # not on the first row: that might be a spike
     assert verdict.onset_step == 121
-    assert verdict.onset_interval == (121, 121)
+    assert verdict.signals[0].onset == (121, 121)
     assert (verdict.signals[0].chance_rows or 0) > 1e5
     assert "by chance less than once in 1,000,000 rows" in verdict.describe()
 
@@ -96,7 +96,7 @@ def test_a_collapse_is_said_within_three_rows_with_its_onset() -> None:
 def test_the_onset_lies_between_logged_steps_where_rows_are_means() -> None:
     rng = random.Random(2)
     rows = [{"step": 5 * n, "reward_mean": rng.gauss(0.8 if n <= 30 else 0.1, 0.05)} for n in range(1, 41)]
-    low, high = judge(rows).onset_interval or (0, 0)
+    low, high = judge(rows).signals[0].onset or (0, 0)
     assert (low, high) == (151, 155)  # the row of step 155 stands for the steps 151 to 155
 
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.training.records import Learner
 from markovlm.training.step import take_step
 from support import tiny
 from support.exact import EOS, QUESTION, TAU, assert_different, assert_same, exact, expected_ascent, naive_logprobs, nano_learner
+from support.fake import FakeSampler
 
 PATHS = {  # how the step computes it; every way is the same estimator
     "shared, live graph": {"training.prompt_sharing": "shared"},

@@ -15,13 +15,13 @@ from torch import Tensor
 from markovlm.config import build_config
 from markovlm.errors import UserError
 from markovlm.rewards import Answers, build_reward
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.runs.checkpoint import load_state
 from markovlm.training.loop import train
 from markovlm.training.records import Learner
 from markovlm.training.step import take_step
 from support import runs, tiny
 from support.exact import EOS, QUESTION, TAU, all_cots, assert_different, assert_same, exact, naive_logprobs, nano_learner
+from support.fake import FakeSampler
 
 BOUND = {"objective.reward": "bound"}
 LENGTHS = [3, 1, 2, 2, 4, 1]  # answer tokens of six CoTs, two groups of three

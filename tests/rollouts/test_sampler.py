@@ -17,11 +17,11 @@ from markovlm.models.load import LanguageModel
 from markovlm.models.logprobs import token_stats
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.rollouts import fronts, hf
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.streams import stream, torch_seed
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 from support import naive, tiny
+from support.fake import FakeSampler
 
 PROMPTS = (tuple(range(10, 22)), (30, 31, 32), (40, 41, 42, 43, 44, 45))
 FREE = Decoding(8, temperature=1.0)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.tasks.base import Example
 from markovlm.training.records import Learner
 from markovlm.training.step import take_step
 from support import tiny
+from support.fake import FakeSampler
 
 TAU = 0.7
 EOS = 3  # of the nano model, whose other tokens are 0, 1, 2

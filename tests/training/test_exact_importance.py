@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.rollouts.types import CoT, Decoding
 from markovlm.training.importance import importance, weighted
 from markovlm.training.records import Learner
 from markovlm.training.step import take_step
 from support import tiny
 from support.exact import EOS, QUESTION, TAU, Exact, assert_same, exact, naive_logprobs, nano_learner
+from support.fake import FakeSampler
 
 
 class Scripted(FakeSampler):

@@ -16,13 +16,13 @@ from markovlm.errors import RunFailed
 from markovlm.models.load import LanguageModel
 from markovlm.objectives import PolicyBatch, PolicyLoss
 from markovlm.objectives.grpo import Grpo
-from markovlm.rollouts.fake import FakeSampler
 from markovlm.training import gradients, scoring
 from markovlm.training.metrics import metric_row
 from markovlm.training.records import Learner, StepResult
 from markovlm.training.step import take_step
 from markovlm.training.update import learning_rate
 from support import naive, tiny
+from support.fake import FakeSampler
 
 GPT2 = 1e-10  # float64 throughout: another split is only another order of summation
 COT = (40, 41, 42, 43, 44)

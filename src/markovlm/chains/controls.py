@@ -1,4 +1,4 @@
-"""What a state is compared with: without these a number says nothing (FRONTIER §1).
+"""What a state is compared with: without these a number says nothing.
 
 own             the state that the chain wrote
 nothing         an empty state

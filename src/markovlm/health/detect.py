@@ -7,7 +7,7 @@ of log-prob, ...), k = D / s and z = (m - x) / s, every row adds the log-likelih
 
 (Page 1954; Lorden 1971: no test with the same time between false alarms is quicker in the worst case). L grows only while rows lie more
 than D below the level, so an alarm means that D is lost, not merely that something moved; how long it takes follows from the run's own
-noise. Under no change L exceeds h about once in exp(h) rows; `calibrate.py` measures how often it really does, on rows with heavy
+noise. Under no change L exceeds h about once in exp(h) rows; `benchmarks/calibrate_alarms.py` measures how often it really does, on rows with heavy
 tails, autocorrelation, trends and few samples, its level and noise estimated as here, and ships the answer. CAP makes one row worth at most 5 nats:
 no spike is an alarm, whatever its size.
 """

@@ -14,7 +14,7 @@ Measure = Literal["value", "below_early", "below_best", "fraction_of_best", "tim
 class Threshold:
     """One row of the table: when a signal is beyond its threshold, for how long, and what that means."""
 
-    signal: str  # name of the metric (or of a derived signal, see `_derived`)
+    signal: str  # name of the metric (or of a derived signal, see `monitor._derive`)
     measure: Measure  # how `warn` and `collapse` are to be read
     comparison: Literal["above", "below"]
     warn: float | None

@@ -59,11 +59,6 @@ class Verdict:
     rising: bool = False  # accuracy is rising, so that nothing is called collapsed
 
     @property
-    def onset_interval(self) -> tuple[int, int] | None:
-        """Steps between which the gravest evidence began; None where no sequential test says."""
-        return self.signals[0].onset if self.signals else None
-
-    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of collapse in order of onset, the gravest level first, without repeats."""
         return tuple(dict.fromkeys(e.kind for e in self.signals))

@@ -69,10 +69,6 @@ class GroupRow:
     collapsed: tuple[float, float] = (0.0, 1.0)  # Wilson interval of the share of runs that collapsed
     seconds: float | None = None  # median of the runs
 
-    @property
-    def one_seed(self) -> bool:
-        return len(self.seeds) == 1
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:

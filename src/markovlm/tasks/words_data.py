@@ -177,9 +177,6 @@ class Problem:
         """Names and things that may occur in the text."""
         return frozenset((self.name, self.other, self.thing, *(d.thing for d in self.distractors)))
 
-    def without_distractors(self) -> Problem:
-        return replace(self, distractors=())
-
     def with_number(self, event: int, number: int) -> Problem:
         """The number of one event changed. ValueError where a result would be negative."""
         events = list(self.events)
@@ -278,17 +275,6 @@ def rewritten(sentences: tuple[str, ...], steps: tuple[Step, ...]) -> tuple[str,
         raise ValueError("steps: as many as sentences with an equation")
     left = iter(steps)
     return tuple(_EQUATION.sub(lambda _: next(left).text, sentence, count=1) for sentence in sentences)
-
-
-def parse_steps(cot: str) -> tuple[Step, ...]:
-    """The equations of a chain of thought, results as written. An operand is taken for the latest earlier result equal to it."""
-    steps: list[Step] = []
-    for match in _EQUATION.finditer(cot):
-        left, right, result = int(match[1]), int(match[3]), int(match[4])
-        origin = {step.result: i for i, step in enumerate(steps)}
-        op: Op = match[2]  # pyright: ignore[reportAssignmentType]
-        steps.append(Step(left, op, right, result, origin.get(left), origin.get(right) if right != left else None))
-    return tuple(steps)
 
 
 def draw(spec: WordsSpec, split: Split, seed: int, index: int) -> Problem:

@@ -140,14 +140,3 @@ def _split(kinds: Sequence[Parts], end: str) -> dict[Split, tuple[str, ...]]:
 TEMPLATES: dict[Kind, dict[Split, tuple[str, ...]]] = {kind: _split(parts, ".") for kind, parts in _PARTS.items()}
 QUESTIONS: dict[Asked, dict[Split, tuple[str, ...]]] = {asked: _split(parts, "") for asked, parts in _ASKED.items()}
 DISTRACTORS: dict[Split, tuple[str, ...]] = _split(_DISTRACTORS, ".")
-
-
-def templates_of(split: Split) -> frozenset[str]:
-    """Every template of a split: events, questions, distractors."""
-    pools = [*TEMPLATES.values(), *QUESTIONS.values(), DISTRACTORS]
-    return frozenset(template for pool in pools for template in pool[split])
-
-
-def words_of(split: Split) -> frozenset[str]:
-    """The names and things of a split."""
-    return frozenset((*SHE[split], *HE[split], *THINGS[split]))
