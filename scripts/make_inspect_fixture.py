@@ -3,12 +3,14 @@
     python -m venv /tmp/inspect && /tmp/inspect/bin/pip install inspect_ai
     /tmp/inspect/bin/python scripts/make_inspect_fixture.py tests/fixtures/audit
 
-Two small logs: `inspect.eval` (the zip, sums with a final answer line, two epochs, one reply cut off by its budget) and
-`inspect.json` (multiple choice, the reasoning in a block of its own, one of them encrypted).
+Small logs: `inspect.eval` (the zip, sums with a final answer line, two epochs, one reply cut off by its budget), `inspect.json` (multiple
+choice, the reasoning in a block of its own, one of them encrypted), `shuffled.eval` (choices shuffled when they were shown, which the log
+undoes) and `turns.eval` (a conversation, two replies, several targets).
 """
 
 from __future__ import annotations
 
+import random
 import shutil
 import sys
 import tempfile
@@ -20,14 +22,15 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessageAssistant,
+    ChatMessageUser,
     ContentReasoning,
     ContentText,
     ModelOutput,
     ModelUsage,
     get_model,
 )
-from inspect_ai.scorer import choice, match
-from inspect_ai.solver import generate, multiple_choice
+from inspect_ai.scorer import choice, includes, match
+from inspect_ai.solver import generate, multiple_choice, user_message
 
 SUMS = (("17+4+79", "100"), ("5+6+7", "18"), ("30+41+2", "73"))
 REPLIES = (
@@ -70,12 +73,36 @@ def main(folder: Path) -> None:
         scorer=choice(),
         name="letters",
     )
+    shuffled = Task(
+        dataset=MemoryDataset([Sample(input="Which is a metal?", choices=["wood", "iron", "glass"], target="B", id=0)]),
+        solver=multiple_choice(cot=True, shuffle=random.Random(3)),
+        scorer=choice(),
+        name="shuffled",
+    )
+    conversation = [
+        ChatMessageUser(content="What is 5+6?"),
+        ChatMessageAssistant(content="5+6=11."),
+        ChatMessageUser(content="And times two?"),
+    ]
+    turns = Task(
+        dataset=MemoryDataset([Sample(input=conversation, target=["22", "a score and two"], id=0)]),
+        solver=[generate(), user_message("Are you sure?"), generate()],
+        scorer=includes(),
+        name="turns",
+    )
+    shown = [_said("The first one conducts and the others do not.\n\nANSWER: A")]
+    twice = [_said("11*2=22."), _said("Yes. The answer is 22.")]
     replies = [_said(text, "max_tokens" if "ANSWER" not in text else "stop") for _ in range(2) for text in REPLIES]
     chosen = [
         _thought(thought, f"ANSWER: {answer}", redacted=n == 1)
         for n, (thought, (_, _, answer)) in enumerate(zip(THOUGHTS, CHOICES, strict=True))
     ]
-    for task, outputs, form, name in ((sums, replies, "eval", "inspect.eval"), (letters, chosen, "json", "inspect.json")):
+    for task, outputs, form, name in (
+        (sums, replies, "eval", "inspect.eval"),
+        (letters, chosen, "json", "inspect.json"),
+        (shuffled, shown, "eval", "shuffled.eval"),
+        (turns, twice, "eval", "turns.eval"),
+    ):
         with tempfile.TemporaryDirectory() as place:
             model = get_model("mockllm/model", custom_outputs=outputs, memoize=False)
             done = inspect_eval(

@@ -7,16 +7,16 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from markovlm.auditing import inspect_log
+from markovlm.auditing import inspect_zip
 from markovlm.auditing.legibility import legibility
 from markovlm.auditing.measures import is_bare
-from markovlm.auditing.rows import before_answer, gold_of
 from markovlm.auditing.sources import read_source
 from markovlm.errors import UserError
 
@@ -76,14 +76,73 @@ def test_an_inspect_log_as_json_with_a_reasoning_block_and_an_encrypted_one() ->
 @pytest.mark.skipif(importlib.util.find_spec("inspect_ai") is None, reason="inspect_ai is not installed")
 def test_the_inspect_logs_can_be_made_again(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_inspect_fixture.py"), str(tmp_path)], check=True, timeout=300)
-    for name in ("inspect.eval", "inspect.json"):
+    for name in ("inspect.eval", "inspect.json", "shuffled.eval", "turns.eval"):
         again, kept = read_source(tmp_path / name), read_source(FIXTURES / name)
         assert (again.rows, again.skipped) == (kept.rows, kept.skipped)
 
 
-def rezipped(path: Path, compression: int, change: Any = None) -> Path:
+def test_shuffled_choices_are_those_that_the_model_saw() -> None:
+    """The log's output says `ANSWER: B` and nothing else, in the original order; what the model wrote and saw stands in an event."""
+    found = read_source(FIXTURES / "shuffled.eval")
+    [row] = found.rows
+    assert (row.cot, row.final) == ("The first one conducts and the others do not.", "ANSWER: A")
+    assert (row.choices, row.answer, row.right) == (("iron", "glass", "wood"), "A", True)
+    assert "the choices were shuffled" in found.notes[0]
+    assert "1 of 1 samples" in found.notes[0]
+
+
+def test_several_replies_a_conversation_and_several_targets() -> None:
+    found = read_source(FIXTURES / "turns.eval")
+    [row] = found.rows
+    assert (row.question, row.cot, row.final) == ("And times two?", "11*2=22.\n\nYes.", "The answer is 22.")
+    assert (row.answer, row.also) == ("22", ("a score and two",))
+    assert [note.partition(": ")[2].partition(" (")[0] for note in found.notes] == [
+        "the CoT is all that the model wrote after the question, joined",
+        "the question is the last user message of a conversation",
+        "there are several targets",
+    ]
+
+
+def test_a_question_with_several_right_choices_and_one_shuffled_no_one_knows_how(tmp_path: Path) -> None:
+    def several(sample: dict[str, Any]) -> None:
+        sample["target"] = ["A", "C"]
+
+    def unknown(sample: dict[str, Any]) -> None:
+        sample["events"] = [
+            e | {"input": [], "input_refs": [], "call": None} if e["event"] == "model" else e for e in sample["events"]
+        ]
+        sample["scores"] = {}
+
+    for change, says in (
+        (several, "several choices are right (A, C)"),
+        (unknown, "its choices were shuffled, and the log does not say how"),
+    ):
+
+        def changed(members: dict[str, bytes], change: Any = change) -> None:
+            sample = json.loads(members["samples/0_epoch_1.json"])
+            change(sample)
+            members["samples/0_epoch_1.json"] = json.dumps(sample).encode()
+
+        with pytest.raises(UserError) as caught:
+            read_source(rezipped(tmp_path / "x.eval", zipfile.ZIP_DEFLATED, changed, "shuffled.eval"))
+        assert says in str(caught.value)
+
+
+def test_an_inspect_log_without_samples_is_said_to_be_one(tmp_path: Path) -> None:
+    def without(members: dict[str, bytes]) -> None:
+        del members["samples/0_epoch_1.json"]
+
+    header = json.loads(inspect_members("shuffled.eval")["header.json"])
+    path = tmp_path / "header.json"
+    path.write_text(json.dumps(header), encoding="utf-8")
+    for file in (path, rezipped(tmp_path / "x.eval", zipfile.ZIP_DEFLATED, without, "shuffled.eval")):
+        with pytest.raises(UserError, match="an Inspect log without samples"):
+            read_source(file)
+
+
+def rezipped(path: Path, compression: int, change: Any = None, name: str = "inspect.eval") -> Path:
     """The log of the fixture, or with members changed, as older versions wrote it."""
-    members = inspect_members()
+    members = inspect_members(name)
     if change is not None:
         change(members)
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -92,17 +151,17 @@ def rezipped(path: Path, compression: int, change: Any = None) -> Path:
     return path
 
 
-def inspect_members() -> dict[str, bytes]:
-    source = FIXTURES / "inspect.eval"
+def inspect_members(name: str = "inspect.eval") -> dict[str, bytes]:
+    source = FIXTURES / name
     with zipfile.ZipFile(source) as archive:
-        unpacked = inspect_log._Unpacker(source, archive)
+        unpacked = inspect_zip.Unpacker(source, archive)
         return {m.filename: json.dumps(unpacked.value(m)).encode() for m in archive.infolist()}
 
 
 def test_older_inspect_logs_and_unfinished_ones(tmp_path: Path) -> None:
     whole = read_source(FIXTURES / "inspect.eval").rows
     assert read_source(rezipped(tmp_path / "old.eval", zipfile.ZIP_DEFLATED)).rows == [
-        type(r)(**{**{f: getattr(r, f) for f in r.__slots__}, "where": r.where.replace("inspect", "old")}) for r in whole
+        replace(row, where=row.where.replace("inspect", "old")) for row in whole
     ]
     unfinished = rezipped(tmp_path / "cut.eval", zipfile.ZIP_DEFLATED, lambda members: members.pop("header.json"))
     assert [row.group for row in read_source(unfinished).rows] == ["mockllm/model"] * 6
@@ -119,7 +178,7 @@ def test_long_texts_of_inspect_logs_are_kept_once_and_put_back(tmp_path: Path) -
 
 
 def test_a_zip_bomb_and_other_zips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect_log, "MOST_MEMBER", 1 << 20)
+    monkeypatch.setattr(inspect_zip, "MOST_MEMBER", 1 << 20)
     bomb = rezipped(
         tmp_path / "b.eval", zipfile.ZIP_DEFLATED, lambda m: m.update({"samples/x_epoch_1.json": b"[" + b" " * (8 << 20)})
     )
@@ -249,10 +308,7 @@ def test_completions_of_trl_as_text_and_as_conversations(tmp_path: Path) -> None
     rows = [{"prompt": "Q", "completion": "C. Done", "solution": "x #### 7"}, {"prompt": "Q", "completion": "C"}]
     plain = read_source(lines(tmp_path / "c.jsonl", rows))
     assert plain.rows[0].answer == "7"
-    assert "no gold answer" in plain.skipped[0]
-    pl.DataFrame({"a": [1]}).write_parquet(path)
-    with pytest.raises(UserError, match="columns prompt and completion; this has a"):
-        read_source(path)
+    assert "no 'solution'" in plain.skipped[0]
 
 
 def test_samples_of_a_run_and_the_base_beside_them(tmp_path: Path) -> None:
@@ -278,8 +334,11 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     for content, says in (
         (b"", "is empty"),
         (b"\xff\xfe\x00x", "no text in UTF-8"),
-        (b"hello\n", "no JSON object"),
-        (b'{"a": 1}\n', "holds 'a'"),
+        (b"hello\n", "no JSON object and no table"),
+        (b'{"a": 1}\n', r"no column is known as question, cot \(or completion\), answer; there are 'a'"),
+        (b'{"question": 1, "answer": 2}\n', r"known as cot .*taken as question=question, answer=answer"),
+        (b"\x1f\x8b broken", "a broken gzip file"),
+        (b"PAR1 broken", "cannot be read as Parquet"),
     ):
         path = tmp_path / "x"
         path.write_bytes(content)
@@ -288,29 +347,6 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such file"):
         read_source(tmp_path / "none")
-
-
-@pytest.mark.parametrize(
-    ("completion", "cot", "cut"),
-    [
-        ("9*2=18.\n#### 18", "9*2=18.", True),
-        ("It is 18.\n\nANSWER: 18", "It is 18.", True),
-        ("It is 18.\n**Final answer:** 18", "It is 18.", True),
-        ("We add. So the answer is 18.", "We add.", True),
-        ("We add. Thus $\\boxed{18}$", "We add.", True),
-        ("<think>a\nb</think>\nThe answer is 3", "a\nb", True),
-        ("The answer is 3. Let me check: 1+2=3", "The answer is 3. Let me check: 1+2=3", False),
-        ("18", "18", False),
-        ("", "", False),
-    ],
-)
-def test_the_final_answer_is_cut_off(completion: str, cot: str, cut: bool) -> None:
-    assert before_answer(completion) == (cot, cut)
-
-
-def test_a_gold_answer_behind_a_solution() -> None:
-    assert gold_of("9*2=18\n#### 1,080") == "1,080"
-    assert gold_of(" B ") == "B"
 
 
 def test_bare_answers() -> None:

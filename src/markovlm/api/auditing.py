@@ -27,14 +27,19 @@ def audit_request(
     limit: int | None = None,
     out: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    groups: Mapping[str, str | Path | Sequence[str | Path]] | Sequence[str] | None = None,
 ) -> AuditRequest:
     """The files read, the readers opened, nothing loaded. Raises UserError in one line."""
     from markovlm.analysis.fragility import Plan
+    from markovlm.auditing.columns import parse_columns
+    from markovlm.auditing.groups import parse_groups
     from markovlm.auditing.plan import DAMAGE, DAMAGE_SEVERITIES, PARTS, AuditRequest, gather, open_audience
     from markovlm.auditing.result import default_out
     from markovlm.auditing.sources import read_source
 
-    files = listed("files", files, PATH, "paths")
+    named = parse_groups(_pairs(groups))
+    files = [*listed("files", files, PATH, "paths"), *named]
     if not files:
         raise UserError("files: nothing to audit; name a file of CoTs")
     readers = listed("--readers", readers, str, "models")
@@ -47,15 +52,25 @@ def audit_request(
             require_count(flag, value)
     names = listed("--perturbations", perturbations or DAMAGE, str, "names")
     plan = Plan(tuple(names), tuple(listed("--severities", severities or DAMAGE_SEVERITIES, Real, "numbers")))
-    paths = [Path(file).expanduser() for file in files]
+    paths = list(dict.fromkeys(Path(file).expanduser() for file in files))
     place = Path(out) if out is not None else default_out(paths)
     if place.is_file():
         raise UserError(f"--out {place}: is a file; name a directory")
-    material = gather(paths, [read_source(path) for path in paths], task, limit)
+    fields = parse_columns(
+        [f"{name}={column}" for name, column in columns.items()] if isinstance(columns, Mapping) else columns or ()
+    )
+    material = gather(paths, [read_source(path, fields) for path in paths], task, limit, named)
     over = mapping(config)
     audience = open_audience(readers, material, over)
     parts = tuple(name for name in PARTS if wanted is None or name in wanted)
     return AuditRequest(tuple(paths), material, audience, place, parts, plan, most_sentences, int(over.get("seed") or 0))
+
+
+def _pairs(groups: Mapping[str, str | Path | Sequence[str | Path]] | Sequence[str] | None) -> list[str]:
+    """`NAME=FILE` of a mapping from names to files."""
+    if not isinstance(groups, Mapping):
+        return list(groups or ())
+    return [f"{name}={file}" for name, some in groups.items() for file in ([some] if isinstance(some, str | Path) else some)]
 
 
 def run_audit(
@@ -81,7 +96,8 @@ def audit(
 ) -> dict[str, Any]:
     """How well answers follow from CoTs of any source, as `markovlm audit --json` prints it.
 
-    `how`: task, only, perturbations, severities, most_sentences, limit, out, config. Results are written beside the (first) file, or to
+    `how`: task, only, perturbations, severities, most_sentences, limit, out, config, `columns` ({"question": "problem", …}: what the
+    files call them) and `groups` ({"brief": "a.eval", …}: names for files). Results are written beside the (first) file, or to
     `out`. Raises UserError for a file that holds no CoTs and for a reader that is not there.
     """
     named = [files] if isinstance(files, str | Path) else files

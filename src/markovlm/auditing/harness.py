@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from markovlm.auditing.rows import AuditRow, Source, Unfit, before_answer, gold_of, plain, text_of
+from markovlm.auditing.cutting import before_answer, gold_of
+from markovlm.auditing.rows import AuditRow, Source, Unfit, plain, text_of
 from markovlm.tasks.base import LETTERS
 
 _QUESTIONS = ("question", "query", "problem", "input", "text", "Body")
@@ -44,8 +45,8 @@ def _rows(row: Mapping[str, Any], where: str) -> list[AuditRow]:
     right = next((bool(row[key]) for key in ("exact_match", "acc") if isinstance(row.get(key), int | float)), None)
     made = []
     for completion in _completions(row):
-        cot, cut = before_answer(completion)
-        made.append(AuditRow(question, cot, gold, choices, right=right, cut=cut, where=where))
+        cot, final = before_answer(completion)
+        made.append(AuditRow(question, cot, gold, choices, right=right, final=final, where=where))
     return made
 
 

@@ -1,36 +1,35 @@
-"""Inspect logs: the zip (`.eval`) and the JSON. Read without inspect_ai; nothing in them is trusted.
+"""Inspect logs: the zip (`.eval`) and the JSON. Nothing in them is trusted.
 
-A zip holds `header.json` (or `_journal/start.json` of a log that was never finished) and `samples/ID_epoch_N.json`. Newer versions
-compress with Zstandard, which Python's zipfile can't read before 3.14: pyarrow does (it comes with `datasets`).
+A zip holds `header.json` (or `_journal/start.json` of a log that was never finished) and `samples/ID_epoch_N.json`. What was shown to the
+model is not always what the log's output says: `multiple_choice(shuffle=…)` puts the choices back in order afterwards and replaces the
+reply by `ANSWER: B`. The reply itself stands in the events.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import struct
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from markovlm.auditing.rows import AuditRow, Source, Unfit, before_answer, gold_of, plain
+from markovlm.auditing.cutting import before_answer, gold_of
+from markovlm.auditing.inspect_zip import Unpacker
+from markovlm.auditing.rows import AuditRow, Source, Unfit, plain
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
 
-MOST_MEMBER = 256 << 20  # bytes of one file in the zip, unpacked
-MOST_IN_ALL = 4 << 30
 MOST_MEMBERS = 500_000
-_ZSTD = 93
-_LOCAL_HEADER = 30  # bytes before the name of a member
-_CHUNK = 1 << 20
 _ATTACHMENT = "attachment://"
 _RIGHT = {"C": True, "I": False, 1: True, 0: False}
+_NO_SAMPLES = "an Inspect log without samples (it was written with log_samples=False, or read with header_only); write it anew with its samples"
 
 
 def is_inspect_json(value: Any) -> bool:
-    """An Inspect log as JSON has the evaluation and its samples side by side."""
-    return isinstance(value, Mapping) and isinstance(value.get("eval"), Mapping) and "samples" in value
+    """An Inspect log as JSON has the evaluation, and its samples or at least its plan beside it."""
+    return isinstance(value, Mapping) and isinstance(value.get("eval"), Mapping) and bool({"samples", "plan"} & set(value))
 
 
 def read_inspect_zip(path: Path) -> Source:
@@ -50,64 +49,134 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Source:
     head = names.get("header.json") or names.get("_journal/start.json")
     if head is None:
         raise UserError(f"{path}: a zip without header.json, so no Inspect log")
-    unpacked = _Unpacker(path, archive)
-    model = _model(unpacked.value(head))
-    found = Source("inspect")
-    for member in members:
-        if member.filename.startswith("samples/") and member.filename.endswith(".json"):
-            _add(found, unpacked.value(member), model, f"{path.name}:{member.filename}")
-    return found
+    unpacked = Unpacker(path, archive)
+    header = unpacked.value(head)
+    samples = [m for m in members if m.filename.startswith("samples/") and m.filename.endswith(".json")]
+    return _source(path, header, ((f"{path.name}:{member.filename}", unpacked.value(member)) for member in samples))
 
 
 def read_inspect_value(path: Path, log: Mapping[str, Any]) -> Source:
     """All samples of a log that was written as JSON."""
-    found, model = Source("inspect"), _model(log)
     samples = log.get("samples")
-    for number, sample in enumerate(samples if isinstance(samples, list) else []):
-        _add(found, sample, model, f"{path.name}:samples[{number}]")
+    listed = samples if isinstance(samples, list) else []
+    return _source(path, log, ((f"{path.name}:samples[{number}]", sample) for number, sample in enumerate(listed)))
+
+
+def _source(path: Path, header: Any, samples: Iterable[tuple[str, Any]]) -> Source:
+    """UserError where there is no sample at all."""
+    model, facts = _header(header)
+    found = Source("inspect", facts=facts, shards=False)
+    told = _Told()
+    for where, sample in samples:
+        told.read += 1
+        try:
+            found.rows.append(_row(sample, model, where, told))
+        except Unfit as error:
+            found.skipped.append(f"{where}: {error}")
     if not found.rows and not found.skipped:
-        raise UserError(f"{path}: an Inspect log without samples (it was written with --no-log-samples)")
+        raise UserError(f"{path}: {_NO_SAMPLES}")
+    found.notes += told.notes(path.name)
     return found
 
 
-def _add(found: Source, sample: Any, model: str, where: str) -> None:
-    try:
-        found.rows.append(_row(sample, model, where))
-    except Unfit as error:
-        found.skipped.append(f"{where}: {error}")
+@dataclass(slots=True)
+class _Told:
+    """How many samples have what must be said."""
+
+    read: int = 0
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def notes(self, name: str) -> list[str]:
+        return [f"{name}: {what} in {count} of {self.read} samples" for what, count in self.counts.items()]
 
 
-def _model(header: Any) -> str:
+_SEVERAL = (
+    "the CoT is all that the model wrote after the question, joined (what users and tools said between its replies is left out)"
+)
+_CONVERSATION = "the question is the last user message of a conversation (what was said before it is left out)"
+_SHUFFLED = "the choices were shuffled (reply and order are those that the model saw, from the events)"
+_TARGETS = "there are several targets (each counts as right, likelihoods are of the first)"
+
+
+def _header(header: Any) -> tuple[str, dict[str, str]]:
+    """The model, and what may tell two logs of one model apart."""
     evaluation = header.get("eval") if isinstance(header, Mapping) else None
-    name = evaluation.get("model") if isinstance(evaluation, Mapping) else None
-    return plain(name) if isinstance(name, str) else ""
+    if not isinstance(evaluation, Mapping):
+        return "", {}
+    facts: dict[str, str] = {}
+
+    def add(name: str, value: Any) -> None:
+        if value not in (None, "", {}, []):
+            facts[name] = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))[:60]
+
+    add("task", evaluation.get("task"))
+    for kind in ("task_args", "solver_args", "model_generate_config"):
+        arguments = evaluation.get(kind)
+        for name, value in arguments.items() if isinstance(arguments, Mapping) else ():
+            add(str(name), value)
+    plan = header.get("plan")
+    steps = plan.get("steps") if isinstance(plan, Mapping) else None
+    names = [str(step.get("solver")) for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
+    add("solver", evaluation.get("solver") or "+".join(names))
+    for step in steps if isinstance(steps, list) else ():
+        params = step.get("params") if isinstance(step, Mapping) else None
+        for name, value in params.items() if isinstance(params, Mapping) else ():
+            if value is not None and not isinstance(value, Mapping):
+                add(f"{step.get('solver')}.{name}", value)
+    model = evaluation.get("model")
+    return plain(model) if isinstance(model, str) else "", facts
 
 
 # ------------------------------------------------------------------------------------------------------------ a sample
 
 
-def _row(sample: Any, model: str, where: str) -> AuditRow:
+def _row(sample: Any, model: str, where: str, told: _Told) -> AuditRow:
     if not isinstance(sample, Mapping):
         raise Unfit("is no sample")
     if sample.get("error"):
         raise Unfit("the sample ended in an error")
     attached = sample.get("attachments")
     stored = attached if isinstance(attached, Mapping) else {}
-    choice = _first_choice(sample)
-    cot, cut = _reasoning(choice.get("message"), stored)
-    stop = choice.get("stop_reason")
+    last = _first_choice(sample)
     choices = sample.get("choices")
-    texts = tuple(_resolved(c, stored) for c in choices if isinstance(c, str)) if isinstance(choices, list) else ()
+    texts = (
+        tuple(_resolved(c, stored) for c in choices if isinstance(c, str))[: len(LETTERS)] if isinstance(choices, list) else ()
+    )
+    answer, *also = _golds(sample.get("target"), stored)
+    if also and texts and all(one in LETTERS[: len(texts)] for one in (answer, *also)):
+        raise Unfit(f"several choices are right ({', '.join((answer, *also))}), and a reader gives one letter")
+    messages = _replies(sample, last)
+    event = _rewritten(sample, messages[-1], stored)
+    if event is not None:
+        messages = [*messages[:-1], event["output"]["choices"][0]["message"]]
+        if texts:
+            order = _order_shown(sample, event, texts, stored)
+            if answer in LETTERS[: len(texts)]:
+                answer = LETTERS[order.index(LETTERS.index(answer))]
+            texts = tuple(texts[number] for number in order)
+            told.add(_SHUFFLED)
+    cot, final = _reasoning(messages, stored)
+    if len([m for m in messages if _said(m, stored).strip()]) > 1:
+        told.add(_SEVERAL)
+    if _turns_before(sample.get("input")):
+        told.add(_CONVERSATION)
+    if also:
+        told.add(_TARGETS)
+    stop = last.get("stop_reason")
     return AuditRow(
         question=_question(sample.get("input"), stored),
         cot=cot,
-        answer=_gold(sample.get("target"), stored),
-        choices=texts[: len(LETTERS)],
+        answer=answer,
+        choices=texts,
         group=model,
         right=_right(sample.get("scores")),
         truncated=stop in ("max_tokens", "model_length") if isinstance(stop, str) else None,
-        cut=cut,
+        final=final,
         where=where,
+        also=tuple(also),
     )
 
 
@@ -119,46 +188,145 @@ def _first_choice(sample: Mapping[str, Any]) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], choices[0])
 
 
-def _reasoning(message: Any, stored: Mapping[str, Any]) -> tuple[str, bool]:
-    """The reasoning block of a reply, or its text up to the final answer. Encrypted reasoning has at best a summary."""
-    content = message.get("content") if isinstance(message, Mapping) else None
+def _replies(sample: Mapping[str, Any], last: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the model wrote, in order; never empty. Assistant messages of the input are not its own."""
+    asked, messages = sample.get("input"), sample.get("messages")
+    given = sum(_role(message) == "assistant" for message in asked) if isinstance(asked, list) else 0
+    listed = [m for m in messages if _role(m) == "assistant"] if isinstance(messages, list) else []
+    generated = [m for m in listed if m.get("source") == "generate"] or listed[given:]
+    final = last.get("message")
+    if isinstance(final, Mapping):
+        same = [m for m in generated if m.get("id") is not None and m.get("id") == final.get("id")]
+        generated = (
+            generated if same or (generated and generated[-1].get("content") == final.get("content")) else [*generated, final]
+        )
+    if not generated:
+        raise Unfit("no output (the sample was not finished)")
+    return generated
+
+
+def _rewritten(sample: Mapping[str, Any], message: Mapping[str, Any], stored: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The event in which the model said this message, where the log has put other words in its place."""
+    events = sample.get("events")
+    for event in reversed(events if isinstance(events, list) else []):
+        try:
+            if event["event"] != "model" or event["output"]["choices"][0]["message"]["id"] != message["id"]:
+                continue
+            same = _said(event["output"]["choices"][0]["message"], stored) == _said(message, stored)
+            return None if same else event
+        except (KeyError, IndexError, TypeError):
+            continue
+    return None
+
+
+def _order_shown(
+    sample: Mapping[str, Any], event: Mapping[str, Any], texts: Sequence[str], stored: Mapping[str, Any]
+) -> list[int]:
+    """Which choice stood at each letter when the model saw them. Unfit where the log does not say."""
+    scores = sample.get("scores")
+    explained = (
+        [score.get("explanation") for score in scores.values() if isinstance(score, Mapping)]
+        if isinstance(scores, Mapping)
+        else []
+    )
+    prompts = [_said(message, stored) for message in _input_of(sample, event) if _role(message) == "user"]
+    for shown in (*reversed(prompts), *(_resolved(text, stored) for text in explained if isinstance(text, str))):
+        order = [_at_letter(shown, letter, texts) for letter in LETTERS[: len(texts)]]
+        if sorted(-1 if one is None else one for one in order) == list(range(len(texts))):
+            return cast(list[int], order)
+    raise Unfit("its choices were shuffled, and the log does not say how")
+
+
+def _at_letter(shown: str, letter: str, texts: Sequence[str]) -> int | None:
+    fits = [number for number, text in enumerate(texts) if re.search(rf"^{letter}\) {re.escape(text)}\s*$", shown, re.MULTILINE)]
+    return max(fits, key=lambda number: len(texts[number]), default=None)
+
+
+def _input_of(sample: Mapping[str, Any], event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The messages that a model was called with; newer logs keep them once for all events."""
+    listed = event.get("input")
+    if isinstance(listed, list) and listed:
+        return [m for m in listed if isinstance(m, Mapping)]
+    pool, spans = sample.get("events_data"), event.get("input_refs")
+    messages = pool.get("messages") if isinstance(pool, Mapping) else None
+    if not isinstance(messages, list) or not isinstance(spans, list):
+        return []
+    found: list[Any] = []
+    for span in spans:
+        if isinstance(span, list) and len(span) == 2 and all(isinstance(end, int) for end in span):
+            found += messages[max(0, span[0]) : max(0, span[1])]
+    return [m for m in found if isinstance(m, Mapping)]
+
+
+def _role(message: Any) -> str:
+    return str(message.get("role")) if isinstance(message, Mapping) else ""
+
+
+def _reasoning(messages: Sequence[Mapping[str, Any]], stored: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Reasoning blocks and texts of all replies, and the final answer of the last one. Encrypted reasoning has at best a summary."""
+    *earlier, last = [
+        m for m in messages if _said(m, stored).strip() or _thoughts(m, stored)[0] or _thoughts(m, stored)[1]
+    ] or messages[-1:]
+    pieces = [piece for message in earlier for piece in (*_thoughts(message, stored)[0], _said(message, stored)) if piece.strip()]
+    thoughts, hidden = _thoughts(last, stored)
+    if hidden and not thoughts:
+        raise Unfit("its reasoning is encrypted and has no summary")
+    said = _said(last, stored)
+    cot, final = ("\n".join(thoughts).strip(), said.strip() or None) if thoughts else before_answer(said)
+    return "\n\n".join([*(piece.strip() for piece in pieces), cot] if cot else [piece.strip() for piece in pieces]), final
+
+
+def _blocks(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    content = message.get("content")
+    return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
+
+
+def _said(message: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """The text of a message, its reasoning left out."""
+    content = message.get("content")
     if isinstance(content, str):
-        return before_answer(_resolved(content, stored))
-    blocks = [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
-    said = "\n".join(_resolved(b["text"], stored) for b in blocks if b.get("type") == "text" and isinstance(b.get("text"), str))
-    thoughts, hidden = [], False
-    for block in blocks:
+        return _resolved(content, stored)
+    return "\n".join(
+        _resolved(b["text"], stored) for b in _blocks(message) if b.get("type") == "text" and isinstance(b.get("text"), str)
+    )
+
+
+def _thoughts(message: Mapping[str, Any], stored: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """Reasoning blocks (of encrypted ones the summary), and whether one was encrypted."""
+    found: list[str] = []
+    hidden = False
+    for block in _blocks(message):
         if block.get("type") != "reasoning":
             continue
         hidden = hidden or bool(block.get("redacted"))
         text = block.get("summary") if block.get("redacted") else block.get("reasoning")
         if isinstance(text, str) and text.strip():
-            thoughts.append(_resolved(text, stored))
-    if thoughts:
-        return "\n".join(thoughts).strip(), bool(said.strip())
-    if hidden:
-        raise Unfit("its reasoning is encrypted and has no summary")
-    return before_answer(said)
+            found.append(_resolved(text, stored))
+    return found, hidden
 
 
 def _question(asked: Any, stored: Mapping[str, Any]) -> str:
     """The text itself, or the last user message of a conversation."""
     if isinstance(asked, list):
-        users = [m for m in asked if isinstance(m, Mapping) and m.get("role") == "user"]
-        asked = users[-1].get("content") if users else None
-        if isinstance(asked, list):
-            parts = [part.get("text") for part in asked if isinstance(part, Mapping) and part.get("type") == "text"]
-            asked = "\n".join(part for part in parts if isinstance(part, str))
+        users = [message for message in asked if _role(message) == "user"]
+        asked = _said(users[-1], stored) if users else None
     if not isinstance(asked, str) or not asked.strip():
         raise Unfit("no question in its input")
     return _resolved(asked, stored).strip()
 
 
-def _gold(target: Any, stored: Mapping[str, Any]) -> str:
-    first = target[0] if isinstance(target, list) and target else target
-    if isinstance(first, bool) or not isinstance(first, str | int | float) or not str(first).strip():
+def _turns_before(asked: Any) -> bool:
+    """Did user or model say anything before the question?"""
+    return isinstance(asked, list) and sum(_role(message) in ("user", "assistant") for message in asked) > 1
+
+
+def _golds(target: Any, stored: Mapping[str, Any]) -> list[str]:
+    """The targets, each once."""
+    listed = target if isinstance(target, list) else [target]
+    texts = [one for one in listed if not isinstance(one, bool) and isinstance(one, str | int | float) and str(one).strip()]
+    if not texts:
         raise Unfit("no target")
-    return gold_of(_resolved(str(first), stored))
+    return list(dict.fromkeys(gold_of(_resolved(str(one), stored)) for one in texts))
 
 
 def _right(scores: Any) -> bool | None:
@@ -174,64 +342,3 @@ def _resolved(text: str, stored: Mapping[str, Any]) -> str:
         kept = stored.get(text.removeprefix(_ATTACHMENT))
         text = kept if isinstance(kept, str) else text
     return plain(text)
-
-
-# ------------------------------------------------------------------------------------------------------------- the zip
-
-
-class _Unpacker:
-    """Reads members in pieces and stops at a limit: what the directory of a zip says of sizes is not believed."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile):
-        self.path = path
-        self.archive = archive
-        self.total = 0
-
-    def value(self, member: zipfile.ZipInfo) -> Any:
-        pieces: list[bytes] = []
-        size = 0
-        try:
-            for piece in self._pieces(member):
-                size += len(piece)
-                self.total += len(piece)
-                if size > MOST_MEMBER or self.total > MOST_IN_ALL:
-                    raise UserError(
-                        f"{self.path}: {member.filename} unpacks to more than {MOST_MEMBER >> 20} MB (or the whole log to more than "
-                        f"{MOST_IN_ALL >> 30} GB); split the log"
-                    )
-                pieces.append(piece)
-            return json.loads(b"".join(pieces))
-        except UserError:
-            raise
-        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{self.path}: {member.filename} cannot be read: {' '.join(str(error).split()):.120}") from None
-
-    def _pieces(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
-        with self._opened(member) as stream:
-            while piece := stream.read(_CHUNK):
-                yield piece
-
-    def _opened(self, member: zipfile.ZipInfo) -> Any:
-        if member.compress_type != _ZSTD:
-            return self.archive.open(member)
-        try:
-            import pyarrow
-        except ImportError:
-            raise UserError(
-                f"{self.path}: compressed with Zstandard, which needs pyarrow (pip install pyarrow); or write it anew with "
-                "`inspect log convert --to json`"
-            ) from None
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(io.BytesIO(self._raw(member)), mode="r"), "zstd")
-
-    def _raw(self, member: zipfile.ZipInfo) -> bytes:
-        """The compressed bytes of a member, behind its local header."""
-        if member.compress_size > MOST_MEMBER:
-            raise ValueError(f"{member.compress_size} compressed bytes")
-        with self.path.open("rb") as file:
-            file.seek(member.header_offset)
-            header = file.read(_LOCAL_HEADER)
-            if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
-                raise ValueError("no local header")
-            name, extra = struct.unpack("<HH", header[26:30])
-            file.seek(name + extra, io.SEEK_CUR)
-            return file.read(member.compress_size)

@@ -10,6 +10,7 @@ from typing import Any
 
 from markovlm.analysis.fragility import Plan
 from markovlm.analysis.segments import sentences
+from markovlm.auditing.groups import name_groups
 from markovlm.auditing.rows import AuditRow, Source
 from markovlm.config.data import Data
 from markovlm.errors import UserError
@@ -26,7 +27,7 @@ DAMAGE = ("delete", "truncate_back", "digit_replace", "truncate_sentences", "shu
 DAMAGE_SEVERITIES = (0.2, 0.6, 1.0)
 ANSWER_TYPES: tuple[AnswerType, ...] = ("number", "letter", "text")
 _MOSTLY = 0.9  # of the answers are of a type: the others are left out
-ALL = "all"  # the group of rows that name none
+_UNLIKE = 0.1  # shares of CoTs with a final answer cut off: groups that differ by more are warned about
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,22 @@ class AuditRequest:
     seed: int = 0
 
 
-def gather(files: Sequence[Path], sources: Sequence[Source], task: str | None, limit: int | None) -> Material:
-    """The CoTs of all sources. UserError where `task` is not known or no row fits it."""
-    named = [
-        (replace(row, group=row.group or (file.stem if len(files) > 1 else ALL)), row)
-        for file, source in zip(files, sources, strict=True)
-        for row in source.rows
+def gather(
+    files: Sequence[Path], sources: Sequence[Source], task: str | None, limit: int | None, names: Mapping[Path, str] | None = None
+) -> Material:
+    """The CoTs of all sources; `names`: groups that the user gives to files. UserError where `task` is not known or no row fits it."""
+    groups_of, notes = name_groups(files, sources, names or {})
+    bases = [_counted_from(source) for source in sources]
+    notes += [
+        f"{file.name}: gold answers are places among the choices, counted from {base}"
+        for file, source, base in zip(files, sources, bases, strict=True)
+        if any(row.place is not None for row in source.rows)
     ]
-    rows = [row for row, _ in named]
+    rows = [
+        replace(row, group=group, answer=_at_place(row, base))
+        for source, groups, base in zip(sources, groups_of, bases, strict=True)
+        for row, group in zip(source.rows, groups, strict=True)
+    ]
     name, options, kind, extractors, note = _task_of(rows, task)
     skipped = [line for source in sources for line in source.skipped]
     numbers: dict[str, int] = {}
@@ -99,12 +108,7 @@ def gather(files: Sequence[Path], sources: Sequence[Source], task: str | None, l
         raise UserError(
             f"{files[0]}: no answer is a {kind}; the first is {rows[0].answer[:30]!r}; say with --task how they are read"
         )
-    notes = [note, *(n for source in sources for n in source.notes)]
-    cut = sum(row.cut for row in rows)
-    if cut:
-        notes.append(
-            f"{cut} of {len(rows)} CoTs stood before a final answer, which was cut off: what is audited is the reasoning alone"
-        )
+    notes = [note, *notes, *(n for source in sources for n in source.notes), *_about_cutting(groups)]
     return Material(
         {group: tuple(cots) for group, cots in groups.items()},
         name,
@@ -117,6 +121,38 @@ def gather(files: Sequence[Path], sources: Sequence[Source], task: str | None, l
     )
 
 
+def _about_cutting(groups: Mapping[str, Sequence[AuditCot]]) -> list[str]:
+    """Where final answers were cut off, and whether groups differ in that."""
+    cut = {group: sum(cot.row.cut for cot in cots) for group, cots in groups.items()}
+    shares = {group: cut[group] / len(cots) for group, cots in groups.items()}
+    if not any(cut.values()):
+        return []
+    total = sum(map(len, groups.values()))
+    notes = [
+        f"{sum(cut.values())} of {total} CoTs stood before a final answer, which was cut off: what is audited is the reasoning alone"
+    ]
+    most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
+    if shares[most] - shares[least] > _UNLIKE:
+        notes.append(
+            f"WARNING: a final answer was cut off in {cut[most]} of {len(groups[most])} CoTs of {most}, but in {cut[least]} of "
+            f"{len(groups[least])} of {least}: where it stays in the CoT it can be copied, so compare these groups by the CoT cut before its answer"
+        )
+    return notes
+
+
+def _counted_from(source: Source) -> int:
+    """Are gold answers that are places among choices counted from 0 (as the Hub's MMLU does) or from 1?"""
+    places = [(row.place, len(row.choices)) for row in source.rows if row.place is not None]
+    return 1 if places and all(place > 0 for place, _ in places) and any(place == count for place, count in places) else 0
+
+
+def _at_place(row: AuditRow, base: int) -> str:
+    """The gold answer: its letter, where the source gives its place."""
+    if row.place is None:
+        return row.answer
+    return LETTERS[row.place - base] if base <= row.place < len(row.choices) + base else row.answer
+
+
 def _task_of(rows: Sequence[AuditRow], task: str | None) -> tuple[str, dict[str, Any], AnswerType, tuple[str, ...], str]:
     """Task, its options, the type of its answers, extractors where not the task's own, and a sentence about it."""
     if task is not None and task not in ANSWER_TYPES:
@@ -126,16 +162,21 @@ def _task_of(rows: Sequence[AuditRow], task: str | None) -> tuple[str, dict[str,
         return task, {}, found.answer_type, (), f"answers are read as in task {task}"
     kind: AnswerType = task if task is not None else _type_by_answers(rows)  # pyright: ignore[reportAssignmentType]
     extractors: tuple[str, ...] = ()
-    if kind == "number" and any("." in (n or "") or "/" in (n or "") for n in (normalize_number(row.answer) for row in rows)):
-        extractors = ("math_verify", "anchor", "simple")  # the others read whole numbers only
     by = "as asked" if task is not None else "by the gold answers"
-    return "custom", {"answer_type": kind}, kind, extractors, f"answers are read as {kind}s, {by}"
+    note = f"answers are read as {kind}s, {by}"
+    broken = [n for row in rows if (n := normalize_number(row.answer)) is not None and ("." in n or "/" in n)]
+    if kind == "number" and broken:
+        extractors = ("math_verify", "anchor", "simple")  # the others read whole numbers only
+        note += f"; {len(broken)} of {len(rows)} are no whole numbers, so all are read with math_verify"
+    return "custom", {"answer_type": kind}, kind, extractors, note
 
 
 def _type_by_answers(rows: Sequence[AuditRow]) -> AnswerType:
     def share(fits: Sequence[bool]) -> float:
         return sum(fits) / len(fits)
 
+    if share([bool(row.choices) and _letter(row) is not None for row in rows]) >= _MOSTLY:
+        return "letter"
     if share([normalize_number(row.answer) is not None for row in rows]) >= _MOSTLY:
         return "number"
     return "letter" if share([_letter(row) is not None for row in rows]) >= _MOSTLY else "text"
@@ -151,13 +192,19 @@ def _letter(row: AuditRow) -> str | None:
 
 
 def _example(row: AuditRow, kind: AnswerType) -> Example | None:
-    """With an id made of question, choices and gold answer: rows that share it are about the same question."""
-    answer = {"number": normalize_number(row.answer), "letter": _letter(row), "text": row.answer.strip()}[kind]
+    """With an id made of question, choices and gold answer: rows that share it are about the same question, in whatever order its choices."""
+    answers = [_canonical(replace(row, answer=one), kind) for one in (row.answer, *row.also)]
+    answer, also = answers[0], tuple(dict.fromkeys(one for one in answers[1:] if one and one != answers[0]))
     if not answer:
         return None
     choices = row.choices if kind == "letter" else ()
-    digest = hashlib.blake2b("\x1f".join((row.question, answer, *choices)).encode(), digest_size=8).hexdigest()
-    return Example(digest, row.question, answer, choices)
+    right = choices[LETTERS.index(answer)] if choices else answer
+    digest = hashlib.blake2b("\x1f".join((row.question, right, *sorted(choices))).encode(), digest_size=8).hexdigest()
+    return Example(digest, row.question, answer, choices, also)
+
+
+def _canonical(row: AuditRow, kind: AnswerType) -> str | None:
+    return {"number": normalize_number(row.answer), "letter": _letter(row), "text": row.answer.strip()}[kind]
 
 
 # ------------------------------------------------------------------------------------------------------------- readers

@@ -23,7 +23,7 @@ _KEYS = (
 
 
 @click.command(cls=Command)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--reader",
     "readers",
@@ -33,6 +33,19 @@ _KEYS = (
 )
 @click.option(
     "--task", metavar="TYPE|TASK", help="how answers are read: number, letter, text or a task's name; default by the gold answers"
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAME=COLUMN,…",
+    help="what the files call question, cot or completion, answer, … (docs/audit.md)",
+)
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="the group of a file's CoTs; several files of one name are one group",
 )
 @click.option("--only", metavar="LIST", help="of damage, leak, load, bypass, legibility; default all")
 @click.option("--perturbations", metavar="LIST", help="of damage; default seven (docs/audit.md)")
@@ -61,6 +74,8 @@ def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_j
         files,
         listed(readers),
         task=flags["task"],
+        columns=flags["columns"],
+        groups=flags["groups"],
         only=listed((flags["only"],)) if flags["only"] else None,
         perturbations=listed((flags["perturbations"],)) if flags["perturbations"] else None,
         severities=_numbers(flags["severities"]),

@@ -10,9 +10,10 @@ from markovlm.tasks.base import LIKELIHOOD, Example, Task
 
 
 def read_answer(task: Task, example: Example, text: str, method: str) -> tuple[str | None, bool]:
-    """What an extractor reads from the answer text (None: no answer), and whether that is the gold answer."""
+    """What an extractor reads from the answer text (None: no answer), and whether that is a gold answer."""
     found = extract(text, method, choices=example.choices)
-    return found, is_correct(found, example.answer, task.answer_type, method=method)
+    right = any(is_correct(found, gold, task.answer_type, method=method) for gold in (example.answer, *example.also))
+    return found, right
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def score_text(task: Task, example: Example, cot: str, text: str, choice_logprob
     for method in task.extractors:
         if method == LIKELIHOOD:
             likeliest = max(choice_logprobs, key=choice_logprobs.__getitem__) if choice_logprobs else None
-            found[method] = (likeliest, likeliest == example.answer)
+            found[method] = (likeliest, likeliest in (example.answer, *example.also))
         else:
             found[method] = read_answer(task, example, text, method)
     extracted = {method: read for method, (read, _) in found.items()}

@@ -33,6 +33,7 @@ class Example:
     question: str
     answer: str  # canonical gold answer: "1080", "B", or the target text
     choices: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # other answers that count as right, such as aliases; likelihoods are of `answer`
 
 
 @dataclass(frozen=True, slots=True)
