@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.evaluation import chains
 from markovlm.evaluation.chain_run import at_length, chain_report, evaluate_chain_targets
+from markovlm.logs.find import read_run
+from markovlm.report.series import evaluation_groups
 from markovlm.runs.rows import read_rows
 from markovlm.runs.targets import Target, open_targets
 from markovlm.training.loop import train
@@ -62,6 +65,29 @@ def test_every_control_is_measured_on_the_same_questions(run: Path, tmp_path: Pa
     )
     assert len([r for r in kept if r["kind"] == "state"]) == 4
     assert json.loads((run / "evals.jsonl").read_text().splitlines()[-1])["role"] == "test"
+
+
+def test_an_evaluation_of_something_else_is_not_taken_for_the_run_s_own(run: Path, tmp_path: Path) -> None:
+    """Fewer questions add no row beside more; other texts, and another chain over the same ones, say in their row what they are."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "evals.jsonl").unlink()
+
+    def test_rows(limit: int, **overrides: Any) -> list[dict[str, Any]]:
+        some = open_targets(str(copy), "last", overrides)
+        evaluate_chain_targets(some, "test", limit, tmp_path / "kept")
+        return read_rows(copy / "evals.jsonl")
+
+    for limit in (2, 2, 1):
+        (own,) = test_rows(limit)
+    assert (own["texts"], own["n"]) == (2, 4)
+    assert not {"task", "chain"} & set(own["how"])
+    for chunks in (4, 5, 5):
+        other = test_rows(1, task_options={"chunks": chunks})[1:]
+    assert [(row["how"]["task"], row["how"]["task_options"]) for row in other] == [("ledger", {"chunks": n}) for n in (4, 5)]
+    (shorter,) = test_rows(2, chain={"state_tokens": 4}, rollouts={"max_cot_tokens": 4})[3:]
+    assert shorter["how"]["chain"] == {"kind": "notes_then_questions", "state_tokens": 4}
+    (series,) = (group for group in evaluation_groups(read_run(copy)) if not {"task", "chain"} & set(group[0].how))
+    assert [(e.n, e.texts) for e in series] == [(4, 2)]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from markovlm.errors import UserError
 from markovlm.evaluation.chain_store import ChainReadings
 from markovlm.evaluation.chains import ChainBatch, ChainEvaluation, evaluate_chains
 from markovlm.evaluation.evaluate import How, how_evaluated
-from markovlm.evaluation.run import Counting, label_of, prepared
-from markovlm.runs.rows import clean, read_rows
+from markovlm.evaluation.run import Counting, label_of, prepared, record
+from markovlm.runs.rows import clean
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import BASE, Target
 from markovlm.tasks import task_options
@@ -63,7 +62,7 @@ def evaluate_chain_targets(
             done = _evaluate_one(target, setup, list(loaded.examples), split, how, controls, store, doing, counting)
             result = ChainResult(target.checkpoint, target.step or 0, steps, done, tuple(loaded.notes))
             if target.run is not None and steps is None:
-                _record(target, split, done)
+                record(target, split, done.summary())
             results.append(result)
     return results
 
@@ -161,12 +160,3 @@ def chain_report(config: RunConfig, split: str, results: Sequence[ChainResult]) 
 
 def _step(result: ChainResult) -> int | None:
     return None if result.checkpoint == BASE else result.step
-
-
-def _record(target: Target, split: str, done: ChainEvaluation) -> None:
-    """A row of evals.jsonl, unless it stands there."""
-    assert target.run is not None
-    row = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **done.summary()}
-    row = json.loads(json.dumps(clean(row)))
-    if row not in read_rows(target.run.path / "evals.jsonl"):
-        target.run.append("evals.jsonl", [row])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from markovlm.models.registry import resolve
 from markovlm.runs.asking import options_of, part_of, source_of, task_of
 from markovlm.runs.checkpoint import load_adapter
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import read_rows
+from markovlm.runs.rows import clean, read_rows
 from markovlm.runs.setup import Setup, is_endless, load_examples
 from markovlm.runs.targets import BASE, Target, dev_rows
 from markovlm.tasks.base import Example
@@ -82,7 +82,7 @@ def evaluate_targets(
         notes = (*loaded.notes, *_warnings(target, examples, split))
         results.append(Result(target.checkpoint, target.step or 0, done, label, dev, notes, loaded.skipped))
         if target.run is not None:
-            _record(target, split, done)
+            record(target, split, done.summary())
         del setup  # the next one may not fit beside it
     return results
 
@@ -211,18 +211,22 @@ def _warnings(target: Target, examples: Sequence[Example], split: str) -> list[s
     return found
 
 
-def _record(target: Target, split: str, done: Evaluation) -> None:
+def record(target: Target, split: str, summary: Mapping[str, Any]) -> None:
     """A row of evals.jsonl, unless it, or the same on more questions, stands there. Questions that are not the run's say so."""
     assert target.run is not None
-    row = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **done.summary()}
+    row: dict[str, Any] = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **summary}
     if target.trained is not None and target.trained.tasks and target.own_questions:
         row["how"] = {**row["how"], "task": target.config.task}
     elif not target.own_questions:
         row["how"] = {**row["how"], "task": target.config.task, "data": target.config.data.path or source_of(target.config)}
+        if target.trained is not None and (options := options_of(target.config)) != options_of(target.trained):
+            row["how"] = {**row["how"], "task_options": options}
     quantization = target.config.loading.quantization
     if target.trained is not None and quantization != target.trained.loading.quantization:
         row["how"] = {**row["how"], "quantization": quantization}
-    row = json.loads(json.dumps(row))
+    if target.trained is not None and target.config.chain != target.trained.chain:  # other chunks, or other things predicted
+        row["how"] = {**row["how"], "chain": target.config.chain.model_dump(mode="json", exclude_defaults=True)}
+    row = json.loads(json.dumps(clean(row)))
     same = ("step", "role", "split", "checkpoint", "how")
     rows = [old for old in read_rows(target.run.path / "evals.jsonl") if all(old.get(key) == row[key] for key in same)]
     if row not in rows and all(old["n"] <= row["n"] for old in rows):
@@ -273,4 +277,4 @@ def _record_again(run: RunDirectory | None, one: Stored) -> None:
     if one.label.checkpoint != BASE and target.step is None:
         target = replace(target, step=0)
     if one.label.split != trained.data.dev_split:
-        _record(target, one.label.split, one.evaluation)
+        record(target, one.label.split, one.evaluation.summary())
