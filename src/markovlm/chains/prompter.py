@@ -61,7 +61,7 @@ class ChainPrompter(Prompter):
         targets = self.targets(text, t, conditioning)
         answer = targets[0].query.answer if targets and targets[0].query else text.chunks[t] if targets else ""
         prompt = self.write_prompt(text, t, state)
-        return Turn(f"{text.id}@{t}", text.chunks[t - 1], answer, (), text.example, t, prompt, targets)
+        return Turn(f"{text.id}@{t}", text.chunks[t - 1], answer, source=text.example, t=t, prompt=prompt, targets=targets)
 
     def write_prompt(self, text: ChainText, t: int, state: Ids) -> Ids:
         """What s_{t+1} is written from: o_t and s_t, and nothing else of the past."""

@@ -50,4 +50,5 @@ def chain_example(
             raise ValueError(f"fact: {query.question!r}, asked after chunk {query.after}, has its fact in chunk {query.fact}")
         if not query.answer:
             raise ValueError(f"answer: {query.question!r} has none")
-    return ChainExample(id, joiner.join(chunks), queries[-1].answer if queries else "", (), chunks, queries, start)
+    answer = queries[-1].answer if queries else ""
+    return ChainExample(id, joiner.join(chunks), answer, chunks=chunks, queries=queries, start=start)
