@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from markovlm.rewards.base import Answers, Reward
     from markovlm.rollouts.foreign import ForeignSampler
     from markovlm.rollouts.types import Sampler, SamplerPlace
+    from markovlm.runs.manifest import accept_damaged
     from markovlm.tasks.base import Example, Task
     from markovlm.tasks.chain import ChainExample, Query, chain_example
 
@@ -53,6 +54,7 @@ _PLACES = {
     "diagnose": "api.judging",
     "write_report": "api.judging",
     "Watcher": "integrations.watch",
+    "accept_damaged": "runs.manifest",
     # what they give and take
     "Model": "api.models",
     "Thought": "api.models",
@@ -111,6 +113,7 @@ __all__ = [
     "Thought",
     "UserError",
     "Watcher",
+    "accept_damaged",
     "audit",
     "chain_example",
     "configure",

@@ -19,6 +19,10 @@ class RunFailed(MarkovlmError):
     exit_code = 1
 
 
+class Note(UserWarning):
+    """Something to know that stops nothing: the command line says it in one line (`markovlm: note: …`)."""
+
+
 class PeerLost(RunFailed):
     """Another process of the same run is gone. What it was about, that process says."""
 

@@ -48,6 +48,7 @@ def test_adapter_and_merged_model_are_the_same_policy(run: Path, tiny_models: di
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "manifest.json",
     ]
 
 
@@ -91,7 +92,7 @@ def test_a_push_is_one_commit_of_the_exported_files(
     assert main(["export", str(run), "--push", "me/mine", "--private", "--base-model", "org/base", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["repository"], said["address"], said["path"]) == ("me/mine", "https://hub/me/mine", "runs/exports/me--mine")
-    files = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    files = ["README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json"]
     message = "step-000003 of a markovlm run on arithmetic"
     assert hub.asked == [
         ("create", {"name": "me/mine", "private": True, "exist_ok": True}),

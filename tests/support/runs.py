@@ -89,6 +89,22 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     assert [name for name in STATE if mine[name] != other[name]] == []
 
 
+def contents(out: Path) -> dict[str, Any]:
+    """Every file of a run by its path, but for its events: bytes, and of rows what a repeated run may not change."""
+    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "events.jsonl")
+    return {
+        path.relative_to(out).as_posix(): rows(path.parent, path.name) if path.suffix == ".jsonl" else path.read_bytes()
+        for path in files
+    }
+
+
+def assert_same_directory(ours: Path, theirs: Path) -> None:
+    """The same files with the same bytes, but for events and times."""
+    mine, other = contents(ours), contents(theirs)
+    assert sorted(mine) == sorted(other)
+    assert [name for name in mine if mine[name] != other[name]] == []
+
+
 def main(model: str, reference: str, killed: str, seed: int, kills: int) -> None:
     """Train `reference` whole, then `killed` with `kills` SIGKILLs at random moments, each time continued.
 

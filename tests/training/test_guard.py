@@ -22,6 +22,7 @@ from markovlm.errors import StopVerdict
 from markovlm.rollouts.streams import Key, stream
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 from markovlm.runs.directory import RunDirectory
+from markovlm.runs.manifest import is_whole
 from markovlm.runs.rows import read_rows
 from markovlm.training import keeping, start
 from markovlm.training.loop import train
@@ -283,6 +284,35 @@ def test_a_kill_in_the_middle_of_a_rollback(
     aside = out / "rollbacks" / "1"
     assert set(steps_of(aside / "metrics.jsonl")) == {5, 6, 7, 8}
     assert not (out / "rollbacks" / "2").exists()
+
+
+def test_an_interruption_before_a_rollback_leaves_no_trace(
+    tiny_models: dict[str, Path], rolled_back: dict[int, Path], tmp_path: Path
+) -> None:
+    """The checkpoint of the interruption is none that a rollback could go to, or has to put aside: an uninterrupted run has none there."""
+    out = tmp_path / "run"
+    keys = {"health__policy": "rollback", "training__checkpoint_every": 4}
+    stopped = config(tiny_models["llama"], **keys)
+    train(stopped, out, sampler=Scripted(first_attempt_only), check=False, progress=runs.TerminateAfter(6))
+    assert RunDirectory(out).saved_steps() == [0, 4, 6]
+    resume(out, first_attempt_only)
+    runs.assert_same_directory(out, rolled_back[4])
+
+
+def test_a_rollback_passes_a_damaged_checkpoint_by(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    class Damage(runs.Silent):
+        def step(self, row: dict[str, Any]) -> None:
+            if row["step"] == 7 and not (out / "rollbacks").exists():
+                (RunDirectory(out).checkpoint(4) / "optimizer.pt").write_bytes(b"torn")
+
+    stopped = config(tiny_models["llama"], health__policy="rollback")
+    train(stopped, out, sampler=Scripted(first_attempt_only), check=False, progress=Damage())
+    assert [event["step"] for event in events(out, "rollback")] == [2]
+    assert "step-000004 is damaged: no rollback goes there" in [event["message"] for event in events(out, "warning")]
+    assert RunDirectory(out).saved_steps() == [0, 2, 4, 6, 8, 10]
+    assert is_whole(RunDirectory(out).checkpoint(4), training=True)  # made anew
 
 
 def test_a_crash_after_a_rollback(tiny_models: dict[str, Path], rolled_back: dict[int, Path], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from markovlm.errors import RunFailed, UserError
 from markovlm.models.load import load_model
 from markovlm.runs.checkpoint import restore_optimizer, save_checkpoint
 from markovlm.runs.directory import RunDirectory
+from markovlm.runs.manifest import is_interim
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
 from markovlm.training.start import resumed_config
@@ -83,8 +84,34 @@ def test_sigterm_ends_after_the_step_with_a_checkpoint(whole: Path, tiny_models:
     assert (result.steps, result.interrupted) == (4, True)
     assert RunDirectory(out).saved_steps() == [0, 3, 4]
     assert read_rows(out / "events.jsonl")[-1]["kind"] == "interrupted"
+    assert is_interim(RunDirectory(out).checkpoint(4))
+    assert not is_interim(RunDirectory(out).checkpoint(3))
     runs.resume(out)
     runs.assert_same_run(out, whole)
+    runs.assert_same_directory(out, whole)  # the checkpoint of the interruption has served
+    assert [row["message"] for row in read_rows(out / "events.jsonl") if row["kind"] == "dropped"] == [
+        "step-000004, where the run was interrupted"
+    ]
+
+
+def test_interrupted_again_and_killed_before_the_next_checkpoint(
+    whole: Path, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(runs.run_config(tiny_models["llama"]), out, progress=runs.TerminateAfter(4))
+    with pytest.raises(runs.Crash):
+        runs.resume(out, progress=runs.CrashAfter(5))
+    assert runs.resume(out, progress=runs.TerminateAfter(5)).steps == 5
+    assert RunDirectory(out).saved_steps() == [0, 3, 4, 5]
+    runs.resume(out)
+    runs.assert_same_directory(out, whole)
+
+
+def test_the_last_checkpoint_of_a_finished_run_is_kept_when_it_is_extended(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(runs.run_config(tiny_models["llama"], training__steps=2), out)
+    train(resumed_config(out, {"training": {"steps": 3}}), out, resume=True)
+    assert RunDirectory(out).saved_steps() == [0, 2, 3]
 
 
 def test_a_finished_run_resumes_to_nothing(whole: Path, tmp_path: Path) -> None:

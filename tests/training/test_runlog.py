@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +73,22 @@ def test_saved_steps_are_whole_checkpoints_in_order(run: RunDirectory) -> None:
 def test_small_files_are_written_whole_or_not_at_all(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     run.write("config.yaml", "old")
 
-    def full(self: Path, data: bytes) -> None:
-        with open(self, "wb") as file:
-            file.write(data[:1])
+    def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RunFailed, match="No space left"):
         run.write("config.yaml", "new")
     monkeypatch.undo()
     assert (run.path / "config.yaml").read_text() == "old"
-    run.clear_leftovers()
     assert not list(run.path.glob(".*.tmp"))
 
 
 def test_writing_errors_are_one_line_with_the_path(tmp_path: Path) -> None:
     with (
-        pytest.raises(RunFailed, match=r"rows\.jsonl: cannot be written: No space left.*resume") as failed,
+        pytest.raises(
+            RunFailed, match=r"rows\.jsonl: cannot be written: No space left on device; free space and run the command again"
+        ) as failed,
         writing(tmp_path / "rows.jsonl"),
     ):
         raise OSError(28, "No space left on device")

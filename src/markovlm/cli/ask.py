@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from markovlm.cli.common import force_flag
 from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, print_json
 
 
@@ -21,6 +22,7 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 )
 @click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@force_flag
 @config_flags(*EVAL_SECTIONS)
 def ask(
     target: str, question: str | None, choices: tuple[str, ...], text: Path | None, checkpoint: str, as_json: bool, **flags: Any

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from markovlm.cli.common import force_flag
 from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.cli.study import listed
 from markovlm.errors import UserError
@@ -61,6 +62,7 @@ _KEYS = (
 @click.option("--out", type=click.Path(path_type=Path), help="where readings and results go; default FILE.audit/")
 @click.option("--dry-run", is_flag=True, help="what is in the files and about what reading them costs; nothing is read")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@force_flag
 @config_flags(*_KEYS)
 def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_json: bool, **flags: Any) -> None:
     """Chains of thought from any source, read by models that did not write them: do the answers follow, and from what?"""

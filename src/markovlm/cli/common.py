@@ -5,7 +5,22 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import click
+
 from markovlm.plugins import loaded_plugins
+
+
+def force_flag(command: Any) -> Any:
+    """`--force`, for commands that open checkpoints."""
+    text = "use checkpoints that are damaged or of another run, and a changed base model, as they are; noted in events.jsonl"
+    return click.option("--force", is_flag=True, expose_value=False, callback=_force, help=text)(command)
+
+
+def _force(context: click.Context, _: click.Parameter, force: bool) -> None:
+    if force:
+        from markovlm.runs.manifest import accept_damaged
+
+        context.with_resource(accept_damaged())
 
 
 def rank() -> int:

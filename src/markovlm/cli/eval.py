@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from markovlm.cli.common import force_flag
 from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, print_json
 
 
@@ -23,6 +24,7 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 @click.option("--difference", type=float, default=0.05, help="of accuracy; warns where n is too small to show it [default 0.05]")
 @click.option("--out", type=click.Path(path_type=Path), help="where readings go; default RUN/evaluations or runs/evaluations/…")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@force_flag
 @config_flags(*EVAL_SECTIONS)
 def evaluate(
     target: str, checkpoints: str | None, baseline: bool, split: str | None, limit: int | None, non_markovian: bool, no_cot: bool,

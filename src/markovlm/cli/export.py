@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from markovlm.cli.common import force_flag
 from markovlm.cli.flags import Command, print_json
 from markovlm.errors import UserError
 
@@ -22,6 +23,7 @@ from markovlm.errors import UserError
 @click.option("--base-model", metavar="ID", help="what the base is called on the Hub, where the run names a directory of yours")
 @click.option("--dry-run", is_flag=True, help="write and upload nothing; say what would be, and show the model card")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@force_flag
 def export(
     run: str, to: Path | None, merge: bool, checkpoint: str, push: str | None, private: bool, base_model: str | None, dry_run: bool,
     as_json: bool,

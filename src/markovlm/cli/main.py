@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -31,7 +34,7 @@ from markovlm.cli.tasks import tasks
 from markovlm.cli.train import train
 from markovlm.cli.transfer import transfer
 from markovlm.cli.watch import watch
-from markovlm.errors import MarkovlmError, PeerLost, UserError
+from markovlm.errors import MarkovlmError, Note, PeerLost, UserError
 from markovlm.plugins import load_plugin
 from markovlm.registry import ALL
 
@@ -82,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rest, files = take_plugins(sys.argv[1:] if arguments is None else arguments)
         for file in files:
             load_plugin(file)
-        code = cli.main(args=task_option_flags(rest), prog_name="markovlm", standalone_mode=False)
+        with _notes():
+            code = cli.main(args=task_option_flags(rest), prog_name="markovlm", standalone_mode=False)
         _warn_of_broken_plugins()
         return code if isinstance(code, int) else 0
     except click.exceptions.Abort:
@@ -97,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            return _complain(f"{error.filename or 'writing'}: {error.strerror}", 1)
+            remedy = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable, or name another place"
+            return _complain(f"{error.filename or 'writing'}: {error.strerror}; {remedy}", 1)
         raise
 
 
@@ -112,6 +117,23 @@ def _start_log(level: str | None) -> None:
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(level.upper())
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """What is to be known (`Note`) is said in one line each, once."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.simplefilter("default", Note)
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, Note):
+                click.echo(f"markovlm: note: {' '.join(str(message).split())}", err=True) if not rank() else None
+            else:
+                others(message, category, *where)
+
+        warnings.showwarning = show
+        yield
 
 
 def _warn_of_broken_plugins() -> None:

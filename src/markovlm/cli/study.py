@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from markovlm.cli.common import force_flag
 from markovlm.cli.flags import EVAL_SECTIONS, config_flags, overrides, print_json
 from markovlm.errors import UserError
 
@@ -23,7 +24,7 @@ def study_flags(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], 
     """Flags of every study."""
 
     def decorate(command: _Command) -> _Command:
-        command = config_flags(*EVAL_SECTIONS)(command)
+        command = force_flag(config_flags(*EVAL_SECTIONS)(command))
         command = click.option("--json", "as_json", is_flag=True, help="print one JSON object")(command)
         command = click.option("--out", type=click.Path(path_type=Path), help="where results go; default RUN/loadbearing")(
             command

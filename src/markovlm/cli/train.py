@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from markovlm.cli.common import rank, with_plugins
+from markovlm.cli.common import force_flag, rank, with_plugins
 from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.errors import UserError
 
@@ -22,6 +22,7 @@ from markovlm.errors import UserError
     "--processes", type=click.IntRange(1), help="with --dry-run: memory of each of so many, as torchrun would start them"
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
+@force_flag
 @config_flags()
 def train(
     config_file: Path | None, config_option: Path | None, resume: Path | None, out: Path | None, dry_run: bool, processes: int | None, as_json: bool,

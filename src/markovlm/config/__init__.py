@@ -7,10 +7,11 @@ Nonsense fails here, at construction, with the name of the field.
 from markovlm.config.files import build_config, describe_validation, dump_yaml, load_yaml, merge
 from markovlm.config.keys import Key, flatten, keys, known_keys, nest
 from markovlm.config.objective import ObjectiveBase, objective_classes
-from markovlm.config.run import RunConfig
+from markovlm.config.run import CHANGEABLE, RunConfig
 from markovlm.config.schedule import Schedule
 
 __all__ = [
+    "CHANGEABLE",
     "Key",
     "ObjectiveBase",
     "RunConfig",

@@ -23,6 +23,21 @@ from markovlm.registry import REWARDS
 _VOCABULARY = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings"}
 
 
+# Keys that a run may be resumed with other values of, besides logging: how long, how often and where, not what is computed.
+CHANGEABLE = frozenset(
+    {
+        "training.steps",
+        "training.eval_every",
+        "training.checkpoint_every",
+        "training.microbatch_tokens",
+        "loading.device",
+        "distributed.strategy",
+        "rollouts.server_url",
+        "rollouts.adapter_dir",
+    }
+)
+
+
 class RunConfig(Section):
     """A whole run. `config.yaml` in a run directory is this, resolved."""
 

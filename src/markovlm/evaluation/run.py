@@ -171,6 +171,8 @@ def chosen_in_training(target: Target, steps: Sequence[int], split: str, how: Ho
 def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
     """What readings of `target` made as `how` says are about."""
     config = setup.config
+    if target.adapter is not None and not target.adapter.is_dir():
+        raise UserError(f"{target.adapter}: was there and is gone: its run has dropped it meanwhile; evaluate a later checkpoint")
     folders = [path for path in (Path(resolve(config.model)).expanduser(), target.adapter) if path is not None and path.is_dir()]
     commit = getattr(setup.lm.causal_lm.config, "_commit_hash", None) or ""
     return Label(

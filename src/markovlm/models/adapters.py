@@ -16,33 +16,72 @@ from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
 
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
+_LACKS = "Found missing adapter keys"  # how PEFT begins to say that tensors of a saved adapter are missing
 _PASSED_BY = "dt_proj"  # Mamba's layers read its weight themselves: an adapter on it would do nothing
 _NO_LORA_IN_MAMBA = ("out_proj", "conv1d")  # PEFT refuses them in these families: their fast kernels pass the layer by
 _MAMBA_FAMILIES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 
 
-def with_adapter(*arguments: Any) -> tuple[Any, bool]:
-    """`_attach_adapter` without a warning that concerns nobody here."""
+class BadAdapter(UserError):
+    """A saved adapter that can't be used with this model."""
+
+    def __init__(self, adapter: Path, reason: str):
+        super().__init__(f"{adapter}: {reason}")
+        self.reason = reason
+
+
+def with_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | None, seed: int) -> tuple[Any, bool]:
+    """The model with a saved adapter, or else a fresh one, or none: (model, is there one). Raises UserError, BadAdapter."""
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 for a property that it has deprecated
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*meta parameter in the current model", category=UserWarning)  # dealt: later
-        return _attach_adapter(*arguments)
+        warnings.filterwarnings("error", message=_LACKS)
+        return (_saved(base, name, lora, adapter), True) if adapter is not None else _fresh(base, name, lora, seed)
 
 
-def _attach_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | None, seed: int) -> tuple[Any, bool]:
-    from peft import LoraConfig, PeftModel, get_peft_model
+def _saved(base: Any, name: str, lora: Lora | None, adapter: Path) -> Any:
+    from peft import PeftModel
 
-    if adapter is not None:
-        if not (adapter / "adapter_config.json").exists():
-            raise UserError(f"{adapter}: no adapter_config.json; a PEFT adapter directory is needed")
-        try:
-            # autocast: float32 before the saved weights are read; through a bf16 adapter they would lose bits on resume
-            model = PeftModel.from_pretrained(base, str(adapter), is_trainable=lora is not None, autocast_adapter_dtype=True)
-        except LOAD_ERRORS as error:
-            raise UserError(
-                f"{adapter}: this adapter does not fit the model {name!r}: {' '.join(str(error).split()):.200}"
-            ) from error
-        return _full_precision_adapter(model), True
+    if not (adapter / "adapter_config.json").exists():
+        raise BadAdapter(adapter, "no adapter_config.json; a PEFT adapter directory is needed")
+    try:
+        # autocast: float32 before the saved weights are read; through a bf16 adapter they would lose bits on resume
+        model = PeftModel.from_pretrained(base, str(adapter), is_trainable=lora is not None, autocast_adapter_dtype=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # whatever PEFT, safetensors and the unpickler make of a file that is no adapter, or another model's
+        said = " ".join(str(error).split())
+        raise BadAdapter(adapter, f"this adapter does not fit the model {name!r}: {said:.200}") from error
+    model = _full_precision_adapter(model)
+    fault = check_adapter(model)
+    if fault:
+        raise BadAdapter(adapter, fault)
+    return model
+
+
+def set_adapter(model: Any, directory: Path, device: str) -> str | None:
+    """Put saved weights into the adapter that `model` has. What is wrong, where some are missing."""
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+    result: Any = set_peft_model_state_dict(model, load_peft_weights(str(directory), device=device))
+    lacks = [name for name in result.missing_keys if ".lora_" in name]
+    return f"the adapter lacks {len(lacks)} of its tensors, {lacks[0]} first" if lacks else None
+
+
+def check_adapter(model: Any) -> str | None:
+    """What is wrong with an adapter's weights."""
+    weights = {name: weight for name, weight in model.named_parameters() if ".lora_" in name and not weight.is_meta}
+    if not weights or bool(torch.stack([weight.isfinite().all() for weight in weights.values()]).all()):
+        return None
+    bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    return f"{len(bad)} of the {len(weights)} tensors of its adapter are not finite (NaN or infinite), {bad[0]} first"
+
+
+def _fresh(base: Any, name: str, lora: Lora | None, seed: int) -> tuple[Any, bool]:
+    from peft import LoraConfig, get_peft_model
+
     if lora is None:
         return base, False
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)

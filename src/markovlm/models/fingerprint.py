@@ -10,7 +10,8 @@ from torch import Tensor
 
 from markovlm.models.language import LanguageModel
 
-_CHUNK = 1 << 22  # elements hashed at once: bounds the int64 copies to 64 MB
+_PERIOD = 65521  # of the weights of positions
+_CHUNK = _PERIOD << 6  # elements summed at once: bounds what is copied
 
 
 @torch.no_grad()
@@ -44,11 +45,11 @@ def _total(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
 def _checksum(tensor: Tensor, before: int) -> tuple[int, int]:
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     flat = tensor.detach().contiguous().view(integer).reshape(-1)
-    plain = weighted = 0
+    columns = torch.zeros(_PERIOD, dtype=torch.int64, device=flat.device)  # sums of the elements that have one weight in common
     for start in range(0, flat.numel(), _CHUNK):
-        bits = flat[start : start + _CHUNK].to(torch.int64)
-        first = before + start + 1
-        position = torch.arange(first, first + bits.numel(), device=bits.device)
-        plain += int(bits.sum())
-        weighted += int((bits * (position % 65521)).sum())
-    return plain % 2**64, weighted % 2**64
+        bits = flat[start : start + _CHUNK]
+        rows = bits.numel() // _PERIOD * _PERIOD
+        columns += bits[:rows].view(-1, _PERIOD).sum(0, dtype=torch.int64)
+        columns[: bits.numel() - rows] += bits[rows:]
+    weights = torch.arange(before + 1, before + 1 + _PERIOD, device=flat.device) % _PERIOD
+    return int(columns.sum()) % 2**64, int((columns * weights).sum()) % 2**64

@@ -52,4 +52,4 @@ class Ema(PolicyGradient[EmaConfig]):
         return {"weighted": self.weighted, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.weighted, self.weights = state["weighted"], state["weights"]
+        self.weighted, self.weights = float(state["weighted"]), float(state["weights"])

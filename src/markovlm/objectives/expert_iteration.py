@@ -83,4 +83,5 @@ class ExpertIteration(PolicyGradient[ExpertIterationConfig]):
         return {"batches": self.batches, "count": self.count, "mean": self.mean, "squares": self.squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches, self.count, self.mean, self.squares = (state[key] for key in ("batches", "count", "mean", "squares"))
+        self.batches, self.count = int(state["batches"]), int(state["count"])
+        self.mean, self.squares = float(state["mean"]), float(state["squares"])

@@ -67,4 +67,4 @@ class MeanProb(Reward[MeanProbOptions]):
         return {"average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average = state["average"]
+        self.average = None if state["average"] is None else float(state["average"])

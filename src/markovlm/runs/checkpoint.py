@@ -1,27 +1,74 @@
-"""Checkpoints: a plain PEFT adapter beside the trainer's state, written beside and renamed into place."""
+"""Checkpoints: a plain PEFT adapter beside the trainer's state, written beside and renamed into place.
+
+Whether a checkpoint is whole is decided by `manifest`; here it is written and read. What is in its files is checked too: those of earlier
+versions have no manifest, and `--force` passes it over.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import math
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from markovlm.errors import UserError
-from markovlm.models.adapters import save_adapter
+from markovlm.errors import MarkovlmError
+from markovlm.models.adapters import check_adapter, save_adapter, set_adapter
 from markovlm.models.language import LanguageModel
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import replace_whole, writing
+from markovlm.runs.manifest import (
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    check_checkpoint,
+    damaged,
+    recorded,
+    replace_file,
+    write_manifest,
+)
+from markovlm.runs.rows import whole_directory, writing
 
-STATE_FILE = "trainer_state.json"
-OPTIMIZER_FILE = "optimizer.pt"
+
+class Best(BaseModel):
+    """The evaluation on dev questions that the best checkpoint so far was chosen by."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    step: int = Field(ge=0)
+    score: list[float] = Field(min_length=2, max_length=2)  # accuracy (0 where there is none), then log-likelihood
+    accuracy: float | None = None
+    logprob: float | None = None
+
+
+class GuardState(BaseModel):
+    """What the health guard remembers."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    monitor: dict[str, Any]  # `HealthMonitor.state_dict`
+    healthy: list[int]
+    rollbacks: int = Field(ge=0)
+
+
+class TrainerState(BaseModel):
+    """trainer_state.json: all that a run goes on from, besides the adapter and the optimizer."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    step: int = Field(ge=0)
+    objective: dict[str, Any]  # of the objective and the reward, which may be plug-ins: checked by what reads them
+    reward: dict[str, Any] = {}
+    lr_scale: FiniteFloat = Field(gt=0)
+    attempt: int = Field(ge=0)
+    guard: GuardState
+    best: Best | None
+    base_fingerprint: str = ""
 
 
 def save_checkpoint(
@@ -31,15 +78,15 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     more: Sequence[Callable[[Path], None]] = (),
+    *,
+    interim: bool = False,
 ) -> Path:
-    """Write `checkpoints/step-NNNNNN`; `more` writes other files beside the adapter.
+    """Write `checkpoints/step-NNNNNN`; `more` writes other files beside the adapter. `interim`: as in `Manifest`.
 
     A crash in the middle leaves only a `.tmp` that the next start removes.
     """
     final = run.checkpoint(step)
-    beside = run.checkpoints / f".{final.name}.tmp"
-    with writing(final), _cleared(beside):
-        beside.mkdir()
+    with whole_directory(final) as beside:
         save_adapter(lm, beside)
         for save in more:
             save(beside)
@@ -47,61 +94,92 @@ def save_checkpoint(
         torch.save(optimizer.state_dict(), moments)
         (beside / OPTIMIZER_FILE).write_bytes(moments.getbuffer())
         (beside / STATE_FILE).write_text(json.dumps({"step": step, **state}, indent=1), encoding="utf-8")
-        _sync(beside)
+        write_manifest(beside, recorded(run.path), step, interim=interim)
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(beside, final)
     return final
 
 
+def drop_checkpoint(run: RunDirectory, step: int) -> None:
+    """Remove a checkpoint; killed in the middle, it is gone as well."""
+    gone = run.checkpoints / f".{run.checkpoint(step).name}.tmp"
+    with writing(run.checkpoint(step)):
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(run.checkpoint(step), gone)
+        shutil.rmtree(gone)
+
+
 @contextlib.contextmanager
-def _cleared(directory: Path) -> Iterator[None]:
-    """The directory is absent before, and after a failure: a half-written checkpoint must not fill the disk."""
-    shutil.rmtree(directory, ignore_errors=True)
+def reading_checkpoint(directory: Path, name: str) -> Iterator[None]:
+    """Whatever a damaged file makes its reader raise becomes the one line that names it (DamagedCheckpoint)."""
     try:
         yield
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+    except (MarkovlmError, MemoryError, torch.OutOfMemoryError):
         raise
+    except Exception as error:  # torch, PEFT, pydantic and plug-ins each have their own kinds
+        raise damaged(directory, f"{name} cannot be read ({_reason(error)})") from error
 
 
-def _sync(directory: Path) -> None:
-    for path in directory.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}, got {first['input']!r:.40}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 
-def load_state(directory: Path) -> dict[str, Any]:
-    """trainer_state.json. Raises UserError where it is missing or torn."""
-    try:
-        return json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(directory / STATE_FILE, error) from None
+def load_state(directory: Path) -> TrainerState:
+    """trainer_state.json. Raises DamagedCheckpoint where it is missing, torn, or another step's."""
+    with reading_checkpoint(directory, STATE_FILE):
+        state = TrainerState.model_validate(json.loads((directory / STATE_FILE).read_text(encoding="utf-8")))
+    if directory.name.startswith("step-") and directory.name != f"step-{state.step:06d}":
+        raise damaged(directory, f"{STATE_FILE} is of step {state.step}")
+    return state
 
 
 def update_state(directory: Path, state: dict[str, Any]) -> None:
     """Rewrite trainer_state.json of a checkpoint, whole or not at all."""
-    text = json.dumps({"step": load_state(directory)["step"], **state}, indent=1)
-    replace_whole(directory / STATE_FILE, text.encode("utf-8"))
+    text = json.dumps({"step": load_state(directory).step, **state}, indent=1)
+    replace_file(directory, STATE_FILE, text.encode("utf-8"))
 
 
-def load_adapter(lm: LanguageModel, directory: Path) -> None:
-    """Put the adapter weights of a checkpoint into the adapter that is there."""
-    from peft.utils import load_peft_weights, set_peft_model_state_dict
-
-    set_peft_model_state_dict(lm.model, load_peft_weights(str(directory), device=str(lm.device)))
+def load_adapter(lm: LanguageModel, directory: Path, *, training: bool = False) -> None:
+    """Put the adapter weights of a checkpoint into the adapter that is there. Raises DamagedCheckpoint."""
+    check_checkpoint(directory, training=training)
+    with reading_checkpoint(directory, "the adapter"):
+        fault = set_adapter(lm.model, directory, str(lm.device)) or check_adapter(lm.model)
+    if fault:
+        raise damaged(directory, fault, training=training)
 
 
 def restore_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:
     """Load the optimizer's moments, each to where its parameter is, and the counts of steps to the CPU, where AdamW reads them.
 
-    Unpickled weights-only.
+    Unpickled weights-only. Raises DamagedCheckpoint for what is not this optimizer's state.
     """
-    try:
-        optimizer.load_state_dict(torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise _unreadable(directory / OPTIMIZER_FILE, error) from None
+    with reading_checkpoint(directory, OPTIMIZER_FILE):
+        saved = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        fault = _not_of(optimizer, saved)
+        if fault is None:
+            optimizer.load_state_dict(saved)
+    if fault is not None:
+        raise damaged(directory, f"{OPTIMIZER_FILE} {fault}")
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(f"{path}: cannot be read ({reason:.120}); choose an earlier checkpoint by deleting this one")
+def _not_of(optimizer: torch.optim.Optimizer, saved: Any) -> str | None:
+    """Why this is not a state of `optimizer`, whose own check compares only how many parameters there are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict) or not isinstance(saved.get("param_groups"), list):
+        return f"is no optimizer's state ({type(saved).__name__})"
+    named = [number for group in saved["param_groups"] for number in group["params"]]
+    if len(named) != len(parameters) or not set(saved["state"]) <= set(named):
+        return f"is of {len(named)} parameters, and the adapter has {len(parameters)}"
+    shapes = dict(zip(named, (parameter.shape for parameter in parameters), strict=True))
+    for number, moments in saved["state"].items():
+        for key, value in moments.items():
+            if not isinstance(value, torch.Tensor) or (value.dim() and value.shape != shapes[number]):
+                shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+                return f"has {key} of {shape} for a parameter of {list(shapes[number])}"
+            if not math.isfinite(float(value.double().sum())):
+                return f"has {key} that is not finite"
+    return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, parse_row, replace_whole, writing
@@ -44,7 +45,8 @@ class RunDirectory:
         if not self.checkpoints.is_dir():
             return []
         names = (entry.name for entry in self.checkpoints.iterdir() if entry.is_dir())
-        return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+        steps = {int(name[5:]) for name in names if re.fullmatch("step-[0-9]+", name)}
+        return sorted(step for step in steps if self.checkpoint(step).is_dir())
 
     # ---- writing
 
@@ -79,7 +81,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for writing; a second trainer of the same run is refused."""
-        with open(self.path / ".lock", "w") as lock:
+        with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -88,12 +90,23 @@ class RunDirectory:
                 ) from None
             yield
 
+    def _open_lock(self) -> TextIO:
+        try:
+            return open(self.path / ".lock", "w")
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}), and training writes into the run: make it writable, or copy it "
+                "to a place that is and continue it there"
+            ) from None
+
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append whole rows to a JSONL file."""
         data = encode_rows(rows)
         if not data:
             return
-        with writing(self.path / name), open(self.path / name, "ab") as file:
+        with writing(self.path / name), open(self.path / name, "ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                data = b"\n" + data  # behind a torn line: of a process that was killed, or of a full disk
             file.write(data)
             file.flush()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from markovlm.errors import UserError
 from markovlm.models.quantization import loading_snippet
 from markovlm.models.registry import KNOWN
 from markovlm.runs.asking import hub_of, task_of
-from markovlm.runs.rows import read_rows, writing
+from markovlm.runs.manifest import ADAPTER_FILES, check_checkpoint, recorded, write_manifest
+from markovlm.runs.rows import read_rows, whole_directory
 from markovlm.runs.targets import BASE, Target
-
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Path:
@@ -32,20 +30,16 @@ def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Pa
     if target.run is None or target.adapter is None:
         raise UserError(f"{target.name}: has no trained adapter; export takes a run")
     check_merge(target, merge)
+    check_checkpoint(target.adapter)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: exists; name a new directory")
-    beside = to.with_name(f".{to.name}.tmp")
-    with writing(to):
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+    with whole_directory(to) as beside:
         if merge:
             _write_merged(target, beside)
         else:
             _copy_adapter(target.adapter, beside, base)
+            write_manifest(beside, recorded(target.run.path), target.step or 0, names=ADAPTER_FILES)
         (beside / "README.md").write_text(model_card(target, merge, base), encoding="utf-8")
-        if to.exists():
-            to.rmdir()
-        os.replace(beside, to)
     return to
 
 
@@ -60,7 +54,7 @@ def check_merge(target: Target, merge: bool) -> None:
 
 
 def _copy_adapter(adapter: Path, to: Path, base: str | None) -> None:
-    for name in _ADAPTER_FILES:
+    for name in ADAPTER_FILES:
         shutil.copy2(adapter / name, to / name)
     if base is not None:
         config = json.loads((to / "adapter_config.json").read_text(encoding="utf-8"))

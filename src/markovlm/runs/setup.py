@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from markovlm.chains.prompter import build_chain_prompter
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
+from markovlm.models.adapters import BadAdapter
 from markovlm.models.load import LanguageModel, load_model
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, build_prompter
 from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.asking import columns_of, hub_of, options_of, parts_of, task_of
+from markovlm.runs.manifest import check_checkpoint, damaged
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
 from markovlm.tasks.chain import ChainExample
 from markovlm.tasks.extractors import with_extractors
@@ -57,14 +59,22 @@ def prepare(
     local_device: str | None = None,
     shards: Shards | None = None,
 ) -> Setup:
-    """Load model and task and resolve what the configuration leaves open. Raises UserError for what is not there.
+    """Load model and task and resolve what the configuration leaves open. Raises UserError for what is not there or is damaged.
 
     `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model. `shards` as in `load_model`.
     """
     task = task_with_extractors(config)
     lora = config.lora if trainable else None
     seed = torch_seed(config.seed, "adapter") % 2**63
-    lm = load_model(config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device, shards=shards)
+    if adapter is not None:
+        check_checkpoint(adapter, training=trainable)
+    try:
+        lm = load_model(
+            config.model, config.loading, lora=lora, adapter=adapter, seed=seed, local_device=local_device, shards=shards
+        )
+    except BadAdapter as error:
+        assert adapter is not None
+        raise damaged(adapter, error.reason, training=trainable) from error
     resolved = resolve_config(config, task, lm.tokenizer, _first_questions(config, task, lm.tokenizer))
     return Setup(resolved, task, lm, prompter_of(resolved, task, lm.tokenizer))
 

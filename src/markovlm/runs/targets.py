@@ -17,6 +17,7 @@ from markovlm.models.memory import release_memory
 from markovlm.models.registry import model_defaults
 from markovlm.runs.asking import options_of, part_of, source_of
 from markovlm.runs.directory import RunDirectory
+from markovlm.runs.manifest import check_base
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks import get_task
@@ -64,7 +65,10 @@ class Target:
         """Load it. A model that nobody holds any more goes first: two may not fit."""
         gc.collect()
         release_memory()
-        return prepare(self.config, adapter=self.adapter)
+        setup = prepare(self.config, adapter=self.adapter)
+        if self.run is not None:
+            check_base(self.run, setup.lm)
+        return setup
 
     def load(self, setup: Setup, split: str, limit: int | None = None) -> Loaded:
         """Examples of a split: cut as in training where the questions are the run's own, else as the files have them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,6 +106,7 @@ class Guard:
         """Continue from a checkpoint."""
         self.monitor = HealthMonitor()
         self.monitor.load_state_dict(state["monitor"])
+        copy.deepcopy(self.monitor).update({"step": self.monitor.n + 1})  # a damaged state fails here, and not steps later
         self.verdict = self.monitor.verdict() if self.monitor.n else None
         self.healthy, self.rollbacks = list(state["healthy"]), state["rollbacks"]
 

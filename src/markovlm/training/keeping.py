@@ -11,12 +11,13 @@ from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
 from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated, pooled
 from markovlm.health.evaluations import independent
 from markovlm.rollouts.prompter import Prompter
-from markovlm.runs.checkpoint import load_adapter, save_checkpoint, update_state
+from markovlm.runs.checkpoint import drop_checkpoint, load_adapter, save_checkpoint, update_state
+from markovlm.runs.manifest import is_whole
 from markovlm.tasks.base import Example
 from markovlm.tasks.mixture import Mixture
 from markovlm.training.chain_step import chain_prompter
 from markovlm.training.start import load_trainer_state, trainer_state
-from markovlm.training.state import Run, note_event
+from markovlm.training.state import Run, note_event, warn
 
 
 def keeps_checkpoint(run: Run, step: int) -> bool:
@@ -40,8 +41,8 @@ def _act(run: Run, changed: bool) -> bool:
     if not guard.collapsed or guard.config.policy == "warn":
         return False
     assert guard.verdict is not None
-    saved = run.directory.saved_steps()
-    target = guard.way_back(saved)
+    saved = [step for step in run.directory.saved_steps() if step not in run.interim]
+    target = _way_back(run, saved)
     if target is not None:
         _roll_back(run, target)
         return True
@@ -53,19 +54,33 @@ def _act(run: Run, changed: bool) -> bool:
     raise StopVerdict(message)
 
 
+def _way_back(run: Run, saved: list[int]) -> int | None:
+    """Where a rollback goes: to a checkpoint that is whole. Damaged ones are taken out of `saved`."""
+    while (target := run.guard.way_back(saved)) is not None:
+        if run.learner.world.broadcast(is_whole(run.directory.checkpoint(target), training=True)):
+            return target
+        warn(run, f"{run.directory.checkpoint(target).name} is damaged: no rollback goes there")
+        saved.remove(target)
+    return None
+
+
 def _roll_back(run: Run, target: int) -> None:
     """Return to the checkpoint `target` at half the learning rate; what came after it is put aside, not lost."""
     collapsed_at, verdict = run.step, run.guard.verdict
     rollbacks, evaluations = run.guard.rollbacks + 1, list(run.guard.monitor.evaluations.rows)
     scale, attempt = run.learner.lr_scale / 2, run.learner.attempt + 1
+    interim = sorted(run.interim)
     checkpoint = run.directory.checkpoint(target)
-    load_adapter(run.setup.lm, checkpoint)
+    load_adapter(run.setup.lm, checkpoint, training=True)
     load_trainer_state(run, checkpoint)
+    run.learner.world.gather([None])  # every process has read the checkpoint before it is changed
     run.guard.begin_anew(target, evaluations)
     run.guard.rollbacks, run.learner.lr_scale, run.learner.attempt = rollbacks, scale, attempt
     run.step = target
     if run.main:
         update_state(checkpoint, trainer_state(run))  # first: a kill from here on resumes after the rollback, or repeats it
+        for step in interim:
+            drop_checkpoint(run.directory, step)
         run.directory.put_aside(target, rollbacks)
     message = f"from step {collapsed_at} back to step {target}, learning rate times {scale:g} ({rollbacks} of {run.config.health.max_rollbacks})"
     note_event(run, "rollback", message, from_step=collapsed_at, lr_scale=scale, reason=verdict.describe() if verdict else "")
@@ -156,13 +171,30 @@ def _dev_row(run: Run, done: Evaluation | ChainEvaluation) -> dict[str, Any]:
 
 
 def checkpoint(run: Run) -> None:
-    """Save the last whole step, unless it is saved."""
+    """Save the last whole step, unless it is saved. Where it is no step for a checkpoint, it is one to resume from, until the next."""
     if run.step in run.saved:
         return
+    interim = not keeps_checkpoint(run, run.step)
     run.saved.add(run.step)
-    run.guard.saved(run.step)
+    if interim:
+        run.interim.add(run.step)
+    else:
+        run.guard.saved(run.step)
     if run.main:
         slow = run.learner.room.slow
         more = (slow.save,) if slow is not None else ()
-        path = save_checkpoint(run.directory, run.step, run.setup.lm, run.learner.optimizer, trainer_state(run), more)
+        lm, optimizer = run.setup.lm, run.learner.optimizer
+        path = save_checkpoint(run.directory, run.step, lm, optimizer, trainer_state(run), more, interim=interim)
         note_event(run, "checkpoint", str(path.relative_to(run.directory.path)))
+    if not interim:
+        _drop_interim(run)
+
+
+def _drop_interim(run: Run) -> None:
+    """Checkpoints that were saved because the run ended there have served: it then has those that an uninterrupted run has."""
+    for step in sorted(run.interim):
+        if run.main:
+            drop_checkpoint(run.directory, step)
+            note_event(run, "dropped", f"{run.directory.checkpoint(step).name}, where the run was interrupted")
+    run.saved -= run.interim
+    run.interim.clear()

@@ -16,6 +16,7 @@ from markovlm.errors import MarkovlmError, PeerLost, RunFailed
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import CannotWrite
 from markovlm.training.distributed import World
 from markovlm.training.keeping import checkpoint, evaluate_dev, judge_evaluation, judge_row, keeps_checkpoint
 from markovlm.training.metrics import metric_row, sample_rows
@@ -68,6 +69,9 @@ def train(
             with _interruptible(run), tracking(run):
                 _loop(run)
             _check_base(run)
+        except CannotWrite as error:
+            kept = f"finished work is kept: {error.remedy} and continue with --resume {directory.path}"
+            raise RunFailed(f"{error.failure}; {kept}") from error
         finally:
             close_sampler(run)
             world.stop()

@@ -17,13 +17,13 @@ import torch
 
 from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
+from markovlm.runs.manifest import READER_FILE
 
 if TYPE_CHECKING:
     from markovlm.runs.setup import Setup
 
 OWN = ("actor", "frozen", "ema")  # readers that are this model
 DECAY = 0.98  # of the slow reader: half of the way in 34 steps
-FILE = "reader.safetensors"  # the slow reader's weights in a checkpoint
 
 
 class SlowReader:
@@ -56,13 +56,16 @@ class SlowReader:
         """Beside the adapter of a checkpoint."""
         from safetensors.torch import save_file
 
-        save_file({name: value.contiguous() for name, value in self.weights.items()}, folder / FILE)
+        save_file({name: value.contiguous() for name, value in self.weights.items()}, folder / READER_FILE)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote."""
+        """What `save` wrote. ValueError where that is another adapter's."""
         from safetensors.torch import load_file
 
-        for name, value in load_file(folder / FILE, device=str(self.lm.device)).items():
+        saved = load_file(folder / READER_FILE, device=str(self.lm.device))
+        if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in self.weights.items()}:
+            raise ValueError("its tensors are not those of this adapter")
+        for name, value in saved.items():
             self.weights[name].copy_(value)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from markovlm._version import __version__
-from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_yaml
+from markovlm.config import CHANGEABLE, RunConfig, build_config, dump_yaml, flatten, load_yaml
 from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
@@ -21,8 +21,9 @@ from markovlm.registry import SAMPLERS
 from markovlm.rewards import build_reward
 from markovlm.rollouts.foreign import ForeignSampler
 from markovlm.rollouts.types import Sampler, SamplerPlace
-from markovlm.runs.checkpoint import load_state, restore_optimizer
+from markovlm.runs.checkpoint import load_state, reading_checkpoint, restore_optimizer
 from markovlm.runs.directory import RunDirectory
+from markovlm.runs.manifest import READER_FILE, STATE_FILE, check_base, is_interim, read_manifest, run_identity
 from markovlm.runs.setup import Setup, TrainingData, is_endless, load_for_training, prepare
 from markovlm.tasks.base import Loaded
 from markovlm.tasks.prompts import loses
@@ -43,16 +44,6 @@ _SLOW = {
     "none": "its cache can't be copied: every sampled token and every scored CoT is computed with all before it, which takes much longer",
 }
 _WHOLE = "with gradient checkpointing its cache can't be used: each CoT is scored with its prompt, which takes longer"
-_CHANGEABLE = {  # on resume, besides logging
-    "loading.device",
-    "distributed.strategy",
-    "training.steps",
-    "training.eval_every",
-    "training.checkpoint_every",
-    "training.microbatch_tokens",
-    "rollouts.server_url",
-    "rollouts.adapter_dir",
-}
 
 
 def start_run(
@@ -206,19 +197,17 @@ def _describe(run: Run) -> None:
     """config.yaml and environment.json of a new run."""
     if not run.main:
         return
-    run.directory.write("environment.json", json.dumps(environment(run.setup, run.fingerprint), indent=1) + "\n")
+    found = environment(run.setup, run.fingerprint)
+    if any(read_manifest(run.directory.checkpoint(step)) is None for step in run.saved):
+        found.pop("run")  # of a run that names itself every checkpoint has a manifest
+    run.directory.write("environment.json", json.dumps(found, indent=1) + "\n")
     run.directory.write("config.yaml", dump_yaml(run.config))
     note_event(run, "start", f"{run.config.objective.name} on {run.config.task} with {run.config.model}")
 
 
 def _restore(run: Run, adapter: Path | None) -> None:
     """Continue from the checkpoint `adapter`, or from the beginning where a run died before its first."""
-    recorded = _recorded_fingerprint(run.directory)
-    if recorded is not None and recorded != run.fingerprint:
-        raise UserError(
-            f"{run.directory.path}: the base model {run.config.model!r} is not the one this run was trained on "
-            f"(fingerprint {run.fingerprint[:12]}, recorded {recorded[:12]}); restore that model to resume"
-        )
+    check_base(run.directory, run.setup.lm, run.fingerprint)
     if adapter is not None:
         load_trainer_state(run, adapter)
     if run.main:
@@ -247,7 +236,7 @@ def _changed(run: Run) -> dict[str, tuple[Any, Any]]:
     before, now = (
         flatten(config.model_dump(mode="json")) for config in (build_config(load_yaml(path), source=str(path)), run.config)
     )
-    wanted = [key for key in now if key in _CHANGEABLE or key.startswith("logging.")]
+    wanted = [key for key in now if key in CHANGEABLE or key.startswith("logging.")]
     return {key: (before.get(key), now[key]) for key in wanted if before.get(key) != now[key]}
 
 
@@ -262,14 +251,17 @@ def load_trainer_state(run: Run, checkpoint: Path) -> None:
     """Everything of a checkpoint but the adapter."""
     state = load_state(checkpoint)
     restore_optimizer(checkpoint, run.learner.optimizer)
-    run.learner.objective.load_state_dict(state["objective"])
-    run.learner.reward.load_state_dict(state.get("reward", {}) or run.learner.reward.state_dict())
+    with reading_checkpoint(checkpoint, STATE_FILE):
+        run.learner.objective.load_state_dict(state.objective)
+        run.learner.reward.load_state_dict(state.reward or run.learner.reward.state_dict())
+        run.guard.load_state_dict(state.guard.model_dump())
     if run.learner.room.slow is not None:
-        run.learner.room.slow.load(checkpoint)
-    run.learner.lr_scale, run.learner.attempt = state["lr_scale"], state["attempt"]
-    run.saved = {step for step in run.directory.saved_steps() if step <= state["step"]}
-    run.guard.load_state_dict(state["guard"])
-    run.best = state["best"]
+        with reading_checkpoint(checkpoint, READER_FILE):
+            run.learner.room.slow.load(checkpoint)
+    run.learner.lr_scale, run.learner.attempt = state.lr_scale, state.attempt
+    run.saved = {step for step in run.directory.saved_steps() if step <= state.step}
+    run.interim = {step for step in run.saved if is_interim(run.directory.checkpoint(step))}
+    run.best = None if state.best is None else state.best.model_dump()
 
 
 def trainer_state(run: Run) -> dict[str, Any]:
@@ -285,13 +277,6 @@ def trainer_state(run: Run) -> dict[str, Any]:
     }
 
 
-def _recorded_fingerprint(directory: RunDirectory) -> str | None:
-    try:
-        return json.loads((directory.path / "environment.json").read_text(encoding="utf-8")).get("base_fingerprint")
-    except (OSError, ValueError):
-        return None
-
-
 def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
     """The configuration of the run in `out`. Only `training.steps` and what changes no number may be overridden."""
     if not out.exists():
@@ -302,7 +287,7 @@ def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
     if not path.exists():
         raise UserError(f"--resume {out}: has no config.yaml, so it is not a run (or died before it began); start it anew")
     for key in flatten(overrides):
-        if key not in _CHANGEABLE and not key.startswith("logging."):
+        if key not in CHANGEABLE and not key.startswith("logging."):
             raise UserError(f"--resume keeps the run's configuration: {key} can't be changed; start a new run for that")
     return build_config(load_yaml(path), overrides, source=str(path))
 
@@ -333,5 +318,6 @@ def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:
         "seed": setup.config.seed,
         "model": setup.config.model,
         "base_fingerprint": fingerprint,
+        "run": run_identity(setup.config, fingerprint),
         "trainable_parameters": sum(p.numel() for _, p in setup.lm.adapter_parameters()),
     }

@@ -51,6 +51,7 @@ class Run:
     trackers: Any = None
     step: int = 0  # last step that is whole
     saved: set[int] = field(default_factory=set[int])  # steps with a checkpoint
+    interim: set[int] = field(default_factory=set[int])  # of these, saved only because the run ended there
     stop: threading.Event = field(default_factory=threading.Event)  # Ctrl-C
     asked_to_stop: Callable[[], bool] = field(default=lambda: False)  # a program that watches
 

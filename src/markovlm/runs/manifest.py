@@ -1,0 +1,348 @@
+"""What a checkpoint consists of, so that a damaged one, or one mixed from two, is never taken for whole.
+
+`manifest.json` is written last: run, step, base model, and the size and SHA-256 of every other file. `check_checkpoint` compares, wherever
+a checkpoint is opened; nothing else decides what is whole. A manifest finds accidents, not forgers: it isn't signed.
+
+Files that the manifest does not name may be added (a model card); those that it names may not change. Commands that only read the adapter
+accept that the trainer's files are gone: people delete them to save space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from markovlm._version import __version__
+from markovlm.config import CHANGEABLE, RunConfig, flatten
+from markovlm.errors import MarkovlmError, Note, UserError
+from markovlm.models.fingerprint import base_fingerprint
+from markovlm.models.language import LanguageModel
+from markovlm.runs.directory import RunDirectory
+from markovlm.runs.rows import replace_whole
+
+MANIFEST = "manifest.json"
+STATE_FILE = "trainer_state.json"
+OPTIMIZER_FILE = "optimizer.pt"
+READER_FILE = "reader.safetensors"  # the slow reader's weights
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_OF_TRAINER = (STATE_FILE, OPTIMIZER_FILE, READER_FILE)
+_SHOWN = 3  # faults, and whole checkpoints, in a message
+_MOST = 1 << 20  # bytes of a manifest or environment.json that are read
+
+_accepted: ContextVar[bool] = ContextVar("accept_damaged", default=False)
+_whole: set[tuple[Any, ...]] = set()  # files that this process has hashed and found right, by path, inode, size, time and hash
+
+
+class Entry(BaseModel):
+    """One file of a checkpoint."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """manifest.json."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    markovlm: str  # version that wrote it
+    run: str  # `run_identity`; "" where the run was started by a version without one
+    step: int
+    base_fingerprint: str
+    interim: bool = False  # saved because the run ended there; dropped when the next regular one is written
+    files: dict[str, Entry]
+    replaced: dict[str, Entry] = {}  # what files were before: right too, while they are being replaced
+
+
+class Recorded(BaseModel):
+    """The part of environment.json that checkpoints and models are compared with."""
+
+    run: str = ""
+    base_fingerprint: str = ""
+    dtype: str = ""
+    quantization: str = "none"
+    transformers: str = ""
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is not what was saved."""
+
+
+@contextlib.contextmanager
+def accept_damaged(accept: bool = True) -> Iterator[None]:
+    """Meanwhile damaged checkpoints are used as they are, with a warning and an event in their run: what `--force` does."""
+    token = _accepted.set(accept)
+    try:
+        yield
+    finally:
+        _accepted.reset(token)
+
+
+def run_identity(config: RunConfig, base_fingerprint: str) -> str:
+    """A name that two runs share only if they compute the same: of the configuration, less what changes no number, and of the base."""
+    numbers = {
+        key: value
+        for key, value in flatten(config.model_dump(mode="json")).items()
+        if key not in CHANGEABLE and not key.startswith("logging.")
+    }
+    text = json.dumps([numbers, base_fingerprint], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def write_manifest(
+    directory: Path, recorded: Recorded, step: int, *, names: Sequence[str] | None = None, interim: bool = False
+) -> None:
+    """Describe the files of a directory (or those that `names` lists). To be called when all of them are written."""
+    files = {name: _entry(directory / name) for name in names or sorted(path.name for path in directory.iterdir())}
+    made = Manifest(
+        markovlm=__version__,
+        run=recorded.run,
+        step=step,
+        base_fingerprint=recorded.base_fingerprint,
+        interim=interim,
+        files=files,
+    )
+    replace_whole(directory / MANIFEST, _text(made))
+
+
+def replace_file(directory: Path, name: str, data: bytes) -> None:
+    """Replace a file of a checkpoint, and its line of the manifest: killed anywhere between, the checkpoint is whole."""
+    made = read_manifest(directory)
+    if made is not None:
+        new = Entry(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        files, before = {**made.files, name: new}, {name: made.files[name]} if name in made.files else {}
+        replace_whole(directory / MANIFEST, _text(made.model_copy(update={"files": files, "replaced": before})))
+        replace_whole(directory / name, data)
+        replace_whole(directory / MANIFEST, _text(made.model_copy(update={"files": files, "replaced": {}})))
+    else:
+        replace_whole(directory / name, data)
+
+
+def _text(made: Manifest) -> bytes:
+    return (made.model_dump_json(indent=1, exclude_defaults=True) + "\n").encode()
+
+
+def _entry(path: Path) -> Entry:
+    with path.open("rb") as file:
+        return Entry(bytes=os.fstat(file.fileno()).st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+# ---------------------------------------------------------------------------------------------------------- checking
+
+
+def check_checkpoint(directory: Path, *, training: bool = False) -> None:
+    """Is this the checkpoint that was saved? To be asked before anything of it is read; `training`: the trainer's files are needed too.
+
+    Raises DamagedCheckpoint in one line that names the file and the checkpoints that are whole; inside `accept_damaged` it warns, and
+    notes an event in the run. A checkpoint of an earlier version, without a manifest, is accepted with a note.
+    """
+    faults = _faults(directory, training)
+    if not faults:
+        return
+    said = "; ".join(faults[:_SHOWN]) + (f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else "")
+    if not _accepted.get():
+        raise damaged(directory, said, training=training, force=True)
+    _force(_run_of(directory), _step_of(directory) or 0, f"{directory}: {said}")
+
+
+def check_base(run: RunDirectory, lm: LanguageModel, fingerprint: str | None = None) -> None:
+    """Is this the base model that the run was trained on? UserError where it is not; inside `accept_damaged` a warning and an event.
+
+    Weights in another precision can't be compared: without a `fingerprint` they are taken on trust.
+    """
+    was, dtype = recorded(run.path), str(lm.dtype).removeprefix("torch.")
+    same_kind = was.dtype in ("", dtype) and was.quantization == lm.quantization
+    if not was.base_fingerprint or (fingerprint is None and not same_kind):
+        return
+    now = base_fingerprint(lm) if fingerprint is None else fingerprint
+    if now == was.base_fingerprint:
+        return
+    said = (
+        f"the base model {lm.name!r} is not the one this run was trained on "
+        f"(fingerprint {now[:12]}, recorded {was.base_fingerprint[:12]}"
+    )
+    if not same_kind:
+        said += f"; it is in {dtype} and was in {was.dtype}, quantization {lm.quantization} and {was.quantization}"
+    elif was.transformers not in ("", installed := version("transformers")):
+        said += f"; transformers is {installed} and was {was.transformers}, which may name weights otherwise"
+    if not _accepted.get():
+        raise UserError(f"{run.path}: {said}); restore that model, or --force goes on with this one")
+    _force(run, 0, f"{said})")
+
+
+def _force(run: RunDirectory | None, step: int, said: str) -> None:
+    """Damage is accepted: with a warning, and an event of the run."""
+    warnings.warn(
+        f"{run.path if run is not None else ''}: {said}; used as it is (--force)".removeprefix(": "), Note, stacklevel=3
+    )
+    if run is not None and int(os.environ.get("RANK", "0")) == 0:
+        with contextlib.suppress(MarkovlmError, OSError):  # a run that may only be read
+            run.event("forced", step, said)
+
+
+def damaged(directory: Path, said: str, *, training: bool = True, force: bool = False) -> DamagedCheckpoint:
+    """The error that names a damaged checkpoint and says what to do; every such error is made here. `force`: could it be used all the same?"""
+    whole = _whole_beside(directory, training)
+    advice = [f"whole: {', '.join(path.name for path in whole)}"] if whole else []
+    if training and whole:
+        advice.append(f"delete {directory.name} to continue from {whole[0].name}")
+    elif training and _run_of(directory) is not None:
+        advice.append("no other checkpoint is whole")
+    if force:
+        advice.append("--force uses it as it is")
+    return DamagedCheckpoint("; ".join([f"{directory}: {said}", *advice]))
+
+
+def _whole_beside(directory: Path, training: bool) -> list[Path]:
+    """The latest other checkpoints of the same run that are whole, those before this one first."""
+    run, step = _run_of(directory), _step_of(directory)
+    if run is None:
+        return []
+    others = sorted((s for s in run.saved_steps() if s != step), key=lambda s: (step is not None and s > step, -s))
+    found: list[Path] = []
+    for path in map(run.checkpoint, others):
+        if not training or step is None or (_step_of(path) or 0) < step:  # training can only go on from an earlier one
+            found += [path] if not _faults(path, training) else []
+        if len(found) == _SHOWN:
+            break
+    return found
+
+
+def is_whole(directory: Path, *, training: bool = False) -> bool:
+    """Would `check_checkpoint` accept it?"""
+    return not _faults(directory, training)
+
+
+def is_interim(directory: Path) -> bool:
+    """Was this checkpoint saved only because the run ended there? False of one whose manifest can't be read."""
+    try:
+        made = read_manifest(directory)
+    except DamagedCheckpoint:
+        return False
+    return made is not None and made.interim
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """manifest.json; None where there is none. DamagedCheckpoint where it can't be read."""
+    try:
+        text = _read(directory / MANIFEST)
+        return None if text is None else Manifest.model_validate_json(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{directory / MANIFEST}: {_reason(error)}") from None
+
+
+def recorded(run: Path) -> Recorded:
+    """What environment.json of a run says of it; empty where there is none. UserError where it can't be read."""
+    path = run / "environment.json"
+    try:
+        text = _read(path)
+        return Recorded() if text is None else Recorded.model_validate_json(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {_reason(error)}; restore it, or delete it to have it written anew by --resume") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+    return f"cannot be read ({' '.join(str(error).split()):.120})"
+
+
+def _read(path: Path) -> bytes | None:
+    """A small file; None where there is none. ValueError for one that is no file, or too large to be what it should be."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("is no regular file")
+    if about.st_size > _MOST:
+        raise ValueError(f"{about.st_size:,} bytes are too many")
+    return path.read_bytes()
+
+
+def _faults(directory: Path, training: bool) -> list[str]:
+    """What is not as it was saved, file by file."""
+    if not directory.is_dir():
+        return ["is not there"]
+    run = _run_of(directory)
+    environment = recorded(run.path) if run is not None else Recorded()
+    try:
+        made = read_manifest(directory)
+    except DamagedCheckpoint as error:
+        return [str(error).removeprefix(f"{directory}/")]
+    if made is None:
+        if environment.run:
+            return [f"{MANIFEST} is missing"]
+        if run is not None:
+            text = (
+                f"{run.path}: its checkpoints were saved by an earlier version, without {MANIFEST}: their files are not checked"
+            )
+            warnings.warn(text, Note, stacklevel=2)
+        return []
+    step = _step_of(directory)
+    faults: list[str] = []
+    if step is not None and made.step != step:
+        faults.append(f"is the checkpoint of step {made.step} ({MANIFEST})")
+    if environment.run and made.run and made.run != environment.run:
+        faults.append(f"belongs to another run ({made.run[:12]} in its {MANIFEST}, {environment.run[:12]} in environment.json)")
+    elif environment.base_fingerprint and made.base_fingerprint not in ("", environment.base_fingerprint):
+        faults.append(f"belongs to another base model (fingerprint {made.base_fingerprint[:12]} in its {MANIFEST})")
+    for name, entry in made.files.items():
+        fault = _fault(directory, name, [entry, *([made.replaced[name]] if name in made.replaced else [])], training)
+        faults += [f"{name} {fault}"] if fault else []
+    missing = [name for name in ADAPTER_FILES if name not in made.files]
+    return faults + [f"{MANIFEST} does not name {name}" for name in missing]
+
+
+def _fault(directory: Path, name: str, right: Sequence[Entry], training: bool) -> str | None:
+    """What is wrong with one file."""
+    if not re.fullmatch(r"[\w.-]+", name) or name in (".", ".."):
+        return f"is no name of a file ({MANIFEST})"  # of a stranger's checkpoint: it names no place outside
+    try:
+        about = (directory / name).stat()
+        if not stat.S_ISREG(about.st_mode):
+            return "is no regular file"
+        fitting = [entry.sha256 for entry in right if entry.bytes == about.st_size]
+        if not fitting:
+            return f"has {about.st_size:,} bytes, and {right[0].bytes:,} were saved"
+        known = {(directory / name, about.st_ino, about.st_size, about.st_mtime_ns, sha) for sha in fitting}
+        if known & _whole:
+            return None
+        found = _entry(directory / name).sha256
+    except FileNotFoundError:
+        return "is missing" if training or name not in _OF_TRAINER else None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if found not in fitting:
+        return f"is not the file that was saved (SHA-256 {found[:12]}, saved was {right[0].sha256[:12]})"
+    _whole.update(one for one in known if one[-1] == found)
+    return None
+
+
+def _run_of(directory: Path) -> RunDirectory | None:
+    """The run that a checkpoint lies in; None of an adapter elsewhere."""
+    place = directory.absolute().parent
+    return RunDirectory(place.parent) if place.name == "checkpoints" and (place.parent / "config.yaml").is_file() else None
+
+
+def _step_of(directory: Path) -> int | None:
+    match = re.fullmatch(r"step-([0-9]{1,18})", directory.absolute().name)
+    return int(match[1]) if match else None
