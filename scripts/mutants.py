@@ -124,7 +124,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("rollouts/fronts.py", "self.mask, self.position, self.hidden = self.mask[index], self.position[index], self.hidden[index]", "self.mask, self.position, self.hidden = self.mask[: len(index)], self.position[: len(index)], self.hidden[index]", "positions of other rows once rows have ended"),
     M("models/load.py", "setattr(part, key, 0.0)", "pass", "the base's own dropout stays on"),
     M("models/adapters.py", "parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))", "pass", "a bf16 adapter"),
-    M("models/fingerprint.py", "weighted += int((bits * (position % 65521)).sum())", "pass", "weights in another order have the same fingerprint"),
+    M("models/fingerprint.py", "int((columns * weights).sum())", "0", "weights in another order have the same fingerprint"),
     # rollouts
     M("rollouts/hf.py", "at = (uniform * cumulative[:, -1])[:, None]", "at = (uniform * cumulative[:, -1] * 0.9)[:, None]", "the tail is never drawn"),
     M("rollouts/hf.py", "uniforms[index, step])", "uniforms[: len(active), step])", "streams of other rows once rows have ended"),
@@ -175,9 +175,12 @@ MUTANTS: tuple[Mutant, ...] = (
     M("training/distributed.py", "dist.all_reduce(flat)", "pass", "gradients are not summed over processes"),
     M("training/guard.py", 'self.verdict.verdict in ("healthy", "unknown")', 'self.verdict.verdict in ("healthy", "unknown", "warn")', "rollback to a checkpoint that was not well"),
     M("training/keeping.py", "score = [row[\"accuracy\"] or 0.0, row[\"logprob\"]]", "score = [row[\"logprob\"]]", "best checkpoint by likelihood alone"),
-    M("training/start.py", "    if recorded is not None and recorded != run.fingerprint:", "    if False:", "resumed on another base model"),
+    M("runs/manifest.py", "    if now == was.base_fingerprint:", "    if True:", "resumed on another base model"),
+    M("runs/manifest.py", "    if found not in fitting:", "    if False:", "a flipped byte of a checkpoint is accepted"),
+    M("runs/manifest.py", "if environment.run and made.run and made.run != environment.run:", "if False:", "another run's checkpoint is accepted"),
+    M("training/keeping.py", "    if not interim:\n        _drop_interim(run)", "", "the checkpoint of an interruption stays"),
     # runs
-    M("runs/checkpoint.py", "optimizer.load_state_dict(torch.load(directory / OPTIMIZER_FILE, map_location=\"cpu\", weights_only=True))", "torch.load(directory / OPTIMIZER_FILE, map_location=\"cpu\", weights_only=True)", "the optimizer starts anew on resume"),
+    M("runs/checkpoint.py", "            optimizer.load_state_dict(saved)", "            pass", "the optimizer starts anew on resume"),
     M("runs/directory.py", 'isinstance(at := row.get("step", 0), int) and at <= step', 'isinstance(at := row.get("step", 0), int) and at < step', "the row of the checkpoint's own step is dropped"),
     M("runs/targets.py", "return max(sorted(rows), key=lambda step: score(rows[step]))", "return max(sorted(rows))", "best is the last"),
     # evaluation and statistics

@@ -11,6 +11,7 @@ from markovlm.cli.common import force_flag
 from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.cli.study import listed
 from markovlm.errors import UserError
+from markovlm.terminal.plain import say
 
 _KEYS = (
     "loading",
@@ -91,16 +92,14 @@ def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_j
         print_json(found) if as_json else show_preview(stdout(), found)
         return
     console = stderr()
-    result, page = run_audit(
-        request, counting=lambda label, n: counting(console, label, n), say=lambda line: click.echo(line, err=True)
-    )
+    result, page = run_audit(request, counting=lambda label, n: counting(console, label, n), say=lambda line: say(line, err=True))
     kept = [str(request.out / "audit.json"), str(page)]
     if as_json:
         print_json({**result, "kept": kept})
     else:
         show_audit(stdout(), result)
         for path in kept:
-            click.echo(f"kept: {path}")
+            say(f"kept: {path}")
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -9,6 +9,7 @@ import click
 from markovlm.cli.flags import Command
 from markovlm.cli.study import explain_one_question, manner_flags, request_of, resample_one_question, run_study, study_flags
 from markovlm.errors import UserError
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -40,7 +41,7 @@ def explain(
             raise UserError(f"--by {by}: --how resample goes by sentence")
         given = {"k": resamples, "below": different_below}
         resampling = Resampling(**{name: value for name, value in given.items() if value is not None})
-        more = {"resampling": resampling, "say": lambda line: click.echo(line, err=True)}
+        more = {"resampling": resampling, "say": lambda line: say(line, err=True)}
         request = request_of(run, ("resample",), flags, **more)
         if example is None and question is None:
             run_study(request, flags["as_json"], "resample")

@@ -9,6 +9,7 @@ import click
 from markovlm.cli.common import force_flag
 from markovlm.cli.flags import Command, print_json
 from markovlm.errors import UserError
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -50,7 +51,7 @@ def export(
         check_merge(target, merge)
         card = model_card(target, merge, base_model)
         report = {"checkpoint": target.checkpoint, "merged": merge, "path": to and str(to), "repository": push, "card": card}
-        print_json(report) if as_json else click.echo(
+        print_json(report) if as_json else say(
             f"dry run: nothing is written or uploaded{f' to {push}' if push else ''}\n\n{card}"
         )
         return
@@ -65,4 +66,4 @@ def export(
             {"path": str(written), "checkpoint": target.checkpoint, "merged": merge, "repository": push, "address": address}
         )
     else:
-        click.echo(f"{target.checkpoint} of {run} written to {written}" + (f" and uploaded to {address}" if address else ""))
+        say(f"{target.checkpoint} of {run} written to {written}" + (f" and uploaded to {address}" if address else ""))

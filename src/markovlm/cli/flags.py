@@ -11,6 +11,7 @@ import yaml
 
 from markovlm.config import Key, keys, merge, nest
 from markovlm.errors import UserError
+from markovlm.terminal.plain import escaped_json
 
 _SHORT = {"device": "loading.device", "data": "data.path"}  # flags that every command shares -> configuration keys
 EVAL_SECTIONS = (
@@ -166,7 +167,7 @@ def task_option_flags(arguments: Sequence[str]) -> list[str]:
 
 def print_json(value: Any) -> None:
     """One object on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
+    click.echo(escaped_json(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)))
 
 
 map_option = click.option(

@@ -8,6 +8,7 @@ import click
 
 from markovlm.cli.flags import Command, print_json
 from markovlm.cli.study import damage_flags, listed, manner_flags, plan_of, request_of, show, studied, study_flags
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -40,4 +41,4 @@ def loadbearing(
         return
     show(found)
     if page is not None:
-        click.echo(f"report: {page}")
+        say(f"report: {page}")

@@ -37,6 +37,7 @@ from markovlm.cli.watch import watch
 from markovlm.errors import MarkovlmError, Note, PeerLost, UserError
 from markovlm.plugins import load_plugin
 from markovlm.registry import ALL
+from markovlm.terminal.plain import say
 
 COMMANDS = (
     demo,
@@ -128,7 +129,7 @@ def _notes() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             if issubclass(category, Note):
-                click.echo(f"markovlm: note: {' '.join(str(message).split())}", err=True) if not rank() else None
+                say(f"markovlm: note: {' '.join(str(message).split())}", err=True) if not rank() else None
             else:
                 others(message, category, *where)
 
@@ -139,7 +140,7 @@ def _notes() -> Iterator[None]:
 def _warn_of_broken_plugins() -> None:
     """Entry points that could not be used: said once, whatever the command was about."""
     for reason in dict.fromkeys(reason for registry in ALL for reason in registry.broken.values()):
-        click.echo(f"markovlm: note: {reason}", err=True)
+        say(f"markovlm: note: {reason}", err=True)
 
 
 def _complain(message: str, code: int, own: bool = False) -> int:
@@ -147,7 +148,7 @@ def _complain(message: str, code: int, own: bool = False) -> int:
     if rank() and not own:
         time.sleep(_GRACE)
     name = f"markovlm (process {rank()})" if rank() else "markovlm"
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    say(f"{name}: {' '.join(message.split())}", err=True)
     return code
 
 

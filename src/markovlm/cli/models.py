@@ -9,6 +9,7 @@ from markovlm.config import flatten
 from markovlm.errors import UserError
 from markovlm.models.fetch import fetch, is_fetched, place_of
 from markovlm.models.registry import EMBEDDED, FETCHED, KnownModel
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -28,7 +29,7 @@ def models(name: str | None, accept_terms: bool, as_json: bool) -> None:
         if name not in FETCHED:
             raise UserError(f"--fetch {name}: is not one of {', '.join(FETCHED)}, the models that are fetched")
         place = fetch(name, FETCHED[name].fetched_from, accept_terms=accept_terms)
-        print_json({"name": name, "path": str(place)}) if as_json else click.echo(str(place))
+        print_json({"name": name, "path": str(place)}) if as_json else say(str(place))
     elif as_json:
         known = [{"name": m.name, "summary": m.summary, "defaults": flatten(m.defaults)} for m in EMBEDDED.values()]
         suggested = [{"name": name, "summary": text} for name, text in SUGGESTED.items()]

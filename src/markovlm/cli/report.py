@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from markovlm.cli.flags import Command, map_option, print_json
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -24,4 +25,4 @@ def report(paths: tuple[str, ...], out: Path, columns: tuple[str, ...], as_json:
     if as_json:
         print_json(written.as_json())
     else:
-        click.echo(f"{written.html}  ({written.runs} runs, {written.steps} steps, {written.seconds:.1f} s)")
+        say(f"{written.html}  ({written.runs} runs, {written.steps} steps, {written.seconds:.1f} s)")

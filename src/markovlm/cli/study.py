@@ -11,6 +11,7 @@ import click
 from markovlm.cli.common import force_flag
 from markovlm.cli.flags import EVAL_SECTIONS, config_flags, overrides, print_json
 from markovlm.errors import UserError
+from markovlm.terminal.plain import say
 
 if TYPE_CHECKING:
     from markovlm.analysis.fragility import Plan
@@ -108,7 +109,7 @@ def run_study(request: Request, as_json: bool, part: str) -> None:
         return
     show(found)
     for figure in figures:
-        click.echo(f"figure: {figure}")
+        say(f"figure: {figure}")
 
 
 def show_chain_study(found: Any, part: str, as_json: bool) -> None:
@@ -119,7 +120,7 @@ def show_chain_study(found: Any, part: str, as_json: bool) -> None:
     from markovlm.terminal.chain_studies import show_chain_studies
 
     show_chain_studies(found.results[part])
-    click.echo(f"page: {found.page}")
+    say(f"page: {found.page}")
 
 
 def _drawn(found: Any) -> list[Path]:
@@ -130,7 +131,7 @@ def _drawn(found: Any) -> list[Path]:
     try:
         return draw_beside(found.paths)
     except DrawingFailed as error:
-        click.echo(f"no figures: {error}", err=True)
+        say(f"no figures: {error}", err=True)
         return []
 
 
@@ -154,7 +155,7 @@ def resample_one_question(request: Request, example: str | None, question: str |
         print_json({**result, "page": str(page)})
         return
     show_resample(stdout(), result)
-    click.echo(f"page: {page}")
+    say(f"page: {page}")
 
 
 def explain_one_question(request: Request, example: str | None, question: str | Example | None, as_json: bool) -> None:
@@ -172,5 +173,5 @@ def explain_one_question(request: Request, example: str | None, question: str | 
     console = stdout()
     console.print(explain_text(attributions))
     if request.target.config.objective.conditioning == "non_markovian":
-        click.echo("the reader saw the question too: what the CoT does not bear, the question may")
-    click.echo(f"page: {page}")
+        say("the reader saw the question too: what the CoT does not bear, the question may")
+    say(f"page: {page}")

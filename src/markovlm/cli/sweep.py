@@ -9,6 +9,7 @@ import click
 from markovlm.cli.common import with_plugins
 from markovlm.cli.flags import Command, print_json
 from markovlm.errors import RunFailed, UserError
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -49,10 +50,10 @@ def sweep(
         print_json(result.as_json())
     elif written is not None:
         show_comparison(written.comparison, written.metric)
-        click.echo(f"cells: {result.report}")
-        click.echo(f"all runs: {result.runs_report}")
+        say(f"cells: {result.report}")
+        say(f"all runs: {result.runs_report}")
     else:
-        click.echo(f"interrupted; the same command continues: {opened.layout.path}")
+        say(f"interrupted; the same command continues: {opened.layout.path}")
     failed = [name for name, status in result.statuses.items() if status == "failed"]
     if failed:
         raise RunFailed(f"{len(failed)} of {len(cells)} cells failed: {failed[0]}: {opened.messages.get(failed[0], '')}")

@@ -10,6 +10,7 @@ import click
 from markovlm.cli.common import force_flag, rank, with_plugins
 from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.errors import UserError
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -64,9 +65,9 @@ def train(
         )
     elif result.steps:
         verb = "interrupted; continue with: markovlm train --resume" if result.interrupted else "done:"
-        click.echo(f"{verb} {result.run}")
+        say(f"{verb} {result.run}")
         if not result.interrupted:
-            click.echo(f"evaluate it with: markovlm eval {result.run} --checkpoints all --baseline")
+            say(f"evaluate it with: markovlm eval {result.run} --checkpoints all --baseline")
 
 
 def _show_plan(config: Any, processes: int, as_json: bool) -> None:

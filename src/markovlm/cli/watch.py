@@ -8,6 +8,7 @@ import click
 
 from markovlm.cli.flags import Command, map_option
 from markovlm.errors import UserError
+from markovlm.terminal.plain import say
 
 
 @click.command(cls=Command)
@@ -47,11 +48,11 @@ def watch(
                 message = change.as_json()
                 wrong = [call_command(words, message) if words else None, call_webhook(url, message) if url else None]
                 for line in filter(None, wrong):
-                    click.echo(f"markovlm: note: {line}", err=True)
+                    say(f"markovlm: note: {line}", err=True)
             if change.diagnosis.verdict == "collapsed":
                 collapsed = True
                 if not keep_going:
                     return 3
     except KeyboardInterrupt:
-        click.echo("markovlm: no longer watching", err=True)
+        say("markovlm: no longer watching", err=True)
     return 3 if collapsed else 0

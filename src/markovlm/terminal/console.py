@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,20 +19,32 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from markovlm.terminal.plain import printable
 
 _LINES = 10  # progress lines a run where there is no terminal
 
 
+class PlainConsole(Console):
+    """A console on which text is only text: control characters in whatever is printed are shown and not sent (`printable`)."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control or text == (safe := printable(text)) else Segment(safe, style)
+
+
 def stderr() -> Console:
     """Notes and progress."""
-    return Console(stderr=True, highlight=False)
+    return PlainConsole(stderr=True, highlight=False)
 
 
 def stdout() -> Console:
     """Results. Wide enough for tables where it is not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def percent(summary: dict[str, Any]) -> str:
@@ -123,7 +135,7 @@ def training_progress(console: Console) -> Iterator[TrainingProgress]:
 def counting(console: Console, label: str, total: int) -> Iterator[Any]:
     """A bar that is called with the number of items just done."""
     bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     task = bar.add_task(label, total=total)
