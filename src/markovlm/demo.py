@@ -1,4 +1,4 @@
-"""The whole method on an embedded model, in minutes: evaluate, train, evaluate again, study the CoTs, report."""
+"""The whole method in one go: evaluate, train, evaluate again, study the CoTs, report. Minutes on an embedded model, tens of them on a real one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,36 @@ from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Found, Request, default_readers, run_studies
 from markovlm.config import RunConfig
 from markovlm.errors import MarkovlmError
+from markovlm.evaluation.compare import paired
 from markovlm.evaluation.run import Control, Result, evaluate_targets
-from markovlm.models.registry import peers
+from markovlm.models.registry import EMBEDDED, peers
 from markovlm.report import write_report
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.targets import BASE, Target
 from markovlm.training.loop import train
 from markovlm.training.state import Progress
 
-TEST_QUESTIONS = 500
-STUDIED_QUESTIONS = 50
-STUDIED_DAMAGE = Plan(("delete", "truncate_back", "digit_replace"))
 Counting = Callable[[str, int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is evaluated and studied."""
+
+    test_questions: int
+    studied_questions: int
+    damage: Plan
+    explained: int  # CoTs of the map of the load
+    every_checkpoint: bool = True  # other readers get the CoTs of all checkpoints; else of the base and the last
+
+
+SMALL = Scale(500, 50, Plan(("delete", "truncate_back", "digit_replace")), 25)
+REAL = Scale(200, 24, Plan(("delete", "truncate_back", "digit_replace"), (0.4, 1.0)), 4, every_checkpoint=False)
+
+
+def scale_of(model: str) -> Scale:
+    """A model that does not ship with the package is a hundred times as large."""
+    return SMALL if model in EMBEDDED else REAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +70,13 @@ class DemoResult:
             "loadbearing": {name: result for name, result in self.studies.results.items() if name != "explain"},
             "report": str(self.report),
             "total_seconds": self.total_seconds,
+            "difference": self.difference(),
             **({"intervention": self.intervened} if self.intervened is not None else {}),
         }
+
+    def difference(self) -> dict[str, Any]:
+        """Trained less base, paired by question, with intervals (as `markovlm eval --baseline`)."""
+        return paired(self.trained.evaluation, self.base.evaluation, self.trained.evaluation.how.seed)
 
     def changed_example(self) -> int:
         """Index of a question that the base got wrong and the trained model right; else the first."""
@@ -68,23 +91,34 @@ def _summary(result: Result) -> dict[str, Any]:
 
 
 def demo(
-    config: RunConfig, out: Path, progress: Progress, counting: Counting | None = None, *, intervene: bool = False
+    config: RunConfig,
+    out: Path,
+    progress: Progress,
+    counting: Counting | None = None,
+    *,
+    intervene: bool = False,
+    scale: Scale | None = None,
+    resume: bool = False,
 ) -> DemoResult:
     """Run it in the run directory `out`. Everything it finds is in that directory too.
 
     `intervene`: change a number of the base model's CoTs too, so that there is a before to what comes of it after training.
+    `resume`: go on with the demo that was interrupted in `out` (`config` is its own): no step, reading or variant is made twice.
+    Raises MarkovlmError where it is interrupted in training.
     """
     started = time.perf_counter()
     counting = counting or (lambda label, total: nullcontext())
-    trained_run = train(config, out, progress=progress)
+    scale = scale or scale_of(config.model)
+    trained_run = train(config, out, progress=progress, resume=resume)
     if trained_run.interrupted:
-        raise MarkovlmError(f"interrupted after step {trained_run.steps}; continue with: markovlm train --resume {out}")
+        raise MarkovlmError(f"interrupted after step {trained_run.steps}; continue with: markovlm demo --resume {out}")
     run = RunDirectory(out)
     targets = [Target(str(out), config, run, step) for step in (None, trained_run.steps)]
-    base, trained = evaluate_targets(targets, config.data.test_split, TEST_QUESTIONS, Control(), out / "evaluations", counting)
+    evaluations = out / "evaluations"
+    base, trained = evaluate_targets(targets, config.data.test_split, scale.test_questions, Control(), evaluations, counting)
     assert base.checkpoint == BASE
     seconds = time.perf_counter() - started
-    asked = _small_study(config, run, targets[-1])
+    asked = _study(config, run, targets[-1], scale)
     studies = run_studies(asked, counting)
     intervened = None
     if intervene:
@@ -95,15 +129,16 @@ def demo(
     return DemoResult(out, seconds, trained_run.steps, base, trained, studies, report, total, intervened)
 
 
-def _small_study(config: RunConfig, run: RunDirectory, last: Target) -> Request:
-    """Every study at a modest n; the CoTs of all checkpoints go to other readers."""
-    checkpoints = tuple(Target(last.name, config, run, step) for step in (None, *run.saved_steps()) if step != 0)
+def _study(config: RunConfig, run: RunDirectory, last: Target, scale: Scale) -> Request:
+    """Every study at a modest n."""
+    steps = [step for step in run.saved_steps() if step != 0] if scale.every_checkpoint else [last.step]
+    checkpoints = tuple(Target(last.name, config, run, step) for step in (None, *steps))
     return Request(
         last,
         checkpoints=checkpoints,
         readers=default_readers(checkpoints, peers(config.model)),
         split=config.data.test_split,
-        limit=STUDIED_QUESTIONS,
-        plan=STUDIED_DAMAGE,
-        explained=STUDIED_QUESTIONS // 2,
+        limit=scale.studied_questions,
+        plan=scale.damage,
+        explained=scale.explained,
     )

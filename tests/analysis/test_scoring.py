@@ -136,3 +136,22 @@ def test_passes_are_of_like_length(lengths: list[int], rows: int) -> None:
     for batch in batches:
         assert 1 <= len(batch) <= rows
         assert max(lengths[i] for i in batch) <= 1.5 * min(lengths[i] for i in batch) + 8
+
+
+def test_score_and_answer_in_one_pass_are_those_of_two(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gold answer as the draft of the greedy one; counted, so that the one pass is really taken."""
+    setup = shaken(tiny_models["llama"], evaluation__batch_size=7)
+    variants = some_variants(setup)
+    passes: list[int] = []
+    drafted = scoring.read_with_drafts
+    monkeypatch.setattr(
+        scoring, "read_with_drafts", lambda lm, batch, most: (passes.append(len(batch.rows)), drafted(lm, batch, most))[1]
+    )
+    one = read_variants(setup, setup.sampler(), variants)
+    assert sum(passes) == len(variants)
+    setup.lm.takes_back = False
+    two = read_variants(setup, setup.sampler(), variants)
+    assert sum(passes) == len(variants)
+    assert [read.answer for read in one] == [read.answer for read in two]
+    assert [read.logprob for read in one] == pytest.approx([read.logprob for read in two], abs=1e-10)
+    assert len({read.answer for read in one}) > 1

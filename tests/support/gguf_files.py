@@ -21,7 +21,7 @@ TEMPLATE = (
 )
 
 
-def llama() -> Any:
+def llama(positions: int = 256) -> Any:
     """A Llama of random weights with grouped keys, so that the order of rows in q and k matters."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -35,7 +35,11 @@ def llama() -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         config = LlamaConfig(
-            vocab_size=len(_vocabulary()), max_position_embeddings=256, initializer_range=0.2, tie_word_embeddings=True, **sizes
+            vocab_size=len(_vocabulary()),
+            max_position_embeddings=positions,
+            initializer_range=0.2,
+            tie_word_embeddings=True,
+            **sizes,
         )
         return LlamaForCausalLM(config).eval()
 

@@ -16,6 +16,8 @@ from markovlm.evaluation.answering import score_text
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import map_splitting
 from markovlm.models.sequences import common_length, forked_batch, span_hidden
+from markovlm.rollouts.drafts import DraftedRead, read_with_drafts
+from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, encode_fragment
 from markovlm.rollouts.reader import answer_request
 from markovlm.rollouts.types import Decoding, Sampler
@@ -68,10 +70,35 @@ class Scored:
 def read_variants(setup: Setup, sampler: Sampler, variants: Sequence[Variant]) -> list[Scored]:
     """Each variant read by the policy that `setup.lm` is now, in order."""
     rows = setup.config.evaluation.batch_size
-    logprob = logprobs(setup, variants, rows)
     writing = [i for i, variant in enumerate(variants) if variant.write and setup.task.extractors]
-    answers = dict(zip(writing, _answers(setup, sampler, [variants[i] for i in writing], rows), strict=True))
-    return [Scored(score, *answers[i]) if i in answers else Scored(score) for i, score in enumerate(logprob)]
+    silent = [i for i in range(len(variants)) if i not in set(writing)]
+    written = [variants[i] for i in writing]
+    scores, texts = _scores_and_texts(setup, sampler, written, rows)
+    found = dict(zip(silent, map(Scored, logprobs(setup, [variants[i] for i in silent], rows)), strict=True))
+    answers = _answers(setup, written, texts, rows)
+    found |= {i: Scored(score, *answer) for i, score, answer in zip(writing, scores, answers, strict=True)}
+    return [found[i] for i in range(len(variants))]
+
+
+@torch.no_grad()
+def _scores_and_texts(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> tuple[list[float], list[str]]:
+    """ln pi(a|variant) per answer token and the raw greedy answer of each: in one pass where this process samples with this model,
+    the gold answer being the draft of the greedy one, else the one after the other."""
+    if not (isinstance(sampler, HFSampler) and sampler.lm is setup.lm and setup.lm.takes_back):
+        return logprobs(setup, variants, rows), _greedy(setup, sampler, variants, rows)
+    sequences = [_sequence(setup.prompter, variant) for variant in variants]
+    budget = setup.task.max_answer_tokens
+    scores, texts = [0.0] * len(variants), [""] * len(variants)
+
+    def read(some: Sequence[int]) -> list[DraftedRead]:
+        found = read_with_drafts(setup.lm, forked_batch([sequences[i] for i in some]), budget)
+        assert found is not None
+        return found
+
+    for part in _batches([_own_length(*sequence) for sequence in sequences], rows):
+        for i, one in zip(part, map_splitting(read, part), strict=True):
+            scores[i], texts[i] = one.logp_mean, setup.prompter.text(one.read.ids)
+    return scores, texts
 
 
 # ------------------------------------------------------------------------------------------------------ likelihoods
@@ -126,11 +153,12 @@ def _batches(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
 # ---------------------------------------------------------------------------------------------------------- answers
 
 
-def _answers(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[tuple[str, str | None, bool | None]]:
+def _answers(
+    setup: Setup, variants: Sequence[Variant], texts: Sequence[str], rows: int
+) -> list[tuple[str, str | None, bool | None]]:
     """(raw greedy answer, extracted, right) by the task's default extractor."""
     prompter, task = setup.prompter, setup.task
     method = task.extractors[0] if task.extractors else ""
-    texts = _greedy(setup, sampler, variants, rows)
     choices = _choice_logprobs(setup, variants, rows) if method == LIKELIHOOD else [dict[str, float]()] * len(variants)
     found: list[tuple[str, str | None, bool | None]] = []
     for variant, text, letters in zip(variants, texts, choices, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from markovlm.cli.flags import Command, print_json
+from markovlm.errors import UserError
 from markovlm.runs.directory import new_run_directory
 
 
@@ -18,20 +19,46 @@ from markovlm.runs.directory import new_run_directory
     is_flag=True,
     help="with embedded-words, which reasons in sentences: does the answer follow a changed CoT? some minutes",
 )
+@click.option(
+    "--real",
+    is_flag=True,
+    help="with smollm2, a real language model of 135 M parameters, fetched first: tens of minutes on two cores",
+)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="go on with a demo that was interrupted")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option("--device", default="auto", help="cpu, cuda or auto")
-def demo(out: Path | None, seed: str, words: bool, as_json: bool, device: str) -> None:
+def demo(out: Path | None, seed: str, words: bool, real: bool, resume: Path | None, as_json: bool, device: str) -> None:
     """The whole method in about a minute and a half: evaluate the embedded model, train it, evaluate again, study its CoTs."""
     from markovlm.api.training import configure
     from markovlm.demo import demo as run_demo
     from markovlm.terminal.console import counting, stderr, training_progress
+    from markovlm.training.start import resumed_config
 
-    model, name = ("embedded-words", "demo-words") if words else ("embedded", "demo")
-    config = configure(over={"model": model, "seed": seed, "loading": {"device": device}}, source="demo")
+    if words and real:
+        raise UserError("--words and --real name two models; give one")
+    if resume is not None and (out is not None or words or real):
+        raise UserError("--resume continues a demo as it was; leave --out, --words and --real out")
+    model, name = ("smollm2", "demo-real") if real else ("embedded-words", "demo-words") if words else ("embedded", "demo")
+    if resume is None:
+        config = configure(over={"model": model, "seed": seed, "loading": {"device": device}}, source="demo")
+    else:
+        config = resumed_config(resume, {"loading": {"device": device}})
     console = stderr()
-    with training_progress(console) as progress:
-        directory = out or new_run_directory(name)
-        result = run_demo(config, directory, progress, lambda label, n: counting(console, label, n), intervene=words)
+    directory = resume or out or new_run_directory(name)
+    try:
+        with training_progress(console) as progress:
+            result = run_demo(
+                config,
+                directory,
+                progress,
+                lambda label, n: counting(console, label, n),
+                intervene=config.model == "embedded-words",
+                resume=resume is not None,
+            )
+    except KeyboardInterrupt:
+        if (directory / "config.yaml").exists():
+            click.echo(f"continue with: markovlm demo --resume {directory}", err=True)
+        raise
     if as_json:
         print_json(result.to_json())
     else:

@@ -89,6 +89,14 @@ KNOWN: dict[str, KnownModel] = {
     "smollm2": KnownModel(
         "smollm2",
         "135 M parameters, pretrained, instruct; a Llama, 49,152 tokens",
+        defaults={
+            "task": "words",
+            "task_options": {"max_steps": 1, "distractors": 0, "max_value": 20, "question": "end"},
+            "objective": {"baseline_every": 10},
+            "rollouts": {"questions_per_step": 2, "group_size": 8, "max_cot_tokens": 32, "temperature": 0.7},
+            "training": {"steps": 60, "lr": "linear 1e-3 -> 0", "warmup_steps": 2, "eval_every": 20, "checkpoint_every": 10},
+            "evaluation": {"batch_size": 64, "dev_size": 100},
+        },
         source=SMOLLM2,
         tried_lr=1e-4,
     ),

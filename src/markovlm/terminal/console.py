@@ -25,6 +25,7 @@ from rich.text import Text
 
 from markovlm.terminal.plain import printable
 
+_SAID_EVERY = 30.0  # seconds, where there is no terminal
 _LINES = 10  # progress lines a run where there is no terminal
 
 
@@ -131,12 +132,30 @@ def training_progress(console: Console) -> Iterator[TrainingProgress]:
         progress.stop()
 
 
+class _Lines:
+    """What a bar would show, as a line every half minute."""
+
+    def __init__(self, console: Console, label: str, total: int):
+        self.console, self.label, self.total = console, label, total
+        self.done, self.said = 0, time.perf_counter()
+
+    def __call__(self, done: int) -> None:
+        self.done += done
+        now = time.perf_counter()
+        if now - self.said >= _SAID_EVERY:
+            self.said = now
+            self.console.print(Text(f"{printable(self.label)}: {self.done}/{self.total}"), soft_wrap=True)
+
+
 @contextmanager
 def counting(console: Console, label: str, total: int) -> Iterator[Any]:
-    """A bar that is called with the number of items just done."""
+    """A bar that is called with the number of items just done; where there is no terminal, a line now and then of work that takes long."""
+    if not console.is_terminal:
+        yield _Lines(console, label, total)
+        return
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
+        console=console, transient=True,
     )  # fmt: skip
     task = bar.add_task(label, total=total)
     with bar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -24,6 +24,9 @@ def show_demo(result: DemoResult) -> None:
         rows.append([name, str(summary["n"]), percent(summary), f"{summary['logprob']:.3f}"])
     title = "Accuracy from the CoT alone, held-out questions (95 % Wilson interval)"
     console.print(table(title, ["model", "n", "accuracy", "ln pi(answer|CoT)"], rows))
+    console.print(
+        Text(f"trained less base, paired by question (95 % bootstrap): {_difference(result.difference())}"), soft_wrap=True
+    )
     at = result.changed_example()
     before, after = result.base.evaluation.readings[at], result.trained.evaluation.readings[at]
     console.print(Text(f"\nQuestion  {before.question}    gold answer {before.gold}"))
@@ -37,5 +40,15 @@ def show_demo(result: DemoResult) -> None:
     times = f"{result.steps} steps, {result.seconds:.0f} s with both evaluations, {result.total_seconds:.0f} s in all"
     console.print(Text(f"\nrun: {result.run}  ({times})"))
     console.print(Text(f"report: {result.report}"))
-    asked = "17+4+79" if result.intervened is None else shlex.quote(before.question)
+    asked = shlex.quote(before.question) if " " in before.question else "17+4+79"
     console.print(Text(f"next: markovlm ask {result.run} {asked}"))
+
+
+def _difference(found: dict[str, Any]) -> str:
+    """Of accuracy and of the log-likelihood."""
+    parts = []
+    for name, key in (("accuracy", "ci95"), ("logprob", "logprob_ci95")):
+        low, high = found[key]
+        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+        parts.append(f"{'accuracy' if name == 'accuracy' else 'ln pi'} {found[name]:+.3f}{interval}")
+    return ", ".join(parts)
