@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markovlm.logs.dialects import Dialect
 from markovlm.logs.files import split_run
-from markovlm.logs.find import find_runs, read_run
+from markovlm.logs.find import find_runs, read_launches
+from markovlm.logs.frameworks import Framework
 from markovlm.report.diagnose import Diagnosis, diagnose_run
 
 _BUSY = 10.0  # at least this many times the time of a reading lies between two: a huge log is not read all the time
@@ -46,7 +46,7 @@ def follow(
     paths: Sequence[str | Path],
     every: float,
     idle: float | None,
-    mapping: Dialect | None = None,
+    mapping: Framework | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Change]:
@@ -54,7 +54,8 @@ def follow(
 
     Raises UserError where a path is not there, or where no run is there at first.
     """
-    seen: dict[Path, tuple[Any, str]] = {}  # path -> (what its files looked like, verdict)
+    seen: dict[Path, tuple[Any, list[str]]] = {}  # path -> (what its files looked like, the verdict on each of its launches)
+    verdicts: dict[Path, dict[int, str]] = {}
     grown = clock()
     found = find_runs(paths)
     while True:
@@ -65,10 +66,17 @@ def follow(
             if before is not None and before[0] == looks:
                 continue
             grown = clock()
-            diagnosis = diagnose_run(read_run(path, 0, mapping))
-            seen[path] = (looks, diagnosis.verdict)
-            if before is None or before[1] != diagnosis.verdict:
-                yield Change(path, None if before is None else before[1], diagnosis)
+            runs = read_launches(path, 0, mapping)
+            for run in (
+                runs if before is None else runs[min(len(before[1]), len(runs)) - 1 :]
+            ):  # earlier launches of the log are over
+                number = run.launch[0] - 1 if len(runs) > 1 else 0
+                said = before[1][number] if before is not None and number < len(before[1]) else None
+                diagnosis = diagnose_run(run)
+                verdicts.setdefault(path, {})[number] = diagnosis.verdict
+                if said != diagnosis.verdict:
+                    yield Change(path, said, diagnosis)
+            seen[path] = (looks, [verdicts[path][number] for number in range(len(runs))])
         if idle is not None and clock() - grown >= idle:
             return
         sleep(max(every, _BUSY * (clock() - started)))

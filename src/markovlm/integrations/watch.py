@@ -7,7 +7,7 @@ from typing import Any
 
 from markovlm.errors import UserError
 from markovlm.health import HealthMonitor, Verdict
-from markovlm.logs.dialects import Translator, dialect_of
+from markovlm.logs.dialects import Translator, translator_of
 from markovlm.logs.external import numbers_of, step_of
 from markovlm.logs.mapping import read_mapping
 from markovlm.logs.tables import STEPS
@@ -61,9 +61,10 @@ class Watcher:
     def _translate(self, numbers: Mapping[str, float]) -> dict[str, float]:
         if self._mapping is None and not numbers.keys() <= self._keys and len(self._keys) < 2_000:
             self._keys |= numbers.keys()
-            dialect = dialect_of(self._keys)
-            if self._translator is None or self._translator.dialect is not dialect:
-                self._translator = Translator(dialect)
+            found = translator_of(self._keys)
+            before = self._translator
+            if before is None or (before.framework, before.families) != (found.framework, found.families):
+                self._translator = found
         return {} if self._translator is None else self._translator.row(numbers)
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,5 +76,5 @@ class Watcher:
         self._monitor.load_state_dict(state["monitor"])
         self._keys = set(state["keys"])
         if self._mapping is None and self._keys:
-            self._translator = Translator(dialect_of(self._keys))
+            self._translator = translator_of(self._keys)
         self.verdict = self._monitor.verdict()

@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from markovlm.logs.rows import Problems
+from markovlm.logs.schema import HELD_OUT
 
 MAX_ROWS = 200_000  # kept; of a longer log every second, fourth, … row, so that the whole run is seen
 MAX_COLUMNS = 160
 _ABSENT = -sys.float_info.max  # marks a value that is not there: NaN is a value here, and must be seen
 _NO_STEP = -(2**62)
-HELD_OUT = "eval_"  # columns that a row of its own brings at a step that has its training row already
 
 
 class Columns:
@@ -63,7 +63,13 @@ class Columns:
 
     def take(self, key: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         """A column with NaN where it is absent, taken out of what will be the frame."""
-        column = self.columns.pop(key, None)
+        values = self.values(key)
+        self.columns.pop(key, None)
+        return values
+
+    def values(self, key: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+        """A column with NaN where it is absent."""
+        column = self.columns.get(key)
         if column is None:
             return None
         values = np.array(column, dtype=np.float64)
@@ -73,6 +79,18 @@ class Columns:
     def set_steps(self, steps: Iterable[int]) -> None:
         """Steps for all rows, found in another way than from the rows themselves."""
         self.steps = array("q", (int(step) for step in steps))
+
+    def average(self, count: int) -> None:
+        """Each `count` neighbouring rows become one, their mean over those that have the value."""
+        groups = -(-len(self.steps) // count)
+        for key, column in self.columns.items():
+            values = np.full(groups * count, _ABSENT)
+            values[: len(column)] = column
+            there = (values != _ABSENT).reshape(groups, count)
+            sums = np.where(there, values.reshape(groups, count), 0.0).sum(axis=1)
+            n = there.sum(axis=1)
+            self.columns[key] = array("d", np.where(n > 0, sums / np.maximum(n, 1), _ABSENT).tolist())
+        self.steps, self.lines = self.steps[::count], self.lines[::count]
 
     def _thin(self) -> None:
         self.stride *= 2

@@ -73,6 +73,8 @@ def same_training(a: RunData, b: RunData) -> bool:
     """Do two logs of others agree on every step that both have?"""
     if a.kind in _RESEARCH or b.kind in _RESEARCH or min(a.steps, b.steps) < _LEAST_ROWS:
         return False
+    if a.path.parent == b.path.parent and a.launch[1] == b.launch[1] > 1:  # launches of one log: from one seed they begin alike
+        return False
     keys = [key for key in _COMPARED if key in a.metrics.columns and key in b.metrics.columns]
     if len(keys) < _SURE:
         return False

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.errors import UserError
-from markovlm.logs.dialects import OURS, Dialect, dialect_of
+from markovlm.logs.dialects import dialect_of
 from markovlm.logs.duplicates import without_duplicates
-from markovlm.logs.files import check_regular
+from markovlm.logs.files import check_regular, split_run
 from markovlm.logs.foreign import external_runs, is_external_path, read_external, runs_of_table
+from markovlm.logs.frameworks import OURS, Framework
+from markovlm.logs.launches import LAUNCH, number
 from markovlm.logs.native import read_native
 from markovlm.logs.readers import reader_of
 from markovlm.logs.records import RunData
@@ -154,9 +156,37 @@ def _unknown(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"no known log: its first record has {keys}" if keys else "no known log: its first record is empty"
 
 
-def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping: Dialect | None = None) -> RunData:
-    """One run. Whatever is wrong with its files is in `problems`; this does not raise for content."""
+def read_launches(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping: Framework | None = None) -> list[RunData]:
+    """The runs in one place, in their order: one, or where a log holds several launches each of them. `FILE::launch-2` is that one alone.
+
+    Whatever is wrong with the files is in `problems`; this does not raise for content.
+    """
     path = Path(path)
+    file, wanted = split_run(path)
+    launch = LAUNCH.fullmatch(wanted) if wanted is not None and file.is_file() and not path.exists() else None
+    run = _read_one(file if launch is not None else path, max_samples, mapping)
+    runs = [*run.earlier, run]
+    run.earlier = []
+    for before in runs[:-1]:
+        before.config = before.config or dict(run.config)
+    if len(runs) > 1:
+        number(runs)
+    if launch is None:
+        return runs
+    found = next((one for one in runs if one.launch[0] == int(launch[1])), None)
+    if found is None:
+        runs[-1].problems.append(
+            f"{file.name}: no launch {launch[1]} in it; there {'is 1' if len(runs) == 1 else f'are {len(runs)}'}"
+        )
+    return [found or runs[-1]]
+
+
+def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping: Framework | None = None) -> RunData:
+    """One run; of a log with several launches the last."""
+    return read_launches(path, max_samples, mapping)[-1]
+
+
+def _read_one(path: Path, max_samples: int, mapping: Framework | None) -> RunData:
     try:
         if path.is_dir() and not (path / "metrics").is_dir():
             return read_native(path, max_samples)
@@ -167,7 +197,7 @@ def read_run(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping: Dial
         return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {error.strerror or 'cannot be read'}"])
 
 
-def _read_file(path: Path, max_samples: int, mapping: Dialect | None) -> RunData:
+def _read_file(path: Path, max_samples: int, mapping: Framework | None) -> RunData:
     external = read_external(path, max_samples, mapping) if mapping is not None or not path.is_file() else None
     if external is not None:
         return external
@@ -200,7 +230,7 @@ def read_runs(
     paths: Sequence[str | Path],
     max_samples: int | None = None,
     skipped: list[Skipped] | None = None,
-    mapping: Dialect | None = None,
+    mapping: Framework | None = None,
 ) -> Iterator[RunData]:
     """All runs named by the arguments, each once (a training told by two logs too), with names that differ.
 
@@ -209,7 +239,7 @@ def read_runs(
     found = find_runs(paths, skipped)
     limit = max_samples if max_samples is not None else max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))
     taken: dict[str, int] = {}
-    runs = [read_run(path, limit, mapping) for path in found]
+    runs = [run for path in found for run in read_launches(path, limit, mapping)]
     if mapping is not None and not any(run.metrics.width > 1 for run in runs):
         said = next(
             (line for run in runs for line in run.problems if "--map" in line), "--map: no file has a column that it names"

@@ -10,8 +10,8 @@ from typing import Any
 from markovlm.logs import wandb_offline
 from markovlm.logs.completions import read_completions
 from markovlm.logs.console import looks_printed, read_console
-from markovlm.logs.dialects import Dialect
 from markovlm.logs.files import beginning, split_run
+from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, objects
 from markovlm.logs.tables import (
@@ -27,6 +27,7 @@ from markovlm.logs.tables import (
 )
 from markovlm.logs.trackers import (
     SQLITE,
+    event_launches,
     is_mlflow_run,
     read_database,
     read_mlflow_folder,
@@ -39,7 +40,7 @@ HEAD = 1 << 16  # bytes that tell most kinds
 Reader = Callable[[Path], RunData]
 
 
-def reader_for(path: Path, mapping: Dialect | None = None) -> Reader | None:
+def reader_for(path: Path, mapping: Framework | None = None) -> Reader | None:
     """The reader of a file; None where it is of no known kind. Raises OSError where it can't be read."""
     head = beginning(path, HEAD)
     if not head.strip():
@@ -56,8 +57,11 @@ def reader_for(path: Path, mapping: Dialect | None = None) -> Reader | None:
         return read_trainer_state
     if b"\0" in head[:4096]:
         return None
-    if _ROWS.match(head) and (mapping is not None or is_metrics_rows(_first_rows(path, head))):
+    rows = _first_rows(path, head) if _ROWS.match(head) else []
+    if (mapping is not None and _ROWS.match(head)) or is_metrics_rows(rows):
         return lambda path: read_jsonl(path, mapping)
+    if rows:  # objects, but no metrics: completions, questions
+        return None
     if csv_header(head) is not None or (mapping is not None and path.suffix in (".csv", ".tsv")):
         return lambda path: read_csv(path, mapping)
     if path.name.removesuffix(".gz").endswith(".json"):  # not an object a line: a model's vocabulary is searched for nothing
@@ -65,7 +69,7 @@ def reader_for(path: Path, mapping: Dialect | None = None) -> Reader | None:
     return read_console if looks_printed(path) else None
 
 
-def _reader_of_parquet(path: Path, mapping: Dialect | None) -> Reader | None:
+def _reader_of_parquet(path: Path, mapping: Framework | None) -> Reader | None:
     names = set(parquet_columns(path))
     if not names & set(STEPS) and mapping is None:
         return None
@@ -104,9 +108,8 @@ def external_runs(folder: Path, folders: list[str], files: list[str]) -> Iterato
             yield max((folder / name / NAME for name in checkpoints), key=_step_of_checkpoint)
     if any(name.endswith(".wandb") for name in files):  # files/output.log is what this very run printed
         folders[:] = [name for name in folders if name not in ("files", "logs")]
-    events = sorted(name for name in files if "tfevents" in name)
-    if events:
-        yield folder / events[0]
+    if any("tfevents" in name for name in files):
+        yield from (folder / launch[0].name for launch in event_launches(folder))
     for name in files:
         if "tfevents" in name or not name.removesuffix(".gz").endswith(_SUFFIXES):
             continue
@@ -137,7 +140,7 @@ def is_external_path(path: Path) -> bool:
     return run is not None and file.is_file()
 
 
-def read_external(path: Path, max_samples: int, mapping: Dialect | None = None) -> RunData | None:
+def read_external(path: Path, max_samples: int, mapping: Framework | None = None) -> RunData | None:
     """One log of others as a run, with its completion tables as samples; None where it is none."""
     if is_external_path(path):
         run = read_csv(path, mapping) if runs_in_export(split_run(path)[0]) else read_database(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from markovlm.errors import UserError
-from markovlm.logs.dialects import Dialect
+from markovlm.logs.frameworks import Framework
 from markovlm.logs.schema import COMPONENT, COMPONENT_STD, METRIC
 
 SHORT = {  # what people call it -> ours
@@ -35,7 +35,7 @@ def our_key(name: str, where: str) -> str:
     )
 
 
-def read_mapping(entries: Sequence[str]) -> Dialect | None:
+def read_mapping(entries: Sequence[str]) -> Framework | None:
     """The dialect that `--map` describes: `OURS=THEIRS` each, or a YAML or JSON file of `OURS: THEIRS` (or a list of them)."""
     keys: dict[str, tuple[str, ...]] = {}
     for entry in entries:
@@ -50,7 +50,7 @@ def read_mapping(entries: Sequence[str]) -> Dialect | None:
     if not keys:
         return None
     step = keys.pop("step", ())
-    return Dialect(
+    return Framework(
         name="", keys=keys, told_by=(r"(?!)",), step=(*step, "step") if step else ("step", "Step", "global_step", "_step")
     )
 

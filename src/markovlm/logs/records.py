@@ -99,6 +99,8 @@ class RunData:
     training: Training = "reinforcement"  # a supervised or preference run has no sampled reward: nothing to judge
     _row_of: dict[int, int | None] = field(default_factory=dict, repr=False, compare=False)
     rows_mean_over: int = 1  # a row is the mean over this many steps (`logging_steps`)
+    launch: tuple[int, int] = (1, 1)  # (number, of how many) where one log holds several launches, each a run of its own
+    earlier: list[RunData] = field(default_factory=list, repr=False)  # the launches before this one in the same log
 
     @property
     def steps(self) -> int:

@@ -77,6 +77,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("samples", "samples", "", "CoTs in the step"),
     Metric("cot_tokens", "CoT tokens", "tokens", "CoT tokens sampled in the step"),
     Metric("sampler_gap", "sampler gap", "nats/token", "how far the sampler's log-probs are from the training pass's"),
+    Metric("step_seconds", "time of a step", "seconds", "how long the step took"),
     Metric("memory_splits", "memory splits", "", "micro-batches that were split because memory ran out"),
     Metric("accuracy", "right answers", "fraction", "share of the step's samples that the framework counts as right"),
     Metric("cot_length_min", "shortest CoT", "tokens", "length of the step's shortest completion"),
@@ -126,19 +127,28 @@ METRIC: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
 
 COMPONENT = "reward/"  # `reward/NAME`: mean of one reward function; the frame has as many as the run logs
 COMPONENT_STD = "reward_std/"  # its standard deviation
+SOURCE = "source/"  # `source/NAME`: mean reward on one data source
+EVAL_ACCURACY = "eval_accuracy/"  # `eval_accuracy/NAME`: right answers on one held-out set
+EVAL_REWARD = "eval_reward/"  # `eval_reward/NAME`: mean reward on one held-out set, or of one reward function there
+HELD_OUT = "eval_"  # columns that a row of its own brings at a step that has its training row already
 
 
 def components(columns: Iterable[str]) -> list[str]:
-    """The reward components among the columns of a run, in their order."""
-    return [key for key in columns if key.startswith(COMPONENT)]
+    """The parts of the reward among the columns of a run, in their order: reward functions and data sources."""
+    return [key for key in columns if key.startswith((COMPONENT, SOURCE))]
+
+
+def held_out(columns: Iterable[str]) -> list[str]:
+    """The columns with accuracies and rewards on held-out questions, in their order."""
+    return [key for key in columns if key in ("eval_accuracy", "eval_reward") or key.startswith((EVAL_ACCURACY, EVAL_REWARD))]
 
 
 def label(key: str) -> str:
     """A metric's name for people, with its unit."""
     metric = METRIC.get(key)
-    if metric is None and key.startswith((COMPONENT, COMPONENT_STD)):
+    if metric is None and "/" in key:
         kind, _, name = key.partition("/")
-        return f"{kind.replace('_', ' ')}, {name}"
+        return f"{METRIC[kind].label if kind in METRIC else kind.replace('_', ' ')}, {name}"
     if metric is None:
         return key.replace("_", " ")
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
@@ -209,33 +219,4 @@ FOREIGN_CONFIG: Mapping[str, str] = {
     "lora_alpha": "lora.alpha",
     "checkpoint_frequency": "training.checkpoint_every",
     "eval_frequency": "training.eval_every",
-}
-
-# Other frameworks' settings (a tracker's parameters, dotted where nested) <- under our names. The rest of theirs is not kept.
-FRAMEWORK_CONFIG: Mapping[str, str] = {
-    "learning_rate": "training.lr",
-    "max_steps": "training.steps",
-    "seed": "seed",
-    "beta": "objective.kl_weight",
-    "num_generations": "rollouts.group_size",
-    "max_completion_length": "rollouts.max_cot_tokens",
-    "temperature": "rollouts.temperature",
-    "max_grad_norm": "training.max_grad_norm",
-    "loss_type": "loss_type",
-    "scale_rewards": "scale_rewards",
-    "num_iterations": "num_iterations",
-    "model_name_or_path": "model",
-    "_name_or_path": "model",
-    "actor_rollout_ref.actor.optim.lr": "training.lr",
-    "actor_rollout_ref.actor.kl_loss_coef": "objective.kl_weight",
-    "actor_rollout_ref.rollout.n": "rollouts.group_size",
-    "actor_rollout_ref.rollout.temperature": "rollouts.temperature",
-    "actor_rollout_ref.model.path": "model",
-    "data.max_response_length": "rollouts.max_cot_tokens",
-    "algorithm.adv_estimator": "objective.name",
-    "actor_learning_rate": "training.lr",
-    "init_kl_coef": "objective.kl_weight",
-    "n_samples_per_prompt": "rollouts.group_size",
-    "generate_max_len": "rollouts.max_cot_tokens",
-    "pretrain": "model",
 }

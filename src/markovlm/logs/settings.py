@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markovlm.logs.frameworks import SETTINGS
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import integer
-from markovlm.logs.schema import FRAMEWORK_CONFIG
 
 MAX_TEXT = 200
+# Ours that are kept of what others were told; their remaining settings only have names (for advice).
+_KEPT = frozenset({
+    "model", "seed", "training.lr", "training.steps", "training.max_grad_norm", "objective.name", "objective.kl_weight",
+    "objective.entropy_weight", "rollouts.group_size", "rollouts.max_cot_tokens", "rollouts.temperature", "loss_type", "scale_rewards",
+    "num_iterations", "clip_high",
+})  # fmt: skip
 
 
 def take_settings(run: RunData, given: Mapping[str, Any]) -> None:
     """Keep the settings that mean something to us; numbers written as text become numbers."""
     flat: dict[str, Any] = {}
     _flatten(given, "", flat, 0)
-    for theirs, ours in FRAMEWORK_CONFIG.items():
+    for theirs, ours in SETTINGS.items():
         value = flat.get(theirs)
-        if value is None or (ours == "training.steps" and (integer(value) or 0) <= 0):
+        if value is None or ours not in _KEPT or (ours == "training.steps" and (integer(value) or 0) <= 0):
             continue
         run.config.setdefault(ours, _plain(value))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from markovlm.logs.dialects import Dialect
 from markovlm.logs.external import Row, fill, new_run, step_of
 from markovlm.logs.files import beginning, open_lines, open_stream, split_run
+from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, objects
 
@@ -58,10 +58,10 @@ def _numeric(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", value, re.IGNORECASE) is not None
 
 
-def read_jsonl(path: Path, dialect: Dialect | None = None) -> RunData:
+def read_jsonl(path: Path, framework: Framework | None = None) -> RunData:
     """A JSONL of metric rows (ms-swift, LLaMA-Factory, verl, tinker-cookbook, anybody's)."""
     run, problems = new_run(path, "jsonl", name_of(path)), Problems()
-    fill(run, _with_step(_jsonl_rows(path, problems), dialect), problems, dialect)
+    fill(run, _with_step(_jsonl_rows(path, problems), framework), problems, framework)
     run.problems += problems.lines(path.name)
     return run
 
@@ -86,13 +86,13 @@ def name_of(path: Path) -> str:
     return path.resolve().parent.name if path.stem.lower() in GENERIC and path.resolve().parent.name else path.stem
 
 
-def _with_step(rows: Iterator[Row], dialect: Dialect | None) -> Iterator[Row]:
+def _with_step(rows: Iterator[Row], framework: Framework | None) -> Iterator[Row]:
     """With the step that a mapping names, where there is one."""
-    if dialect is None:
+    if framework is None:
         yield from rows
         return
     for line, step, row in rows:
-        found = step_of(row, dialect.step)
+        found = step_of(row, framework.step)
         yield line, found if found is not None else step, row
 
 
@@ -114,7 +114,7 @@ def csv_header(head: bytes) -> list[str] | None:
     return None
 
 
-def read_csv(path: Path, dialect: Dialect | None = None) -> RunData:
+def read_csv(path: Path, framework: Framework | None = None) -> RunData:
     """A CSV with a header. A W&B panel's export loses its run's name; of several `FILE::RUN` is read, or the first, which is said."""
     named, (path, wanted) = path, split_run(path)
     run, problems = new_run(named, "csv", wanted or name_of(path)), Problems()
@@ -132,7 +132,7 @@ def read_csv(path: Path, dialect: Dialect | None = None) -> RunData:
         usual = csv.field_size_limit(1 << 20)  # of the whole process: files of questions are read by the usual one
         try:
             rows = _csv_rows(csv.reader(_whole_lines(file), delimiter=delimiter), names, problems)
-            fill(run, _with_step(rows, dialect), problems, dialect)
+            fill(run, _with_step(rows, framework), problems, framework)
         finally:
             csv.field_size_limit(usual)
     run.problems += problems.lines(path.name)
@@ -205,14 +205,14 @@ def _csv_rows(reader: Any, names: list[str], problems: Problems) -> Iterator[Row
 # --- Parquet -------------------------------------------------------------------------------------------------------------
 
 
-def read_parquet(path: Path, dialect: Dialect | None = None) -> RunData:
+def read_parquet(path: Path, framework: Framework | None = None) -> RunData:
     """A Parquet table with a step column (trackio's export, anybody's)."""
     run, problems = new_run(path, "parquet", name_of(path)), Problems()
     try:
         table = pl.scan_parquet(path)
         schema = table.collect_schema()
         wanted = [name for name, kind in schema.items() if kind.is_numeric() or kind == pl.String]
-        fill(run, _with_step(_parquet_rows(table.select(wanted), schema), dialect), problems, dialect)
+        fill(run, _with_step(_parquet_rows(table.select(wanted), schema), framework), problems, framework)
     except (pl.exceptions.PolarsError, OSError) as error:
         problems.note(f"not a readable Parquet file ({str(error).splitlines()[0][:100]})")
     run.problems += problems.lines(path.name)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from markovlm.logs.dialects import dialect_of
-from markovlm.logs.external import Row, Translator, as_number, fill, new_run, step_of
+from markovlm.logs.dialects import plain_key, translator_of
+from markovlm.logs.external import Row, as_number, fill, new_run, step_of
 from markovlm.logs.files import split_run
 from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems, integer, parse
+from markovlm.logs.schema import HELD_OUT
 from markovlm.logs.settings import take_settings
 
 MAX_KEYS = 2_000
@@ -26,40 +29,84 @@ _STEPS = ("train/global_step", "trainer/global_step", "training/global_step", "g
 
 
 def read_tensorboard(path: Path) -> RunData:
-    """All event files of a file's folder: what TensorBoard takes for one run."""
+    """One launch: the event file `path`, and those of its folder whose steps go on from it."""
     folder = path.resolve().parent
     run, problems = new_run(path, "tensorboard", _event_name(folder)), Problems()
-    try:
-        logging.getLogger("tensorboard").setLevel(logging.ERROR)
-        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-        from tensorboard.compat.proto import event_pb2
-    except ImportError:
+    if not _has_tensorboard():
         run.problems.append("event files need the package tensorboard: pip install 'markovlm[trackers]'")
         return run
-
-    def rows() -> Iterator[Row]:
-        count = 0
-        for file in sorted(folder.glob("*tfevents*"), key=lambda file: file.name):
-            step, row = None, {}
-            for raw in RawEventFileLoader(str(file)).Load():
-                count += 1
-                try:
-                    event = event_pb2.Event.FromString(raw)  # pyright: ignore[reportAttributeAccessIssue]
-                except Exception:  # protobuf has no public base of what it raises for damaged bytes
-                    problems.add("a damaged event", count)
-                    continue
-                values = dict(_scalars(event))
-                if values and event.step != step:
-                    if row:
-                        yield count, step, row
-                    step, row = event.step, {}
-                row |= values
-            if row:
-                yield count, step, row
-
-    fill(run, rows(), problems)
+    launches = event_launches(folder)
+    mine = next((k for k, files in enumerate(launches) if path.resolve() in files), None)
+    files = launches[mine] if mine is not None else [path.resolve()]
+    fill(run, _event_rows(files, problems), problems)
     run.problems += problems.lines(path.name)
+    if mine is not None and len(launches) > 1:
+        run.launch = (mine + 1, len(launches))
+        run.name = f"{run.name} (launch {mine + 1} of {len(launches)})"
     return run
+
+
+def event_launches(folder: Path) -> list[list[Path]]:
+    """The event files of a folder by launch, in the order of their names, which begin with a time.
+
+    A launch writes its first scalars at step 0 or 1, or after one logging interval; a file that begins later goes on from the launch before it, and
+    so does one that only evaluates.
+    """
+    files = sorted(folder.resolve().glob("*tfevents*"), key=lambda file: file.name)
+    if not _has_tensorboard():
+        return [files]
+    launches: list[list[Path]] = []
+    for file in files:
+        found = file.stat()
+        first, gap, trains = _beginning(file, found.st_size, found.st_mtime_ns)
+        if launches and (first is None or not trains or first > max(1, gap)):
+            launches[-1].append(file)
+        else:
+            launches.append([file])
+    return launches
+
+
+@lru_cache(maxsize=4096)
+def _beginning(file: Path, _size: int, _changed: int) -> tuple[int | None, int, bool]:
+    """(first step with scalars, steps to the next, does it train?) of an event file, read once while it stays as it is."""
+    first, keys = None, set()
+    for _, step, row in _event_rows([file], Problems()):
+        keys |= {key for key in row if not plain_key(key).startswith(HELD_OUT)}
+        if first is None:
+            first = step
+        elif step is not None and step != first:
+            return first, step - first, bool(keys)
+    return first, 0, bool(keys)
+
+
+def _has_tensorboard() -> bool:
+    return find_spec("tensorboard") is not None
+
+
+def _event_rows(files: Sequence[Path], problems: Problems) -> Iterator[Row]:
+    """The scalars of event files, those of one step together."""
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto import event_pb2
+
+    count = 0
+    for file in files:
+        step, row = None, {}
+        for raw in RawEventFileLoader(str(file)).Load():
+            count += 1
+            try:
+                event = event_pb2.Event.FromString(raw)  # pyright: ignore[reportAttributeAccessIssue]
+            except Exception:  # protobuf has no public base of what it raises for damaged bytes
+                problems.add("a damaged event", count)
+                continue
+            values = dict(_scalars(event))
+            if values and event.step != step:
+                if row:
+                    yield count, step, row
+                step, row = event.step, {}
+            row |= values
+        if row:
+            yield count, step, row
 
 
 def _scalars(event: Any) -> Iterator[tuple[str, float]]:
@@ -203,7 +250,7 @@ def read_mlflow_folder(path: Path) -> RunData:
     files = {str(file.relative_to(path / "metrics")): file for file in sorted((path / "metrics").rglob("*")) if file.is_file()}
     if len(files) > MAX_KEYS:
         problems.note(f"{len(files):,} metrics, of which {MAX_KEYS:,} were read")
-    translator = Translator(dialect_of(files))
+    translator = translator_of(files)
     table: dict[int, dict[str, float]] = {}
     for key, file in list(files.items())[:MAX_KEYS]:
         if translator.place(key) is None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.errors import UserError
-from markovlm.logs.dialects import Dialect
 from markovlm.logs.find import Skipped, read_runs
+from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData
 from markovlm.report import tables
 from markovlm.report.diagnose import Diagnosis, diagnose_all
@@ -62,7 +62,7 @@ class ReportResult:
         }
 
 
-def write_report(paths: Sequence[str | Path], out_dir: str | Path, mapping: Dialect | None = None) -> ReportResult:
+def write_report(paths: Sequence[str | Path], out_dir: str | Path, mapping: Framework | None = None) -> ReportResult:
     """Read the runs named by `paths`, diagnose them and write the report into `out_dir`.
 
     Raises UserError where a path does not exist, no run is found, or the directory cannot be written.

@@ -13,8 +13,8 @@ from markovlm.health.monitor import WATCHED, judge
 from markovlm.health.remedies import in_framework_words
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
-from markovlm.logs.dialects import Dialect
 from markovlm.logs.find import Skipped, read_runs
+from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData, training_rows
 from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, components, label
 from markovlm.report.causes import CAUSES, DOUBTS, Cause
@@ -83,6 +83,7 @@ class Diagnosis:
             "signals": [{"name": e.name, "step": e.step, "value": e.value, "threshold": e.threshold} for e in self.signals],
             "cause": None if self.cause is None else f"{self.cause.name}: {self.cause.sentence}",
             "advice": list(self.advice),
+            "launch": {"number": self.run.launch[0], "of": self.run.launch[1]},
         }
 
 
@@ -363,7 +364,7 @@ def _plain(value: Any) -> str:
 
 
 def diagnose_paths(
-    paths: Sequence[str | Path], skipped: list[Skipped] | None = None, mapping: Dialect | None = None
+    paths: Sequence[str | Path], skipped: list[Skipped] | None = None, mapping: Framework | None = None
 ) -> list[Diagnosis]:
     """A diagnosis for each run named by the arguments, in their order; files of directories that are no runs go to `skipped`.
 

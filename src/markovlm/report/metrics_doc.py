@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markovlm.logs.dialects import DIALECTS, OURS, Dialect
+from markovlm.logs.frameworks import FRAMEWORKS, OURS, Framework
 from markovlm.logs.schema import FLAT, FOREIGN_CONFIG, GENERATIONS, METRIC, METRICS, foreign_keys
 from markovlm.report.markdown import table
 from markovlm.report.tables import Table, plain, rules, thresholds
@@ -43,25 +43,35 @@ A stand-alone `{"accuracy", "results"}` file is read as a run with one evaluatio
 _OTHERS = """\
 ## Logs of other frameworks
 
-Told by content: `trainer_state.json` and output directories of the Hugging Face Trainer (of several checkpoints the newest), what trainers
-print (progress bars and carriage returns are passed over), JSONL, CSV and Parquet with a step column, TensorBoard event files (a folder is
-a run; needs the package tensorboard), Weights & Biases offline runs (`run-ID.wandb`) and CSV exports (of several runs, each), trackio and MLflow
-databases (`FILE.db::RUN` and `FILE.csv::RUN` name one run of several) and MLflow's folders. gzip is unpacked.
-A tracker's `train/` in front of a key is dropped. Keys
-that are not in the tables below are passed over; what a log does not have stays missing.
+Recognised by content: `trainer_state.json` and output directories of the Hugging Face Trainer (of several checkpoints the newest), what trainers
+print (also to SLURM's `.out` and `.err`; progress bars and carriage returns are passed over), JSONL, CSV and Parquet with a step column,
+TensorBoard event files (needs the package tensorboard), Weights & Biases offline runs (`run-ID.wandb`) and CSV exports (of several runs, each),
+trackio and MLflow databases (`FILE.db::RUN` and `FILE.csv::RUN` name one run of several) and MLflow's folders. gzip is unpacked. A tracker's
+`train/` in front of a key is dropped. Keys that are not in the tables below are passed over; what a log does not have stays missing.
 
-Rows may be means over several steps (`logging_steps`). Steps that are repeated are a restart: later rows replace what was logged from
-there on. Printed rows without a step are counted, and the progress bar says how many steps a row stands for. Numbers may be text, `nan`,
-`inf` and `np.float64(0.5)`; nothing is evaluated or unpickled. Of more than 200,000 rows every second, fourth, … is kept. A log without a
-sampled reward is a `supervised` or `preference` run: named so, not judged. Logs that agree on every common step are one training, and the
-fullest counts. Completion tables beside a log (TRL's `completions/*.parquet`, verl's rollouts `STEP.jsonl` in `rollout/`) are its samples.
+**Launches.** A log whose steps begin anew holds several launches: each is a run and judged as one (`FILE::launch-2` names one). An event file is
+a launch unless its first step lies beyond one logging interval: then it goes on from the file before. Steps that go back to somewhere in between
+are a resumed run: later rows replace what was logged from there on. A step that counts within its epoch goes on over epochs.
 
-Any other table: `--map reward=train/score --map step=update --map length=tokens/mean`, or `--map names.yaml` with lines `OURS: THEIRS`
-(`reward/NAME` is a component; a list of names takes the first that a row has).
+**Rows.** They may be means over several steps (`logging_steps`). Rows of one step that several processes or micro-batches log are one row, their
+mean. Printed rows without a step are counted, and the progress bar says how many steps a row stands for. Numbers may be text, `nan`, `inf` and
+`np.float64(0.5)`; nothing is evaluated or unpickled. A last line that is cut is left out. Printed dictionaries with rewards but without a loss,
+gradient or step are samples, not rows; numbers in a dictionary inside a row are no metrics, but for a total and a count (`{"total_reward": 12,
+"total_num": 16}`), of which the mean is taken. Where a log has no dictionaries of metrics, lines such as `step 12 | reward=0.5 | kl=0.01` and
+blocks of `• Avg Reward: 0.5` below a step are read. A traceback or a scheduler's last word after the last row is the error that ended the run.
+Of more than 200,000 rows every second, fourth, … is kept.
+
+**Which training.** A log without a sampled reward is a `supervised` or `preference` run: named so, not judged. Logs that agree on every common
+step are one training, and the fullest counts. Completion tables beside a log (TRL's `completions/*.parquet`, verl's rollouts `STEP.jsonl` in
+`rollout/`) are its samples.
+
+**Names of no framework.** Home-made loops call things `mean_reward`, `reward/mean`, `kl_div`: such keys are read word by word. Where no column
+is a known reward, the option that would name it is printed: `--map reward=train/score --map step=update --map length=tokens/mean`, or `--map
+names.yaml` with lines `OURS: THEIRS` (`reward/NAME` is a component; a list of names takes the first that a row has).
 """
 
 
-def _dialect(dialect: Dialect) -> str:
+def _framework(dialect: Framework) -> str:
     """One framework's keys, and what it means by those that differ between frameworks."""
     rows = [(" or ".join(f"`{key}`" for key in theirs), _said(ours)) for ours, theirs in dialect.keys.items()]
     rows += [(f"`{pattern}`".replace("|", "\\|"), f"`{ours}…`") for pattern, ours in dialect.patterns]
@@ -117,7 +127,7 @@ def render() -> str:
         settings + "\n\nOther hyperparameters keep their names.",
         _RESULTS,
         _OTHERS,
-        *(_dialect(dialect) for dialect in DIALECTS if dialect is not OURS),
+        *(_framework(framework) for framework in FRAMEWORKS if framework is not OURS),
         "## The verdict\n\n" + table(thresholds()),
         "## Hindsight\n\n" + table(rules()),
     ]

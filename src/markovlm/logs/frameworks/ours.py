@@ -1,0 +1,19 @@
+"""markovlm's own names."""
+
+from __future__ import annotations
+
+from markovlm.logs.frameworks.base import Framework
+from markovlm.logs.schema import COMPONENT, COMPONENT_STD, METRICS
+
+OURS = Framework(
+    name="markovlm",
+    told_by=(r"reward_mean", r"answer_logprob", r"normalized_reward_mean", r"cot_length(_.+)?", r"groups_without_spread"),
+    keys={metric.key: (metric.key,) for metric in METRICS if metric.key != "step"},
+    patterns=((r"reward/(.+)", COMPONENT), (r"reward_std/(.+)", COMPONENT_STD)),
+    settings={
+        "training.lr": ("training.lr",), "training.max_grad_norm": ("training.max_grad_norm",), "training.eval_every": ("training.eval_every",),
+        "objective.kl_weight": ("objective.kl_weight",), "objective.entropy_weight": ("objective.entropy_weight",),
+        "rollouts.group_size": ("rollouts.group_size",), "rollouts.max_cot_tokens": ("rollouts.max_cot_tokens",),
+        "rollouts.temperature": ("rollouts.temperature",), "rollouts.importance": ("rollouts.importance",), "loading.dtype": ("loading.dtype",),
+    },
+)  # fmt: skip
