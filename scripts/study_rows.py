@@ -13,7 +13,7 @@ from typing import Any
 
 from study_measures import measure
 
-from markovlm.report.diagnose import diagnose_paths
+from markovlm.health.diagnose import diagnose_paths
 from markovlm.runs.rows import read_rows, replace_whole
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.compare import Outcome

@@ -21,8 +21,8 @@ from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.evaluation import chains
 from markovlm.evaluation.chain_run import at_length, chain_report, evaluate_chain_targets
+from markovlm.health.series import evaluation_groups
 from markovlm.logs.find import read_run
-from markovlm.report.series import evaluation_groups
 from markovlm.runs.rows import read_rows
 from markovlm.runs.targets import Target, open_targets
 from markovlm.training.loop import train

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from markovlm.evaluation.reference import PAPER, REFERENCES, SEED, lookup
 from markovlm.tasks import task_names
+from markovlm.tasks.reference import PAPER, REFERENCES, SEED, lookup
 
 
 def value(task, model, setting, source=PAPER, extractor=""):

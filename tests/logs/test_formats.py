@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 
 from markovlm.errors import UserError
+from markovlm.health.diagnose import diagnose_paths
 from markovlm.logs.duplicates import same_training
 from markovlm.logs.find import find_runs, read_run, read_runs
 from markovlm.logs.mapping import read_mapping
 from markovlm.logs.records import RunData
-from markovlm.report.diagnose import diagnose_paths
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "logs" / "trl_embedded.tar.gz"
 KINDS = {"console", "mlflow", "trackio", "trainer_state", "tensorboard", "wandb"}

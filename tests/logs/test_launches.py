@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from markovlm.cli.main import main
+from markovlm.health.diagnose import diagnose_paths
 from markovlm.logs.find import find_runs, read_launches, read_runs
-from markovlm.report.diagnose import diagnose_paths
 
 
 def rows(*launches: tuple[Sequence[int], float], **more: Any) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from markovlm.health.diagnose import diagnose_run
 from markovlm.logs.completions import read_completions
 from markovlm.logs.find import find_runs, read_run
 from markovlm.logs.records import RunData, training_rows
-from markovlm.report.diagnose import diagnose_run
 
 
 def state(history: list[dict[str, Any]], **settings: Any) -> str:

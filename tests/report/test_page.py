@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from markovlm.health.series import Course
 from markovlm.logs.records import RunData
 from markovlm.report import diagnose_paths
 from markovlm.report.figures import CHARTS, calm, curves, first_shown, for_print
@@ -15,7 +16,6 @@ from markovlm.report.figures.base import Line
 from markovlm.report.figures.thin import domain, line
 from markovlm.report.html import _environment, _Links
 from markovlm.report.overview import folded, groupings, overview
-from markovlm.report.series import Course
 from markovlm.report.settings import settings, split_settings
 from report.native import CONFIG, write_native
 

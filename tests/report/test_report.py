@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from markovlm.errors import UserError
+from markovlm.health.diagnose import diagnose_paths
 from markovlm.report import ReportResult, build, write_report
-from markovlm.report.diagnose import diagnose_paths
 from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.report.figures import PRINT_CONFIG, curves, decimate, first_shown, for_print
 from markovlm.report.html import packed, script_json

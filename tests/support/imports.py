@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "markovlm"
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:
-    """Module -> file: `markovlm.report.levels`; a package is named without `__init__`."""
+    """Module -> file: `markovlm.health.levels`; a package is named without `__init__`."""
     found: dict[str, Path] = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from markovlm.health.course import MIN_ROWS
 from markovlm.health.monitor import HealthMonitor, Row, judge, thresholds_table
-from markovlm.health.text import text_signals
 from markovlm.health.thresholds import KINDS, THRESHOLDS
 from markovlm.health.tracks import WATCHES
 from markovlm.health.verdict import Evidence
+from markovlm.texts.repetition import text_signals
 
 PROSE = (
     "First I add the price of the three apples, which is 6 dollars, to the price of the bread. "

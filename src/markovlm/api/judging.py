@@ -28,8 +28,8 @@ def diagnose(
         rows = [{"step": s, "reward_mean": -1.0 if s < 50 else -9.0} for s in range(1, 101)]
         markovlm.diagnose(rows)[0].verdict
     """
+    from markovlm.health.diagnose import diagnose_paths, diagnose_run
     from markovlm.logs.native import run_of_rows
-    from markovlm.report.diagnose import diagnose_paths, diagnose_run
 
     if isinstance(what, str | Path):
         return diagnose_paths([what], skipped, _mapping(columns))

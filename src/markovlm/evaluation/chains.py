@@ -17,13 +17,13 @@ from markovlm.chains.texts import ChainText
 from markovlm.chains.walk import Walk, walk
 from markovlm.evaluation.answering import read_answer
 from markovlm.evaluation.evaluate import How
-from markovlm.health.notes import note_signals
 from markovlm.models.load import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.reader import score_answers
 from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
 from markovlm.statistics import Estimate, cluster_mean_ci, wilson
 from markovlm.tasks.base import Example
+from markovlm.texts.notes import note_signals
 
 _ALL = "all"
 

@@ -11,7 +11,6 @@ from pathlib import PurePath
 from typing import Any
 
 from markovlm.evaluation.evaluate import Evaluation, How, Reading
-from markovlm.evaluation.reference import HOW_PAPER, Reference, lookup
 from markovlm.runs.rows import clean
 from markovlm.runs.targets import score
 from markovlm.statistics import (
@@ -22,6 +21,7 @@ from markovlm.statistics import (
     paired_bootstrap,
     sample_size_for_difference,
 )
+from markovlm.tasks.reference import HOW_PAPER, Reference, lookup
 
 POWER = 0.8
 LEVEL = 0.05

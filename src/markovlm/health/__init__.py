@@ -1,13 +1,13 @@
 """Is this run healthy? Pure functions over metric rows, the same for a live run and for an old log.
 
-`text` shows repetition, `thresholds` is the table of alarms, `course` and `alarm` keep state, `monitor` judges, `verdict` is what
-comes out.
+`thresholds` is the table of alarms, `course` and `alarm` keep state, `monitor` judges rows, `verdict` is what comes out; `rules` are what hindsight
+sees, `diagnose` puts both together: verdict, cause and advice.
 """
 
 from markovlm.health.monitor import WATCHED, HealthMonitor, judge, thresholds_table
-from markovlm.health.text import text_signals
 from markovlm.health.thresholds import KINDS, THRESHOLDS, Threshold
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
+from markovlm.texts.repetition import text_signals
 
 __all__ = [
     "KINDS",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markovlm.health.diagnose import Diagnosis, diagnose_run
 from markovlm.logs.files import split_run
 from markovlm.logs.find import find_runs, read_launches
 from markovlm.logs.frameworks import Framework
-from markovlm.report.diagnose import Diagnosis, diagnose_run
 
 _BUSY = 10.0  # at least this many times the time of a reading lies between two: a huge log is not read all the time
 

@@ -13,13 +13,13 @@ from typing import Any, cast
 import polars as pl
 import yaml
 
-from markovlm.health.question import contains_answer, question_signals, specificity
-from markovlm.health.text import text_signals
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.files import array_elements, beginning, open_lines, whole
 from markovlm.logs.records import Evaluation, Kind, RunData, Sample, Score
 from markovlm.logs.rows import MAX_TEXT, Problems, frame, integer, interval_of, number, objects, order_by_step, parse, text
 from markovlm.logs.schema import FOREIGN_CONFIG, foreign_keys
+from markovlm.texts.question import contains_answer, question_signals, specificity
+from markovlm.texts.repetition import text_signals
 
 TEXT_ROWS = 500  # CoTs of a log whose repetition is measured; in a longer log every k-th
 _HEADER_KEYS = {

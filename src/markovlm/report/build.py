@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.errors import UserError
+from markovlm.health.diagnose import Diagnosis, diagnose_all
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData
 from markovlm.report import tables
-from markovlm.report.diagnose import Diagnosis, diagnose_all
 from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.report.figures import (
     PRINT_CONFIG,

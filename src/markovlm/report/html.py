@@ -17,10 +17,10 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
+from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import RunData, Sample
 from markovlm.report import tables
-from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
 from markovlm.report.figures.printing import best_of, checkpoints_of
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Section

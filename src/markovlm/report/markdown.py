@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
 from markovlm.report import tables
-from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures import Figure
 from markovlm.report.html import sentence
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, RunPart, Section, ShownExample

@@ -16,7 +16,7 @@ _DERIVED = {
 _HEAD = """\
 # Metrics
 
-Written by `python -m markovlm.report.metrics_doc` from the tables in `logs/schema.py`, `report/rules/` and
+Written by `python -m markovlm.report.metrics_doc` from the tables in `logs/schema.py`, `logs/frameworks/` and
 `health/`.
 
 A row of `metrics.jsonl` is one step: flat, stable keys, numbers or null. Any key may be missing. Keys that end in `_seconds`,

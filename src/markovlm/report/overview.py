@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.levels import Level
 from markovlm.logs.records import Evaluation
 from markovlm.logs.schema import METRIC
-from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import Level
 from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
 from markovlm.report.settings import split_settings
 from markovlm.report.tables import Source, by_gravity, eval_source, number_text, row_source

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.levels import Levels, levels
+from markovlm.health.series import course
 from markovlm.logs.records import Evaluation
-from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import Levels, levels
-from markovlm.report.series import course
 
 # What the table of runs shows of each run where it is logged, in this order; more is better in all of them.
 SIGNALS = (

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.levels import Levels
+from markovlm.health.rules import percent, scored
 from markovlm.logs.schema import label
 from markovlm.models.registry import highest_tried_lr
-from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import Levels
-from markovlm.report.rules import percent, scored
 from markovlm.report.run_rows import run_row
 from markovlm.report.trust import UNNAMED, verdict_on_tasks
 

@@ -13,15 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.levels import Level, milestone_levels
+from markovlm.health.rules import percent, reference_of, rules_table
+from markovlm.health.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
 from markovlm.health.thresholds import THRESHOLDS
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import Evaluation, RunData
 from markovlm.logs.schema import METRIC
-from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import Level, milestone_levels
-from markovlm.report.rules import percent, reference_of, rules_table
 from markovlm.report.run_rows import SIGNALS, run_rows
-from markovlm.report.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
 from markovlm.report.synthesis import Synthesis
 
 

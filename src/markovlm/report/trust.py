@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markovlm.evaluation.reference import Reference
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.levels import levels
+from markovlm.health.rules import percent, reference_of, scored
+from markovlm.health.series import difference_z
 from markovlm.logs.schema import label
-from markovlm.report.diagnose import Diagnosis
-from markovlm.report.levels import levels
-from markovlm.report.rules import percent, reference_of, scored
-from markovlm.report.series import difference_z
+from markovlm.tasks.reference import Reference
 
 _SURE = 1.96
 UNNAMED = "task not named"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.records import Evaluation
-from markovlm.report.diagnose import Diagnosis
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.compare import Outcome
 from markovlm.sweeps.run import Sweep

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
-from markovlm.report.diagnose import Diagnosis
 from markovlm.terminal.console import stdout
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
-from markovlm.health.notes import note_signals
+from markovlm.texts.notes import note_signals
 from markovlm.training.records import Sample, StepResult
 
 Text = Callable[[tuple[int, ...]], str]

@@ -11,9 +11,9 @@ import torch
 
 from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
-from markovlm.health.question import question_signals
-from markovlm.health.text import text_signals
 from markovlm.objectives.base import RATIO_METRICS
+from markovlm.texts.question import question_signals
+from markovlm.texts.repetition import text_signals
 from markovlm.training.chain_metrics import chain_columns
 from markovlm.training.records import OWN_METRIC, Sample, StepResult
 from markovlm.training.update import learning_rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from markovlm.report.diagnose import Diagnosis
+from markovlm.health.diagnose import Diagnosis
 from markovlm.report.figures.base import Figure, blank
 
 MOST_RUNS = 40  # of one figure; the table has all

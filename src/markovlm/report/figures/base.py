@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from markovlm.report.diagnose import Diagnosis
+from markovlm.health.diagnose import Diagnosis
 
 COLOURS = (
     "#3b6fb6", "#d1603d", "#2f8f6b", "#a04a9c", "#b58a1b", "#4aa3c7", "#8a5a3c", "#6b6fc9", "#7a7f87", "#c2375b",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from markovlm.report.diagnose import Diagnosis
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.series import course
 from markovlm.report.figures.base import Figure, Scale, blank, colour, dash
 from markovlm.report.figures.charts import CHARTS, Chart, series_name
 from markovlm.report.figures.thin import line, scale_of
-from markovlm.report.series import course
 
 PAGE_POINTS = 9_000  # stretches of one figure over all runs, on the page
 PRINT_POINTS = 1_200  # the same in an SVG, of the runs on show only

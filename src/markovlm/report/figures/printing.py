@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from markovlm.report.diagnose import Diagnosis
+from markovlm.health.diagnose import Diagnosis
 from markovlm.report.figures.base import Figure, first_shown, run_domain, with_runs
 from markovlm.report.figures.thin import calm, domain
 

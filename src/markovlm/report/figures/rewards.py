@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.series import course, reward_course
 from markovlm.logs.schema import label
-from markovlm.report.diagnose import Diagnosis
 from markovlm.report.figures.base import COLOURS, MOST_SHOWN, Figure, blank, first_shown, short
-from markovlm.report.series import course, reward_course
 
 _X = {
     "field": "step", "type": "quantitative", "title": "step", "axis": {"format": ",d", "tickCount": 5}, "scale": {"nice": False}

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from markovlm.health.series import Course, Floats, smooth
 from markovlm.report.figures.base import Line, Scale, short
-from markovlm.report.series import Course, Floats, smooth
 
 SMOOTHING = 0.03  # share of a run that one drawn point is the mean of
 _LEAST_ROWS = 5  # of a mean, where a run has enough rows for it

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from markovlm.report.series import Course, Floats, bucketed
+from markovlm.health.series import Course, Floats, bucketed
 
 Direction = Literal["rises", "falls", "level", "cannot tell"]
 Z95 = 1.959964

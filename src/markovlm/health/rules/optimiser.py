@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from markovlm.report.rules.case import Case, Finding, percent
+from markovlm.health.rules.case import Case, Finding, percent
 
 
 def idle_groups(case: Case) -> Iterable[Finding]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from markovlm.health.diagnose import Diagnosis
+from markovlm.health.named_causes import CAUSES
+from markovlm.health.rules import RULES, UNEXPLAINED_TESTS, rules_table
 from markovlm.report import diagnose_paths
-from markovlm.report.causes import CAUSES
-from markovlm.report.diagnose import Diagnosis
-from markovlm.report.rules import RULES, UNEXPLAINED_TESTS, rules_table
 from report.native import CONFIG, eval_row, sample_row, write_native
 from report.seed import write_result, write_run, write_seed
 

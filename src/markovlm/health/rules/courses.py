@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from markovlm.logs.schema import label
-from markovlm.report.levels import levels
-from markovlm.report.rules.case import Case, Confidence, Finding, percent, scored
-from markovlm.report.series import (
+from markovlm.health.levels import levels
+from markovlm.health.rules.case import Case, Confidence, Finding, percent, scored
+from markovlm.health.series import (
     Course,
     best_evaluation,
     difference_z,
@@ -18,7 +17,8 @@ from markovlm.report.series import (
     last_evaluation,
     noise,
 )
-from markovlm.report.trend import Direction, Trend, trend
+from markovlm.health.trend import Direction, Trend, trend
+from markovlm.logs.schema import label
 
 _LEAST_JUMP = {
     "answer_correct_fraction": 0.2,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from markovlm.health.rules import Case, Confidence, Finding
 from markovlm.models.registry import highest_tried_lr
-from markovlm.report.rules import Case, Confidence, Finding
 
 NEW_RUN = "lower training.lr (5e-5, or half of what it was) and restart from a checkpoint before the onset"
 WATCH = "train with health.policy: stop, so that the guard ends a run like this one"

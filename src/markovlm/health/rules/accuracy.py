@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from markovlm.evaluation.reference import Reference, lookup
+from markovlm.health.rules.case import Case, Finding, percent, scored
+from markovlm.health.series import base_evaluation, difference_z, halves_gain, last_evaluation, noise
 from markovlm.logs.schema import label
-from markovlm.report.rules.case import Case, Finding, percent, scored
-from markovlm.report.series import base_evaluation, difference_z, halves_gain, last_evaluation, noise
+from markovlm.tasks.reference import Reference, lookup
 
 
 def extractors_disagree(case: Case) -> Iterable[Finding]:

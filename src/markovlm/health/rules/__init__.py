@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from markovlm.report.rules.accuracy import (
+from markovlm.health.rules.accuracy import (
     UNEXPLAINED_TESTS,
     against_base,
     against_chance,
@@ -21,8 +21,8 @@ from markovlm.report.rules.accuracy import (
     small_evaluation,
     unexplained_accuracy,
 )
-from markovlm.report.rules.case import Case, Confidence, Finding, Weight, percent, scored
-from markovlm.report.rules.courses import (
+from markovlm.health.rules.case import Case, Confidence, Finding, Weight, percent, scored
+from markovlm.health.rules.courses import (
     answer_gone,
     change_point,
     decay_of_accuracy,
@@ -31,8 +31,8 @@ from markovlm.report.rules.courses import (
     length_saturation,
     plateau,
 )
-from markovlm.report.rules.optimiser import idle_groups, idle_ratio, known_faults, no_gradient, stopped_early, term_balance
-from markovlm.report.rules.texts import copies_answer, copies_question, ignores_question
+from markovlm.health.rules.optimiser import idle_groups, idle_ratio, known_faults, no_gradient, stopped_early, term_balance
+from markovlm.health.rules.texts import copies_answer, copies_question, ignores_question
 
 __all__ = [
     "RULES",

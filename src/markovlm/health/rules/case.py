@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from markovlm.health.verdict import Verdict
-from markovlm.logs.records import Evaluation, RunData
-from markovlm.report.series import (
+from markovlm.health.samples import TEXT_KEYS, courses_of_samples, empty_stretches
+from markovlm.health.series import (
     Course,
     base_evaluation,
     best_evaluation,
@@ -18,7 +17,8 @@ from markovlm.report.series import (
     last_evaluation,
     reward_course,
 )
-from markovlm.report.texts import TEXT_KEYS, courses_of_samples, empty_stretches
+from markovlm.health.verdict import Verdict
+from markovlm.logs.records import Evaluation, RunData
 from markovlm.tasks.chance import chance_level
 
 Confidence = Literal["high", "medium", "low"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from markovlm.health.levels import levels, milestone_levels, window_of
+from markovlm.health.series import Course
+from markovlm.health.trend import autocorrelation_time, mean_error, trend
 from markovlm.report import diagnose_paths, write_report
-from markovlm.report.levels import levels, milestone_levels, window_of
 from markovlm.report.run_rows import run_rows
-from markovlm.report.series import Course
-from markovlm.report.trend import autocorrelation_time, mean_error, trend
 from report.native import eval_row, write_native
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from markovlm.health.causes import Named, named, portrait
 from markovlm.health.evaluations import Measured, independent
+from markovlm.health.levels import levels
 from markovlm.health.monitor import WATCHED, judge
+from markovlm.health.named_causes import CAUSES, DOUBTS, Cause
 from markovlm.health.remedies import in_framework_words
+from markovlm.health.rules import Case, Confidence, Finding, findings, percent, scored
+from markovlm.health.series import evaluation_groups
 from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData, training_rows
 from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, components, label
-from markovlm.report.causes import CAUSES, DOUBTS, Cause
-from markovlm.report.levels import levels
-from markovlm.report.rules import Case, Confidence, Finding, findings, percent, scored
-from markovlm.report.series import evaluation_groups
 
 _RANK: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
 

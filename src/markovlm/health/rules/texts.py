@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from markovlm.health.levels import levels
+from markovlm.health.rules.case import Case, Finding, percent
+from markovlm.health.samples import COPIES, alike_at_the_end
 from markovlm.logs.records import Sample
-from markovlm.report.levels import levels
-from markovlm.report.rules.case import Case, Finding, percent
-from markovlm.report.texts import COPIES, alike_at_the_end
 
 
 def _late(samples: Sequence[Sample]) -> list[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from markovlm.health.monitor import HealthMonitor, judge
-from markovlm.health.notes import note_signals
+from markovlm.texts.notes import note_signals
 
 CHUNKS = ["ann+3 bob+4", "bob-2 cat+1", "ann+2 cat+5", "bob+1 ann-1"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from markovlm.health.diagnose import Diagnosis
 from markovlm.health.monitor import judge
-from markovlm.health.question import alike, contains_answer, question_signals, restates, specificity
 from markovlm.report import diagnose_paths
-from markovlm.report.diagnose import Diagnosis
 from markovlm.report.synthesis import synthesis
 from markovlm.report.trust import verdict_on_tasks
 from markovlm.tasks.chance import chance_level
+from markovlm.texts.question import alike, contains_answer, question_signals, restates, specificity
 from report.native import eval_row, write_native
 from report.seed import write_result, write_run, write_seed
 

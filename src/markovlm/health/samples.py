@@ -8,10 +8,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from markovlm.health.question import question_signals, similarity
+from markovlm.health.levels import window_of
+from markovlm.health.series import Course, smooth
 from markovlm.logs.records import RunData, Sample
-from markovlm.report.levels import window_of
-from markovlm.report.series import Course, smooth
+from markovlm.texts.question import question_signals, similarity
 
 TEXT_KEYS = ("cot_contains_answer", "copies_question_fraction", "question_specificity")
 LEAST_SAMPLES = 20

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from markovlm.health.series import Course, course, smooth
+from markovlm.health.trend import mean_error
 from markovlm.logs.records import RunData
 from markovlm.logs.schema import METRIC
-from markovlm.report.series import Course, course, smooth
-from markovlm.report.trend import mean_error
 
 
 @dataclass(frozen=True, slots=True)
