@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from markovlm.analysis.segments import Span, numbers
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.folds import normalized
-from markovlm.tasks.numbers import normalize_number
+from markovlm.tasks.numbers import CURRENCY, Written, normalize_number, written_numbers
 
 RUN_WORDS = 5  # so many words in a row of a text answer are a copy of it
 
@@ -22,13 +21,22 @@ _WORD = re.compile(rf"[{_CJK}]|\d+(?:[.,]\d+)+|(?:[^\W{_CJK}]|[\u0300-\u036f])+"
 _ARTICLES = "AI"  # letters that are also words
 _GLUED = re.compile(r"(?:[A-Za-z_]|\d\.)\Z")  # the `2` of `H2O` and of `v1.2` is no number of its own
 _TIMES = re.compile(r"\d[xX]\Z")  # 3x4
+_CURRENCY = "".join(CURRENCY)  # LaTeX's dollars too
+_PROSE = ("1", "0.5")  # numbers whose words mean other things: `one of them`, `half of the time`
+_RESULT_BEFORE = re.compile(
+    r"(?:\*\*|[=:]\s*|\b(?:is|are|was|were|equals?|gives?|makes?|leaves?|only|exactly|just|answer)\s+(?:\*\*)?)\Z", re.IGNORECASE
+)
+_PLAIN = re.compile(r"[\d.,\s$£€¥₹%+\N{MINUS SIGN}-]*")  # `segments.numbers` has found it
+_WORKED_OUT = re.compile(r"[/⁄]|\\[dtc]?frac")  # a quotient that comes to a whole number
 
 
 def first_appearance(cot: str, answer: str, answer_type: AnswerType, choices: Sequence[str] = ()) -> int | None:
     """Index of the character of `cot` where the gold answer first appears, or None where it never does.
 
     number  by value, as a whole number: `$1,080` and `1080.0` hold a gold 1080 (the index is that of the sign or first
-            digit), `2100` and `100.5` hold no 100, `17-4` holds 4 and not -4. A gold fraction is found as a fraction too.
+            digit), `2100` and `100.5` hold no 100, `17-4` holds 4 and not -4. In any form that `tasks.numbers` knows: `forty-two`,
+            `\\frac{13}{9}`, `1.5 × 10^3`. But `8/4` is no copy of a gold 2, `2nd` is none of 2, and `one` and `half` count only where
+            they are said to be the result (`is one`, `**one**`), since prose is full of them.
     letter  the capital on its own; A and I, which are words, only where no word can stand: before punctuation, at the
             end, in brackets, after `answer`, `option` or `choice`. Small letters only in brackets or after those three
             words. Or the text of its choice, as for text but whole, and not inside another choice's text.
@@ -51,13 +59,20 @@ def _first_number(cot: str, answer: str) -> int | None:
     target = normalize_number(answer)
     spans = numbers(cot)
     starts = [span.start for span in spans if span.value == target and _is_whole(cot, span)]
-    if "/" in answer:
-        # Only then: `8/4` is no copy of a gold 2, but something to be worked out.
-        quotients = pairwise(spans)
-        starts += [
-            a.start for a, b in quotients if normalize_number(cot[a.start : b.end]) == target and "/" in cot[a.end : b.start]
-        ]
+    written = written_numbers(cot)
+    ordinals = {one.start for one in written if one.kind == "ordinal"}
+    starts = [start for start in starts if start not in ordinals]
+    starts += [one.end - len(one.text.lstrip(_CURRENCY)) for one in written if one.value == target and _is_copy(cot, one)]
     return min(starts, default=None)
+
+
+def _is_copy(cot: str, one: Written) -> bool:
+    """Of a number that is equal to the gold one: is it that number, and not something to be worked out or a manner of speaking?"""
+    if one.kind == "ordinal" or _PLAIN.fullmatch(one.text):
+        return False
+    if one.kind == "words" and one.value in _PROSE:
+        return _RESULT_BEFORE.search(cot[: one.start]) is not None
+    return one.kind == "words" or _WORKED_OUT.search(one.text) is None or not one.value.lstrip("-").isdigit()
 
 
 def _is_whole(cot: str, span: Span) -> bool:
