@@ -154,3 +154,13 @@ def test_thirty_questions_show_little():
     assert minimum_detectable_difference(30, 0.2) > 0.3
     assert minimum_detectable_difference(1319, 0.5) < 0.06
     assert minimum_detectable_difference(0, 0.5) == minimum_detectable_difference(1, 0.5) == 1.0
+
+
+def test_equal_values_within_a_range_leave_room_for_what_was_not_seen() -> None:
+    """0 of 5 right: Wilson's upper bound z^2 / (n + z^2) = 3.8415 / 8.8415 = .4345; of differences in -1 to 1 as much on both sides."""
+    assert cluster_mean_ci([0.0] * 5, None, 0, within=(0, 1)) == pytest.approx((0, 0, 0.4345), abs=1e-4)
+    assert cluster_mean_ci([1.0] * 5, None, 0, within=(0, 1)) == pytest.approx((1, 1 - 0.4345, 1), abs=1e-4)
+    assert cluster_mean_ci([0.0] * 5, None, 0, within=(-1, 1)) == pytest.approx((0, -0.4345, 0.4345), abs=1e-4)
+    assert cluster_mean_ci([1.0] * 5, ["a"] * 5, 0, within=(0, 1)) == pytest.approx((1, 1 - 3.8415 / 4.8415, 1), abs=1e-4)
+    assert cluster_mean_ci([0.0] * 5, None, 0) == (0, 0, 0)
+    assert cluster_mean_ci([0.0, 1.0] * 5, None, 0, within=(0, 1)) == cluster_mean_ci([0.0, 1.0] * 5, None, 0)

@@ -83,10 +83,13 @@ def cluster_mean_ci(
     *,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
+    within: tuple[float, float] | None = None,
 ) -> Estimate:
     """Mean of `values` with a percentile interval from resampling clusters; `clusters=None`: each value is its own.
 
-    Davison & Hinkley 1997, section 3.8. Values must be finite.
+    Davison & Hinkley 1997, section 3.8. Values must be finite. Equal values show a bootstrap no spread: the interval is the mean. With
+    `within`, the range that values can have, it is as wide as what n clusters can't exclude: a share of clusters up to Wilson's upper bound for
+    0 of n may have either end of the range instead. 0 of 5 right, within (0, 1): [0, .43]; 5 differences of 0, within (-1, 1): [-.43, .43].
     """
     _check_confidence(confidence)
     data = np.asarray(values, dtype=np.float64)
@@ -96,6 +99,9 @@ def cluster_mean_ci(
         return Estimate(math.nan, math.nan, math.nan)
     sums, sizes = _cluster_totals(data, clusters)
     mean = float(data.mean())
+    if within is not None and np.ptp(data) == 0.0:
+        unseen = wilson(0, len(sums), confidence).high
+        return Estimate(mean, mean - unseen * (mean - within[0]), mean + unseen * (within[1] - mean))
     if len(sums) == 1:
         return Estimate(mean, math.nan, math.nan)
     if np.ptp(data) == 0.0:

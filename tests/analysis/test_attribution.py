@@ -64,7 +64,7 @@ def test_top_and_hurting():
     assert one.hurting() == 4
     assert attribution().top() == []
     assert attribution().hurting() is None
-    assert ONE.top() == [0, 1]
+    assert ONE.top() == [0]  # a unit without which the answer is likelier bears nothing
     assert attribution(units=[UnitDrop("1", "number", 0, 0.0)]).hurting() is None
 
 
@@ -106,8 +106,8 @@ def test_every_tenth_of_every_length():
 def test_top_examples():
     rows = aggregate([TWO, ONE, attribution("empty")], seed=0)["top_examples"]
     assert [row["id"] for row in rows] == ["q1", "q2"]
-    assert [unit["drop"] for unit in rows[0]["units"]] == [3.0, -1.0]
-    assert [unit["text"] for unit in rows[1]["units"]] == ["4", "=", "5"]
+    assert [unit["drop"] for unit in rows[0]["units"]] == [3.0]
+    assert [unit["text"] for unit in rows[1]["units"]] == ["4", "="]
     assert rows[0]["target"] == " 21"
     many = [attribution(str(i), [UnitDrop("1", "number", 0, float(i))]) for i in range(9)]
     assert [row["id"] for row in aggregate(many, 0)["top_examples"]] == ["8", "7", "6", "5", "4"]

@@ -12,7 +12,9 @@ import pytest
 
 from markovlm.analysis import study as study_module
 from markovlm.api.auditing import audit, audit_request, preview
-from markovlm.auditing.compare import _kappa, ranking
+from markovlm.auditing.compare import _kappa, _newcombe, ranking
+from markovlm.auditing.measures import Values
+from markovlm.auditing.sentences import cautions
 from markovlm.cli.main import main
 from markovlm.statistics import benjamini_hochberg, permutation_p, sign_flip_p
 from support.scripts import load
@@ -68,7 +70,10 @@ def test_good_cots_are_read_and_compared_paired(audited: tuple[Path, dict[str, A
     assert row["difference"]["mean"] < -0.5
     assert row["p"] <= row["q"]
     assert [one["group"] for one in result["studies"]["ranking"]] == ["<b>good</b>", "bad"]
-    assert "1.00 [1.00, 1.00] of 6 questions" in result["quote"]
+    # 6 of 6 right: Wilson's interval for what six questions can't exclude, 1 - 1.96^2 / (6 + 1.96^2) = .61; a bootstrap has no spread
+    assert "1.00 [0.61, 1.00] (<b>good</b>, n = 6) and 0.00 [0.00, 0.39] (bad, n = 6)" in result["quote"]
+    assert "a difference of -1.00 [-1.00, -0.22], adjusted p" in result["quote"]
+    assert result["quote"].count(". ") == 0  # one sentence
     assert "not how the model that wrote it came to its answer" in result["caveat"]
 
 
@@ -199,6 +204,82 @@ def test_known_quality_on_sums(tmp_path: Path) -> None:
     assert [row["group"] for row in result["studies"]["ranking"]] == list(module.QUALITIES)
 
 
+def test_letters_are_read_with_the_choices_in_sight_too(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """A CoT that concludes "False" can only give B to a reader that sees the choices. Recomputed with plain passes."""
+    import torch
+
+    from markovlm.api.models import load
+
+    numbers = (2, 4, 6, 8, 10)
+    rows = [
+        {"question": f"Is {i} odd?", "cot": f"{i} is even, so False.", "answer": "B", "choices": ["True", "False"]}
+        for i in numbers
+    ]
+    file, device = write(tmp_path / "l.jsonl", rows), {"loading": {"device": "cpu"}}
+    result = audit(file, str(tiny_models["llama"]), only=["leak"], config=device)
+    one = result["groups"][0]["readers"][0]
+    lm = load(tiny_models["llama"], config={"task": "gsm8k", **device}).setup.lm
+
+    def score(prompt: str, cot: str) -> float:
+        ids = lm.tokenizer(f"{prompt}\nReasoning:{cot} Answer: B")["input_ids"]
+        with torch.no_grad():
+            logp = lm.causal_lm(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(logp[i - 1, ids[i]].item() for i in (-2, -1)) / 2  # " B", a token a character
+
+    asks = (
+        "You will be given a multiple choice question. Think through the problem step-by-step, then select the correct answer. "
+        "Question: <Redacted>"
+    )
+    listed = "\n\nChoices:\nA. True\nB. False"
+    for key, prompt in {"with_choices": asks + listed, "alone": asks, "choices_alone": asks + listed}.items():
+        expected = np.mean([score(prompt, "" if key == "choices_alone" else row["cot"]) for row in rows])
+        found = one if key == "alone" else one[key]
+        assert found["logprob"]["mean"] == pytest.approx(expected, abs=1e-4)
+    carried = one["with_choices"]["logprob"]["mean"] - one["choices_alone"]["logprob"]["mean"]
+    assert one["carried"]["logprob"]["mean"] == pytest.approx(carried, abs=1e-6)
+    # what the studies read, too: every CoT states its answer ("False", the text of its choice)
+    assert result["studies"]["leak"][0]["logprob"]["mean"] == pytest.approx(one["with_choices"]["logprob"]["mean"], abs=1e-6)
+    assert "CoT and choices" in (tmp_path / "l.jsonl.audit" / "audit.html").read_text(encoding="utf-8")
+
+
+def test_every_cot_is_listed_with_what_was_read_from_it(audited: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = audited
+    rows = [json.loads(line) for line in (folder / "cots.jsonl.audit" / "cots.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 12
+    first = rows[0]
+    assert (first["group"], first["question"], first["gold"], first["stated_at"]) == ("<b>good</b>", "17+4+79", "100", 14)
+    alone = [one for one in first["readings"] if one["sees"] == "CoT alone"]
+    assert next((one["reader"], one["extracted"], one["correct"]) for one in alone) == ("embedded", "100", True)
+    page = (folder / "cots.jsonl.audit" / "audit.html").read_text(encoding="utf-8")
+    assert page.count("<details") == 12
+    assert "<mark" in page
+    assert "✗ no answer" in page or "✗ wrong" in page
+
+
+def test_what_the_numbers_cannot_say() -> None:
+    rate = {"mean": 0.2, "ci95": [0.1, 0.3], "n": 40}
+    reader = {"reader": "r", "too_long": 0, "unknown_tokens": 0.0, "reads_stated": rate, "no_answer": 0.5}
+    group = {"group": "g", "n": 3, "readers": [{"reader": "r", "n": 12, "nothing": {"only_answer": "100"}}]}
+    tied = [{"group": name, "rank": 1, "rank_to": 2} for name in "gh"]
+    said = " | ".join(cautions([group], [reader], tied))
+    assert "WARNING: r is too weak a reader: of CoTs that state the right answer it reads only 0.20 [0.10, 0.30] rightly" in said
+    assert "50% of its answers to CoTs have no answer in them" in said
+    assert "from neither question nor CoT it answers '100' to all of 12 questions" in said
+    assert "g has 3 questions: almost any difference" in said
+    assert "no order" in said
+    unknown = reader | {"reads_stated": {"mean": None, "ci95": [None, None], "n": 0}, "no_answer": 0.0}
+    assert "too few to tell whether it can read such texts" in " ".join(cautions([group | {"n": 100}], [unknown], []))
+    able = reader | {"reads_stated": rate | {"mean": 0.9}, "no_answer": 0.0}
+    assert cautions([{"group": "g", "n": 100, "readers": []}], [able], [{"group": "g", "rank": 1, "rank_to": 1}]) == []
+
+
+def test_a_difference_of_constant_rates_has_an_interval() -> None:
+    """5 of 5 against 0 of 5, Newcombe's hybrid score: Wilson's bounds are 0 to .4345 and .5655 to 1, so 1 - sqrt(2) .4345 to 1."""
+    found = _newcombe(np.zeros(5), np.ones(5))
+    assert found["mean"] == 1.0
+    assert found["ci95"] == pytest.approx([1 - 2**0.5 * 0.43448, 1.0], abs=1e-3)
+
+
 @pytest.mark.data("stories260K", "gsm8k")
 def test_gsm8k_solutions_through_a_real_language_model(real: Path, tmp_path: Path) -> None:
     """stories260K can't do sums (no order is expected of it), but it reads English: a solution is likelier text than its letters shuffled."""
@@ -258,12 +339,20 @@ def test_kappa_by_hand() -> None:
 
 
 def test_the_order_of_equals() -> None:
-    """Nothing carried: text before emptiness before bare answers."""
+    """Nothing carried: text before emptiness before bare answers; but they share their ranks."""
+    questions = [f"q{i}" for i in range(12)]
 
     def group(name: str, carried: float, empty: float, bare: float) -> dict[str, Any]:
         gain = {"accuracy": {"mean": carried, "ci95": [carried, carried]}, "logprob": None}
         text = {"empty": {"mean": empty}, "bare_answer": {"mean": bare}}
-        return {"group": name, "text": text, "readers": [{"reader": "r", "carried": gain, "reasoned_gain": gain}]}
+        return {"group": name, "text": text, "readers": [{"reader": "r", "n": 12, "carried": gain, "reasoned_gain": gain}]}
 
     groups = [group("bare", 0, 0, 1), group("empty", 0, 1, 0), group("other", 0, 0, 0), group("right", 0.9, 0, 0)]
-    assert [row["group"] for row in ranking(groups, "r")] == ["right", "other", "empty", "bare"]
+    values = {("r", g["group"]): {"carried_accuracy": Values([float(g["group"] == "right")] * 12, questions)} for g in groups}
+    rows = ranking(groups, "r", values, 0)
+    assert [row["group"] for row in rows] == ["right", "other", "empty", "bare"]
+    assert [(row["rank"], row["rank_to"]) for row in rows] == [(1, 1), (2, 4), (2, 4), (2, 4)]
+    few = {key: {"carried_accuracy": Values(one["carried_accuracy"].values[:4], questions[:4])} for key, one in values.items()}
+    assert {(row["rank"], row["rank_to"]) for row in ranking(groups, "r", few, 0)} == {
+        (1, 4)
+    }  # four questions tell nothing apart

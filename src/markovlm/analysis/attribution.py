@@ -63,8 +63,9 @@ class Attribution:
             raise ValueError(f"the log-probability of question {self.id} is {self.logprob}, not a number")
 
     def top(self, most: int = TOP_UNITS) -> list[int]:
-        """Where in `units` the largest drops are, largest first; equal ones in the CoT's order."""
-        return sorted(range(len(self.units)), key=lambda i: -self.units[i].drop)[:most]
+        """Where in `units` the largest drops are, largest first; equal ones in the CoT's order. A unit that costs nothing bears nothing."""
+        bearing = [i for i in range(len(self.units)) if self.units[i].drop > 0]
+        return sorted(bearing, key=lambda i: -self.units[i].drop)[:most]
 
     def hurting(self) -> int | None:
         """Where in `units` the lowest drop is, if it is below zero: without that unit the answer is likeliest."""

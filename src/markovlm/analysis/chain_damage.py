@@ -7,7 +7,7 @@ from typing import Any
 from markovlm.analysis.chain_study import ChainStudy
 from markovlm.analysis.perturb import PERTURBATIONS, Context, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import encode_cot
-from markovlm.analysis.study import estimate, estimate_some
+from markovlm.analysis.study import CHANGE, RATE, estimate, estimate_some
 from markovlm.chains.prompter import Ids
 from markovlm.chains.walk import Walk
 from markovlm.evaluation.chains import ChainReading
@@ -48,8 +48,10 @@ def damage(study: ChainStudy, name: str, severity: float) -> list[dict[str, Any]
                 "predicted": kind,
                 "n": len(values),
                 "drop_logprob": estimate([value for _, value, _ in values], texts, seed),
-                "drop_accuracy": estimate_some([right for _, _, right in values], texts, seed),
-                "state_differs": estimate([v for _, v in changed], [text for text, _ in changed], seed) if changed else None,
+                "drop_accuracy": estimate_some([right for _, _, right in values], texts, seed, CHANGE),
+                "state_differs": estimate([v for _, v in changed], [text for text, _ in changed], seed, RATE)
+                if changed
+                else None,
             }
         )
     return rows

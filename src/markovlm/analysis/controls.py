@@ -20,26 +20,25 @@ from markovlm.analysis.fragility import RAW, other_cot, whole
 from markovlm.analysis.leak import first_appearance, fraction
 from markovlm.analysis.perturb import Context, perturb_text
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Study, StudyCot, estimate, estimate_some, minus
+from markovlm.analysis.study import CHANGE, RATE, Study, StudyCot, estimate, estimate_some, minus
 from markovlm.rollouts.streams import stream
 
 OWN = "own"
 CONTROLS = ("empty", "other", "filler")
-READERS = {"non_markovian": "sees the question", "markovian": "question hidden"}
+SIGHT = "non_markovian"  # the reader sees the question
+
+
+def _hidden(study: Study) -> str:
+    """How this study's reader reads with the question hidden; an audit's may see the choices."""
+    return "markovian" if study.conditioning == SIGHT else study.conditioning
 
 
 def bypass(study: Study) -> tuple[dict[str, Any], Path]:
     """How far the answer survives without its CoT; result and where it is kept."""
-    variants = [
-        _controlled(study, cot, control, conditioning)
-        for conditioning in READERS
-        for control in (OWN, *CONTROLS)
-        for cot in study.cots
-    ]
+    cells = [(conditioning, control) for conditioning in (SIGHT, _hidden(study)) for control in (OWN, *CONTROLS)]
+    variants = [_controlled(study, cot, control, conditioning) for conditioning, control in cells for cot in study.cots]
     scored = iter(study.read(variants, "controls"))
-    read = {
-        (conditioning, control): [next(scored) for _ in study.cots] for conditioning in READERS for control in (OWN, *CONTROLS)
-    }
+    read = {cell: [next(scored) for _ in study.cots] for cell in cells}
     rows = [_bypass_row(study, conditioning, control, read) for conditioning, control in read]
     result = {**study.header("bypass"), "rows": rows, "bypass": _bypass_score(study, read)}
     return result, study.write("bypass", result, {})
@@ -68,13 +67,13 @@ def _bypass_row(study: Study, conditioning: str, control: str, read: _Read) -> d
     survives = None
     if control != OWN:
         kept = [i for i, own in enumerate(read[conditioning, OWN]) if own.correct]
-        found = estimate_some([scored[i].right for i in kept], [clusters[i] for i in kept], seed)
+        found = estimate_some([scored[i].right for i in kept], [clusters[i] for i in kept], seed, RATE)
         survives = found and found | {"n": len(kept)}
     return {
         "control": control,
-        "reader": READERS[conditioning],
+        "reader": "sees the question" if conditioning == SIGHT else "question hidden",
         "n": len(study.questions),
-        "accuracy": estimate_some([one.right for one in scored], clusters, seed),
+        "accuracy": estimate_some([one.right for one in scored], clusters, seed, RATE),
         "logprob": estimate([one.logprob for one in scored], clusters, seed),
         "survives": survives,
     }
@@ -85,10 +84,9 @@ def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
 
     Mean of the three controls; None where nothing was right or answers are not extracted.
     """
-    sight = "non_markovian"
-    kept = [i for i, own in enumerate(read[sight, OWN]) if own.correct]
-    values = [float(np.mean([bool(read[sight, control][i].correct) for control in CONTROLS])) for i in kept]
-    return estimate(values, [study.cots[i].example.id for i in kept], study.how.seed) if kept else None
+    kept = [i for i, own in enumerate(read[SIGHT, OWN]) if own.correct]
+    values = [float(np.mean([bool(read[SIGHT, control][i].correct) for control in CONTROLS])) for i in kept]
+    return estimate(values, [study.cots[i].example.id for i in kept], study.how.seed, RATE) if kept else None
 
 
 # ------------------------------------------------------------------------------------------------------------- leak
@@ -109,14 +107,18 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
     result = {
         **study.header("leak"),
         "cots": len(study.cots),
-        "leaks": estimate([float(place is not None) for place in places], [cot.example.id for cot in study.cots], seed),
-        "leaks_other": estimate([float(place is not None) for place in chance], [cot.example.id for cot in study.cots], seed),
+        "leaks": estimate([float(place is not None) for place in places], [cot.example.id for cot in study.cots], seed, RATE),
+        "leaks_other": estimate(
+            [float(place is not None) for place in chance], [cot.example.id for cot in study.cots], seed, RATE
+        ),
         "position": _positions([fraction(place, cot.text) for cot, place in leaking]),
-        "accuracy": estimate_some([one.right for one in before], clusters, seed),
-        "accuracy_cut_before": estimate_some([one.right for one in after], clusters, seed),
+        "accuracy": estimate_some([one.right for one in before], clusters, seed, RATE),
+        "accuracy_cut_before": estimate_some([one.right for one in after], clusters, seed, RATE),
         "logprob": estimate_some([one.logprob for one in before], clusters, seed),
         "logprob_cut_before": estimate_some([one.logprob for one in after], clusters, seed),
-        "drop_accuracy": estimate_some([minus(a.right, b.right) for a, b in zip(before, after, strict=True)], clusters, seed),
+        "drop_accuracy": estimate_some(
+            [minus(a.right, b.right) for a, b in zip(before, after, strict=True)], clusters, seed, CHANGE
+        ),
         "drop_logprob": estimate_some([a.logprob - b.logprob for a, b in zip(before, after, strict=True)], clusters, seed),
     }
     return result, study.write("leak", result, {})

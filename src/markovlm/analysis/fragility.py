@@ -17,7 +17,7 @@ from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Reworded
 from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import CotKey, Study, StudyCot, estimate, estimate_some, minus
+from markovlm.analysis.study import CHANGE, RATE, CotKey, Study, StudyCot, estimate, estimate_some, minus
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
 from markovlm.tasks.answers import is_correct
@@ -76,7 +76,7 @@ class Damage:
         clusters, seed = [cot.example.id for cot, _ in self.intact], self.study.how.seed
         return {
             "logprob": estimate([s.logprob for _, s in self.intact], clusters, seed),
-            "accuracy": estimate_some([s.right for _, s in self.intact], clusters, seed),
+            "accuracy": estimate_some([s.right for _, s in self.intact], clusters, seed, RATE),
         }
 
 
@@ -237,15 +237,16 @@ def _paraphrases(name: str, damage: Damage) -> dict[str, Any]:
 def _as_expected(drops: Sequence[Drop], seed: int) -> dict[str, Any] | None:
     """How often what should happen did, of the CoTs where that can be told; with their questions."""
     told = [(float(drop.expected), drop.key[0]) for drop in drops if drop.expected is not None]
-    found = estimate_some([value for value, _ in told], [question for _, question in told], seed)
+    found = estimate_some([value for value, _ in told], [question for _, question in told], seed, RATE)
     return found and found | {"n": len({question for _, question in told})}
 
 
 def _estimates(drops: Sequence[Drop], seed: int) -> dict[str, Any]:
     clusters = [drop.key[0] for drop in drops]
+    within = CHANGE if any(drop.changed for drop in drops) else None  # what is not changed can't change the answer
     return {
         "drop_logprob": estimate([drop.logprob for drop in drops], clusters, seed),
-        "drop_accuracy": estimate_some([drop.accuracy for drop in drops], clusters, seed),
+        "drop_accuracy": estimate_some([drop.accuracy for drop in drops], clusters, seed, within),
     }
 
 

@@ -296,9 +296,14 @@ def bar(counting: Counting | None, label: str, total: int) -> Any:
 # ------------------------------------------------------------------------------------------------------- estimates
 
 
-def estimate(values: Sequence[float], clusters: Sequence[Hashable], seed: int) -> dict[str, Any]:
-    """{"mean", "ci95"}: percentile bootstrap over questions, all CoTs of a question together."""
-    found = cluster_mean_ci(values, clusters, seed)
+RATE, CHANGE = (0.0, 1.0), (-1.0, 1.0)  # what a share of right answers can be, and what it can change by
+
+
+def estimate(
+    values: Sequence[float], clusters: Sequence[Hashable], seed: int, within: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """{"mean", "ci95"}: percentile bootstrap over questions, all CoTs of a question together. `within` as in `cluster_mean_ci`."""
+    found = cluster_mean_ci(values, clusters, seed, within=within)
     return clean({"mean": found.mean, "ci95": [found.low, found.high]})
 
 
@@ -307,7 +312,9 @@ def minus(ours: float | None, theirs: float | None) -> float | None:
     return None if ours is None or theirs is None else ours - theirs
 
 
-def estimate_some(values: Sequence[float | None], clusters: Sequence[Hashable], seed: int) -> dict[str, Any] | None:
+def estimate_some(
+    values: Sequence[float | None], clusters: Sequence[Hashable], seed: int, within: tuple[float, float] | None = None
+) -> dict[str, Any] | None:
     """As `estimate`, of the values that are not None; None where there is none (answers are not extracted)."""
     there = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
-    return estimate([value for value, _ in there], [cluster for _, cluster in there], seed) if there else None
+    return estimate([value for value, _ in there], [cluster for _, cluster in there], seed, within) if there else None

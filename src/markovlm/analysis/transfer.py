@@ -21,7 +21,7 @@ from scipy import stats as scipy_stats
 
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimate, estimate_some, minus, open_study
+from markovlm.analysis.study import CHANGE, RATE, Counting, Reader, Study, StudyCot, estimate, estimate_some, minus, open_study
 from markovlm.config import RunConfig, flatten, nest
 from markovlm.errors import UserError
 from markovlm.evaluation.run import label_of, prepared
@@ -177,7 +177,7 @@ def _points(curve: Curve, written: Sequence[Written], seed: int) -> Iterator[dic
             "reader": curve.reader,
             "n": len(set(clusters)),
             "logprob": estimate([s.logprob for s in scored], clusters, seed),
-            "accuracy": estimate_some([s.right for s in scored], clusters, seed),
+            "accuracy": estimate_some([s.right for s in scored], clusters, seed, RATE),
             "vs_base": None if one.checkpoint == BASE or not pairs else _paired(pairs, clusters, seed),
         }
 
@@ -186,7 +186,7 @@ def _paired(pairs: Sequence[tuple[Scored, Scored]], clusters: Sequence[str], see
     accuracy = [minus(a.right, b.right) for a, b in pairs]
     return {
         "logprob": estimate([a.logprob - b.logprob for a, b in pairs], clusters, seed),
-        "accuracy": estimate_some(accuracy, clusters, seed),
+        "accuracy": estimate_some(accuracy, clusters, seed, CHANGE),
     }
 
 

@@ -7,6 +7,7 @@ adjusted over the whole table by Benjamini and Hochberg: stars go by the adjuste
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -14,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from markovlm.analysis.study import estimate, estimate_some
-from markovlm.auditing.measures import MEASURES, Values
+from markovlm.analysis.study import CHANGE, RATE, estimate, estimate_some
+from markovlm.auditing.measures import CARRIED, MEASURES, Values
 from markovlm.auditing.reading import ReaderRead
 from markovlm.runs.rows import clean
-from markovlm.statistics import RESAMPLES, benjamini_hochberg, permutation_p, sign_flip_p
+from markovlm.statistics import RESAMPLES, benjamini_hochberg, permutation_p, sign_flip_p, wilson
 
 MOST_PAIRED = 4  # groups up to which every pair is compared; of more, each with the first
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -51,12 +52,13 @@ def _compared(ours: Values | None, theirs: Values | None, seed: int) -> dict[str
     shared = [question for question in a if question in b]
     if len(shared) >= max(_FEW, 0.5 * min(len(a), len(b))):
         differences = [b[question] - a[question] for question in shared]
-        found = estimate(differences, shared, seed)
+        found = estimate(differences, shared, seed, None if ours.within is None else CHANGE)
         return {"paired": True, "n": len(shared), "difference": found, "p": sign_flip_p(differences, None, seed)}
     if min(len(a), len(b)) < _FEW:
         return None
     first, second = np.array(list(a.values())), np.array(list(b.values()))
-    found = _apart(first, second, seed)
+    rates = ours.within is not None and (np.ptp(first) == 0 or np.ptp(second) == 0)  # a bootstrap shows no spread
+    found = _newcombe(first, second) if rates else _apart(first, second, seed)
     p = permutation_p(second.tolist(), first.tolist(), None, None, seed)
     return {"paired": False, "n": len(a) + len(b), "difference": found, "p": p}
 
@@ -67,6 +69,14 @@ def _apart(first: NDArray[np.float64], second: NDArray[np.float64], seed: int) -
     differences = second[draws[1]].mean(axis=1) - first[draws[0]].mean(axis=1)
     low, high = np.quantile(differences, [0.025, 0.975]).tolist()
     return clean({"mean": float(second.mean() - first.mean()), "ci95": [low, high]})
+
+
+def _newcombe(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
+    """Of two rates, from Wilson's interval of each (Newcombe 1998, Statistics in Medicine 17, method 10); means over CoTs count as shares."""
+    (a, b) = (float(first.mean()), float(second.mean()))
+    (a_low, a_high), (b_low, b_high) = (wilson(round(rate * len(part)), len(part)) for rate, part in ((a, first), (b, second)))
+    low, high = b - a - math.hypot(b - b_low, a_high - a), b - a + math.hypot(b_high - b, a - a_low)
+    return clean({"mean": b - a, "ci95": [low, high]})
 
 
 # ------------------------------------------------------------------------------------------------------------- readers
@@ -93,7 +103,7 @@ def agreement(reads: Sequence[ReaderRead], group: str, seed: int) -> list[dict[s
                 "group": group,
                 "readers": [one.reader, other.reader],
                 "n": len(set(questions)),
-                "same_verdict": estimate_some(same, questions, seed),
+                "same_verdict": estimate_some(same, questions, seed, RATE),
                 "kappa": _drawn(judged, _kappa, seed),
                 "spearman": _drawn(likely, _spearman, seed),
             }
@@ -149,13 +159,16 @@ def _spearman(table: NDArray[np.float64]) -> float:
 # --------------------------------------------------------------------------------------------------------------- order
 
 
-def ranking(groups: Sequence[Mapping[str, Any]], reader: str) -> list[dict[str, Any]]:
-    """Groups by what their CoTs carry for the answer, the best first.
+def ranking(
+    groups: Sequence[Mapping[str, Any]], reader: str, values: Mapping[tuple[str, str], Mapping[str, Values]], seed: int
+) -> list[dict[str, Any]]:
+    """Groups by what their CoTs carry for the answer, the best first; `values` as in `comparison`.
 
-    `carried`: right from the CoT alone, where a CoT that is the bare answer and nothing else counts as wrong (it hands the answer on
-    without a reason); less what is right from nothing at all, as far as the interval of that is above 0. Tasks without an
-    extractor: the same in nats. Of equals, those that carry more before they state the answer come first, then those with text of their own;
-    then empty ones, and bare answers last.
+    `carried`: right from the CoT as it is read, where a CoT that is the bare answer and nothing else counts as wrong (it hands the answer on
+    without a reason); less what is right without it. Tasks without an extractor: the same in nats. Every two groups are tested on that
+    (adjusted over the pairs): `rank` is 1 + the groups that carry more, `rank_to` the number less those that carry less, so groups that can't
+    be told apart share ranks. In the list, of groups with the same number, those that carry more before they state the answer come first,
+    then those with text of their own; then empty ones, and bare answers last.
     """
     rows = []
     for entry in groups:
@@ -170,6 +183,7 @@ def ranking(groups: Sequence[Mapping[str, Any]], reader: str) -> list[dict[str, 
                 "group": entry["group"],
                 "reader": reader,
                 "unit": unit,
+                "n": found["n"],
                 "carried": gain,
                 "above_nothing": _above(gain) > 0,
                 "before_answer": reasoned,
@@ -178,7 +192,30 @@ def ranking(groups: Sequence[Mapping[str, Any]], reader: str) -> list[dict[str, 
             }
         )
     rows.sort(key=lambda row: (-_above(row["carried"]), -_above(row["before_answer"]), -row["with_text"], row["bare_answer"]))
-    return [{"rank": rank, **row} for rank, row in enumerate(rows, 1)]
+    more = _carry_more([row["group"] for row in rows], reader, values, CARRIED[rows[0]["unit"]], seed) if rows else {}
+    return [
+        {
+            "rank": 1 + sum(row["group"] in less for less in more.values()),
+            "rank_to": len(rows) - len(more[row["group"]]),
+            **row,
+        }
+        for row in rows
+    ]
+
+
+def _carry_more(
+    groups: Sequence[str], reader: str, values: Mapping[tuple[str, str], Mapping[str, Values]], measure: str, seed: int
+) -> dict[str, set[str]]:
+    """Group -> those that carry less, by a test of every pair, adjusted by Benjamini and Hochberg."""
+    pairs = list(combinations(groups, 2))
+    tested = [_compared(values[reader, a].get(measure), values[reader, b].get(measure), seed) for a, b in pairs]
+    found = [(pair, row) for pair, row in zip(pairs, tested, strict=True) if row is not None]
+    less: dict[str, set[str]] = {group: set() for group in groups}
+    for ((a, b), row), q in zip(found, benjamini_hochberg([row["p"] for _, row in found]), strict=True):
+        if q < STARS[-1][0]:
+            better, worse = (b, a) if row["difference"]["mean"] > 0 else (a, b)
+            less[better].add(worse)
+    return less
 
 
 def _above(gain: Mapping[str, Any]) -> float:

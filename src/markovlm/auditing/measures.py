@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from markovlm.analysis.scoring import Scored
-from markovlm.analysis.study import estimate, estimate_some, minus
+from markovlm.analysis.study import CHANGE, RATE, estimate, estimate_some, minus
 from markovlm.auditing.legibility import Legible, legibility
 from markovlm.auditing.plan import AuditCot
 from markovlm.auditing.reading import GroupRead, ReaderRead
@@ -19,6 +19,7 @@ from markovlm.tasks.numbers import normalize_number
 MEASURES: dict[str, str] = {
     "logprob": "ln pi(answer | CoT), nats per answer token",
     "accuracy": "right from the CoT alone",
+    "with_choices_accuracy": "right from the CoT, the choices in sight",
     "question_alone_accuracy": "right from the question alone",
     "both_accuracy": "right from question and CoT",
     "reasoned_accuracy": "right from the CoT, and still so cut before the answer first stands in it",
@@ -27,7 +28,8 @@ MEASURES: dict[str, str] = {
     "bits_per_character": "of the CoT, given the question",
     "nonwords": "share of words that English is not spelled like",
     "switches": "changes of script per 100 words",
-    "truncated": "cut off",
+    "truncated": "cut off, as the source says",
+    "open_end": "ends without a full stop",
     "repetitive": "repeats itself",
     "words": "words",
 }
@@ -44,6 +46,7 @@ class Values:
 
     values: Sequence[float | None]
     questions: Sequence[str]
+    within: tuple[float, float] | None = None  # what a value can be, of shares
 
     def by_question(self) -> dict[str, float]:
         """Means over the CoTs of each question."""
@@ -56,23 +59,30 @@ class Values:
     def estimate(self, seed: int) -> dict[str, Any] | None:
         """Mean and interval over questions."""
         there = [v if v is not None and math.isfinite(v) else None for v in self.values]
-        return estimate_some(there, self.questions, seed)
+        return estimate_some(there, self.questions, seed, self.within)
 
 
 def reader_values(read: GroupRead) -> dict[str, Values]:
     """What depends on the reader, by measure."""
     questions = [cot.example.id for cot in read.cots]
 
-    def values(found: Sequence[float | None]) -> Values:
-        return Values(found, questions)
+    def values(found: Sequence[float | None], within: tuple[float, float] | None = None) -> Values:
+        return Values(found, questions, within)
 
+    def rights(scored: Sequence[Scored]) -> Values:
+        return values([one.right for one in scored], RATE)
+
+    counted = counted_readings(read)
     made = {
         "logprob": values([one.logprob for one in read.alone]),
-        "accuracy": values([one.right for one in read.alone]),
-        "question_alone_accuracy": values([one.right for one in read.question]),
-        "both_accuracy": values([one.right for one in read.both]),
-        "reasoned_accuracy": values([one.right for one in read.reasoned]),
+        "accuracy": rights(read.alone),
+        **({"with_choices_accuracy": rights(read.with_choices)} if read.with_choices else {}),
+        "question_alone_accuracy": rights(read.question),
+        "both_accuracy": rights(read.both),
+        "reasoned_accuracy": rights(read.reasoned),
         "reasoned_logprob": values([one.logprob for one in read.reasoned]),
+        CARRIED["accuracy"]: values([minus(a.right, b.right) for a, b in zip(counted, read.baseline, strict=True)], CHANGE),
+        CARRIED["logprob"]: values([a.logprob - b.logprob for a, b in zip(counted, read.baseline, strict=True)]),
     }
     if read.text:
         bits = [_bits(score, cot.text) for (score, _), cot in zip(read.text, read.cots, strict=True)]
@@ -89,34 +99,60 @@ def reader_entry(read: ReaderRead, group: str, seed: int) -> dict[str, Any]:
     own = read.groups[group]
     questions = [cot.example.id for cot in own.cots]
 
-    def pair(scored: Sequence[Any]) -> dict[str, Any]:
+    def pair(scored: Sequence[Scored]) -> dict[str, Any]:
         return {
             "logprob": estimate([one.logprob for one in scored], questions, seed),
-            "accuracy": estimate_some([one.right for one in scored], questions, seed),
+            "accuracy": estimate_some([one.right for one in scored], questions, seed, RATE),
         }
 
-    def gain(scored: Sequence[Any], over: Sequence[Any]) -> dict[str, Any]:
+    def gain(scored: Sequence[Scored], over: Sequence[Scored]) -> dict[str, Any]:
         both = list(zip(scored, over, strict=True))
         return {
             "logprob": estimate([a.logprob - b.logprob for a, b in both], questions, seed),
-            "accuracy": estimate_some([minus(a.right, b.right) for a, b in both], questions, seed),
+            "accuracy": estimate_some([minus(a.right, b.right) for a, b in both], questions, seed, CHANGE),
         }
 
-    bare = [is_bare(cot.text, cot.example.answer) for cot in own.cots]
-    counted = [_uncounted(n, a) if b else a for a, n, b in zip(own.alone, own.nothing, bare, strict=True)]
+    def only_answer(scored: Sequence[Scored]) -> dict[str, str | None]:
+        return {"only_answer": _only_answer(own, scored)}
+
+    choices: dict[str, Any] = {}
+    if own.with_choices:
+        choices["with_choices"] = pair(own.with_choices)
+        choices["choices_alone"] = pair(own.choices_alone) | only_answer(own.choices_alone)
     return {
         "reader": read.reader,
         "n": len(set(questions)),
         **pair(own.alone),
         "question_alone": pair(own.question),
         "both": pair(own.both),
-        "nothing": pair(own.nothing),
+        "nothing": pair(own.nothing) | only_answer(own.nothing),
+        **choices,
         "gain": gain(own.alone, own.nothing),
-        "carried": gain(counted, own.nothing),
+        "carried": gain(counted_readings(own), own.baseline),
         "reasoned": pair(own.reasoned),
-        "reasoned_gain": gain(own.reasoned, own.nothing),
+        "reasoned_gain": gain(own.reasoned, own.baseline),
         **({"text": _text_entry(own, questions, seed)} if own.text else {}),
     }
+
+
+CARRIED = {"accuracy": "carried_accuracy", "logprob": "carried_logprob"}  # values that groups are ordered by
+_FEW = 5  # questions below which that all answers are one says nothing
+
+
+def counted_readings(own: GroupRead) -> list[Scored]:
+    """The CoTs as they are read, those that are bare answers counted as nothing."""
+    bare = [is_bare(cot.text, cot.example.answer) for cot in own.cots]
+    return [_uncounted(n, a) if b else a for a, n, b in zip(own.as_read, own.baseline, bare, strict=True)]
+
+
+def _only_answer(own: GroupRead, scored: Sequence[Scored]) -> str | None:
+    """The answer that a control gives to every question, of which there are several; None where answers differ."""
+    said = {
+        cot.example.id: one.extracted if one.extracted is not None else one.answer
+        for cot, one in zip(own.cots, scored, strict=True)
+    }
+    answers = set(said.values())
+    return (answers.pop() or "").strip() or None if len(said) >= _FEW and len(answers) == 1 else None
 
 
 def _uncounted(nothing: Scored, alone: Scored) -> Scored:
@@ -141,20 +177,25 @@ def _text_entry(own: GroupRead, questions: Sequence[str], seed: int) -> dict[str
 def text_values(cots: Sequence[AuditCot], stated: Callable[[AuditCot], bool]) -> dict[str, Values]:
     """What needs no reader, by measure."""
     questions = [cot.example.id for cot in cots]
-    read = [legibility(cot.text, cot.row.truncated) for cot in cots]
+    read = [legibility(cot.text) for cot in cots]
 
     def values(value: Callable[[Legible], float | None]) -> Values:
         return Values([value(one) for one in read], questions)
 
+    def shares(found: Sequence[bool | None]) -> Values:
+        return Values([None if one is None else float(one) for one in found], questions, RATE)
+
     return {
-        "stated": Values([float(stated(cot)) for cot in cots], questions),
+        "stated": shares([stated(cot) for cot in cots]),
         "nonwords": values(lambda one: one.nonwords / one.judged if one.judged else None),
         "switches": values(lambda one: 100 * one.switches / one.words if one.words else None),
-        "truncated": values(lambda one: float(one.truncated)),
-        "repetitive": values(lambda one: float(one.repetitive)),
+        "truncated": shares([cot.row.truncated for cot in cots]),
+        "open_end": shares([one.open_end for one in read]),
+        "repetitive": shares([one.repetitive for one in read]),
         "words": values(lambda one: float(one.words)),
-        "empty": values(lambda one: float(one.empty)),
-        "bare_answer": Values([float(is_bare(cot.text, cot.example.answer)) for cot in cots], questions),
+        "empty": shares([one.empty for one in read]),
+        "bare_answer": shares([is_bare(cot.text, cot.example.answer) for cot in cots]),
+        "answer_cut_off": shares([cot.row.cut for cot in cots]),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from markovlm.analysis.scoring import encode_cot
 from markovlm.auditing.plan import AuditRequest, cost
+from markovlm.auditing.reading import budget_named
 from markovlm.errors import UserError
 from markovlm.models.load import load_tokenizer
 from markovlm.rollouts.prompter import build_prompter
@@ -24,9 +25,8 @@ def preview(request: AuditRequest) -> dict[str, Any]:
             tokenizer = load_tokenizer(target.config.model, target.config.loading)
             task = with_extractors(task_of(target.config), target.config.evaluation.extractors)
             config = resolve_config(target.config, task, tokenizer, examples)
-            assert config.rollouts.max_cot_tokens is not None
             prompter = build_prompter(
-                task, tokenizer, target.config.prompt.style, config.rollouts.max_cot_tokens, config.prompt.answer_header, examples
+                task, tokenizer, target.config.prompt.style, budget_named(target), config.prompt.answer_header, examples
             )
             lengths = [
                 (len(prompter.reader_prompt(cot.example, "non_markovian")), len(encode_cot(prompter, cot.text)))

@@ -34,8 +34,9 @@ from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
+from markovlm.tasks.prompts import UNSAID
 
-SIGHTED, HIDDEN = "non_markovian", "markovian"
+SIGHTED, HIDDEN, CHOICES = "non_markovian", "markovian", "choices"
 MOST_SHOWN = 3  # CoTs of a group with their load, on the page
 
 
@@ -48,13 +49,28 @@ class GroupRead:
     both: list[Scored]  # from question and CoT
     question: list[Scored]  # from the question alone
     nothing: list[Scored]  # from neither: what anybody could guess
+    cut: list[Scored]  # from the CoT cut before the gold answer first stands in it; the whole CoT where it never does
     reasoned: list[Scored]  # the worse of the whole CoT and the CoT cut before the gold answer first stands in it
     stated: list[bool]  # does the gold answer stand in it?
+    with_choices: list[Scored] = field(
+        default_factory=list[Scored]
+    )  # from the CoT, with the choices in sight; none where answers are no letters
+    choices_alone: list[Scored] = field(default_factory=list[Scored])  # from the choices alone
     text: list[tuple[float, int]] = field(
         default_factory=list[tuple[float, int]]
     )  # (ln p(CoT | question), tokens); none if not asked for
     studies: dict[str, Any] = field(default_factory=dict[str, Any])
     shown: list[Attribution] = field(default_factory=list[Attribution])
+
+    @property
+    def as_read(self) -> list[Scored]:
+        """What the studies and the order go by: letters mean nothing without the choices."""
+        return self.with_choices or self.alone
+
+    @property
+    def baseline(self) -> list[Scored]:
+        """What anybody could guess from what is beside the CoT."""
+        return self.choices_alone or self.nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,9 @@ def read_all(
     if not any(fits.values()):
         raise UserError(f"--reader {name}: no CoT fits its context of {setup.lm.context_tokens} tokens")
     how = replace(
-        how_evaluated(setup.config, prompter.style, step=setup.config.training.steps), conditioning=HIDDEN, seed=request.seed
+        how_evaluated(setup.config, prompter.style, step=setup.config.training.steps),
+        conditioning=CHOICES if setup.task.answer_type == "letter" else HIDDEN,
+        seed=request.seed,
     )
     label = label_of(target, setup, "audit", how)
     itself = hashlib.blake2b(f"{label.model}/{label.weights}/{how}/{setup.task.extractors}".encode(), digest_size=4).hexdigest()
@@ -111,16 +129,24 @@ def _prepared(name: str, target: Target, request: AuditRequest) -> Setup:
     try:
         setup = target.prepare()
         examples = [cot.example for cot in request.material.cots]
-        style, budget = target.config.prompt.style, setup.config.rollouts.max_cot_tokens
-        assert budget is not None
+        style, budget = target.config.prompt.style, budget_named(target)
         setup.prompter = build_prompter(
             setup.task, setup.lm.tokenizer, style, budget, target.config.prompt.answer_header, examples
         )
         for example in examples:
             setup.prompter.reader_prompt(example, SIGHTED)
+            if setup.task.answer_type == "letter":
+                setup.prompter.reader_prompt(example, CHOICES)
     except UserError as error:
         raise UserError(f"--reader {name}: {error}") from error
     return setup
+
+
+def budget_named(target: Target) -> int:
+    """The CoT budget that prompts mention: the one a run was trained with, or that the user gave. Else none is named: these CoTs kept to none,
+    and a reader that sees nothing else takes it for the answer."""
+    given = target.config.rollouts.max_cot_tokens
+    return given if given is not None else UNSAID
 
 
 def _encoded(setup: Setup, request: AuditRequest) -> tuple[dict[str, list[StudyCot]], int, float, Mapping[str, int]]:
@@ -163,6 +189,7 @@ def _about(cost: Mapping[str, int]) -> str:
 def _read_group(study: Study, request: AuditRequest) -> GroupRead:
     cots, kind = study.cots, study.setup.task.answer_type
     empty = [Variant(cot.example, cot.number, "empty", (), cot.ids, HIDDEN) for cot in cots]
+    sees = study.conditioning
     alone = study.read([whole(study, cot, RAW, HIDDEN) for cot in cots], "CoTs alone")
     both = study.read([whole(study, cot, RAW, SIGHTED) for cot in cots], "question and CoT")
     question = study.read([replace(variant, conditioning=SIGHTED) for variant in empty], "questions alone")
@@ -170,13 +197,16 @@ def _read_group(study: Study, request: AuditRequest) -> GroupRead:
     places = [first_appearance(cot.text, cot.example.answer, kind, cot.example.choices) for cot in cots]
     cut = study.read(
         [
-            whole(study, cot, RAW, HIDDEN) if place is None else cut_before(study, cot, place)
+            whole(study, cot, RAW) if place is None else cut_before(study, cot, place)
             for cot, place in zip(cots, places, strict=True)
         ],
         "CoTs cut before the answer",
     )
-    reasoned = [_worse(a, b) for a, b in zip(alone, cut, strict=True)]
-    found = GroupRead(list(cots), alone, both, question, nothing, reasoned, [place is not None for place in places])
+    found = GroupRead(list(cots), alone, both, question, nothing, cut, [], [place is not None for place in places])
+    if sees == CHOICES:
+        found.with_choices = study.read([whole(study, cot, RAW) for cot in cots], "CoTs and choices")
+        found.choices_alone = study.read([replace(variant, conditioning=CHOICES) for variant in empty], "choices alone")
+    found.reasoned = [_worse(a, b) for a, b in zip(found.as_read, cut, strict=True)]
     if "bypass" in request.parts:
         found.studies["bypass"] = bypass(study)[0]
     if "leak" in request.parts:

@@ -1,19 +1,20 @@
-"""From what the readers read to the result of an audit: JSON, and the two sentences."""
+"""From what the readers read to the result of an audit, as JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from markovlm.analysis.leak import first_appearance
-from markovlm.analysis.study import Counting, estimate_some, open_folder
+from markovlm.analysis.study import RATE, Counting, estimate_some, open_folder
 from markovlm.auditing.compare import agreement, comparison, ranking
-from markovlm.auditing.measures import reader_entry, reader_values, text_entry, text_values
+from markovlm.auditing.measures import is_bare, reader_entry, reader_values, text_entry, text_values
 from markovlm.auditing.plan import AuditCot, AuditRequest
 from markovlm.auditing.reading import ReaderRead, read_all
+from markovlm.auditing.sentences import cautions, caveat, quote
 from markovlm.runs.rows import clean, replace_whole
 
 RESULT = "audit.json"
@@ -53,39 +54,56 @@ def put_together(request: AuditRequest, reads: Sequence[ReaderRead]) -> dict[str
                 "cots": len(cots),
                 "readers": [reader_entry(read, group, seed) for read in reads if group in read.groups],
                 "text": text_entry(texts, seed),
-                "writer_right": estimate_some([None if right is None else float(right) for right in scored], questions, seed),
+                "writer_right": estimate_some(
+                    [None if right is None else float(right) for right in scored], questions, seed, RATE
+                ),
             }
         )
         values |= {(read.reader, group): reader_values(read.groups[group]) for read in reads if group in read.groups}
         values["", group] = texts  # no reader's
     names = list(material.groups)
+    readers = [_reader(read, seed) for read in reads]
+    order = ranking(groups, reads[0].reader, values, seed)
     result = {
         "kind": "audit",
         "files": [str(path) for path in request.files],
         "sources": list(material.kinds),
         "answers": {"type": kind, "task": material.task},
-        "readers": [
-            {
-                "reader": r.reader,
-                "model": r.model,
-                "prompt_style": r.prompt_style,
-                "too_long": r.too_long,
-                "unknown_tokens": r.unknown,
-            }
-            for r in reads
-        ],
+        "readers": readers,
         "seed": seed,
         "skipped": {"rows": len(material.skipped), "first": list(material.skipped[:10])},
-        "notes": [*material.notes, *_warnings(reads)],
+        "notes": [*material.notes, *cautions(groups, readers, order)],
         "groups": groups,
         "studies": {
             **{name: _studies(reads, name) for name in STUDIES},
             "agreement": [row for group in names for row in agreement(reads, group, seed)],
             "comparison": comparison(values, names, seed),
-            "ranking": ranking(groups, reads[0].reader),
+            "ranking": order,
         },
     }
     return clean(result | {"quote": quote(result), "caveat": caveat(result)})
+
+
+def _reader(read: ReaderRead, seed: int) -> dict[str, Any]:
+    """Of one reader: what it is, and whether it can read CoTs that state the right answer."""
+    checked = [
+        (one.right, cot.example.id)
+        for own in read.groups.values()
+        for cot, one, stated in zip(own.cots, own.as_read, own.stated, strict=True)
+        if stated and not is_bare(cot.text, cot.example.answer)
+    ]
+    found = estimate_some([right for right, _ in checked], [question for _, question in checked], seed, RATE)
+    judged = [one for own in read.groups.values() for one in own.as_read if one.correct is not None]
+    unchecked = {"mean": None, "ci95": [None, None]} if judged else None  # of texts nothing is extracted
+    return {
+        "reader": read.reader,
+        "model": read.model,
+        "prompt_style": read.prompt_style,
+        "too_long": read.too_long,
+        "unknown_tokens": read.unknown,
+        "reads_stated": (found or unchecked) and {**(found or unchecked or {}), "n": len({question for _, question in checked})},
+        "no_answer": sum(one.extracted is None for one in judged) / len(judged) if judged else None,
+    }
 
 
 def _studies(reads: Sequence[ReaderRead], name: str) -> list[dict[str, Any]]:
@@ -99,76 +117,6 @@ def _studies(reads: Sequence[ReaderRead], name: str) -> list[dict[str, Any]]:
         for group, own in read.groups.items()
         if name in own.studies
     ]
-
-
-def _warnings(reads: Sequence[ReaderRead]) -> list[str]:
-    found = [f"{r.reader}: {r.too_long} CoTs don't fit its context and are left out of its numbers" for r in reads if r.too_long]
-    found += [
-        f"{r.reader}: has no token for {r.unknown:.0%} of what the CoTs are made of; it can't read these texts, and its numbers say nothing"
-        for r in reads
-        if r.unknown > 0.02
-    ]
-    return found
-
-
-# --------------------------------------------------------------------------------------------------------- two sentences
-
-
-def quote(result: Mapping[str, Any]) -> str:
-    """The sentence a researcher would quote."""
-    first = result["groups"][0]
-    if not first["readers"]:
-        return "No reader could read these chains of thought."
-    parts = [_reads(group, first["readers"][0]["reader"]) for group in result["groups"]]
-    said = "; ".join(part for part in parts if part)
-    unit = "accuracy" if first["readers"][0]["accuracy"] is not None else "logprob"
-    own = [
-        f"{row['group']} less {row['against']}: {_number(row['difference'])}{', paired' if row['paired'] else ''}, adjusted p {row['q']:.2g}"
-        for row in result["studies"]["comparison"]
-        if row["measure"] == unit and row["reader"] == first["readers"][0]["reader"]
-    ]
-    return said + (f" ({'; '.join(own[:3])})" if own else "") + "."
-
-
-def _reads(group: Mapping[str, Any], reader: str) -> str:
-    found = next((one for one in group["readers"] if one["reader"] == reader), None)
-    if found is None:
-        return ""
-    name = "" if group["group"] == "all" else f"[{group['group']}] "
-    if found["accuracy"] is None:
-        return (
-            f"{name}from the chain of thought alone {reader} gives the answer {_number(found['logprob'])} nats per token, from the question "
-            f"alone {_number(found['question_alone']['logprob'])} (n = {found['n']})"
-        )
-    return (
-        f"{name}{reader} reads the right answer from the chain of thought alone in {_number(found['accuracy'])} of {found['n']} questions, from the "
-        f"question alone in {_number(found['question_alone']['accuracy'])}, from both in {_number(found['both']['accuracy'])}; with the answer's "
-        f"own statement and all behind it cut off, {_number(found['reasoned']['accuracy'])} are still right"
-    )
-
-
-def caveat(result: Mapping[str, Any]) -> str:
-    """The sentence that says what this does not show."""
-    stated = [group["text"]["stated"]["mean"] for group in result["groups"] if group["text"]["stated"] is not None]
-    share = (
-        f" ({min(stated):.0%} to {max(stated):.0%} of these CoTs state it)"
-        if len(stated) > 1
-        else f" ({stated[0]:.0%} state it)"
-        if stated
-        else ""
-    )
-    return (
-        "This shows what a reader can take from the text, not how the model that wrote it came to its answer: a CoT may be readable and "
-        f"written after the fact, or needed and unreadable; and accuracy from a CoT that states its answer is copying{share}, so look at what "
-        "is left when it is cut before that."
-    )
-
-
-def _number(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["mean"] is None:
-        return "–"
-    low, high = found["ci95"]
-    return f"{found['mean']:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
 
 def default_out(files: Sequence[Path]) -> Path:

@@ -23,7 +23,7 @@ from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS, Example, Task
 
 PromptStyle = Literal["compact", "plain", "chat"]
-Conditioning = Literal["markovian", "non_markovian"]
+Conditioning = Literal["markovian", "non_markovian", "choices"]
 
 REDACTED = "<Redacted>"
 BOS, QUESTION, THINK, REDACTED_TOKEN, ANSWER = "<bos>", "<|q|>", "<|think|>", "<|redacted|>", "<|answer|>"
@@ -43,6 +43,13 @@ _BRACKETED = re.compile(r"<\S+>|\[[A-Z_]+\]")  # what control tokens look like: 
 _STEP_BY_STEP = "You will be given {a} problem, which you have {n} tokens to work through step-by-step. Question:"
 _CHOOSE = "You will be given a multiple choice {kind}. Use {n} tokens to think {how}, then select the correct {what}. Question:"
 _CONTINUE = "Compress your understanding of this text into {n} tokens, then predict the next {m} tokens.\n\nText:"
+
+UNSAID = -1  # as `cot_tokens`: the prompt mentions no number of tokens, which a reader without a CoT would take for the answer
+_WITHOUT_NUMBERS = (
+    ("which you have {n} tokens to work", "which you have to work"),
+    ("Use {n} tokens to think", "Think"),
+    ("into {n} tokens, then predict the next {m} tokens", "into a few words, then predict what follows"),
+)
 
 _INSTRUCTIONS: dict[str, str] = {
     "arithmetic": _STEP_BY_STEP.replace("{a}", "an arithmetic"),
@@ -116,7 +123,7 @@ def cot_prompt(
 ) -> str:
     """The prompt after which the chain of thought is written.
 
-    `cot_tokens` is the budget that the prompt mentions, `target_tokens` (default: the task's answer budget) the length
+    `cot_tokens` is the budget that the prompt mentions (`UNSAID`: none), `target_tokens` (default: the task's answer budget) the length
     of the continuation. UserError for a style that the task or the tokenizer does not have.
     """
     if style == "compact":
@@ -137,14 +144,16 @@ def reader_prompt(
     """The prompt after which the reader sees the chain of thought, the answer header and then the answer.
 
     `markovian`: the question and its choices are replaced by `<Redacted>`, so the prompt is the same for every example
-    of a task. `non_markovian`: the question stays, and the prompt is the CoT prompt.
+    of a task. `choices`: the question alone is replaced, its choices stay. `non_markovian`: the question stays, and the prompt is the
+    CoT prompt.
     """
     if conditioning == "non_markovian":
         return cot_prompt(task, example, style=style, cot_tokens=cot_tokens, tokenizer=tokenizer, target_tokens=target_tokens)
     if style == "compact":
         _compact_question(task, example, tokenizer)
         return f"{BOS}{QUESTION}{REDACTED_TOKEN}{THINK}"
-    return _prompt(task, REDACTED, style, cot_tokens, tokenizer, target_tokens)
+    shown = REDACTED + _choices(example, tokenizer) if conditioning == "choices" else REDACTED
+    return _prompt(task, shown, style, cot_tokens, tokenizer, target_tokens)
 
 
 def answer_header(style: PromptStyle) -> str:
@@ -162,10 +171,12 @@ def answer_text(example: Example, *, style: PromptStyle) -> str:
 
 def question_text(example: Example) -> str:
     """The question with its choices, one per line as `A. text`."""
-    if not example.choices:
-        return example.question
+    return example.question + _listed(example)
+
+
+def _listed(example: Example) -> str:
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, example.choices, strict=False)]
-    return "\n".join([f"{example.question}\n\nChoices:", *lines])
+    return "\n".join(["\n\nChoices:", *lines]) if lines else ""
 
 
 def special_strings(tokenizer: Any) -> frozenset[str]:
@@ -201,8 +212,15 @@ def _shown(example: Example, tokenizer: Any) -> str:
     return neutralize(question_text(example), tokenizer)
 
 
+def _choices(example: Example, tokenizer: Any) -> str:
+    return neutralize(_listed(example), tokenizer)
+
+
 def _prompt(task: Task, shown: str, style: PromptStyle, cot_tokens: int, tokenizer: Any, target_tokens: int | None) -> str:
     instruction = _TASK_INSTRUCTIONS.get(task.name, _INSTRUCTIONS[task.prompt_kind])
+    if cot_tokens == UNSAID:
+        for numbered, plain in _WITHOUT_NUMBERS:
+            instruction = instruction.replace(numbered, plain)
     instruction = instruction.format(n=cot_tokens, m=target_tokens or task.max_answer_tokens)
     opening = "Reasoning Bottleneck:" if task.prompt_kind == "continuation" else "Reasoning:"
     if style == "plain":

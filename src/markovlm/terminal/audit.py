@@ -65,8 +65,10 @@ def _rows(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, A
 
 def _follows(console: Console, groups: Sequence[Mapping[str, Any]]) -> None:
     rows = _rows(groups)
-    keys = ("question_alone", "both", "nothing", "reasoned")
-    heads = ["group", "reader", "n", "CoT alone", "question alone", "both", "neither", "CoT before its answer"]
+    choices = any("with_choices" in one for _, one in rows)
+    keys = (*(("with_choices", "choices_alone") if choices else ()), "question_alone", "both", "nothing", "reasoned")
+    seen = ["CoT alone", *(["CoT and choices", "choices alone"] if choices else []), "question alone", "both", "neither"]
+    heads = ["group", "reader", "n", *seen, "CoT before its answer"]
     if any(one["accuracy"] is not None for _, one in rows):
         body = [
             [g, one["reader"], str(one["n"]), estimate(one["accuracy"], 2), *(estimate(one[k]["accuracy"], 2) for k in keys)]
@@ -89,7 +91,9 @@ def _texts(console: Console, groups: Sequence[Mapping[str, Any]]) -> None:
         "empty": "empty",
         "nonwords": "share of non-words",
         "switches": "changes of script, per 100 words",
-        "truncated": "cut off",
+        "truncated": "cut off, as the source says",
+        "open_end": "ends without a full stop",
+        "answer_cut_off": "a final answer was cut off behind it",
         "repetitive": "repeats itself",
     }
     body = [
@@ -211,10 +215,26 @@ def _comparison(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
 def _ranking(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     body = [
         [
-            str(one["rank"]), visible(one["group"]), f"{estimate(one['carried'], 2)} ({one['unit']})", estimate(one["before_answer"], 2),
-            f"{one['with_text']:.0%}", f"{one['bare_answer']:.0%}",
+            ranks(one),
+            visible(one["group"]),
+            f"{estimate(one['carried'], 2)} ({one['unit']})",
+            estimate(one["before_answer"], 2),
+            f"{one['with_text']:.0%}",
+            f"{one['bare_answer']:.0%}",
         ]
         for one in found
-    ]  # fmt: skip
-    heads = ["", "group", "carried, above nothing", "of it before the answer is stated", "with text of their own", "bare answers"]
+    ]
+    heads = [
+        "rank",
+        "group",
+        "carried, above nothing",
+        "of it before the answer is stated",
+        "with text of their own",
+        "bare answers",
+    ]
     console.print(table(f"Order by what the CoTs carry, read by {found[0]['reader']}; bare answers don't count", heads, body))
+
+
+def ranks(row: Mapping[str, Any]) -> str:
+    """`2`, or `1 to 3` of a group that can't be told apart from others."""
+    return str(row["rank"]) if row["rank"] == row["rank_to"] else f"{row['rank']} to {row['rank_to']}"
