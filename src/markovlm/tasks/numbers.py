@@ -129,10 +129,10 @@ _GROUP = r"(?:,|\{,\}|\\,|\\!|[\u00a0\u2009\u202f])"
 _SPACED = r"\d{1,3}(?:(?:[ ]\d{3}){1,6}[ ]\d{3}|[ ]000)(?![\d,])"  # 1 234 567, 10 000; but `12 100` may be two
 _DIGITS = rf"(?:{_SPACED}|\d{{1,3}}(?:{_GROUP}\d{{2,3}}){{0,20}}{_GROUP}\d{{3}}(?!\d)|\d++)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![\w.])\.\d+)"
-_SIGNED = rf"(?:[-+\N{{MINUS SIGN}}]\s?)?{_DECIMAL}"
+_SIGNED = rf"(?:[-+\u2212]\s?)?{_DECIMAL}"
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
-_INTEGER = r"[-+\N{MINUS SIGN}]?\d{1,4}"
+_INTEGER = r"[-+\u2212]?\d{1,4}"
 _TIMES_TEN = r"\s?(?:[x×*·]|\\times|\\cdot)\s?10"
 
 
@@ -174,7 +174,7 @@ _NUMERAL = re.compile(
                (?:\{{\s?(?P<l_bottom>{_DECIMAL})\s?\}}|(?P<l_b>\d)) )
   | (?P<vulgar> (?:(?P<v_whole>\d{{1,20}})\s?)?(?P<v_part>[{_VULGAR}]) )
   | (?P<mixed> (?P<m_whole>\d{{1,20}})(?:[ ]|-|[ ]and[ ])(?P<m_top>\d{{1,6}})[/⁄](?P<m_bottom>\d{{1,6}})(?![\d/.]|\s*=) )
-  | (?P<quotient> (?P<q_top>{_DIGITS})[/⁄](?P<q_bottom>{_DIGITS})(?![\d/]|\.\d) )
+  | (?P<quotient> (?P<q_top>{_DECIMAL})[/⁄](?P<q_bottom>{_DECIMAL})(?![\d/]|\.\d) )
   | (?P<scientific> (?P<s_base>{_DECIMAL})(?:[eE](?P<s_e>[-+]?\d{{1,4}})(?![\d.]*\w)|{_TIMES_TEN}{_exponent("s")}) )
   | (?P<power> (?P<p_base>\d{{1,20}}){_exponent("p")} )
   | (?P<plain> {_DECIMAL} )

@@ -1,0 +1,117 @@
+"""Answers as a person reads them. The inputs restate what people reported to lm-evaluation-harness, inspect_ai, Math-Verify, simple-evals and
+others as read wrongly; the right values are those of the reports, or plain.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from markovlm.tasks.numbers import normalize_number
+from markovlm.tasks.reading import normalized_answer, read_letter, read_number, read_text
+
+FOUR = ("oxygen", "nitrogen", "water vapor", "carbon dioxide")
+TEN = tuple(f"choice {name}" for name in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
+
+NUMBERS = [
+    # signs, decimals, powers, words
+    (" −5", "-5"), (" -$5", "-5"), ("The change is -5 exactly", "-5"), (" 4.4", "4.4"), ("1.5e3", "1500"), ("1e3", "1000"), ("½", "0.5"),
+    ("twenty-one", "21"), ("So there are twenty-one eggs left.", "21"), ("The answer is 1.5 × 10^3 m.", "1500"), ("It is 33.14", "33.14"),
+    # an answer that shows its arithmetic
+    ("Answer: 3 * 4 = 12", "12"), ("Answer: 2*7 + 3*6 + 49 = 81", "81"), ("Answer: m+n = 256+37 = 293", "293"), (" 85+5=94", "94"),
+    ("Answer: a+b+c = 12+25+25 = 62", "62"), ("Answer: 3 * 4", "12"), ("Total: $204 + $160 + $330 = $694.", "694"),
+    # punctuation and markup around it
+    (" **42**", "42"), ("Great! It is 42!", "42"), ("(42).", "42"), ("[42]", "42"), ("\\$27.00", "27"), ("Is it 42?", "42"), ("It is 42:", "42"),
+    ("**Final Answer:** 42", "42"), ("✅ Final Answer: **73**", "73"), ("The answer is $\\boxed{5}$ dollars", "5"), ("__42__", "42"),
+    ("### Final Answer\n\n$$\n\\boxed{18}\n$$", "18"), ("The answer is:\n\n42", "42"), ("the answer (arabic numerals) is:\n\n14,400", "14400"),
+    ('{"reasoning": "3 and 4", "answer": 42}', "42"), ("<answer>10</answer>", "10"), ("The total is 72 clips, altogether.", "72"),
+    # units, percent, LaTeX, fractions
+    ("ANSWER: 60%", "60"), ("Of 100 people the share is 20%", "20"), ("\\boxed{28\\%}", "28"), ("\\boxed{12 \\text{ apples}}", "12"),
+    ("It takes 1 1/4 hours", "1.25"), ("$2\\frac{1}{2}$", "2.5"), ("so $\\frac12$", "0.5"), ("The answer is 1/2.", "0.5"), ("\\dfrac{13}{9}", "13/9"),
+    ("It has an area of 12 m^2.", "12"), ("She needs 12.5kg of it", "12.5"), ("Final answer: 082", "82"), ("\\boxed{004}", "4"),
+    # which of several
+    ("I think the answer: 5 is wrong. Answer: 10", "10"), ("The answer is 12. Wait, no. The answer is 14.", "14"),
+    ("It is \\boxed{840}., but let me explain.\n\n**Final Answer**\n\\boxed{840}", "840"), ("#### 10\nNo, wait.\n#### 12", "12"),
+    ("1. Add 3 and 4.\n2. Double it: 14.\n3. Done.", "14"), ("Step 1: 3 + 4 = 7\nStep 2: 7 * 2 = 14 eggs", "14"), ("He gets 12 in the 2nd week", "12"),
+    ("There are 12 left, so each one of them gets two.", "12"), ("Answer: she sold 12 of the 20 eggs", "12"), (" 6 packages of 7 pieces each.", "6"),
+    ("The answer is not 5 but 6.", "6"), ("A: 16", "16"), ("The answer is 25", "25"), ("It is 5. The answer is seven.", "7"),
+    # the reply goes on, or begins with a thought
+    ("#### 18\n\nQuestion: Tom has 5 pens and buys 2. How many?\n#### 7", "18"), (" 18\n\nQ: What is 2+2?\nA: 4", "18"), ("18<|im_end|>\n<|im_start|>user 4", "18"),
+    ("It is 9.\n\nProblem 2: Find 5 + 6.\nAnswer: 11", "9"), ("<think>maybe the answer is 5</think>\n\nIt is 7.", "7"),
+    ("<|channel|>analysis<|message|>5 or 6<|end|><|start|>assistant<|channel|>final<|message|>It is 7.", "7"),
+    ("The answer is 168  You will be given a reasoning problem. Question: A bakery sells 250 loaves", "168"),
+    # no answer
+    ("", None), ("No idea.", None), ("There are 12 eggs. Answer: unknown", None), ("Answer: it cannot be determined from 3 numbers", None),
+    ("I don't know.\n\nQuestion: What is 2+2?\nAnswer: 4", None), ("It takes place in the 2nd week", None), ("x^2", None),
+]  # fmt: skip
+
+CUT = [  # by the token limit
+    ("The total is 1,2", None), ("The answer is $18.", None), (" 12", None), ("Answer: 3 * 4", None), ("Answer: twenty", None), ("\\boxed{12", None),
+    ("First, 3 + 4 = 7. Then 7 +", None), ("Step 1: he has 5.\nStep 2: So he", None), ("The answer is 1/", None), ("The answer is one hundred and", None),
+    ("The answer is 12. This means", "12"), (" 12\n\nExplan", "12"), ("so 12 + 9 = 21.\n\nThe answer is \\boxed{21", "21"), ("Answer: 12 eggs and", "12"),
+    (" 18\n\nQuestion: Tom has 5 pens and", "18"), ("5 * 4 = 20. Therefore, she pays 20 dollars in all. Note that", "20"),
+]  # fmt: skip
+
+LETTERS = [
+    # the choice as it is listed
+    (" C. Water vapor", FOUR, "C"), (" C) x", FOUR, "C"), (" A.\n\nQuestion", FOUR, "A"), ("C. A pretty girl", FOUR, "C"), ("(C) water vapor", FOUR, "C"),
+    (" D: carbon dioxide", FOUR, "D"), ("C", FOUR, "C"), ("**C**", FOUR, "C"), (" B, nitrogen.", FOUR, "B"), (" E.", (), "E"),
+    # decorated
+    ("ANSWER: $B$", FOUR, "B"), ("ANSWER: **B**", FOUR, "B"), ("ANSWER: (B)", FOUR, "B"), ("**ANSWER: C**", FOUR, "C"), ("***ANSWER***: ***B***", FOUR, "B"),
+    ("\\boxed{\\text{D}}", FOUR, "D"), ("**Answer:** B", FOUR, "B"), ("Answer: `B`", FOUR, "B"), ("<answer>B</answer>", FOUR, "B"), ('{"answer": "B"}', FOUR, "B"),
+    ("**ANSWER:** C. Water vapor", FOUR, "C"), ("### Answer\n\nB", FOUR, "B"), ("The answer is:\n\n(D)", FOUR, "D"), ("#### C", FOUR, "C"),
+    # lower case
+    ("answer: b", FOUR, "B"), ("The correct answer is d.", FOUR, "D"), ("answer: (a)", FOUR, "A"), ("option c.", FOUR, "C"),
+    # articles and pronouns are no letters
+    ("It requires a logical argument.", FOUR, None), ("A cell divides in two. The answer is (B).", FOUR, "B"), ("A gas is what it is.", FOUR, None),
+    ("I'd say C", FOUR, "C"), ("Answer: I think it is C", TEN, "C"), ("The answer is C because I computed the integral.", TEN, "C"),
+    ("ANSWER: I don't know", TEN, None), ("ANSWER: Don't know", FOUR, None), ("The answer is a gas: water vapor.", FOUR, "C"),
+    # the last statement counts
+    ("Answer: A is tempting.\nAnswer: C", FOUR, "C"), ("Answer: A\nAfter checking, I correct this.\nAnswer: B", FOUR, "B"), ("Antwort:\n\nAntwort: C", FOUR, "C"),
+    ("Antwort: Antwort: C", FOUR, "C"), ("Answer: this asks for a gas\nWell.\nANSWER: B", FOUR, "B"), ("True answer: only chapter 2 remains.\n\nANSWER: A", FOUR, "A"),
+    ("The calculated answer is 11.\n\nAnswer seems to be A.\n\nAnswer: A", FOUR, "A"), ("I considered (A), but it is incorrect. Final answer: D.", FOUR, "D"),
+    ("So \\boxed{\\langle H\\rangle \\ll \\Delta E}.\n\n**Answer: D**", TEN, "D"), ("* Muscle (A) is out.\n* Tips (B) divide.\nThe answer is (D).", FOUR, "D"),
+    # what is said of other letters
+    ("The answer is B. Note that A is a common distractor.", FOUR, "B"), ("ANSWER IS D. A is incorrect.", FOUR, "D"), ("Answer: D, not B", FOUR, "D"),
+    ("Answer: It is not B, the answer is D", FOUR, "D"), ("Answer: rules out C, leaving D", FOUR, "D"), ("B is correct, C is not.", FOUR, "B"),
+    ("We can rule out A, B and D.", FOUR, None), ("That leaves us with (A) and (B).", FOUR, None), ("Between C and D, choose C", FOUR, "C"),
+    # a list of the choices
+    ("A) iron\nB) wood\nC) tin\n\n**(B)**", ("iron", "wood", "tin"), "B"), ("A) iron\nB) wood\nC) tin", ("iron", "wood", "tin"), None),
+    ("- iron\n- wood\n- tin", ("iron", "wood", "tin"), None),
+    # the text of a choice
+    (" water vapor", FOUR, "C"), ("It must be carbon dioxide.", FOUR, "D"), ("The answer is nitrogen, a gas.", FOUR, "B"), ("iron oxide", ("iron", "iron oxide"), "B"),
+    ("ANSWER: None of the above", ("1", "2", "none of the above"), "C"), ("ANSWER: None of the above", FOUR, None), ("oxygen or nitrogen", FOUR, None),
+    ("The total is 42.", ("40", "41", "42", "43"), "C"), (" 42", ("40", "41", "42", "43"), "C"), ("It is \\frac{1}{2}", ("0.25", "0.5"), "B"),
+    # formulas, units, nothing
+    ("It flows at 20 °C when E = mc^2 and F_B is small", TEN, None), ("Answer: F is not valid", FOUR, None), ("", FOUR, None), ("Decide carefully", FOUR, None),
+    ("The answer is B.\n\nQuestion: Which gas is it?\nAnswer: C", FOUR, "B"), ("<think>A? The answer is A.</think>Answer: B", FOUR, "B"),
+]  # fmt: skip
+
+TEXTS = [
+    (" Paris.", "Paris"), (" 3.", "3"), ("The answer is Paris.", "Paris"), ("**Paris**", "Paris"), ('"Paris"', "Paris"), ("\n Paris \nRome", "Paris"),
+    ("Answer: Paris\n\nQuestion: What of Italy?\nAnswer: Rome", "Paris"), ("It is in France.\n**Answer:** Paris", "Paris"), ("", None), (" \n", None),
+    ("\\boxed{\\text{Paris}}", "Paris"), ("<answer>the U.S.</answer>", "the U.S."), ("J. S. Bach", "J. S. Bach"), ("...", "..."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "right"), NUMBERS)
+def test_numbers(text, right):
+    assert read_number(text) == right
+
+
+@pytest.mark.parametrize(("text", "right"), CUT)
+def test_numbers_of_a_reply_that_was_cut(text, right):
+    assert read_number(text, ended=False) == right
+
+
+@pytest.mark.parametrize(("text", "choices", "right"), LETTERS)
+def test_letters(text, choices, right):
+    assert read_letter(text, choices) == right
+
+
+@pytest.mark.parametrize(("text", "right"), TEXTS)
+def test_texts(text, right):
+    assert read_text(text) == right
