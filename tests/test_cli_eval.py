@@ -64,10 +64,10 @@ def test_own_questions_from_training_to_the_table(call, llama: Path, mine: Path)
     assert report["best"] in {row["checkpoint"] for row in report["results"][1:]}
     assert report["selection"]["source"] == "training"
     row = report["results"][2]
-    assert set(row["extractors"]) == {"anchor", "simple", "math_verify"}
+    assert set(row["extractors"]) == {"final_number", "anchor", "simple", "math_verify"}
     assert set(row["extractors"]["anchor"]) == {"accuracy", "ci95", "no_answer"}
     assert row["vs_base"]["n"] == 9
-    assert sum(row["failures"].values()) == 9 - round(9 * row["extractors"]["anchor"]["accuracy"])
+    assert sum(row["failures"].values()) == 9 - round(9 * row["extractors"]["final_number"]["accuracy"])
     assert report["power"]["needed"] > 9
     code, out, _ = call("eval", "run", "--checkpoints", "all", "--baseline")
     assert code == 0
@@ -154,7 +154,7 @@ def test_letters_and_texts_of_ones_own(call, llama: Path, tmp_path: Path) -> Non
         "--json",
     )
     assert code == 0, err
-    assert list(json.loads(out)["results"][0]["extractors"]) == ["first_line"]
+    assert list(json.loads(out)["results"][0]["extractors"]) == ["final_text", "first_line"]
 
 
 def test_previews_say_what_was_left_out(call) -> None:

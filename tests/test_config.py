@@ -20,7 +20,7 @@ from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import SamplerPlace
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import prepare
-from markovlm.tasks.base import Example
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example
 from markovlm.training.gradients import microbatches
 from markovlm.training.guard import Guard
 from markovlm.training.loop import train
@@ -317,7 +317,7 @@ def _plugins(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch)
 
 
 def _extractors(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
-    assert prepare(tiny.config(models["llama"])).task.extractors == ("anchor", "simple", "math_verify")
+    assert prepare(tiny.config(models["llama"])).task.extractors == DEFAULT_EXTRACTORS["number"]
     assert prepare(tiny.config(models["llama"], evaluation__extractors=["simple"])).task.extractors == ("simple",)
 
 

@@ -46,7 +46,7 @@ def test_the_answer_is_what_the_extractors_read_behind_the_cot(setup: Setup) -> 
     done = run(setup, tiny.QUESTIONS[:2], scripted(setup, {True: "1+22=23 ", False: " 23."}), how_of(setup, cot_tokens=8))
     first, second = done.readings
     assert (first.cot, first.answer) == ("1+22=23 ", " 23.")
-    assert first.extracted == {"anchor": "23", "simple": "23", "math_verify": "23"}
+    assert first.extracted == {"final_number": "23", "anchor": "23", "simple": "23", "math_verify": "23"}
     assert all(first.correct.values())
     assert not any(second.correct.values())  # gold is 24
     assert (first.failure, second.failure) == (None, "other")
@@ -75,8 +75,8 @@ def test_failures_are_sorted(cot: str, answer: str, kind: str) -> None:
 def test_likelihood_reads_no_text() -> None:
     example = Example("m/1", "Which?", "B", choices=("iron", "wood"))
     scored = score_text(get_task("arc"), example, "so", " A", {"A": -2.0, "B": -1.0})
-    assert scored.extracted == {"word_boundary": "A", "legacy": "A", "likelihood": "B"}
-    assert scored.correct == {"word_boundary": False, "legacy": False, "likelihood": True}
+    assert scored.extracted == {"final_letter": "A", "word_boundary": "A", "legacy": "A", "likelihood": "B"}
+    assert scored.correct == {"final_letter": False, "word_boundary": False, "legacy": False, "likelihood": True}
 
 
 def test_batches_and_order_change_nothing(setup: Setup) -> None:

@@ -85,14 +85,21 @@ def test_word_boundary_knows_how_many_choices_there_are():
     ("text", "value"),
     [
         ("The answer is $\\frac{1}{2}$", "0.5"), ("so \\boxed{1,080}", "1080"), ("$\\frac{2}{6}$", "1/3"), (" 42.50\n", "42.5"),
-        ("Answer: -7", "-7"), ("no number", None), ("", None),
+        ("Answer: -7", "-7"), ("no number", None), ("", None), (" **42**", "42"), ("Great! It is 42!", "42"), ("(42).", "42"), ("[42]", "42"),
+        ("\\$27.00", "27"), ("**1,080** and that!", "1080"), ("−5", "-5"), ("a^2 + b^2 = 25", "25"), ("so 4! = 24", "24"), ("Answer: 2**5", "32"),
     ],
 )  # fmt: skip
 def test_math_verify(text, value):
     assert extract(text, "math_verify") == value
 
 
-@pytest.mark.parametrize("text", ["x = 9^{9^{9^9}}", "10^99999999", "99999999!", "2**2**2**2**2", "9" * 5000, "\\frac{" * 400])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 9^{9^{9^9}}", "10^99999999", "9^(99999999!)", "2**2**2**2**2", "9" * 5000, "\\frac{" * 400, "9^{9}^{9}", "((9^99)^99)^99", "9!!!!",
+        "$9^9^9$", "(99!)! - 1", "**9**9**9**",
+    ],
+)  # fmt: skip
 def test_math_verify_is_not_kept_busy(text):
     start = time.monotonic()
     extract(text, "math_verify")
@@ -113,6 +120,20 @@ def test_math_verify_equality():
     assert not is_correct("\\sqrt{5}", "2", "number", method="math_verify")
 
 
+@pytest.mark.parametrize(
+    ("method", "text", "whole", "cut"),
+    [
+        ("final_number", " 125", "125", None),
+        ("final_number", " 12 eggs", "12", "12"),
+        ("final_letter", " B", "B", "B"),
+        ("anchor", " 12", "12", "12"),
+    ],
+)
+def test_whether_a_reply_ended_can_be_told(method, text, whole, cut):
+    assert extract(text, method) == whole
+    assert extract(text, method, ended=False) == cut
+
+
 def test_first_line():
     assert extract("\n  Paris, of course \nRome", "first_line") == "Paris, of course"
     assert extract(" \n", "first_line") is None
@@ -131,10 +152,12 @@ def test_any_text_gives_an_answer_in_canonical_form_or_none(text, method):
     answer = extract(text, method)
     if answer is None:
         return
-    if method in ("simple", "anchor"):
+    if METHODS[method].answer_type == "number":
         assert normalize_number(answer) == answer
-    elif method != "first_line":
+    elif METHODS[method].answer_type == "letter":
         assert answer in tuple("ABCDE")
+    else:
+        assert answer.strip()
 
 
 @given(TEXT, st.integers(-(10**12), 10**12))
@@ -157,9 +180,9 @@ def test_an_equation_gives_its_result(number):
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"math_verify"}))
 @pytest.mark.parametrize("piece", ["\n", " ", "A) ", "ANSWER", "ANSWER ", "=", "1", "- ", "1,", "\n- \n", "\u0130"])
 def test_long_hostile_texts_take_no_time(method, piece):
-    start = time.monotonic()
+    start = time.process_time()
     extract(piece * 20_000, method)
-    assert time.monotonic() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -169,6 +192,10 @@ def test_long_hostile_texts_take_no_time(method, piece):
         ("x", "1", "number", False),
         ("b", "B", "letter", True), ("C", "B", "letter", False),
         ("  Paris ", "paris", "text", True), ("Paris, France", "paris", "text", False),
+        (" Paris.", "Paris", "text", True), ("The Paris", "Paris", "text", True), (" 3.", "3", "text", True), ("three", "3", "text", True),
+        ("Paris. It is the capital.", "Paris", "text", True), ("It is Paris.", "Paris", "text", False), ("1080", "1,080", "text", True),
+        ("-5", "5", "text", False), ("A", "the", "text", False), ("½", "0.5", "number", True), ("twenty-one", "21", "number", True),
+        ("13/9", "\\dfrac{13}{9}", "number", True), ("−5", "5", "number", False), ("50%", "50", "number", True),
     ],
 )  # fmt: skip
 def test_is_correct(predicted, gold, kind, right):
@@ -193,7 +220,8 @@ def kind(answer_text, predicted, gold, answer_type="number", cot="First 3 + 4 = 
         (kind(" 5", "5", "6", cot="4" * 100), "repetition"),
         (kind(" ", None, "6"), "no_answer"),
         (kind(" ...", None, "6"), "no_answer"),
-        (kind(" a dozen", None, "12"), "format"),
+        (kind(" a dozen", None, "12"), "not_extracted"),
+        (kind(" several", None, "12"), "format"),
         (kind(" 5", "5", "6", cot="2 + 2 = 5, so 5"), "wrong_arithmetic"),
         (kind(" 5", "5", "6"), "other"),
         (kind(" I say Paris", "I say Paris", "paris", "text"), "not_extracted"),

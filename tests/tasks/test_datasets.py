@@ -366,7 +366,7 @@ def test_custom_letters(load, fixtures):
     ]
     assert "letters.jsonl:4: answer 'MAYBE' is none of A, B" in loaded.skipped[0]
     task = get_task("custom", options)
-    assert (task.answer_type, task.prompt_kind, task.extractors[0]) == ("letter", "multiple_choice", "word_boundary")
+    assert (task.answer_type, task.prompt_kind, task.extractors[0]) == ("letter", "multiple_choice", "final_letter")
 
 
 def test_custom_one_column_for_each_choice(load, fixtures):

@@ -154,7 +154,7 @@ def test_signs(sign):
     ],
 )  # fmt: skip
 def test_hostile_texts_take_no_time(piece):
-    start = time.monotonic()
-    written_numbers(piece * 20_000)
+    start = time.process_time()
+    written_numbers(piece * 10_000)
     normalize_number(piece * 100)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

@@ -30,16 +30,20 @@ NUMBERS = [
     ('{"reasoning": "3 and 4", "answer": 42}', "42"), ("<answer>10</answer>", "10"), ("The total is 72 clips, altogether.", "72"),
     # units, percent, LaTeX, fractions
     ("ANSWER: 60%", "60"), ("Of 100 people the share is 20%", "20"), ("\\boxed{28\\%}", "28"), ("\\boxed{12 \\text{ apples}}", "12"),
-    ("It takes 1 1/4 hours", "1.25"), ("$2\\frac{1}{2}$", "2.5"), ("so $\\frac12$", "0.5"), ("The answer is 1/2.", "0.5"), ("\\dfrac{13}{9}", "13/9"),
+    ("It takes 1 1/4 hours", "1.25"), ("$2\\frac{1}{2}$", "2.5"), ("so $\\frac12$", "0.5"), ("The answer is 1/2.", "0.5"),
+    ("\\dfrac{13}{9}", "13/9"),
     ("It has an area of 12 m^2.", "12"), ("She needs 12.5kg of it", "12.5"), ("Final answer: 082", "82"), ("\\boxed{004}", "4"),
     # which of several
     ("I think the answer: 5 is wrong. Answer: 10", "10"), ("The answer is 12. Wait, no. The answer is 14.", "14"),
     ("It is \\boxed{840}., but let me explain.\n\n**Final Answer**\n\\boxed{840}", "840"), ("#### 10\nNo, wait.\n#### 12", "12"),
-    ("1. Add 3 and 4.\n2. Double it: 14.\n3. Done.", "14"), ("Step 1: 3 + 4 = 7\nStep 2: 7 * 2 = 14 eggs", "14"), ("He gets 12 in the 2nd week", "12"),
-    ("There are 12 left, so each one of them gets two.", "12"), ("Answer: she sold 12 of the 20 eggs", "12"), (" 6 packages of 7 pieces each.", "6"),
+    ("1. Add 3 and 4.\n2. Double it: 14.\n3. Done.", "14"), ("Step 1: 3 + 4 = 7\nStep 2: 7 * 2 = 14 eggs", "14"),
+    ("He gets 12 in the 2nd week", "12"),
+    ("There are 12 left, so each one of them gets two.", "12"), ("Answer: she sold 12 of the 20 eggs", "12"),
+    (" 6 packages of 7 pieces each.", "6"),
     ("The answer is not 5 but 6.", "6"), ("A: 16", "16"), ("The answer is 25", "25"), ("It is 5. The answer is seven.", "7"),
     # the reply goes on, or begins with a thought
-    ("#### 18\n\nQuestion: Tom has 5 pens and buys 2. How many?\n#### 7", "18"), (" 18\n\nQ: What is 2+2?\nA: 4", "18"), ("18<|im_end|>\n<|im_start|>user 4", "18"),
+    ("#### 18\n\nQuestion: Tom has 5 pens and buys 2. How many?\n#### 7", "18"), (" 18\n\nQ: What is 2+2?\nA: 4", "18"),
+    ("18<|im_end|>\n<|im_start|>user 4", "18"),
     ("It is 9.\n\nProblem 2: Find 5 + 6.\nAnswer: 11", "9"), ("<think>maybe the answer is 5</think>\n\nIt is 7.", "7"),
     ("<|channel|>analysis<|message|>5 or 6<|end|><|start|>assistant<|channel|>final<|message|>It is 7.", "7"),
     ("The answer is 168  You will be given a reasoning problem. Question: A bakery sells 250 loaves", "168"),
@@ -49,50 +53,67 @@ NUMBERS = [
 ]  # fmt: skip
 
 CUT = [  # by the token limit
-    ("The total is 1,2", None), ("The answer is $18.", None), (" 12", None), ("Answer: 3 * 4", None), ("Answer: twenty", None), ("\\boxed{12", None),
-    ("First, 3 + 4 = 7. Then 7 +", None), ("Step 1: he has 5.\nStep 2: So he", None), ("The answer is 1/", None), ("The answer is one hundred and", None),
-    ("The answer is 12. This means", "12"), (" 12\n\nExplan", "12"), ("so 12 + 9 = 21.\n\nThe answer is \\boxed{21", "21"), ("Answer: 12 eggs and", "12"),
+    ("The total is 1,2", None), ("The answer is $18.", None), (" 12", None), ("Answer: 3 * 4", None), ("Answer: twenty", None),
+    ("\\boxed{12", None),
+    ("First, 3 + 4 = 7. Then 7 +", None), ("Step 1: he has 5.\nStep 2: So he", None), ("The answer is 1/", None),
+    ("The answer is one hundred and", None),
+    ("The answer is 12. This means", "12"), (" 12\n\nExplan", "12"), ("so 12 + 9 = 21.\n\nThe answer is \\boxed{21", "21"),
+    ("Answer: 12 eggs and", "12"),
     (" 18\n\nQuestion: Tom has 5 pens and", "18"), ("5 * 4 = 20. Therefore, she pays 20 dollars in all. Note that", "20"),
 ]  # fmt: skip
 
 LETTERS = [
     # the choice as it is listed
-    (" C. Water vapor", FOUR, "C"), (" C) x", FOUR, "C"), (" A.\n\nQuestion", FOUR, "A"), ("C. A pretty girl", FOUR, "C"), ("(C) water vapor", FOUR, "C"),
+    (" C. Water vapor", FOUR, "C"), (" C) x", FOUR, "C"), (" A.\n\nQuestion", FOUR, "A"), ("C. A pretty girl", FOUR, "C"),
+    ("(C) water vapor", FOUR, "C"),
     (" D: carbon dioxide", FOUR, "D"), ("C", FOUR, "C"), ("**C**", FOUR, "C"), (" B, nitrogen.", FOUR, "B"), (" E.", (), "E"),
     # decorated
-    ("ANSWER: $B$", FOUR, "B"), ("ANSWER: **B**", FOUR, "B"), ("ANSWER: (B)", FOUR, "B"), ("**ANSWER: C**", FOUR, "C"), ("***ANSWER***: ***B***", FOUR, "B"),
-    ("\\boxed{\\text{D}}", FOUR, "D"), ("**Answer:** B", FOUR, "B"), ("Answer: `B`", FOUR, "B"), ("<answer>B</answer>", FOUR, "B"), ('{"answer": "B"}', FOUR, "B"),
+    ("ANSWER: $B$", FOUR, "B"), ("ANSWER: **B**", FOUR, "B"), ("ANSWER: (B)", FOUR, "B"), ("**ANSWER: C**", FOUR, "C"),
+    ("***ANSWER***: ***B***", FOUR, "B"),
+    ("\\boxed{\\text{D}}", FOUR, "D"), ("**Answer:** B", FOUR, "B"), ("Answer: `B`", FOUR, "B"), ("<answer>B</answer>", FOUR, "B"),
+    ('{"answer": "B"}', FOUR, "B"),
     ("**ANSWER:** C. Water vapor", FOUR, "C"), ("### Answer\n\nB", FOUR, "B"), ("The answer is:\n\n(D)", FOUR, "D"), ("#### C", FOUR, "C"),
     # lower case
     ("answer: b", FOUR, "B"), ("The correct answer is d.", FOUR, "D"), ("answer: (a)", FOUR, "A"), ("option c.", FOUR, "C"),
     # articles and pronouns are no letters
-    ("It requires a logical argument.", FOUR, None), ("A cell divides in two. The answer is (B).", FOUR, "B"), ("A gas is what it is.", FOUR, None),
+    ("It requires a logical argument.", FOUR, None), ("A cell divides in two. The answer is (B).", FOUR, "B"),
+    ("A gas is what it is.", FOUR, None),
     ("I'd say C", FOUR, "C"), ("Answer: I think it is C", TEN, "C"), ("The answer is C because I computed the integral.", TEN, "C"),
     ("ANSWER: I don't know", TEN, None), ("ANSWER: Don't know", FOUR, None), ("The answer is a gas: water vapor.", FOUR, "C"),
     # the last statement counts
-    ("Answer: A is tempting.\nAnswer: C", FOUR, "C"), ("Answer: A\nAfter checking, I correct this.\nAnswer: B", FOUR, "B"), ("Antwort:\n\nAntwort: C", FOUR, "C"),
-    ("Antwort: Antwort: C", FOUR, "C"), ("Answer: this asks for a gas\nWell.\nANSWER: B", FOUR, "B"), ("True answer: only chapter 2 remains.\n\nANSWER: A", FOUR, "A"),
-    ("The calculated answer is 11.\n\nAnswer seems to be A.\n\nAnswer: A", FOUR, "A"), ("I considered (A), but it is incorrect. Final answer: D.", FOUR, "D"),
-    ("So \\boxed{\\langle H\\rangle \\ll \\Delta E}.\n\n**Answer: D**", TEN, "D"), ("* Muscle (A) is out.\n* Tips (B) divide.\nThe answer is (D).", FOUR, "D"),
+    ("Answer: A is tempting.\nAnswer: C", FOUR, "C"), ("Answer: A\nAfter checking, I correct this.\nAnswer: B", FOUR, "B"),
+    ("Antwort:\n\nAntwort: C", FOUR, "C"),
+    ("Antwort: Antwort: C", FOUR, "C"), ("Answer: this asks for a gas\nWell.\nANSWER: B", FOUR, "B"),
+    ("True answer: only chapter 2 remains.\n\nANSWER: A", FOUR, "A"),
+    ("The calculated answer is 11.\n\nAnswer seems to be A.\n\nAnswer: A", FOUR, "A"),
+    ("I considered (A), but it is incorrect. Final answer: D.", FOUR, "D"),
+    ("So \\boxed{\\langle H\\rangle \\ll \\Delta E}.\n\n**Answer: D**", TEN, "D"),
+    ("* Muscle (A) is out.\n* Tips (B) divide.\nThe answer is (D).", FOUR, "D"),
     # what is said of other letters
-    ("The answer is B. Note that A is a common distractor.", FOUR, "B"), ("ANSWER IS D. A is incorrect.", FOUR, "D"), ("Answer: D, not B", FOUR, "D"),
+    ("The answer is B. Note that A is a common distractor.", FOUR, "B"), ("ANSWER IS D. A is incorrect.", FOUR, "D"),
+    ("Answer: D, not B", FOUR, "D"),
     ("Answer: It is not B, the answer is D", FOUR, "D"), ("Answer: rules out C, leaving D", FOUR, "D"), ("B is correct, C is not.", FOUR, "B"),
     ("We can rule out A, B and D.", FOUR, None), ("That leaves us with (A) and (B).", FOUR, None), ("Between C and D, choose C", FOUR, "C"),
     # a list of the choices
     ("A) iron\nB) wood\nC) tin\n\n**(B)**", ("iron", "wood", "tin"), "B"), ("A) iron\nB) wood\nC) tin", ("iron", "wood", "tin"), None),
     ("- iron\n- wood\n- tin", ("iron", "wood", "tin"), None),
     # the text of a choice
-    (" water vapor", FOUR, "C"), ("It must be carbon dioxide.", FOUR, "D"), ("The answer is nitrogen, a gas.", FOUR, "B"), ("iron oxide", ("iron", "iron oxide"), "B"),
-    ("ANSWER: None of the above", ("1", "2", "none of the above"), "C"), ("ANSWER: None of the above", FOUR, None), ("oxygen or nitrogen", FOUR, None),
+    (" water vapor", FOUR, "C"), ("It must be carbon dioxide.", FOUR, "D"), ("The answer is nitrogen, a gas.", FOUR, "B"),
+    ("iron oxide", ("iron", "iron oxide"), "B"),
+    ("ANSWER: None of the above", ("1", "2", "none of the above"), "C"), ("ANSWER: None of the above", FOUR, None),
+    ("oxygen or nitrogen", FOUR, None),
     ("The total is 42.", ("40", "41", "42", "43"), "C"), (" 42", ("40", "41", "42", "43"), "C"), ("It is \\frac{1}{2}", ("0.25", "0.5"), "B"),
     # formulas, units, nothing
-    ("It flows at 20 °C when E = mc^2 and F_B is small", TEN, None), ("Answer: F is not valid", FOUR, None), ("", FOUR, None), ("Decide carefully", FOUR, None),
+    ("It flows at 20 °C when E = mc^2 and F_B is small", TEN, None), ("Answer: F is not valid", FOUR, None), ("", FOUR, None),
+    ("Decide carefully", FOUR, None),
     ("The answer is B.\n\nQuestion: Which gas is it?\nAnswer: C", FOUR, "B"), ("<think>A? The answer is A.</think>Answer: B", FOUR, "B"),
 ]  # fmt: skip
 
 TEXTS = [
-    (" Paris.", "Paris"), (" 3.", "3"), ("The answer is Paris.", "Paris"), ("**Paris**", "Paris"), ('"Paris"', "Paris"), ("\n Paris \nRome", "Paris"),
-    ("Answer: Paris\n\nQuestion: What of Italy?\nAnswer: Rome", "Paris"), ("It is in France.\n**Answer:** Paris", "Paris"), ("", None), (" \n", None),
+    (" Paris.", "Paris"), (" 3.", "3"), ("The answer is Paris.", "Paris"), ("**Paris**", "Paris"), ('"Paris"', "Paris"),
+    ("\n Paris \nRome", "Paris"),
+    ("Answer: Paris\n\nQuestion: What of Italy?\nAnswer: Rome", "Paris"), ("It is in France.\n**Answer:** Paris", "Paris"), ("", None),
+    (" \n", None),
     ("\\boxed{\\text{Paris}}", "Paris"), ("<answer>the U.S.</answer>", "the U.S."), ("J. S. Bach", "J. S. Bach"), ("...", "..."),
 ]  # fmt: skip
 
@@ -115,3 +136,71 @@ def test_letters(text, choices, right):
 @pytest.mark.parametrize(("text", "right"), TEXTS)
 def test_texts(text, right):
     assert read_text(text) == right
+
+
+# ------------------------------------------------------------------------------------------------------------ properties
+
+PIECES = [
+    "The answer is ", "Answer: ", "42", "7", "$", "1,080", "twenty", "one", " of them", "\n", ". ", "**", "(B)", "C", " A ", "not ", "\\boxed{", "}",
+    "#### ", "Question: ", "</think>", "=", " + ", "-", "water vapor", "oxygen", "Step 1: ", "I ", "is correct", "<answer>", "unknown", "1. ", "½",
+]  # fmt: skip
+MIXTURE = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+
+
+@given(MIXTURE | st.text(max_size=80), st.booleans())
+def test_whatever_the_text_what_is_read_is_canonical_or_nothing(text, ended):
+    number, letter, said = read_number(text, ended=ended), read_letter(text, FOUR, ended=ended), read_text(text, ended=ended)
+    assert number is None or normalize_number(number) == number
+    assert letter is None or letter in "ABCD"
+    assert said is None or said.strip() == said != ""
+
+
+@given(MIXTURE, st.integers(-(10**9), 10**9))
+def test_the_last_stated_number_counts_behind_any_text(text, number):
+    before = text.replace("Question", "").replace("</think>", "").replace("<answer>", "").replace("\\boxed{", "")
+    assert read_number(f"{before}\n\nThe answer is {number:,}.") == str(number)
+
+
+@given(MIXTURE, st.sampled_from("ABCD"))
+def test_the_last_stated_letter_counts_behind_any_text(text, letter):
+    before = text.replace("Question", "").replace("</think>", "").replace("<answer>", "").replace("\\boxed{", "")
+    assert read_letter(f"{before}\n\nThe answer is ({letter}).", FOUR) == letter
+
+
+@given(st.integers(-(10**9), 10**9).filter(lambda n: abs(n) > 12), st.integers(1, 8))
+def test_a_number_that_the_limit_cut_is_not_taken_for_whole(number, missing):
+    text = f"The answer is {number}"
+    assert read_number(text) == str(number)
+    assert read_number(text[:-missing], ended=False) is None
+    assert read_number(f"{text} apples", ended=False) == str(number)
+
+
+@given(MIXTURE)
+def test_a_next_question_is_not_read(text):
+    text = text.replace("</think>", "")  # which would say that all before it was thought
+    assert read_number(f" 18\n\nQuestion: {text}\nAnswer: 7") == "18"
+    assert read_letter(f" B\n\nQuestion: {text}\nAnswer: C", FOUR) == "B"
+    assert read_text(f" Paris\n\nQuestion: {text}\nAnswer: Rome") == "Paris"
+
+
+@pytest.mark.parametrize("read", [read_number, read_letter, read_text])
+@pytest.mark.parametrize(
+    "piece", ["A ", "answer is ", "B is ", "not ", "\\boxed{", "<answer>", "#### ", "(A), ", "Question: ", "the ", "1. ", "one "]
+)
+def test_long_hostile_texts_take_no_time(read, piece):
+    start = time.process_time()
+    read(piece * 10_000)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("The U.S.", "us", True), (" Paris! ", "paris", True), ("an apple", "apple", True), ("A", "the", False), ("A", "a", True),
+        ("3.5", "35", False), ("-5", "5", False), ("O'Neill", "oneill", True), ("caf\u00e9", "cafe\u0301", True),
+        ("well-known", "well known", True), ("+", "-", False), ("U.S.A.", "usa", True), ("It ended. So did we", "it ended so did we", True),
+        ("ﬁne", "fine", True), ("no", "not", False), ("12:30", "1230", False), ("", "a", False),
+    ],
+)  # fmt: skip
+def test_texts_are_compared_without_what_does_not_count(one, other, same):
+    assert (normalized_answer(one) == normalized_answer(other)) is same

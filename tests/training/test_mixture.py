@@ -78,8 +78,8 @@ def test_a_run_has_both_tasks_and_evaluates_them_apart(run: Path) -> None:
     first = [row for row in rows if row["step"] == 0]
     assert [row["how"].get("task") for row in first] == ["gsm8k", "custom", None]
     assert [row["n"] for row in first] == [4, 4, 8]
-    assert list(first[0]["extractors"]) == ["anchor", "simple", "math_verify"]
-    assert list(first[1]["extractors"]) == ["word_boundary", "legacy", "likelihood"]
+    assert list(first[0]["extractors"]) == ["final_number", "anchor", "simple", "math_verify"]
+    assert list(first[1]["extractors"]) == ["final_letter", "word_boundary", "legacy", "likelihood"]
     right = sum(row["accuracy"] * row["n"] for row in first[:2])
     assert first[2]["accuracy"] == pytest.approx(right / 8)
     assert first[2]["logprob"] == pytest.approx(sum(row["logprob"] for row in first[:2]) / 2)

@@ -48,7 +48,6 @@ class Material:
     task: str
     task_options: Mapping[str, Any]
     answer_type: AnswerType
-    extractors: tuple[str, ...]  # empty: those of the task
     kinds: tuple[str, ...]  # of the files
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
@@ -88,7 +87,7 @@ def gather(
         for source, groups, base in zip(sources, groups_of, bases, strict=True)
         for row, group in zip(source.rows, groups, strict=True)
     ]
-    name, options, kind, extractors, note = _task_of(rows, task)
+    name, options, kind, note = _task_of(rows, task)
     skipped = [line for source in sources for line in source.skipped]
     numbers: dict[str, int] = {}
     groups: dict[str, list[AuditCot]] = {}
@@ -114,7 +113,6 @@ def gather(
         name,
         options,
         kind,
-        extractors,
         tuple(dict.fromkeys(source.kind for source in sources)),
         tuple(skipped),
         tuple(notes),
@@ -153,22 +151,16 @@ def _at_place(row: AuditRow, base: int) -> str:
     return LETTERS[row.place - base] if base <= row.place < len(row.choices) + base else row.answer
 
 
-def _task_of(rows: Sequence[AuditRow], task: str | None) -> tuple[str, dict[str, Any], AnswerType, tuple[str, ...], str]:
-    """Task, its options, the type of its answers, extractors where not the task's own, and a sentence about it."""
+def _task_of(rows: Sequence[AuditRow], task: str | None) -> tuple[str, dict[str, Any], AnswerType, str]:
+    """Task, its options, the type of its answers, and a sentence about it."""
     if task is not None and task not in ANSWER_TYPES:
         if task not in TASKS:
             raise UserError(f"--task {task}: is number, letter, text, or a task: {', '.join(TASKS)}")
         found: Task = get_task(task)
-        return task, {}, found.answer_type, (), f"answers are read as in task {task}"
+        return task, {}, found.answer_type, f"answers are read as in task {task}"
     kind: AnswerType = task if task is not None else _type_by_answers(rows)  # pyright: ignore[reportAssignmentType]
-    extractors: tuple[str, ...] = ()
     by = "as asked" if task is not None else "by the gold answers"
-    note = f"answers are read as {kind}s, {by}"
-    broken = [n for row in rows if (n := normalize_number(row.answer)) is not None and ("." in n or "/" in n)]
-    if kind == "number" and broken:
-        extractors = ("math_verify", "anchor", "simple")  # the others read whole numbers only
-        note += f"; {len(broken)} of {len(rows)} are no whole numbers, so all are read with math_verify"
-    return "custom", {"answer_type": kind}, kind, extractors, note
+    return "custom", {"answer_type": kind}, kind, f"answers are read as {kind}s, {by}"
 
 
 def _type_by_answers(rows: Sequence[AuditRow]) -> AnswerType:
@@ -226,7 +218,6 @@ def _audience(name: str, material: Material, over: Mapping[str, Any]) -> Target:
     except UserError as error:
         raise UserError(f"--reader {name}: {error}") from error
     config = target.config
-    given = (over.get("evaluation") or {}).get("extractors")
     update: dict[str, Any] = {
         "task": material.task,
         "tasks": {},
@@ -234,8 +225,8 @@ def _audience(name: str, material: Material, over: Mapping[str, Any]) -> Target:
         "objective": config.objective.model_copy(update={"conditioning": "markovian"}),
         "data": Data(),  # pyright: ignore[reportCallIssue]  # a run's columns and kind of answer are its own questions'
     }
-    if material.extractors and not given:
-        update["evaluation"] = config.evaluation.model_copy(update={"extractors": material.extractors})
+    if not (over.get("evaluation") or {}).get("extractors"):
+        update["evaluation"] = config.evaluation.model_copy(update={"extractors": ()})  # a run's are those of its own task
     if not (over.get("prompt") or {}).get("style") and config.prompt.style == "compact":
         update["prompt"] = config.prompt.model_copy(update={"style": "auto"})
     return replace(target, config=config.model_copy(update=update))

@@ -9,9 +9,9 @@ from markovlm.tasks.answers import classify_failure, extract, is_correct
 from markovlm.tasks.base import LIKELIHOOD, Example, Task
 
 
-def read_answer(task: Task, example: Example, text: str, method: str) -> tuple[str | None, bool]:
-    """What an extractor reads from the answer text (None: no answer), and whether that is a gold answer."""
-    found = extract(text, method, choices=example.choices)
+def read_answer(task: Task, example: Example, text: str, method: str, *, ended: bool = True) -> tuple[str | None, bool]:
+    """What an extractor reads from the answer text (None: no answer), and whether that is a gold answer. `ended` as in `extract`."""
+    found = extract(text, method, choices=example.choices, ended=ended)
     right = any(is_correct(found, gold, task.answer_type, method=method) for gold in (example.answer, *example.also))
     return found, right
 
@@ -25,15 +25,20 @@ class Scored:
     failure: str | None  # of the default extractor, a key of `answers.FAILURE_KINDS`; None: right, or nothing to extract
 
 
-def score_text(task: Task, example: Example, cot: str, text: str, choice_logprobs: Mapping[str, float]) -> Scored:
-    """All extractors of the task on an answer text; `likelihood` from the log-probs of the choice letters instead."""
+def score_text(
+    task: Task, example: Example, cot: str, text: str, choice_logprobs: Mapping[str, float], *, ended: bool = True
+) -> Scored:
+    """All extractors of the task on an answer text; `likelihood` from the log-probs of the choice letters instead.
+
+    `ended=False`: the token limit cut the text.
+    """
     found: dict[str, tuple[str | None, bool]] = {}
     for method in task.extractors:
         if method == LIKELIHOOD:
             likeliest = max(choice_logprobs, key=choice_logprobs.__getitem__) if choice_logprobs else None
             found[method] = (likeliest, likeliest in (example.answer, *example.also))
         else:
-            found[method] = read_answer(task, example, text, method)
+            found[method] = read_answer(task, example, text, method, ended=ended)
     extracted = {method: read for method, (read, _) in found.items()}
     correct = {method: right for method, (_, right) in found.items()}
     if not task.extractors or correct[task.extractors[0]]:

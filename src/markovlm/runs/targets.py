@@ -138,7 +138,7 @@ def _for_task(layer: dict[str, Any], trained: RunConfig, overrides: Mapping[str,
     """The run's configuration, less what belongs to its own task where another one is asked for.
 
     Of a run on several tasks: one of them, by default the first. The CoT budget stays that of the run; prompts are in the style the
-    tokenizer is made for.
+    tokenizer is made for, and answers are read by the other task's extractors.
     """
     task = overrides.get("task", next(iter(trained.tasks), trained.task))
     if task in trained.tasks:
@@ -147,6 +147,8 @@ def _for_task(layer: dict[str, Any], trained: RunConfig, overrides: Mapping[str,
         return layer
     get_task(task)
     kept = {key: value for key, value in layer.items() if key not in ("task", "tasks", "task_options", "data")}
+    if trained.evaluation.extractors:
+        kept["evaluation"] = {key: value for key, value in layer["evaluation"].items() if key != "extractors"}
     if trained.prompt.style == "compact":
         kept["prompt"] = {**layer.get("prompt", {}), "style": "auto"}
     return kept

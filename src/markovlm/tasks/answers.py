@@ -1,15 +1,21 @@
 """Reading answers out of text, comparing them, and saying why one is wrong. Pure: text in, text out.
 
-Methods (METHOD §6). The first four read what the research code's extractors read, on its own test cases and beyond;
-their answers are the numbers of its published tables.
+Methods:
+
+    final_number    number   what a person reads: the last stated answer, else what the reply begins with, else its last number
+    final_letter    letter   the same for choices, named by letter or by text; articles and lists of the choices are no letters
+    final_text      text     the same for texts
+    math_verify     number   what the Math-Verify library reads: LaTeX, fractions, decimals
+    first_line      text     the first line that is not blank
+
+and those of the research code, which read what its extractors read, on its own test cases and beyond, for parity with its published tables
+(METHOD §6):
 
     simple          number   first integer after the last `=`, else the first integer
     anchor          number   integer after an `Answer` label; else the last `= integer`; else the first integer
     legacy          letter   first A-E anywhere, inside words too: "The" is E. Only to reproduce the seed's numbers
     word_boundary   letter   letter after an answer, option or choice label; else the first letter that stands alone and
                              is not a list header such as `A) text`
-    math_verify     number   what the Math-Verify library reads: LaTeX, fractions, decimals
-    first_line      text     the first line that is not blank
 
 `simple` and `anchor` read integers only, as the research code does: `42.5` is 42, and never equals a gold 42.5.
 `likelihood` needs a model and belongs to the evaluator.
@@ -30,7 +36,9 @@ from markovlm.registry import EXTRACTORS
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.equations import has_wrong_equation
 from markovlm.tasks.folds import normalized
-from markovlm.tasks.numbers import MAX_NUMBER_CHARACTERS, normalize_number
+from markovlm.tasks.numbers import MAX_NUMBER_CHARACTERS, normalize_number, written_numbers
+from markovlm.tasks.reading import normalized_answer, read_letter, read_number, read_text
+from markovlm.tasks.statements import first_sentence
 
 FailureKind = Literal["not_extracted", "repetition", "no_answer", "format", "wrong_arithmetic", "other"]
 FAILURE_KINDS: dict[FailureKind, str] = {
@@ -48,9 +56,14 @@ _DEFAULT_LETTERS = 5
 
 _INTEGER = re.compile(r"-?\d+")
 _ANSWER_INTEGER = re.compile(r"answer\s*(?:(?:is|[=:])\s*)?(-?\d+)", re.IGNORECASE)
-_NUMBER_IN_TEXT = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 _BARE_INTEGER = re.compile(r"\s*-?\d{1,15}\s*", re.ASCII)
-_POWER = re.compile(r"\^|\*\*|!")
+_BOLD = re.compile(r"(?<!\d)\*\*|\*\*(?!\d)|__")
+_EXCLAMATION = re.compile(r"(?<![\d)])!|!(?=\s*(?:\Z|\s[^-+*/=<>^]|[\"'”’]))")
+_WRAPPED = re.compile(r"\A\s*[(\[]\s*([-\d.,$\\]+)\s*[)\]]\s*\.?\s*\Z")
+_TOWER = re.compile(  # a power or factorial of a power or factorial: what SymPy may work at forever
+    r"(?:\^|\*\*)\s*(?:\{[^{}]*(?:\^|\*\*|!)|\(|[\w.]+\s*(?:\^|\*\*|!)|\{[^{}]*\}\s*(?:\^|\*\*|!))|[)}\]]\s*(?:\^|\*\*)\s*\{?\s*\d{2}|\)\s*!|!!"
+)
+_HUGE = re.compile(r"\d{40}|(?:\^|\*\*)\s*\{?\s*-?\s*\d{4}|\d{4}\s*!")
 
 Reading = Callable[[str, Sequence[str]], str | None]  # answer text, choices -> answer, None where there is none
 
@@ -61,24 +74,27 @@ class Extractor:
 
     read: Reading
     answer_type: AnswerType
+    read_cut: Reading | None = None  # of a reply that the token limit cut; None: as any other
 
 
 class UnknownMethod(UserError, ValueError):
     """No extraction method has this name."""
 
 
-def extract(text: str, method: str, *, choices: Sequence[str] = ()) -> str | None:
+def extract(text: str, method: str, *, choices: Sequence[str] = (), ended: bool = True) -> str | None:
     """The answer that `method` reads in `text`, in canonical form, or None where it finds none.
 
-    `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). UnknownMethod on other names.
+    `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). `ended=False` says that the token limit cut the text:
+    the `final_…` methods take no number for whole that the cut touches. UnknownMethod on other names.
     """
     if method not in EXTRACTORS:
         raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[method].read(text, choices)
+    found = EXTRACTORS[method]
+    return (found.read if ended else found.read_cut or found.read)(text, choices)
 
 
 def is_correct(predicted: str | None, gold: str, answer_type: AnswerType, *, method: str = "") -> bool:
-    """Whether an extracted answer equals the gold one: numbers by value, letters and text without regard to case.
+    """Whether an extracted answer equals the gold one: numbers by value, letters without regard to case, texts as `_same_text` says.
 
     With `method="math_verify"` two numbers are also equal where that library says so. No answer is never correct.
     """
@@ -91,7 +107,19 @@ def is_correct(predicted: str | None, gold: str, answer_type: AnswerType, *, met
         if _BARE_INTEGER.fullmatch(predicted) and _BARE_INTEGER.fullmatch(gold):
             return False
         return method == "math_verify" and _math_verify_equal(predicted, gold)
-    return normalized(predicted) == normalized(gold)
+    return _same_text(predicted, gold) if answer_type == "text" else normalized(predicted) == normalized(gold)
+
+
+def _same_text(predicted: str, gold: str) -> bool:
+    """Equal without regard to case, Unicode form, white space, punctuation and articles, or as numbers.
+
+    Of a predicted text of several sentences the first will do: `Paris. It is the capital.` is `Paris`, but `Paris, France` is not.
+    """
+    number = normalize_number(gold)
+    for said in dict.fromkeys((predicted, first_sentence(predicted))):
+        if normalized_answer(said) == normalized_answer(gold) or (number is not None and normalize_number(said) == number):
+            return True
+    return False
 
 
 def classify_failure(
@@ -174,10 +202,15 @@ def _math_verify(text: str, _: Sequence[str]) -> str | None:
     if not parsed:
         return None
     value = normalize_number(str(parsed[0]))
-    return value if value is not None else str(parsed[-1]).strip() or None
+    if value is None and (value := normalize_number(str(parsed[-1]))) is None:
+        return str(parsed[-1]).strip() or None
+    return value
 
 
 METHODS: dict[str, Extractor] = {
+    "final_number": Extractor(lambda text, _: read_number(text), "number", lambda text, _: read_number(text, ended=False)),
+    "final_letter": Extractor(read_letter, "letter", lambda text, choices: read_letter(text, choices, ended=False)),
+    "final_text": Extractor(lambda text, _: read_text(text), "text"),
     "simple": Extractor(_simple, "number"),
     "anchor": Extractor(_anchor, "number"),
     "legacy": Extractor(_legacy, "letter"),
@@ -200,13 +233,12 @@ def _gold_is_there(text: str, predicted: str | None, gold: str, answer_type: Ans
     With nothing extracted, gold anywhere will do; else it must be the last thing of its kind, where answers stand.
     """
     if answer_type == "number":
-        found = [number for match in _NUMBER_IN_TEXT.findall(text) if (number := normalize_number(match.rstrip(",")))]
-        target = normalize_number(gold)
+        found, target = [one.value for one in written_numbers(text) if one.kind != "ordinal"], normalize_number(gold)
     elif answer_type == "letter":
         found = re.findall(r"\b[A-J]\b", text) + _choices_in(text, choices)
         target = gold
     else:
-        found, target = ([gold] if normalized(gold) in normalized(text) else []), gold
+        found, target = ([gold] if f" {normalized_answer(gold)} " in f" {normalized_answer(text)} " else []), gold
     return target in (found if predicted is None else found[-1:])
 
 
@@ -221,11 +253,13 @@ def _choices_in(text: str, choices: Sequence[str]) -> list[str]:
 def _math_verify_parse(text: str) -> list[Any]:
     """Math-Verify's reading: a SymPy value and the text it was read from, or nothing.
 
-    The library stops itself by a signal, which only the main thread has; and a signal does not interrupt SymPy inside
-    one huge power. So texts with more than one power or factorial are not read at all.
+    Bold type and exclamation marks are taken away first, which the library reads as powers and factorials, and signs that it does not know are
+    written as it knows them. The library stops itself by a signal, which only the main thread has, and which does not interrupt SymPy inside one
+    huge power. So texts with a power of a power, or one of four digits, are not read at all.
     """
-    tail = text[-MATH_VERIFY_CHARACTERS:]
-    if len(_POWER.findall(tail)) > 1 or re.search(r"\d{40}|(?:\^|\*\*)\{?\d{4}|\d{4}!", tail):
+    tail = text[-MATH_VERIFY_CHARACTERS:].replace("\N{MINUS SIGN}", "-").replace("\\$", "$")
+    tail = _WRAPPED.sub(r"\1", _EXCLAMATION.sub(" ", _BOLD.sub("", tail)))
+    if _TOWER.search(tail) or _HUGE.search(tail):
         return []
     from math_verify import parse  # imports SymPy: about a second
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from markovlm.tasks.base import LETTERS, Example, HubSource
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, LETTERS, Example, HubSource
 from markovlm.tasks.rows import Row, answer_letter, check_choices, text_list, without_labels
 from markovlm.tasks.sources import Dataset
 
@@ -22,7 +22,7 @@ TASK = Dataset(
     choices=5,
     default_cot_tokens=50,
     max_answer_tokens=10,
-    extractors=("word_boundary", "legacy", "likelihood"),
+    extractors=DEFAULT_EXTRACTORS["letter"],
     hub=HubSource("deepmind/aqua_rat", "raw", {"train": "train", "dev": "validation", "test": "test"}),
     licence="Apache-2.0",
     parse=parse,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from markovlm.errors import UserError
-from markovlm.tasks.base import Example, HubSource
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example, HubSource
 from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list
 from markovlm.tasks.sources import Dataset
 
@@ -80,7 +80,7 @@ CHALLENGE = Dataset(
     choices=4,
     default_cot_tokens=50,
     max_answer_tokens=10,
-    extractors=("word_boundary", "legacy", "likelihood"),
+    extractors=DEFAULT_EXTRACTORS["letter"],
     hub=HubSource("allenai/ai2_arc", "ARC-Challenge", {"train": "train", "dev": "validation", "test": "test"}),
     licence="CC BY-SA 4.0",
     parse=parse,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from markovlm.errors import UserError
 from markovlm.tasks.arithmetic_data import MAX_FRUITLESS_DRAWS, ArithmeticSpec, Split, Terms, draw, format_question
-from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.sources import check_options, check_request
 from markovlm.tasks.stream import ENDLESS, Stream
 
@@ -45,7 +45,7 @@ class Arithmetic:
     answer_type: AnswerType = "number"
     default_cot_tokens: int = 150
     max_answer_tokens: int = 10
-    extractors: tuple[str, ...] = ("anchor", "simple", "math_verify")
+    extractors: tuple[str, ...] = DEFAULT_EXTRACTORS["number"]
     splits: tuple[str, ...] = ("train", "dev", "test")
     hub: HubSource | None = None
     licence: str = "generated"

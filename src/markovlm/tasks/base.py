@@ -13,9 +13,9 @@ LETTERS = "ABCDEFGHIJ"
 LIKELIHOOD = "likelihood"  # the extractor that reads no text: argmax over choices of ln pi(letter | z)
 # What a task of an answer type takes where it says nothing itself: extractors, the default first, and tokens of an answer.
 DEFAULT_EXTRACTORS: Mapping[AnswerType, tuple[str, ...]] = {
-    "number": ("anchor", "simple", "math_verify"),
-    "letter": ("word_boundary", "legacy", "likelihood"),
-    "text": ("first_line",),
+    "number": ("final_number", "anchor", "simple", "math_verify"),
+    "letter": ("final_letter", "word_boundary", "legacy", "likelihood"),
+    "text": ("final_text", "first_line"),
 }
 ANSWER_TOKENS: Mapping[AnswerType, int] = {"number": 16, "letter": 10, "text": 64}
 ENDLESS = 10_000_000  # sequences this long are generators drawn at random already

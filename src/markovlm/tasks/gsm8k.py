@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from markovlm.tasks.base import Example, HubSource
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example, HubSource
 from markovlm.tasks.numbers import normalize_number
 from markovlm.tasks.rows import Row, RowError
 from markovlm.tasks.sources import Dataset
@@ -24,7 +24,7 @@ TASK = Dataset(
     answer_type="number",
     default_cot_tokens=100,
     max_answer_tokens=10,
-    extractors=("anchor", "simple", "math_verify"),
+    extractors=DEFAULT_EXTRACTORS["number"],
     hub=HubSource("openai/gsm8k", "main", {"train": "train", "test": "test"}),
     licence="MIT",
     parse=parse,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from markovlm.errors import UserError
-from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.ledger_data import LedgerSpec, draw_ledger
 from markovlm.tasks.sources import check_options, check_request
 from markovlm.tasks.stream import ENDLESS, Stream
@@ -52,7 +52,7 @@ class Ledger:
     answer_type: AnswerType = "number"
     default_cot_tokens: int = 32
     max_answer_tokens: int = 6
-    extractors: tuple[str, ...] = ("anchor", "simple", "math_verify")
+    extractors: tuple[str, ...] = DEFAULT_EXTRACTORS["number"]
     splits: tuple[str, ...] = ("train", "dev", "test")
     hub: HubSource | None = None
     licence: str = "generated"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from markovlm.tasks.base import LETTERS, Example, HubSource
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, LETTERS, Example, HubSource
 from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, text_list, without_labels
 from markovlm.tasks.sources import Dataset
 
@@ -38,7 +38,7 @@ TASK = Dataset(
     choices=5,
     default_cot_tokens=150,
     max_answer_tokens=10,
-    extractors=("word_boundary", "legacy", "likelihood"),
+    extractors=DEFAULT_EXTRACTORS["letter"],
     # allenai/math_qa is a loading script, which `datasets` 4 and later refuse; this is the same data as Parquet.
     hub=HubSource("regisss/math_qa", None, {"train": "train", "dev": "validation", "test": "test"}),
     licence="Apache-2.0",

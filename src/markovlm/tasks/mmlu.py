@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.errors import UserError
-from markovlm.tasks.base import LETTERS, Example, HubSource, Loaded, LoadRequest
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, LETTERS, Example, HubSource, Loaded, LoadRequest
 from markovlm.tasks.files import read_rows
 from markovlm.tasks.rows import BadRow, Row, answer_letter, check_choices, numbered_choices, text_list
 from markovlm.tasks.sources import Dataset, close_match
@@ -86,7 +86,7 @@ TASK = Dataset(
     choices=4,
     default_cot_tokens=150,
     max_answer_tokens=10,
-    extractors=("word_boundary", "legacy", "likelihood"),
+    extractors=DEFAULT_EXTRACTORS["letter"],
     hub=HubSource("cais/mmlu", "all", {"train": "validation", "dev": "dev", "val": "validation", "test": "test"}),
     licence="MIT",
     parse=parse,

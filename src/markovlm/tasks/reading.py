@@ -19,23 +19,36 @@ from markovlm.tasks.numbers import CURRENCY, Written, canonical, normalize_numbe
 from markovlm.tasks.statements import Statement, declines, first_sentence, reply_of, sentences_of, statements
 
 MAX_CHARACTERS = 20_000  # of a reply; of a longer one the end counts
+MAX_LINE = 400  # characters of a first line that are looked at
 DEFAULT_LETTERS = 5  # A to E, where the choices are not known
 
 # ----------------------------------------------------------------------------------------------------------------- numbers
 
 _OPERATOR = r"[-+*/x×÷·−]|\\times|\\cdot|\\div"
 _OPERATES = re.compile(rf"\s*(?:(?:{_OPERATOR})\s*[$£€(\d]|[=≈])")
-_EXPRESSION = re.compile(rf"[\s$£€]*\d[\d,.]*(?:\s*(?:[+*/x×÷·]|\\times|\\cdot|\\div|\s[-−]\s)\s*[$£€]?\d[\d,.]*)+")
+_EXPRESSION = re.compile(r"[\s$£€]*\d[\d,.]*(?:\s*(?:[+*/x×÷·]|\\times|\\cdot|\\div|\s[-−]\s)\s*[$£€]?\d[\d,.]*)+")
 _MARKUP = re.compile(r"[\s*_`\"'“”‘’~>#$\\(\[{]*")
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
 _NOT = re.compile(r"\b(?:not|isn['’]t|never|n['’]t)\s+(?:equal\s+to\s+|exactly\s+|just\s+)?[$£€]?\Z", re.IGNORECASE)
 _LISTED = re.compile(r"(?:^|\n)[ \t*_>-]*\Z")
-_NUMBERED = re.compile(r"\b(?:steps?|questions?|problems?|examples?|parts?|notes?|figures?|tables?|equations?|sections?|cases?|methods?|options?|eq)\W{0,3}\Z", re.I)
+_NUMBERED = re.compile(
+    r"\b(?:steps?|questions?|problems?|examples?|parts?|notes?|figures?|tables?|equations?|eq|sections?|cases?|methods?|options?)\W{0,3}\Z",
+    re.IGNORECASE,
+)
 _GSM_LINE = re.compile(r"(?:^|\n)[ \t]*A:[ \t]*(?=\S)")
-_IS_ANSWER = re.compile(r"\b(?:is|are|was|must\s+be)\s+(?:therefore\s+|thus\s+)?(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)*answer\b", re.IGNORECASE)
-_TOTALS = re.compile(r"\b(?:so|thus|therefore|hence|total|altogether|which (?:is|equals|makes|gives)|leaving|making|giving)\b", re.IGNORECASE)
-_CONCLUDES = re.compile(r"\A\W*(?:therefore|thus|hence|in total|altogether|in conclusion|so,?\s+(?:in total|altogether))\b", re.IGNORECASE)
-_UNDETERMINED = re.compile(r"\b(?:undetermined|undefined|insufficient|not\s+enough|(?:(?:can)?not|n['’]t)\s+(?:be\s+)?determin\w+)\b", re.IGNORECASE)
+_IS_ANSWER = re.compile(
+    r"\b(?:is|are|was|must\s+be)\s+(?:therefore\s+|thus\s+)?(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)*answer\b",
+    re.IGNORECASE,
+)
+_TOTALS = re.compile(
+    r"\b(?:so|thus|therefore|hence|total|altogether|which (?:is|equals|makes|gives)|leaving|making|giving)\b", re.IGNORECASE
+)
+_CONCLUDES = re.compile(
+    r"\A\W*(?:therefore|thus|hence|in total|altogether|in conclusion|so,?\s+(?:in total|altogether))\b", re.IGNORECASE
+)
+_UNDETERMINED = re.compile(
+    r"\b(?:undetermined|undefined|insufficient|not\s+enough|(?:(?:can)?not|n['’]t)\s+(?:be\s+)?determin\w+)\b", re.IGNORECASE
+)
 _CLAUSE = re.compile(
     r"\b(?:is|are|was|were|be|has|have|had|will|would|can|gets?|lays?|needs?|makes?|earns?|pays?|buys?|sells?|eats?|gives?|takes?|bought|sold|gave|ate)\b",
     re.IGNORECASE,
@@ -67,7 +80,9 @@ def _more_statements(reply: str) -> list[Statement]:
     found = [Statement(m.start(), "label", first_sentence(reply[m.end() :]), m.end()) for m in _GSM_LINE.finditer(reply)]
     for match in _IS_ANSWER.finditer(reply):
         before = written_numbers(reply[max(0, match.start() - 60) : match.start()])
-        if before and re.fullmatch(r"[\s*_$\\)\]}]*(?:[a-z]+\s*)?", (offset := reply[max(0, match.start() - 60) : match.start()])[before[-1].end :]):
+        if before and re.fullmatch(
+            r"[\s*_$\\)\]}]*(?:[a-z]+\s*)?", (offset := reply[max(0, match.start() - 60) : match.start()])[before[-1].end :]
+        ):
             at = match.start() - len(offset) + before[-1].start
             found.append(Statement(at, "label", before[-1].text, at))
     return found
@@ -92,7 +107,9 @@ def _stated_number(reply: str, one: Statement, whole: bool) -> str | None:
 
 def _plain(text: str) -> str:
     """Without LaTeX's words and spaces: `5 \\text{ apples}` -> `5`."""
-    return re.sub(r"\\[,;!: ]|\^\\circ|\^\{\\circ\}|°", " ", _LATEX_TEXT.sub(lambda m: m[1] if re.search(r"\d", m[1]) else " ", text)).strip()
+    return re.sub(
+        r"\\[,;!: ]|\^\\circ|\^\{\\circ\}|°", " ", _LATEX_TEXT.sub(lambda m: m[1] if re.search(r"\d", m[1]) else " ", text)
+    ).strip()
 
 
 def _number_in(reply: str, at: int, said: str, whole: bool) -> str | None:
@@ -136,7 +153,7 @@ def _leading_number(reply: str, whole: bool) -> str | None:
     """A number that the reply begins with, with nothing but a unit in its sentence: ` 14.`, ` $5 per hour`, ` 6 packages of 7`."""
     body = reply.lstrip()
     offset = len(reply) - len(body)
-    line = first_sentence(body)
+    line = first_sentence(body[:MAX_LINE])
     numbers = written_numbers(line)
     if not numbers or numbers[0].kind == "ordinal" or not _MARKUP.fullmatch(line[: numbers[0].start]):
         return None
@@ -175,7 +192,9 @@ def _counts(reply: str, one: Written) -> bool:
     """Not an ordinal, a number of a list or of a step."""
     if one.kind == "ordinal" or _NUMBERED.search(reply[max(0, one.start - 16) : one.start]):
         return False
-    return not (re.match(r"[.):]\s+\S", reply[one.end : one.end + 4]) and _LISTED.search(reply[max(0, one.start - 8) : one.start]))
+    return not (
+        re.match(r"[.):]\s+\S", reply[one.end : one.end + 4]) and _LISTED.search(reply[max(0, one.start - 8) : one.start])
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- letters
@@ -215,10 +234,13 @@ _CHOOSES = re.compile(
 )
 
 _LIST_GOES_ON = re.compile(r"[\s*_)\]]*(?:,|/|&|\band\b|\bor\b|\bnor\b)+[\s*_(\[]*(?:(?:and|or|nor)\b[\s*_(\[]*)?")
-_NEGATES = re.compile(r"\b(?:not|worst|least|never|no|none|neither|eliminat\w+|unlikely|incorrect|wrong|false)\b|n['’]t\b", re.IGNORECASE)
+_NEGATES = re.compile(
+    r"\b(?:not|worst|least|never|no|none|neither|eliminat\w+|unlikely|incorrect|wrong|false)\b|n['’]t\b", re.IGNORECASE
+)
 _IN_FORMULA_BEFORE = re.compile(r"(?:[_^]\s?\{?|\\\w*\{|[=+*/<>≈∝·×]\s*|\\)\Z")
 _IN_FORMULA_AFTER = re.compile(r"\s*(?:[=+*/^_<>≈∝·×]|\\[a-zA-Z])|\(")
 
+_EMPTY_LABEL = re.compile(r"(?m)^[ \t]*[AQ]:[ \t]*$")  # of an answer or question to come
 _BULLETS = " \t-*•."
 
 
@@ -229,12 +251,16 @@ class _Letters:
         self.letters = LETTERS[: len(choices) or DEFAULT_LETTERS]
         self.written = [_trimmed(choice) for choice in choices]
         self.choices = [normalized_answer(choice) for choice in choices]
+        self.named_choices = [choice for choice in self.choices if len(choice) > 1 and re.search(r"[^\W\d]{2}", choice)]
+        self.values = [_first_value(choice) for choice in choices]
         some = f"[{self.letters}{self.letters.lower()}]"
         self.next_letter = re.compile(rf"{_OPENS}({some}){_LETTER_AFTER}")
         self.alone = re.compile(
             rf"(?<![\w'’\\^°-])([{self.letters}]|(?:(?<=option\s)|(?<=choice\s)|(?<=letter\s)|(?<=answer\s))[{self.letters.lower()}]){_LETTER_AFTER}"
         )
-        self.header = re.compile(rf"[ \t]*(?:[-*•+>][ \t]*)?[*_(\[]*([{self.letters}{self.letters.lower()}])[*_]*[.):\]][*_]*(?=\s|\Z)")
+        self.header = re.compile(
+            rf"[ \t]*(?:[-*•+>][ \t]*)?[*_(\[]*([{self.letters}{self.letters.lower()}])[*_]*[.):\]][*_]*(?=\s|\Z)"
+        )
 
     def here(self, text: str, at: int = 0, *, filler: bool = True) -> tuple[str, int, int] | None:
         """The letter that stands at `at` (behind filler words and opening signs), and its span."""
@@ -286,8 +312,10 @@ class _Letters:
 
     def by_text(self, text: str) -> str | None:
         """The letter of the one choice whose text stands in `text`, or that `text` is the beginning of; longer choices win over those in them."""
+        if not self.choices:
+            return None
         words = f" {normalized_answer(text)} "
-        there = [choice for choice in self.choices if len(choice) > 1 and f" {choice} " in words]
+        there = [choice for choice in self.named_choices if f" {choice} " in words]
         there = [choice for choice in there if not any(choice != other and f" {choice} " in f" {other} " for other in there)]
         if len(set(there)) == 1 and self.choices.count(there[0]) == 1:
             return self.letters[self.choices.index(there[0])]
@@ -299,6 +327,8 @@ class _Letters:
 
     def whole(self, text: str) -> str | None:
         """The letter of the choice that `text` is, to the letter or as a number."""
+        if not self.choices:
+            return None
         bare = _trimmed(text)
         if self.written.count(bare) == 1:
             return self.letters[self.written.index(bare)]
@@ -306,15 +336,18 @@ class _Letters:
         same = [letter for letter, choice in zip(self.letters, self.choices, strict=False) if choice and choice == said]
         if len(same) == 1:
             return same[0]
-        value = normalize_number(_plain(text))
-        values = [_first_value(choice) for choice in self.choices]
-        return self.letters[values.index(value)] if value is not None and values.count(value) == 1 else None
+        return self.of_value(normalize_number(_plain(text)))
+
+    def of_value(self, value: str | None) -> str | None:
+        """The letter of the one choice that is this number, with whatever unit."""
+        return self.letters[self.values.index(value)] if value is not None and self.values.count(value) == 1 else None
 
 
 def _first_value(choice: str) -> str | None:
     """The number of a choice that is one, with or without a unit: `12 m/s`."""
     numbers = written_numbers(choice)
-    return numbers[0].value if len(numbers) == 1 and _MARKUP.fullmatch(choice[: numbers[0].start]) else None
+    formula = re.search(r"[=+<>]", choice) is not None
+    return numbers[0].value if len(numbers) == 1 and not formula and _MARKUP.fullmatch(choice[: numbers[0].start]) else None
 
 
 def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -> str | None:
@@ -328,13 +361,13 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
     stated = [*_stated_letters(reply, known), *_chosen_letters(reply, known)]
     if stated:
         return max(stated, key=lambda one: one[0])[1]
-    body = reply.strip()
+    body = _EMPTY_LABEL.sub("", reply).strip()
     if not body or declines(first_sentence(body)):
         return None
     lines = [line for line in body.splitlines() if line.strip()]
     headers = [match[1].upper() for line in lines if (match := known.header.match(line))]
     listed = len(headers) > 1 and headers[:2] == list(known.letters[:2])
-    if not listed:
+    if not listed or known.next_letter.fullmatch(lines[0].strip("*_$)]}.: ")):
         leading = known.here(body, filler=False)
         if leading is not None:
             return leading[0]
@@ -381,7 +414,12 @@ def _letter_said(said: str, known: _Letters) -> str | None:
     if here is not None and not _IS_WRONG.match(said, here[2]) and not _DENIES.search(said[: here[1]]):
         return here[0]
     plain = _LATEX_TEXT.sub(r"\1", said)
-    return known.whole(plain) or known.by_text(plain) or known.last_alone(said)
+    return (
+        known.whole(plain)
+        or known.by_text(plain)
+        or known.last_alone(said)
+        or known.of_value(_number_in(said, 0, said, whole=True))
+    )
 
 
 def _chosen_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]:
@@ -403,9 +441,7 @@ def _chosen_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]
 
 def _by_number(body: str, known: _Letters, whole: bool) -> str | None:
     """The choice whose number the reply comes to."""
-    value = read_number(body, ended=whole)
-    values = [_first_value(choice) for choice in known.choices]
-    return known.letters[values.index(value)] if value is not None and values.count(value) == 1 else None
+    return known.of_value(read_number(body, ended=whole)) if any(known.values) else None
 
 
 # ------------------------------------------------------------------------------------------------------------------- texts
@@ -435,18 +471,21 @@ def normalized_answer(text: str) -> str:
     Signs in and before numbers stay (`3.5`, `-5`), and so does whatever would leave nothing (`A`, `The The`, `+`).
     """
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    kept = "".join(_kept(folded, i, character) for i, character in enumerate(folded))
+    kept = _SIGN.sub(_kept, folded)
     bare = " ".join(word for word in kept.split() if word not in ("a", "an", "the"))
     return bare or " ".join(kept.split()) or folded
 
 
-def _kept(text: str, at: int, character: str) -> str:
-    """The character, or a blank for punctuation that is not part of a number."""
-    if not unicodedata.category(character).startswith("P"):
-        return character
+_SIGN = re.compile(r"[^\w\s]|_")
+
+
+def _kept(match: re.Match[str]) -> str:
+    """The sign, or a blank for punctuation that is not part of a number."""
+    sign, text, at = match[0], match.string, match.start()
+    if not unicodedata.category(sign).startswith("P"):
+        return sign
     before, after = text[at - 1 : at], text[at + 1 : at + 2]
-    in_number = character in ".,/:" and before.isdigit() and after.isdigit()
-    sign = character in "-−" and after.isdigit() and not before.isalnum()
-    if in_number or sign:
-        return character
-    return "" if character in "'’" else " "
+    if (sign in ".,/:" and before.isdigit() and after.isdigit()) or (sign == "-" and after.isdigit() and not before.isalnum()):
+        return sign
+    initial = sign == "." and before.isalpha() and not text[max(0, at - 2) : at - 1].isalnum()  # U.S.
+    return "" if sign in "'’" or initial else " "

@@ -6,11 +6,13 @@ Only the reply counts (`reply_of`): not the thought before it, and not the next 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 MAX_TAIL = 400  # characters behind a label that are looked at
+MAX_STATEMENTS = 40  # of each kind, the last ones
 
 # ------------------------------------------------------------------------------------------------------------- the reply
 
@@ -73,7 +75,9 @@ class Statement:
         return self.at + len(self.text)
 
 
-_ADJECTIVE = r"(?:final|correct|right|best|closest|chosen|selected|appropriate|accurate|true|actual|likeliest|(?:most|more)\s+\w+|my|your)"
+_ADJECTIVE = (
+    r"(?:final|correct|right|best|closest|chosen|selected|appropriate|accurate|true|actual|likeliest|(?:most|more)\s+\w+|my|your)"
+)
 _NOUN = r"(?:answers?|ans\b\.?|antwort|réponse|respuesta|risposta|resposta|ответ|答案|回答)"
 _VERB = (
     r"(?:is|was|are|will\s+be|would\s+(?:then\s+|therefore\s+|thus\s+)?be|should\s+(?:then\s+|therefore\s+)?be|must\s+be|has\s+to\s+be"
@@ -87,8 +91,11 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(rf"(?:^|\n)[^\w\n]*(?:the\s+)?(?:{_ADJECTIVE}\s+){{0,2}}{_NOUN}[^\w\n(]*(?=\n)", re.IGNORECASE)
-_BARE_LABEL = re.compile(rf"(?<![\w-])(?:the\s+)?(?:{_ADJECTIVE}\s+){{0,2}}answer[ \t]+(?=[(\[*$\\]*(?:[-−]?\d|[A-J](?![\w'’])))", re.IGNORECASE)
+_BARE_LABEL = re.compile(
+    rf"(?<![\w-])(?:the\s+)?(?:{_ADJECTIVE}\s+){{0,2}}answer[ \t]+(?=[(\[*$\\]*(?:[-−]?\d|[A-J](?![\w'’])))", re.IGNORECASE
+)
 _TAG = re.compile(r"<(answer|ans|final_answer|final|result)>", re.IGNORECASE)
+_CLOSING_TAG = re.compile(r"</(?:answer|ans|final_answer|final|result)>", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASH = re.compile(r"(?:^|(?<=\s))####[ \t]*(?=\S)")
 _EMPTY_LINE = re.compile(r"[^\w\n]*\n")  # signs alone: `$$`, `---`, `**`
@@ -99,12 +106,17 @@ def statements(reply: str) -> list[Statement]:
     """What the reply states to be its answer, in order. What is said may be no answer at all; nested ones (`Answer: \\boxed{5}`) come last."""
     found: dict[int, Statement] = {}
     for pattern in (_BARE_LABEL, _HEADING, _LABEL):
-        for match in pattern.finditer(reply):
+        for match in _last(pattern, reply):
             tail = _tail(reply, match.end())
             if tail is not None:
                 found[tail[0]] = Statement(match.start(), "label", tail[1], tail[0])
     others = [*_boxes(reply), *_tags(reply), *_hashes(reply)]
     return sorted([*found.values(), *others], key=lambda one: (one.start, one.at))
+
+
+def _last(pattern: re.Pattern[str], reply: str) -> Iterable[re.Match[str]]:
+    """The last matches: a reply that states its answer a thousand times is read in no time."""
+    return deque(pattern.finditer(reply), maxlen=MAX_STATEMENTS)
 
 
 def _tail(reply: str, at: int) -> tuple[int, str] | None:
@@ -121,7 +133,7 @@ def _tail(reply: str, at: int) -> tuple[int, str] | None:
 
 
 def _boxes(reply: str) -> Iterator[Statement]:
-    for match in _BOX.finditer(reply):
+    for match in _last(_BOX, reply):
         depth, at = 1, match.end()
         limit = min(len(reply), at + MAX_TAIL)
         while at < limit and depth:
@@ -131,14 +143,14 @@ def _boxes(reply: str) -> Iterator[Statement]:
 
 
 def _tags(reply: str) -> Iterator[Statement]:
-    for match in _TAG.finditer(reply):
-        close = reply.lower().find(f"</{match[1].lower()}", match.end())
-        end = close if close >= 0 else len(reply)
-        yield Statement(match.start(), "tag", reply[match.end() : min(end, match.end() + MAX_TAIL)], match.end())
+    for match in _last(_TAG, reply):
+        close = _CLOSING_TAG.search(reply, match.end(), match.end() + MAX_TAIL)
+        end = close.start() if close is not None else min(len(reply), match.end() + MAX_TAIL)
+        yield Statement(match.start(), "tag", reply[match.end() : end], match.end())
 
 
 def _hashes(reply: str) -> Iterator[Statement]:
-    for match in _HASH.finditer(reply):
+    for match in _last(_HASH, reply):
         tail = _tail(reply, match.end())
         if tail is not None:
             yield Statement(match.start(), "hash", tail[1], tail[0])

@@ -6,7 +6,7 @@ own equation: the answer field is what counts, here as there.
 
 from __future__ import annotations
 
-from markovlm.tasks.base import Example, HubSource
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example, HubSource
 from markovlm.tasks.numbers import normalize_number
 from markovlm.tasks.rows import Row, RowError
 from markovlm.tasks.sources import Dataset
@@ -32,7 +32,7 @@ TASK = Dataset(
     answer_type="number",
     default_cot_tokens=50,
     max_answer_tokens=10,
-    extractors=("anchor", "simple", "math_verify"),
+    extractors=DEFAULT_EXTRACTORS["number"],
     hub=HubSource("ChilleD/SVAMP", None, {"train": "train", "test": "test"}),
     licence="MIT",
     parse=parse,

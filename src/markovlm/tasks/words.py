@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from markovlm.errors import UserError
 from markovlm.tasks.arithmetic_data import Split
-from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
+from markovlm.tasks.base import DEFAULT_EXTRACTORS, AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.sources import check_options, check_request
 from markovlm.tasks.stream import ENDLESS, Stream
 from markovlm.tasks.words_data import Problem, WordsSpec, draw
@@ -53,7 +53,7 @@ class Words:
     answer_type: AnswerType = "number"
     default_cot_tokens: int = 100
     max_answer_tokens: int = 10
-    extractors: tuple[str, ...] = ("anchor", "simple", "math_verify")
+    extractors: tuple[str, ...] = DEFAULT_EXTRACTORS["number"]
     splits: tuple[str, ...] = ("train", "dev", "test")
     hub: HubSource | None = None
     licence: str = "generated"
