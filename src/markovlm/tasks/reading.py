@@ -237,10 +237,13 @@ _LIST_GOES_ON = re.compile(r"[\s*_)\]]*(?:,|/|&|\band\b|\bor\b|\bnor\b)+[\s*_(\[
 _NEGATES = re.compile(
     r"\b(?:not|worst|least|never|no|none|neither|eliminat\w+|unlikely|incorrect|wrong|false)\b|n['’]t\b", re.IGNORECASE
 )
-_IN_FORMULA_BEFORE = re.compile(r"(?:[_^]\s?\{?|\\\w*\{|[=+*/<>≈∝·×]\s*|\\)\Z")
+_IN_FORMULA_BEFORE = re.compile(r"(?:[_^]\s?\{?|\\\w*\{~?|[=+*/<>≈∝·×]\s*|\\\w*\s*|~|\d\s*)\Z")
+_OTHERS = re.compile(r"[\s*_)\].]*(?:(?:,\s*)?(?:and|or|&)\s*[*_]*[(\[]?|,\s*[*_]*[(\[])[*_]*(?=[A-Ja-j][)\]*_.,\s]|[A-J]\Z)")
 _IN_FORMULA_AFTER = re.compile(r"\s*(?:[=+*/^_<>≈∝·×]|\\[a-zA-Z])|\(")
 
 _EMPTY_LABEL = re.compile(r"(?m)^[ \t]*[AQ]:[ \t]*$")  # of an answer or question to come
+_PART = re.compile(r"\(([Aa])\)\s")  # of an answer in parts: `(a) …  (b) …`
+_TELLING = 7  # characters of a choice that is not in a long text by chance, as `two` may be
 _BULLETS = " \t-*•."
 
 
@@ -310,20 +313,20 @@ class _Letters:
         joined = re.search(r"(?:\b(?:and|or)\b|[,/&])[\s*_(\[]*\Z", text[max(0, at - 12) : at])
         return None if joined and any(other != letter for other, _ in found) else letter
 
-    def by_text(self, text: str) -> str | None:
+    def by_text(self, text: str, at_least: int = 2) -> str | None:
         """The letter of the one choice whose text stands in `text`, or that `text` is the beginning of; longer choices win over those in them."""
         if not self.choices:
             return None
         words = f" {normalized_answer(text)} "
         there = [choice for choice in self.named_choices if f" {choice} " in words]
         there = [choice for choice in there if not any(choice != other and f" {choice} " in f" {other} " for other in there)]
-        if len(set(there)) == 1 and self.choices.count(there[0]) == 1:
+        if len(set(there)) == 1 and self.choices.count(there[0]) == 1 and len(there[0]) >= at_least:
             return self.letters[self.choices.index(there[0])]
         return None
 
     def named(self, sentence: str) -> str | None:
         """As `by_text`, of a sentence that denies nothing."""
-        return None if _NEGATES.search(sentence) else self.by_text(sentence)
+        return None if _NEGATES.search(sentence) else self.by_text(sentence, 2 if len(sentence.split()) <= 12 else _TELLING)
 
     def whole(self, text: str) -> str | None:
         """The letter of the choice that `text` is, to the letter or as a number."""
@@ -367,9 +370,11 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
     lines = [line for line in body.splitlines() if line.strip()]
     headers = [match[1].upper() for line in lines if (match := known.header.match(line))]
     listed = len(headers) > 1 and headers[:2] == list(known.letters[:2])
+    parts = _PART.match(body)
+    listed = listed or (parts is not None and re.search(rf"[.!?\n]\s*\({'Bb'[parts[1] == 'a']}\)\s", body) is not None)
     if not listed or known.next_letter.fullmatch(lines[0].strip("*_$)]}.: ")):
         leading = known.here(body, filler=False)
-        if leading is not None:
+        if leading is not None and (body[leading[1]].isupper() or len(lines[0].split()) <= 8):
             return leading[0]
     first, last = first_sentence(body), sentences_of(body)[-1][1]
     if listed or sum(known.whole(line.strip(_BULLETS)) is not None for line in lines) > 1:
@@ -379,7 +384,7 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
         or known.named(first)
         or known.last_alone(last)
         or known.named(last)
-        or known.by_text(body)
+        or known.by_text(body, at_least=_TELLING)
         or known.last_alone(body)
         or _by_number(body, known, ended or followed)
     )
@@ -395,22 +400,22 @@ def _behind_a_list(lines: Sequence[str], known: _Letters) -> str | None:
 
 
 def _stated_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]:
-    """Place and letter of everything that is stated to be the answer; None where it is stated that there is none."""
+    """Place and letter of everything that is stated to be the answer; None where it is stated that there is none, or more than one."""
     found: list[tuple[int, str | None]] = []
     for one in statements(reply):
         said = one.text if one.kind in ("box", "tag") else first_sentence(one.text)
         if one.kind == "hash" and not re.match(rf"{_OPENS}[A-Za-z]\W*\Z", said):
             continue
         letter = _letter_said(said, known)
-        if letter is not None:
+        if letter is not None or declines(said) or known.here(said) is not None:
             found.append((one.at, letter))
-        elif declines(said):
-            found.append((one.at, None))
     return found
 
 
 def _letter_said(said: str, known: _Letters) -> str | None:
     here = known.here(said)
+    if here is not None and (others := _OTHERS.match(said, here[2])) and known.here(said, others.end(), filler=False):
+        return None  # several
     if here is not None and not _IS_WRONG.match(said, here[2]) and not _DENIES.search(said[: here[1]]):
         return here[0]
     plain = _LATEX_TEXT.sub(r"\1", said)

@@ -99,6 +99,7 @@ _CLOSING_TAG = re.compile(r"</(?:answer|ans|final_answer|final|result)>", re.IGN
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASH = re.compile(r"(?:^|(?<=\s))####[ \t]*(?=\S)")
 _EMPTY_LINE = re.compile(r"[^\w\n]*\n")  # signs alone: `$$`, `---`, `**`
+_NOT_YET = re.compile(r"(?:\s|\.{2,}|…)+")
 _HAS_CONTENT = re.compile(r"[^\W_]|[½¼¾⅓⅔]")
 
 
@@ -125,7 +126,8 @@ def _tail(reply: str, at: int) -> tuple[int, str] | None:
         line_end = reply.find("\n", at)
         stop = line_end if line_end >= 0 else len(reply)
         if _HAS_CONTENT.search(reply, at, stop):
-            at += len(reply[at:stop]) - len(reply[at:stop].lstrip())
+            match = _NOT_YET.match(reply, at, stop)
+            at = match.end() if match else at
             return at, reply[at : min(stop, at + MAX_TAIL)]
         if line_end < 0:
             return None
