@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from markovlm.tasks.letters import read_letter
 from markovlm.tasks.numbers import normalize_number
-from markovlm.tasks.reading import normalized_answer, read_letter, read_number, read_text
+from markovlm.tasks.reading import normalized_answer, read_number, read_text
 
 FOUR = ("oxygen", "nitrogen", "water vapor", "carbon dioxide")
 TEN = tuple(f"choice {name}" for name in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
@@ -48,6 +49,7 @@ NUMBERS = [
     ("<|channel|>analysis<|message|>5 or 6<|end|><|start|>assistant<|channel|>final<|message|>It is 7.", "7"),
     ("The answer is 168  You will be given a reasoning problem. Question: A bakery sells 250 loaves", "168"),
     # no answer
+    ("12x + 21", None), ("It is " + "8 - 4 = 4, " * 40, None), ("The answer is 12. " + "So it is 12 - 5. " * 40, "12"),
     ("", None), ("No idea.", None), ("There are 12 eggs. Answer: unknown", None), ("Answer: it cannot be determined from 3 numbers", None),
     ("I don't know.\n\nQuestion: What is 2+2?\nAnswer: 4", None), ("It takes place in the 2nd week", None), ("x^2", None),
 ]  # fmt: skip
@@ -149,7 +151,7 @@ MIXTURE = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 
 @given(MIXTURE | st.text(max_size=80), st.booleans())
 def test_whatever_the_text_what_is_read_is_canonical_or_nothing(text, ended):
-    number, letter, said = read_number(text, ended=ended), read_letter(text, FOUR, ended=ended), read_text(text, ended=ended)
+    number, letter, said = read_number(text, ended=ended), read_letter(text, FOUR, ended=ended), read_text(text)
     assert number is None or normalize_number(number) == number
     assert letter is None or letter in "ABCD"
     assert said is None or said.strip() == said != ""

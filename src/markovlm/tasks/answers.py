@@ -36,8 +36,9 @@ from markovlm.registry import EXTRACTORS
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.equations import has_wrong_equation
 from markovlm.tasks.folds import normalized
+from markovlm.tasks.letters import read_letter
 from markovlm.tasks.numbers import MAX_NUMBER_CHARACTERS, normalize_number, written_numbers
-from markovlm.tasks.reading import normalized_answer, read_letter, read_number, read_text
+from markovlm.tasks.reading import normalized_answer, read_number, read_text
 from markovlm.tasks.statements import first_sentence
 
 FailureKind = Literal["not_extracted", "repetition", "no_answer", "format", "wrong_arithmetic", "other"]

@@ -1,6 +1,6 @@
-"""The answer of a reply, as a person reads it. Pure: text in, answer out.
+"""The answer of a reply, as a person reads it: numbers and texts (letters: `tasks.letters`). Pure: text in, answer out.
 
-`read_number`, `read_letter` and `read_text` take the last thing that the reply states to be its answer (`tasks.statements`), else what the
+`read_number` and `read_text` take the last thing that the reply states to be its answer (`tasks.statements`), else what the
 reply begins with, else what it ends with.
 
 `ended=False` says that the token limit cut the reply. A number that the cut touches is then not known (`1,2` may begin 1,250), and numbers
@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
-from markovlm.tasks.base import LETTERS
 from markovlm.tasks.equations import value_of
 from markovlm.tasks.numbers import CURRENCY, Written, canonical, normalize_number, written_numbers
 from markovlm.tasks.statements import Statement, declines, first_sentence, reply_of, sentences_of, statements
 
 MAX_CHARACTERS = 20_000  # of a reply; of a longer one the end counts
 MAX_LINE = 400  # characters of a first line that are looked at
-DEFAULT_LETTERS = 5  # A to E, where the choices are not known
 
 # ----------------------------------------------------------------------------------------------------------------- numbers
 
 _OPERATOR = r"[-+*/x×÷·−]|\\times|\\cdot|\\div"
 _OPERATES = re.compile(rf"\s*(?:(?:{_OPERATOR})\s*[$£€(\d]|[=≈])")
 _EXPRESSION = re.compile(r"[\s$£€]*\d[\d,.]*(?:\s*(?:[+*/x×÷·]|\\times|\\cdot|\\div|\s[-−]\s)\s*[$£€]?\d[\d,.]*)+")
-_MARKUP = re.compile(r"[\s*_`\"'“”‘’~>#$\\(\[{]*")
-_LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
+MARKUP = re.compile(r"[\s*_`\"'“”‘’~>#$\\(\[{]*")
+LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
 _NOT = re.compile(r"\b(?:not|isn['’]t|never|n['’]t)\s+(?:equal\s+to\s+|exactly\s+|just\s+)?[$£€]?\Z", re.IGNORECASE)
 _LISTED = re.compile(r"(?:^|\n)[ \t*_>-]*\Z")
 _NUMBERED = re.compile(
@@ -36,6 +33,9 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _GSM_LINE = re.compile(r"(?:^|\n)[ \t]*A:[ \t]*(?=\S)")
+_LOOP = 240  # characters
+_COEFFICIENT = re.compile(r"[a-z](?![A-Za-z])\s*[-+*/^]")
+_WITH_UNKNOWN = re.compile(r"(?:(?<![A-Za-z])|(?<=\d))[a-z]\s*[-+*/^]\s*\Z")
 _IS_ANSWER = re.compile(
     r"\b(?:is|are|was|must\s+be)\s+(?:therefore\s+|thus\s+)?(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)*answer\b",
     re.IGNORECASE,
@@ -63,7 +63,7 @@ def read_number(text: str, *, ended: bool = True) -> str | None:
     no digits (`one of them` is no answer beside `12`).
     """
     reply, followed = reply_of(text[-MAX_CHARACTERS:])
-    whole = ended or followed
+    whole = followed or (ended and not _loops(reply))
     found = [*statements(reply), *_more_statements(reply)]
     for one in sorted(found, key=lambda statement: statement.start, reverse=True):
         if one.kind in ("label", "tag") and _declines_number(first_sentence(one.text)):
@@ -73,6 +73,12 @@ def read_number(text: str, *, ended: bool = True) -> str | None:
             return value
     leading = _leading_number(reply, whole)
     return leading if leading is not None else _final_number(reply, whole)
+
+
+def _loops(reply: str) -> bool:
+    """Does it end in one piece over and over? Then only a limit ended it."""
+    tail = reply.rstrip()[-_LOOP:]
+    return len(tail) == _LOOP and any(tail[period:] == tail[:-period] for period in range(1, _LOOP // 3 + 1))
 
 
 def _more_statements(reply: str) -> list[Statement]:
@@ -97,29 +103,34 @@ def _declines_number(said: str) -> bool:
 def _stated_number(reply: str, one: Statement, whole: bool) -> str | None:
     if one.kind == "box":
         closed = whole or one.end < len(reply)
-        return (normalize_number(_plain(one.text)) if closed else None) or _number_in(reply, one.at, one.text, whole)
+        return (normalize_number(plain_latex(one.text)) if closed else None) or number_in(reply, one.at, one.text, whole)
     if one.kind == "hash" and not re.match(r"[^\w\n]*\d[\d,.]*[^\w\n]*(?:\w+[^\w\n]*){0,3}\Z", one.text):
         return None  # a heading
     if one.kind == "tag":
-        return _number_in(reply, one.at, one.text, whole)
-    return _number_in(reply, one.at, first_sentence(one.text), whole)
+        return number_in(reply, one.at, one.text, whole)
+    return number_in(reply, one.at, first_sentence(one.text), whole)
 
 
-def _plain(text: str) -> str:
+def plain_latex(text: str) -> str:
     """Without LaTeX's words and spaces: `5 \\text{ apples}` -> `5`."""
     return re.sub(
-        r"\\[,;!: ]|\^\\circ|\^\{\\circ\}|°", " ", _LATEX_TEXT.sub(lambda m: m[1] if re.search(r"\d", m[1]) else " ", text)
+        r"\\[,;!: ]|\^\\circ|\^\{\\circ\}|°", " ", LATEX_TEXT.sub(lambda m: m[1] if re.search(r"\d", m[1]) else " ", text)
     ).strip()
 
 
-def _number_in(reply: str, at: int, said: str, whole: bool) -> str | None:
-    """The number that `said`, which begins at `at`, comes to."""
+def number_in(reply: str, at: int, said: str, whole: bool) -> str | None:
+    """The number that a statement comes to: `said`, which begins at `at` in the reply. None where it has none.
+
+    Not `whole`: the token limit cut the reply, and a number that the cut touches does not count.
+    """
     numbers = [one for one in written_numbers(said) if one.kind != "ordinal"]
     numbers = [one for one in numbers if not _NOT.search(said[: one.start])] or numbers
+    if "=" not in said:
+        numbers = [one for one in numbers if not _in_algebra(said, one)]
     if not numbers:
         return None
     first = numbers[0]
-    if _MARKUP.fullmatch(said[: first.start]) and not _OPERATES.match(said, first.end):
+    if MARKUP.fullmatch(said[: first.start]) and not _OPERATES.match(said, first.end):
         chosen = first
     elif "=" in said or "≈" in said:
         behind = max(said.rfind("="), said.rfind("≈"))
@@ -135,6 +146,13 @@ def _number_in(reply: str, at: int, said: str, whole: bool) -> str | None:
         strong = [one for one in numbers if not one.weak] or numbers
         chosen = strong[-1] if _TOTALS.search(said[first.end :]) else strong[0]
     return None if _is_cut(reply, at, chosen, whole) else chosen.value
+
+
+def _in_algebra(text: str, one: Written) -> bool:
+    """Is it a part of `12x + 21`?"""
+    return (
+        _COEFFICIENT.match(text, one.end) is not None or _WITH_UNKNOWN.search(text[max(0, one.start - 8) : one.start]) is not None
+    )
 
 
 def _is_cut(reply: str, at: int, one: Written, whole: bool) -> bool:
@@ -155,13 +173,13 @@ def _leading_number(reply: str, whole: bool) -> str | None:
     offset = len(reply) - len(body)
     line = first_sentence(body[:MAX_LINE])
     numbers = written_numbers(line)
-    if not numbers or numbers[0].kind == "ordinal" or not _MARKUP.fullmatch(line[: numbers[0].start]):
+    if not numbers or numbers[0].kind == "ordinal" or not MARKUP.fullmatch(line[: numbers[0].start]):
         return None
     first = numbers[0]
     rest = line[first.end :]
     if re.match(r"[.)][ \t]+\S", body[first.end :]) and (first.value == "1" or re.search(rf"\s{_next(first)}[.)]\s", body)):
         return None  # a list: `1. … 2. …`
-    if _OPERATES.match(rest) or re.search(r"[=≈]", line):
+    if _OPERATES.match(rest) or _in_algebra(line, first) or re.search(r"[=≈]", line):
         return None
     if (len(re.findall(r"\w+", rest)) > 6 or _CLAUSE.search(rest)) and not re.match(r"\s*[(,.;:—–-]", rest):
         return None
@@ -179,7 +197,7 @@ def _final_number(reply: str, whole: bool) -> str | None:
         if not done or not _CONCLUDES.match(done[-1][1]):
             return None
         at, sentence = done[-1]
-        return None if _GOES_ON.match(reply, at + len(sentence)) else _number_in(reply, at, sentence, whole=True)
+        return None if _GOES_ON.match(reply, at + len(sentence)) else number_in(reply, at, sentence, whole=True)
     numbers = [one for one in written_numbers(reply) if _counts(reply, one)]
     strong = [one for one in numbers if not one.weak]
     for chosen in (strong, numbers):
@@ -190,263 +208,11 @@ def _final_number(reply: str, whole: bool) -> str | None:
 
 def _counts(reply: str, one: Written) -> bool:
     """Not an ordinal, a number of a list or of a step."""
-    if one.kind == "ordinal" or _NUMBERED.search(reply[max(0, one.start - 16) : one.start]):
+    if one.kind == "ordinal" or _in_algebra(reply, one) or _NUMBERED.search(reply[max(0, one.start - 16) : one.start]):
         return False
     return not (
         re.match(r"[.):]\s+\S", reply[one.end : one.end + 4]) and _LISTED.search(reply[max(0, one.start - 8) : one.start])
     )
-
-
-# ----------------------------------------------------------------------------------------------------------------- letters
-
-_FILLER = (
-    r"(?:(?:the|an?\s+(?=option|choice|letter)|option|choice|letter|answer|that|it|is|be|would|should|clearly|definitely|probably|likely|"
-    r"most|therefore|thus|then|hence|indeed|simply|either|final|correct|right|best|i|we|you|['’]d|think|believe|say|guess|go|with|choose|"
-    r"pick|select|select:)(?:\s+|(?<=:)))*"
-)
-_OPENS = r"[\s*_`\"'“‘(\[{<$\\]*(?:\\?(?:text|textbf|mathrm|mathbf)\s?\{)?[\s(\[]*"
-_LETTER_AFTER = r"(?![\w'’]|-\w|\.\w)"
-_FUNCTION_WORD = re.compile(
-    r"\s+(?:is|are|was|because|since|as|and|or|which|with|for|due|by|but|if|in|per|instead|rather|not|here|from|above|where|while|so|then|that)\b"
-)
-_PRONOUN = re.compile(r"\s+[a-z]|['’]")
-_DENIES = re.compile(
-    r"(?:\b(?:not|never|neither|nor|except|excluding|eliminat\w+|rul(?:e|es|ed|ing)\s+out|reject\w*|discard\w*|instead\s+of|rather\s+than|other\s+than|than|unlike|incorrect(?:ly)?|wrong(?:ly)?)|n['’]t)"
-    r"\s+(?:(?:be|the|option|options|choice|choices|answer|letter|is|out|only|just|really|actually)\s+)*[*_\"'“(\[]*\Z",
-    re.IGNORECASE,
-)
-_IS_WRONG = re.compile(
-    r"[\s*_)\]\"'”.:]*(?:is|are|was|would\s+be|seems|looks|can\s+be)\s+(?:(?:also|clearly|definitely|simply|just|very|quite|still)\s+)*"
-    r"(?:(?:can)?not|n['’]t|incorrect|wrong|false|tempting|out\b|ruled\s+out|eliminated|impossible|unlikely|irrelevant|invalid|close)",
-    re.IGNORECASE,
-)
-_IS_RIGHT = re.compile(
-    r"[\s*_)\]\"'”]*(?:,?\s*(?:is|must\s+be|would\s+be|should\s+be|seems|has\s+to\s+be|appears\s+to\s+be))\s+(?:(?:therefore|thus|clearly|definitely|probably|most\s+likely|likely|also|indeed|obviously)\s+)*"
-    r"(?:the\s+)?(?:(?:most|only|one|single)\s+)*(?:correct|right|best|true|answer|likely|appropriate|accurate|plausible|suitable|closest)\b(?!\s+(?:if|when|only))",
-    re.IGNORECASE,
-)
-_CHOOSES = re.compile(
-    r"\b(?:(?:i|we)(?:['’](?:d|ll|m|ve)|\s+(?:would|will|have\s+to|must|am|can|should))?\s+(?:therefore\s+)?(?:say|go(?:ing)?\s+(?:with|for)|choose|pick|select|opt\s+for|vote\s+for|guess|conclude|answer|choosing|chose|picked|selected)|"
-    r"(?:choose|pick|select|go\s+with|opt\s+for|going\s+with)|(?:leav(?:es|ing)|left)\s+(?:us\s+)?(?:only\s+)?(?:with\s+)?(?:only\s+)?|"
-    r"my\s+(?:choice|answer|pick|guess)\s+is|it\s+(?:is|must\s+be|has\s+to\s+be)|(?:must|has\s+to|should|would|could)\s+be|points?\s+to|corresponds?\s+to|matches)\s*:?\s*"
-    r"(?:(?:option|choice|answer|letter|the|that)\s+)*",
-    re.IGNORECASE,
-)
-
-_LIST_GOES_ON = re.compile(r"[\s*_)\]]*(?:,|/|&|\band\b|\bor\b|\bnor\b)+[\s*_(\[]*(?:(?:and|or|nor)\b[\s*_(\[]*)?")
-_NEGATES = re.compile(
-    r"\b(?:not|worst|least|never|no|none|neither|eliminat\w+|unlikely|incorrect|wrong|false)\b|n['’]t\b", re.IGNORECASE
-)
-_IN_FORMULA_BEFORE = re.compile(r"(?:[_^]\s?\{?|\\\w*\{~?|[=+*/<>≈∝·×]\s*|\\\w*\s*|~|\d\s*)\Z")
-_OTHERS = re.compile(r"[\s*_)\].]*(?:(?:,\s*)?(?:and|or|&)\s*[*_]*[(\[]?|,\s*[*_]*[(\[])[*_]*(?=[A-Ja-j][)\]*_.,\s]|[A-J]\Z)")
-_IN_FORMULA_AFTER = re.compile(r"\s*(?:[=+*/^_<>≈∝·×]|\\[a-zA-Z])|\(")
-
-_EMPTY_LABEL = re.compile(r"(?m)^[ \t]*[AQ]:[ \t]*$")  # of an answer or question to come
-_PART = re.compile(r"\(([Aa])\)\s")  # of an answer in parts: `(a) …  (b) …`
-_TELLING = 7  # characters of a choice that is not in a long text by chance, as `two` may be
-_BULLETS = " \t-*•."
-
-
-class _Letters:
-    """What is known of the choices while a reply is read."""
-
-    def __init__(self, choices: Sequence[str]):
-        self.letters = LETTERS[: len(choices) or DEFAULT_LETTERS]
-        self.written = [_trimmed(choice) for choice in choices]
-        self.choices = [normalized_answer(choice) for choice in choices]
-        self.named_choices = [choice for choice in self.choices if len(choice) > 1 and re.search(r"[^\W\d]{2}", choice)]
-        self.values = [_first_value(choice) for choice in choices]
-        some = f"[{self.letters}{self.letters.lower()}]"
-        self.next_letter = re.compile(rf"{_OPENS}({some}){_LETTER_AFTER}")
-        self.alone = re.compile(
-            rf"(?<![\w'’\\^°-])([{self.letters}]|(?:(?<=option\s)|(?<=choice\s)|(?<=letter\s)|(?<=answer\s))[{self.letters.lower()}]){_LETTER_AFTER}"
-        )
-        self.header = re.compile(
-            rf"[ \t]*(?:[-*•+>][ \t]*)?[*_(\[]*([{self.letters}{self.letters.lower()}])[*_]*[.):\]][*_]*(?=\s|\Z)"
-        )
-
-    def here(self, text: str, at: int = 0, *, filler: bool = True) -> tuple[str, int, int] | None:
-        """The letter that stands at `at` (behind filler words and opening signs), and its span."""
-        if filler and (skipped := re.compile(_FILLER, re.IGNORECASE).match(text, at)):
-            found = self.here(text, skipped.end(), filler=False)
-            if found is not None or skipped.end() == at:
-                return found
-        match = self.next_letter.match(text, at)
-        if match is None:
-            return None
-        return (match[1].upper(), match.start(1), match.end(1)) if self.is_letter(text, match.start(1)) else None
-
-    def is_letter(self, text: str, at: int) -> bool:
-        """Is the character at `at` the name of a choice, and no article, pronoun or other word?"""
-        letter, before, rest = text[at], text[max(0, at - 2) : at], text[at + 1 :]
-        if re.search(r"[(\[{*_$\"“']\Z", before) and re.match(r"[)\]}*_$\"”'.:]", rest):
-            return True
-        if letter in "Ii":
-            return letter == "I" and not _PRONOUN.match(rest)
-        if letter.islower() and not re.match(r"\s*(?:[).:,;!?*_\]}]|\n|\Z)", rest):
-            return letter != "a" and _FUNCTION_WORD.match(rest) is not None
-        if letter == "A" and re.match(r"\s+[a-z]", rest) and not _FUNCTION_WORD.match(rest):
-            word = normalized_answer(rest.split()[0]) if rest.split() else ""
-            return bool(self.choices) and self.choices[0].startswith(word) and bool(word)
-        return True
-
-    def last_alone(self, text: str) -> str | None:
-        """The last letter that stands alone in `text` and is not denied; None where it is one of several: `(A) or (B)`."""
-        found: list[tuple[str, int]] = []
-        denied = -1  # where the last denied letter ends
-        for match in self.alone.finditer(text):
-            at = match.start(1)
-            before, after = text[max(0, at - 60) : at], text[at + 1 : at + 60]
-            if not self.is_letter(text, at):
-                continue
-            if _DENIES.search(before) or _IS_WRONG.match(after) or (denied >= 0 and _LIST_GOES_ON.fullmatch(text, denied, at)):
-                denied = at + 1  # and so are those of `not (A), (B) or (C)`
-                continue
-            if _IN_FORMULA_BEFORE.search(before) or _IN_FORMULA_AFTER.match(after):
-                continue
-            if match[1] == "A" and not re.match(r"\s*(?:[).:,;!?*_\]}\"”]|\n|\Z)", after) and not _IS_RIGHT.match(after):
-                continue  # an article at the start of a sentence
-            found.append((match[1].upper(), at))
-        if not found:
-            return None
-        letter, at = found[-1]
-        joined = re.search(r"(?:\b(?:and|or)\b|[,/&])[\s*_(\[]*\Z", text[max(0, at - 12) : at])
-        return None if joined and any(other != letter for other, _ in found) else letter
-
-    def by_text(self, text: str, at_least: int = 2) -> str | None:
-        """The letter of the one choice whose text stands in `text`, or that `text` is the beginning of; longer choices win over those in them."""
-        if not self.choices:
-            return None
-        words = f" {normalized_answer(text)} "
-        there = [choice for choice in self.named_choices if f" {choice} " in words]
-        there = [choice for choice in there if not any(choice != other and f" {choice} " in f" {other} " for other in there)]
-        if len(set(there)) == 1 and self.choices.count(there[0]) == 1 and len(there[0]) >= at_least:
-            return self.letters[self.choices.index(there[0])]
-        return None
-
-    def named(self, sentence: str) -> str | None:
-        """As `by_text`, of a sentence that denies nothing."""
-        return None if _NEGATES.search(sentence) else self.by_text(sentence, 2 if len(sentence.split()) <= 12 else _TELLING)
-
-    def whole(self, text: str) -> str | None:
-        """The letter of the choice that `text` is, to the letter or as a number."""
-        if not self.choices:
-            return None
-        bare = _trimmed(text)
-        if self.written.count(bare) == 1:
-            return self.letters[self.written.index(bare)]
-        said = normalized_answer(text)
-        same = [letter for letter, choice in zip(self.letters, self.choices, strict=False) if choice and choice == said]
-        if len(same) == 1:
-            return same[0]
-        return self.of_value(normalize_number(_plain(text)))
-
-    def of_value(self, value: str | None) -> str | None:
-        """The letter of the one choice that is this number, with whatever unit."""
-        return self.letters[self.values.index(value)] if value is not None and self.values.count(value) == 1 else None
-
-
-def _first_value(choice: str) -> str | None:
-    """The number of a choice that is one, with or without a unit: `12 m/s`."""
-    numbers = written_numbers(choice)
-    formula = re.search(r"[=+<>]", choice) is not None
-    return numbers[0].value if len(numbers) == 1 and not formula and _MARKUP.fullmatch(choice[: numbers[0].start]) else None
-
-
-def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -> str | None:
-    """The letter of the choice that the reply gives as its answer; None where it gives none.
-
-    `choices` bounds the letters (A to E without it) and lets a choice be named by its text, or by its number. A letter that is denied (`not
-    B`, `A is tempting`) is not the answer, an article or pronoun is no letter, and neither are the headers of a list of all choices.
-    """
-    reply, followed = reply_of(text[-MAX_CHARACTERS:])
-    known = _Letters(choices)
-    stated = [*_stated_letters(reply, known), *_chosen_letters(reply, known)]
-    if stated:
-        return max(stated, key=lambda one: one[0])[1]
-    body = _EMPTY_LABEL.sub("", reply).strip()
-    if not body or declines(first_sentence(body)):
-        return None
-    lines = [line for line in body.splitlines() if line.strip()]
-    headers = [match[1].upper() for line in lines if (match := known.header.match(line))]
-    listed = len(headers) > 1 and headers[:2] == list(known.letters[:2])
-    parts = _PART.match(body)
-    listed = listed or (parts is not None and re.search(rf"[.!?\n]\s*\({'Bb'[parts[1] == 'a']}\)\s", body) is not None)
-    if not listed or known.next_letter.fullmatch(lines[0].strip("*_$)]}.: ")):
-        leading = known.here(body, filler=False)
-        if leading is not None and (body[leading[1]].isupper() or len(lines[0].split()) <= 8):
-            return leading[0]
-    first, last = first_sentence(body), sentences_of(body)[-1][1]
-    if listed or sum(known.whole(line.strip(_BULLETS)) is not None for line in lines) > 1:
-        return _behind_a_list(lines, known)
-    return (
-        known.whole(first)
-        or known.named(first)
-        or known.last_alone(last)
-        or known.named(last)
-        or known.by_text(body, at_least=_TELLING)
-        or known.last_alone(body)
-        or _by_number(body, known, ended or followed)
-    )
-
-
-def _behind_a_list(lines: Sequence[str], known: _Letters) -> str | None:
-    """What the last line says where the reply lists the choices: nothing, if it is one of the list."""
-    last = lines[-1].strip(_BULLETS)
-    alone = known.next_letter.fullmatch(last.strip("*_$)]}.: "))
-    if alone is not None:
-        return alone[1].upper() if known.next_letter.fullmatch(lines[-2].strip("*_$)]}.: -•")) is None else None
-    return None if known.whole(last) is not None or known.header.match(lines[-1]) else known.last_alone(last)
-
-
-def _stated_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]:
-    """Place and letter of everything that is stated to be the answer; None where it is stated that there is none, or more than one."""
-    found: list[tuple[int, str | None]] = []
-    for one in statements(reply):
-        said = one.text if one.kind in ("box", "tag") else first_sentence(one.text)
-        if one.kind == "hash" and not re.match(rf"{_OPENS}[A-Za-z]\W*\Z", said):
-            continue
-        letter = _letter_said(said, known)
-        if letter is not None or declines(said) or known.here(said) is not None:
-            found.append((one.at, letter))
-    return found
-
-
-def _letter_said(said: str, known: _Letters) -> str | None:
-    here = known.here(said)
-    if here is not None and (others := _OTHERS.match(said, here[2])) and known.here(said, others.end(), filler=False):
-        return None  # several
-    if here is not None and not _IS_WRONG.match(said, here[2]) and not _DENIES.search(said[: here[1]]):
-        return here[0]
-    plain = _LATEX_TEXT.sub(r"\1", said)
-    return (
-        known.whole(plain)
-        or known.by_text(plain)
-        or known.last_alone(said)
-        or known.of_value(_number_in(said, 0, said, whole=True))
-    )
-
-
-def _chosen_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]:
-    """`B is correct`, `I'd say C`, `… leaves (D)`."""
-    found: list[tuple[int, str | None]] = []
-    for match in known.alone.finditer(reply):
-        at = match.start(1)
-        if _IS_RIGHT.match(reply, at + 1) and not _DENIES.search(reply[max(0, at - 60) : at]):
-            found.append((at, match[1].upper()))
-    for match in _CHOOSES.finditer(reply):
-        here = known.here(reply, match.end(), filler=False)
-        if here is not None and not _DENIES.search(reply[max(0, here[1] - 60) : here[1]]) and not _IS_WRONG.match(reply, here[2]):
-            sentence = first_sentence(reply[here[1] :])
-            if re.search(rf"\b(?:and|or)\s+[*_]*[(\[][*_]*(?!{here[0]})[{known.letters}][)\]]", sentence):
-                continue  # `leaves (A) … and (B)`
-            found.append((here[1], here[0]))
-    return found
-
-
-def _by_number(body: str, known: _Letters, whole: bool) -> str | None:
-    """The choice whose number the reply comes to."""
-    return known.of_value(read_number(body, ended=whole)) if any(known.values) else None
 
 
 # ------------------------------------------------------------------------------------------------------------------- texts
@@ -454,16 +220,17 @@ def _by_number(body: str, known: _Letters, whole: bool) -> str | None:
 _QUOTES = "\"'“”‘’«»`*_ \t"
 
 
-def read_text(text: str, *, ended: bool = True) -> str | None:
+def read_text(text: str) -> str | None:
     """The reply's statement of its answer, else its first line, without quotes, markup and final full stop; None where nothing is written."""
     reply, _ = reply_of(text[-MAX_CHARACTERS:])
     for one in reversed(statements(reply)):
-        if one.kind != "hash" and (said := _trimmed(_LATEX_TEXT.sub(r"\1", one.text))):
+        if one.kind != "hash" and (said := trimmed(LATEX_TEXT.sub(r"\1", one.text))):
             return said
-    return next((said for line in reply.splitlines() if (said := _trimmed(line))), None)
+    return next((said for line in reply.splitlines() if (said := trimmed(line))), None)
 
 
-def _trimmed(line: str) -> str:
+def trimmed(line: str) -> str:
+    """Without quotes, Markdown and a full stop around it; the stop of `U.S.` and `J. S. B.` stays."""
     bare = line.strip().strip(_QUOTES)
     if bare.endswith(".") and not bare.endswith("..") and not re.search(r"\b\w\.\w\.\Z|\b[A-Z]\.\Z", bare):
         bare = bare[:-1].strip(_QUOTES)
