@@ -96,6 +96,9 @@ LETTERS = [
     ("Answer: D, not B", FOUR, "D"),
     ("Answer: It is not B, the answer is D", FOUR, "D"), ("Answer: rules out C, leaving D", FOUR, "D"), ("B is correct, C is not.", FOUR, "B"),
     ("We can rule out A, B and D.", FOUR, None), ("That leaves us with (A) and (B).", FOUR, None), ("Between C and D, choose C", FOUR, "C"),
+    # other languages
+    ("Die Antwort ist C.", FOUR, "C"), ("La respuesta correcta es (B).", FOUR, "B"), ("Réponse : D", FOUR, "D"), ("所以正确答案是B。", FOUR, "B"),
+    ("Ответ: A", FOUR, "A"), ("答え：C", FOUR, "C"), ("La risposta è D.", FOUR, "D"), ("A resposta é B.", FOUR, "B"),
     # a list of the choices
     ("A) iron\nB) wood\nC) tin\n\n**(B)**", ("iron", "wood", "tin"), "B"), ("A) iron\nB) wood\nC) tin", ("iron", "wood", "tin"), None),
     ("- iron\n- wood\n- tin", ("iron", "wood", "tin"), None),
@@ -120,7 +123,58 @@ TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "right"), NUMBERS)
+# What models write that nobody reported.
+MORE_NUMBERS = [
+    ("The final answer is $\\boxed{1,234.56}$.", "1234.56"), ("So the answer is 5 km/h.", "5"),
+    ("Therefore, Janet makes **$18** every day.", "18"), ("Thus, 3/4 of the cake remains.", "0.75"), ("The total cost is $45.00 USD.", "45"),
+    ("x = 5", "5"), ("x=-3", "-3"), ("The value of x is 7/2.", "3.5"), ("The answer is 10 apples and not 12.", "10"), ("There're 5.", "5"),
+    ("Result: 42", "42"), ("= 42", "42"), ("The answer is approximately 3.14159.", "3.14159"), ("≈ 12.5", "12.5"), ("about 20 minutes", "20"),
+    ("So he needs 4 more (since 10 - 6 = 4).", "4"), ("Answer:\n$$\n42\n$$", "42"), ("\\[ \\boxed{42} \\]", "42"),
+    ("The answer is forty-two.", "42"), ("zero", "0"), ("None", None), ("The answer is 1/3 or about 0.33", "1/3"),
+    ("5 + 3 = 8. 8 * 2 = 16. So 16 apples. I hope this helps! Let me know if you have 2 more questions.", "16"), ("The answer is 12:30", None),
+    ("He has $5 left, i.e., 500 cents.", "500"), ("Final Answer: The final answer is 17. I hope it is correct.", "17"),
+    ("Total = 3 × 4 = 12", "12"), ("12.", "12"), ("The answer is: 12.0", "12"), ("-12", "-12"), ("The temperature is −12°C.", "-12"),
+    ("minus twelve", "-12"), ("Answer: $-12$", "-12"), ("1. 5\n2. 6", "6"), ("Step 1: 5+5=10\nStep 2: 10*2=20\nAnswer: 20", "20"),
+    ("She has 5 apples. (Answer)", "5"), ("Answer: 5 (five)", "5"), ("The answer is 5 (not 6).", "5"), ("Her age is 21 years.", "21"),
+    ("42\n42\n42", "42"), ("$1 million", "1000000"), ("1.5 million people", "1500000"), ("3,000 + 4,000 = 7,000", "7000"), ("50 percent", "50"),
+    ("\\frac{3}{4}", "0.75"), ("The answer is \\frac{3}{4}.", "0.75"), ("**Final answer:**\n\n- 12 apples", "12"),
+    ("The answer is N = 15.", "15"), ("f(3) = 10", "10"), ("The answer is $x=15$", "15"),
+    ("She earns $10/hour, so in 8 hours she earns $80.", "80"), ("2 + 2 = 4, minus 1 that's 3, quick maths", "3"),
+    ("So there are 7 days left until the 5th.", "7"), ("The year is 2024. The answer is 12.", "12"), ("#### 1,080", "1080"),
+    ("#### $18.00", "18"), ("10^6", "1000000"), ("10^{-2}", "0.01"), ("The answer is 1 000 000.", "1000000"),
+    ("The answer is five hundred and twenty-three.", "523"), ("A dozen eggs", "12"), ("Answer: half", "0.5"), ("Answer = 7", "7"),
+    ("The answer, therefore, is 7.", "7"), ("the answer is (7)", "7"), ("The answer's 7", "7"), ("You get 7 as the answer.", "7"),
+    ("7 is our answer", "7"),
+]  # fmt: skip
+
+MORE_LETTERS = [
+    ("**Answer: B) Nitrogen**", "B"), ("The correct answer is **C. Water vapor**.", "C"), ("Therefore, the final answer is: $\\boxed{B}$", "B"),
+    ("So the answer is option (b).", "B"), ("The best choice here is D because plants exhale it.", "D"),
+    ("Let's see. A is wrong because... B is wrong. C is wrong. So D.", "D"),
+    ("A is incorrect. B is incorrect. C is correct since it condenses. D is incorrect.", "C"), ("The answer: it's C", "C"),
+    ("C, water vapor", "C"), ("I believe the answer to be C.", "C"),
+    ("The options:\n\nA. oxygen - no\nB. nitrogen - no\nC. water vapor - yes\nD. carbon dioxide - no\n\nSo the correct option is C.", "C"),
+    ("Option C is the correct answer", "C"), ("C is the answer.", "C"), ("The answer would be A.", "A"), ("Answer: A", "A"),
+    ("answer: A oxygen", "A"), ("(A)", "A"), ("a", "A"), ("b", "B"), ("We conclude (D).", "D"), ("Hence, (C) is right.", "C"),
+    ("Thus the correct answer is:\n\n**D**", "D"), ("Final answer: Water vapor (C)", "C"), ("Water vapor", "C"),
+    ("The gas that condenses is water vapor, so the correct answer is C.", "C"), ("It can't be A. It can't be B. Therefore C.", "C"),
+    ("Answer: The correct answer is C: water vapor.", "C"), ("<think>The user asks...\nA? B?</think>\n\nC", "C"),
+    ("My answer: c) water vapor", "C"), ("[C]", "C"), ("{C}", "C"),
+    (" C\n\nExplanation: Water vapor condenses. Options A, B and D are gases.", "C"),
+    ("Correct Answer: C\nReasoning: A gas like B does not condense", "C"), ("The answer is therefore (C).", "C"), ("ANSWER - C", "C"),
+    ("Answer is C", "C"), ("Ans: C", "C"), ("ans. C", "C"), ("The right answer is the third option, C.", "C"), ("I would choose option C", "C"),
+    ("I'm going with C.", "C"), ("It's C.", "C"), ("It is (C)", "C"), ("C) Water vapor is the correct answer as A) and B) don't condense.", "C"),
+    ("Both A and B are gases, so the answer must be C.", "C"), ("The answer isn't A, it's C", "C"), ("Answer: A or B", None), ("A and B", None),
+    ("The correct answer is not listed.", None), ("Without more context I cannot determine the answer.", None),
+    ("The correct answer is D (carbon dioxide), not C (water vapor).", "D"), ("\\text{(C)}", "C"), ("$\\textbf{(C)}$", "C"),
+    ("The answer is \\textbf{C}", "C"), ("the correct letter is C", "C"), ("C: Water vapor\n\nQuestion: Which", "C"), ("option 3", "C"),
+    ("A plant gives off water vapor", "C"), ("The answer is: C) water vapor.", "C"),
+    ("After careful thought, I choose B, though D is tempting.", "B"), ("Answer: B. Wait, actually the answer is C.", "C"),
+    ("I initially thought B. However, C is better.", "C"), ("So B can be ruled out, leaving C as the answer.", "C"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "right"), NUMBERS + MORE_NUMBERS)
 def test_numbers(text, right):
     assert read_number(text) == right
 
@@ -130,7 +184,7 @@ def test_numbers_of_a_reply_that_was_cut(text, right):
     assert read_number(text, ended=False) == right
 
 
-@pytest.mark.parametrize(("text", "choices", "right"), LETTERS)
+@pytest.mark.parametrize(("text", "choices", "right"), LETTERS + [(text, FOUR, right) for text, right in MORE_LETTERS])
 def test_letters(text, choices, right):
     assert read_letter(text, choices) == right
 

@@ -70,6 +70,7 @@ _IN_FORMULA_AFTER = re.compile(r"\s*(?:[=+*/^_<>≈∝·×]|\\[a-zA-Z])|\(")
 _EMPTY_LABEL = re.compile(r"(?m)^[ \t]*[AQ]:[ \t]*$")  # of an answer or question to come
 _PART = re.compile(r"\(([Aa])\)\s")  # of an answer in parts: `(a) …  (b) …`
 _TELLING = 7  # characters of a choice that is not in a long text by chance, as `two` may be
+_NUMBERED_CHOICE = re.compile(r"\W*(?:the\s+)?(?:option|choice)\s+(?:number\s+|no\.?\s+|#)?(\d)\b(?![.,]\d)", re.IGNORECASE)
 _BULLETS = " \t-*•."
 
 
@@ -167,6 +168,11 @@ class _Letters:
             return same[0]
         return self.of_value(normalize_number(plain_latex(text)))
 
+    def numbered(self, text: str) -> str | None:
+        """C for `option 3`."""
+        match = _NUMBERED_CHOICE.match(text)
+        return self.letters[int(match[1]) - 1] if match and 0 < int(match[1]) <= len(self.letters) else None
+
     def of_value(self, value: str | None) -> str | None:
         """The letter of the one choice that is this number, with whatever unit."""
         return self.letters[self.values.index(value)] if value is not None and self.values.count(value) == 1 else None
@@ -191,7 +197,7 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
     if stated:
         return max(stated, key=lambda one: one[0])[1]
     body = _EMPTY_LABEL.sub("", reply).strip()
-    if not body or declines(first_sentence(body)):
+    if not body or declines(first_sentence(body)) or _several(body, known):
         return None
     lines = [line for line in body.splitlines() if line.strip()]
     headers = [match[1].upper() for line in lines if (match := known.header.match(line))]
@@ -206,7 +212,8 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
     if listed or sum(known.whole(line.strip(_BULLETS)) is not None for line in lines) > 1:
         return _behind_a_list(lines, known)
     return (
-        known.whole(first)
+        known.numbered(first)
+        or known.whole(first)
         or known.named(first)
         or known.last_alone(last)
         or known.named(last)
@@ -253,7 +260,8 @@ def _letter_said(said: str, known: _Letters) -> str | None:
         return here[0]
     plain = LATEX_TEXT.sub(r"\1", said)
     return (
-        known.whole(plain)
+        known.numbered(said)
+        or known.whole(plain)
         or known.by_text(plain)
         or known.last_alone(said)
         or known.of_value(number_in(said, 0, said, whole=True))

@@ -33,6 +33,9 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _GSM_LINE = re.compile(r"(?:^|\n)[ \t]*A:[ \t]*(?=\S)")
+_CHATTER = re.compile(
+    r"(?<=\w[.!?])\s+(?:I hope (?:this|that|it) helps|(?:please )?let me know|feel free to|if you have any)\b", re.IGNORECASE
+)
 _LOOP = 240  # characters
 _COEFFICIENT = re.compile(r"[a-z](?![A-Za-z])\s*[-+*/^]")
 _WITH_UNKNOWN = re.compile(r"(?:(?<![A-Za-z])|(?<=\d))[a-z]\s*[-+*/^]\s*\Z")
@@ -198,6 +201,8 @@ def _final_number(reply: str, whole: bool) -> str | None:
             return None
         at, sentence = done[-1]
         return None if _GOES_ON.match(reply, at + len(sentence)) else number_in(reply, at, sentence, whole=True)
+    if (chatter := _CHATTER.search(reply)) is not None:
+        reply = reply[: chatter.start()]
     numbers = [one for one in written_numbers(reply) if _counts(reply, one)]
     strong = [one for one in numbers if not one.weak]
     for chosen in (strong, numbers):

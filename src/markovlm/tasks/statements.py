@@ -78,10 +78,10 @@ class Statement:
 _ADJECTIVE = (
     r"(?:final|correct|right|best|closest|chosen|selected|appropriate|accurate|true|actual|likeliest|(?:most|more)\s+\w+|my|your)"
 )
-_NOUN = r"(?:answers?|ans\b\.?|antwort|réponse|respuesta|risposta|resposta|ответ|答案|回答)"
+_NOUN = r"(?:answers?|ans\b\.?|antwort|réponse|respuesta|risposta|resposta|ответ)"
 _VERB = (
     r"(?:is|was|are|will\s+be|would\s+(?:then\s+|therefore\s+|thus\s+)?be|should\s+(?:then\s+|therefore\s+)?be|must\s+be|has\s+to\s+be"
-    r"|(?:seems|appears)\s+to\s+be|comes\s+to|equals|becomes)\b"
+    r"|(?:seems|appears)\s+to\s+be|comes\s+to|equals|becomes|lautet|ist|est|es|è|é)\b"
 )
 _LABEL = re.compile(
     rf"(?<![\w-])(?:(?:{_ADJECTIVE}\s+){{0,3}}{_NOUN}|(?:{_ADJECTIVE}\s+){{1,3}}(?:options?|choices?|letter|response|solution|result))"
@@ -90,6 +90,7 @@ _LABEL = re.compile(
     rf"(?:(?:,\s*(?:therefore|then|thus|however),\s*|\s*){_VERB}(?:\s*(?:therefore|thus|then|hence|simply|clearly|also|as\s+follows))*\s*[:=]?|\s*[:=：]|\s+-\s)",
     re.IGNORECASE,
 )
+_WITHOUT_SPACES = re.compile(r"(?:答案|回答|答え)\s*(?:应该是|應該是|应为|應為|是|为|為|は)?\s*[:：]?")
 _HEADING = re.compile(rf"(?:^|\n)[^\w\n]*(?:the\s+)?(?:{_ADJECTIVE}\s+){{0,2}}{_NOUN}[^\w\n(]*(?=\n)", re.IGNORECASE)
 _BARE_LABEL = re.compile(
     rf"(?<![\w-])(?:the\s+)?(?:{_ADJECTIVE}\s+){{0,2}}answer[ \t]+(?=[(\[*$\\]*(?:[-−]?\d|[A-J](?![\w'’])))", re.IGNORECASE
@@ -106,7 +107,7 @@ _HAS_CONTENT = re.compile(r"[^\W_]|[½¼¾⅓⅔]")
 def statements(reply: str) -> list[Statement]:
     """What the reply states to be its answer, in order. What is said may be no answer at all; nested ones (`Answer: \\boxed{5}`) come last."""
     found: dict[int, Statement] = {}
-    for pattern in (_BARE_LABEL, _HEADING, _LABEL):
+    for pattern in (_BARE_LABEL, _HEADING, _LABEL, _WITHOUT_SPACES):
         for match in _last(pattern, reply):
             tail = _tail(reply, match.end())
             if tail is not None:
