@@ -1,11 +1,12 @@
 """TRL's side of `against_trl.py`: builds a GRPOTrainer from a JSON file, then makes one step for each line on standard input.
 
-Run by the environment that has TRL; prints `{"trl": version}`, then `{"seconds": s}` a step.
+Run by the environment that has TRL; prints `{"trl": version}`, then `{"seconds": s, "cpu": s, "peak": bytes}` a step.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -22,15 +23,19 @@ from trl import GRPOConfig, GRPOTrainer
 class Turns(TrainerCallback):
     """A step begins when a line comes, and its time is said when it ends."""
 
-    started = 0.0
+    started = processor = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not sys.stdin.readline():
             sys.exit()
-        self.started = time.perf_counter()
+        self.started, self.processor = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        print(json.dumps({"seconds": time.perf_counter() - self.started}), flush=True)
+        peak = (
+            re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()) if Path("/proc/self/status").exists() else None
+        )
+        seconds = {"seconds": time.perf_counter() - self.started, "cpu": time.process_time() - self.processor}
+        print(json.dumps({**seconds, "peak": int(peak[1]) * 1024 if peak else 0}), flush=True)
 
 
 def variety(completions: list[str], **_: Any) -> list[float]:

@@ -105,7 +105,10 @@ MUTANTS: tuple[Mutant, ...] = (
     # models
     M("models/logprobs.py", "logits = logits / temperature", "logits = logits * temperature", "temperature the wrong way round"),
     M("models/logprobs.py", 'logits = logits.index_fill(-1, banned, float("-inf"))', "pass", "end tokens not masked under a fixed length"),
-    M("models/logprobs.py", "kl = (p * (log_p - log_q)", "kl = (log_q.exp() * (log_q - log_p)", "KL the wrong way round"),
+    M("models/logprobs.py", "(p * (log_p - log_q)", "(log_q.exp() * (log_q - log_p)", "KL the wrong way round"),
+    M("models/logprobs.py", 'log_ratio.sub_(found["kl"][:, None]).mul_(p)', "log_ratio.mul_(p)", "the gradient of the KL without its mean"),
+    M("models/logprobs.py", "of_logits /= tau", "pass", "the temperature is missing in gradients beside values"),
+    M("models/logprobs.py", "mul_(p).neg_()", "mul_(p)", "the gradient of the entropy the wrong way round"),
     M("models/logprobs.py", "return total / torch.bincount(row, minlength=rows).clamp(min=1)", "return total / len(values)", "mean over all rows' tokens"),
     M("models/sequences.py", "starts = torch.tensor([len(prefix) - 1 for prefix in kept], device=lm.device)", "starts = torch.tensor([len(prefix) for prefix in kept], device=lm.device)", "padded pass off by one"),
     M("models/sequences.py", "positions = position[:, None] + torch.arange(ids.shape[1], device=ids.device)", "positions = mask.shape[1] + torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)", "positions count padding"),

@@ -106,9 +106,9 @@ def test_micro_batches_hold_one_step_of_a_chain_and_change_nothing(
     seen: list[set[int]] = []
     original = scoring.score_cots
 
-    def watched(learner: Any, samples: Any, step: int) -> Any:
+    def watched(learner: Any, samples: Any, *rest: Any) -> Any:
         seen.append({sample.example.t for sample in samples})
-        return original(learner, samples, step)
+        return original(learner, samples, *rest)
 
     monkeypatch.setattr("markovlm.training.gradients.score_cots", watched)
     flat = []

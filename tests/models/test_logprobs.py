@@ -140,16 +140,47 @@ def test_only_what_is_asked_for_is_computed(tiny_models: dict[str, Path]) -> Non
 
 
 def test_the_full_logits_never_exist(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No projection takes more tokens than a chunk, forward or recomputed in backward."""
+    """No projection takes more tokens than a chunk, and none is made again in backward."""
     lm = tiny.load(tiny_models["llama"], shaken=True)
     sizes: list[int] = []
     logits = LanguageModel.logits
     monkeypatch.setattr(LanguageModel, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden))
-    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 4 * lm.vocabulary)
+    monkeypatch.setattr(logprobs, "chunk_elements", lambda device: 4 * lm.vocabulary)
     span = span_hidden(lm, BATCH)
     token_stats(lm, span.hidden, span.targets).logp.sum().backward()
-    assert sizes[:3] == [4, 4, 2]  # forward: ten tokens in chunks of four
-    assert sorted(sizes[3:]) == [2, 4, 4]  # each recomputed once in backward, none kept
+    assert sizes == [4, 4, 2]  # ten tokens in chunks of four
+
+
+def test_what_is_not_trained_is_measured_alone(tiny_models: dict[str, Path]) -> None:
+    """The same values, no gradient through them, and one product less with the vocabulary's matrix for each."""
+    lm = tiny.load(tiny_models["llama"], shaken=True)
+    everything = ours(lm, 1.7, (2, 5), 3)
+    span = span_hidden(lm, BATCH)
+    with torch.no_grad(), lm.frozen():
+        reference = span_hidden(lm, BATCH).hidden
+    settings = {"temperature": 1.7, "banned": torch.tensor([2, 5]), "reference_hidden": reference, "entropy": True}
+    for chunk in (3, None):
+        some = token_stats(lm, span.hidden, span.targets, train=("logp",), chunk=chunk, **settings)
+        for one, other in zip(_columns(some), _columns(everything), strict=True):
+            torch.testing.assert_close(one.detach(), other.detach(), rtol=1e-12, atol=1e-12)
+        assert [column.requires_grad for column in _columns(some)] == [True, False, False]
+        assert some.reference_logp is not None
+        assert not some.reference_logp.requires_grad
+    made = _columns(everything)[0].grad_fn
+    assert made is not None
+    kept = list(made.saved_tensors)  # pyright: ignore[reportAttributeAccessIssue]
+    assert [tuple(t.shape) for t in kept] == [(len(ROWS), span.hidden.shape[1])] * 3  # a state for each statistic, no logits
+
+
+def test_a_gradient_asked_for_twice_is_the_same(tiny_models: dict[str, Path]) -> None:
+    """Term by term over one graph, as the steps do that measure the share of each term."""
+    lm = tiny.load(tiny_models["gpt2"], shaken=True)
+    parameters = [parameter for _, parameter in lm.adapter_parameters()]
+    stats = ours(lm, 1.3, (), 4)
+    apart = [torch.autograd.grad(column.sum(), parameters, retain_graph=True) for column in _columns(stats)]
+    together = torch.autograd.grad(sum(column.sum() for column in _columns(stats)), parameters)
+    for parts, whole in zip(zip(*apart, strict=True), together, strict=True):
+        torch.testing.assert_close(torch.stack(list(parts)).sum(0), whole, rtol=1e-9, atol=1e-12)
 
 
 def test_by_row() -> None:

@@ -12,7 +12,6 @@ from markovlm.config.model import Loading
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
 from markovlm.models.sequences import batch_of, forked_batch, span_hidden
-from markovlm.rollouts import drafts
 from markovlm.rollouts.drafts import read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.reader import score_answers
@@ -92,7 +91,7 @@ def test_equal_rows_are_read_once_and_all_told(lm: LanguageModel) -> None:
 
 
 def test_the_vocabulary_in_parts(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts, "CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr("markovlm.models.logprobs.chunk_elements", lambda device: 300)
     assert_as_two_passes(lm, befores(8), [(60 + n, 3) for n in range(8)], BUDGET)
 
 

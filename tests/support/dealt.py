@@ -74,7 +74,7 @@ def stepped(
     **keys: Any,
 ) -> Any:
     """The gradient of one step, and its CoTs. `chunk`: tokens that the head takes at once; `broken` happens to the second process."""
-    logprobs.CHUNK_ELEMENTS = chunk * (len(tiny.ALPHABET) + len(tiny.SPECIAL))
+    logprobs.chunk_elements = lambda device: chunk * (len(tiny.ALPHABET) + len(tiny.SPECIAL))
     base = {"rollouts__questions_per_step": 3, "rollouts__group_size": 3, "rollouts__max_cot_tokens": 12, "rollouts__stop": STOP}
     own = {} if microbatch is None else {"microbatch_tokens": microbatch}
     learner = tiny.learner(tiny.config(model, **{**base, **keys}), world=world, **own)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from markovlm.models.language import LanguageModel
-from markovlm.models.logprobs import CHUNK_ELEMENTS, sampled_log_distribution
+from markovlm.models.logprobs import sampled_log_distribution, tokens_at_once
 from markovlm.models.sequences import Batch, Continued, common_length, continued, each_once
 from markovlm.rollouts.ends import cut_off
 from markovlm.rollouts.fronts import resumed
@@ -84,7 +84,7 @@ def _targets(drafts: Sequence[Sequence[int]], lm: LanguageModel) -> Tensor:
 def _likeliest(lm: LanguageModel, hidden: Tensor, targets: Tensor) -> tuple[list[int], list[float], list[float]]:
     """Of each state [M, H]: the most likely token, its log-probability, and that of the target [M]. One transfer each."""
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
-    size = max(1, CHUNK_ELEMENTS // lm.vocabulary)
+    size = tokens_at_once(lm)
     for few, wanted in zip(hidden.split(size), targets.split(size), strict=True):
         log_p = sampled_log_distribution(lm.logits(few))
         logp, best = log_p.max(-1)

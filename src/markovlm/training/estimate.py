@@ -40,14 +40,15 @@ import torch
 
 from markovlm.config import RunConfig
 from markovlm.models.language import MERGE_LIMIT
-from markovlm.models.logprobs import CHUNK_ELEMENTS
+from markovlm.models.logprobs import chunk_elements
 from markovlm.models.quantization import BITS
 from markovlm.models.shared_prefix import saves_enough
 from markovlm.rollouts.static import shape_for
 from markovlm.training.shapes import Shape, Weights, read_weights
 
 ADAPTER_BYTES = 20  # a trainable parameter, all in float32
-_LOGIT_COPIES = 7  # float32 tensors as large as a chunk of logits that exist at once: both policies, KL, entropy, gradient
+_LOGIT_COPIES = 7  # float32 tensors as large as the logits that exist at once, where one chunk holds all: both policies, KL, entropy, gradient
+_CHUNK_COPIES = 5  # the same where there are several chunks, each with its gradient and gone before the next
 _DRAW_BYTES = 24  # a vocabulary entry while a token is drawn: logits, ln p, p, and p and its running sum in float64
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
@@ -130,7 +131,7 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
         merged_weights=merged,
         scoring=_scoring(config, shape, work, samples),
         activations=_activations(config, shape, work, rows),
-        logits_chunk=min(rows * work.cot, max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4 * _LOGIT_COPIES,
+        logits_chunk=_logits(config, shape, rows * work.cot),
         reference_pass=_without_gradient(config, shape, rows, _prompts(config, rows), work.prompt, work.cot),
         recomputed_layer=_recomputed(config, shape, work, rows),
         evaluation=evaluation,
@@ -140,6 +141,18 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
     )
     phase, largest = max(parts.phases.items(), key=lambda pair: pair[1])
     return Memory(**{**parts.to_json(), "peak": weights + adapter + largest, "peak_phase": phase})  # pyright: ignore[reportArgumentType]
+
+
+def _tokens_at_once(config: RunConfig, shape: Shape) -> int:
+    """As `models.logprobs.tokens_at_once`."""
+    return max(1, chunk_elements("cuda" if _on_cuda(config) else "cpu") // shape.vocabulary)
+
+
+def _logits(config: RunConfig, shape: Shape, tokens: int) -> int:
+    """What exists at once while so many tokens are scored with gradient."""
+    at_once = _tokens_at_once(config, shape)
+    copies = _CHUNK_COPIES if tokens > at_once else _LOGIT_COPIES
+    return min(tokens, at_once) * shape.vocabulary * 4 * copies
 
 
 def element_bytes(config: RunConfig) -> int:
@@ -222,7 +235,7 @@ def _in_one_shape(config: RunConfig) -> bool:
 
 def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
     """The answer pass over all samples of a step, and a chunk of logits; with its graph where that is kept for the training pass."""
-    chunk = min(rows * (work.answer - work.header), max(1, CHUNK_ELEMENTS // shape.vocabulary)) * shape.vocabulary * 4
+    chunk = min(rows * (work.answer - work.header), _tokens_at_once(config, shape)) * shape.vocabulary * 4
     if _holds_graph(config, work, rows):
         return kept(config, shape, rows, 1, work.reader_prompt, work.cot + work.answer) + chunk * 4 + _dequantized(config, shape)
     return _without_gradient(config, shape, rows, 1, work.reader_prompt, work.cot + work.answer) + chunk * 3

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from markovlm.chains.prompter import Turn
 from markovlm.errors import RunFailed
+from markovlm.models.logprobs import Statistic
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
 from markovlm.objectives import Credit, PolicyBatch
 from markovlm.objectives.base import RATIO_METRICS
@@ -118,6 +119,8 @@ def _part_gradients(
         parts = terms.parts() if by_term else {"loss": terms.total()}
         return {
             name: torch.autograd.grad(part.sum() / whole, parameters, allow_unused=True, retain_graph=number + 1 < len(parts))
+            if part.requires_grad  # a term of weight 0 may have none
+            else [None] * len(parameters)
             for number, (name, part) in enumerate(parts.items())
         }
     except (RuntimeError, MemoryError) as error:
@@ -163,7 +166,7 @@ def _losses(learner: Learner, samples: list[Sample], credit: Credit, surrogate: 
         config.actor_reward_weight.at(step, steps), config.kl_weight.at(step, steps), config.entropy_weight.at(step, steps)
     )
     with learner.lm.training_mode():
-        scores = score_cots(learner, samples, step)
+        scores = score_cots(learner, samples, step, _trained(weights))
         if learner.reward_trains and surrogate is None:
             surrogate = surrogates(learner, samples)
             if not surrogate.requires_grad:  # states of chains from which nothing is predicted
@@ -187,6 +190,11 @@ def _losses(learner: Learner, samples: list[Sample], credit: Credit, surrogate: 
         terms = terms.weighted(column([s.loss_weight for s in samples]))
     _fill_stats(samples, batch, terms, scores, corrected.stats)
     return terms
+
+
+def _trained(weights: Weights) -> list[Statistic]:
+    """What the loss differentiates: KL and entropy are only measured where they weigh nothing."""
+    return ["logp", *(name for name in ("kl", "entropy") if getattr(weights, name))]  # pyright: ignore[reportReturnType]
 
 
 def _mask(samples: Sequence[Sample], like: Tensor) -> Tensor:

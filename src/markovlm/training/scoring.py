@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from markovlm.chains.prompter import Turn
 from markovlm.chains.reading import Worth, worth_of
 from markovlm.evaluation.answering import read_answer
-from markovlm.models.logprobs import token_stats
+from markovlm.models.logprobs import Statistic, token_stats
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
 from markovlm.models.sequences import batch_of, each_once, span_hidden
 from markovlm.rewards import Answers
@@ -201,8 +201,13 @@ class CotScores:
     entropy: Tensor  # [n, T]
 
 
-def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotScores:
-    """Score sampled CoTs under the actor and the frozen policy, in the distribution that was sampled from; equal ones once."""
+def score_cots(
+    learner: Learner, samples: Sequence[Sample], step: int, train: Collection[Statistic] = ("logp", "kl", "entropy")
+) -> CotScores:
+    """Score sampled CoTs under the actor and the frozen policy, in the distribution that was sampled from; equal ones once.
+
+    `train`: which of the statistics carry gradient, where gradients are on.
+    """
     config, lm = learner.config, learner.lm
     whole = batch_of([(learner.prompter.cot_prompt(s.example), s.cot.tokens, 0) for s in samples])
     batch, places = each_once(lm, whole)
@@ -217,6 +222,7 @@ def score_cots(learner: Learner, samples: Sequence[Sample], step: int) -> CotSco
         banned=torch.tensor(lm.terminators if config.rollouts.fixed_length else (), dtype=torch.long, device=lm.device),
         reference_hidden=reference,
         entropy=True,
+        train=train,
     )
     lengths = [len(row.tokens) for row in batch.rows]
     place = torch.tensor(places, device=lm.device)
