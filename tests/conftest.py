@@ -15,7 +15,7 @@ from markovlm.registry import ALL
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from support import tiny`, whatever pytest's import mode
 
-from support import stories, tiny
+from support import drawing, stories, tiny
 from support.paths import DATA, absent
 
 # On a shared machine a slow example says nothing about the code.
@@ -45,6 +45,13 @@ def real(request: pytest.FixtureRequest) -> Path:
         "a test of real files has the marker `data`, or fails where there are none"
     )
     return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_drawer() -> Iterator[None]:
+    """tests/report/test_report.py has the real ones."""
+    with drawing.kept_drawers():
+        yield
 
 
 @pytest.fixture(scope="session")

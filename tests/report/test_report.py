@@ -276,6 +276,28 @@ def test_a_refused_specification_is_told_and_the_next_is_drawn(tmp_path: Path) -
         assert good.result().startswith("<svg")
 
 
+def test_a_report_draws_with_helpers_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users' reports do; the other tests share one helper (support/drawing.py). Both write the same."""
+    run = write_native(tmp_path / "run", steps=20)
+    kept = write_report([run], tmp_path / "kept")
+    started: list[Drawers] = []
+
+    class Watched(Drawers):
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self)
+
+    monkeypatch.setattr(build, "Drawers", Watched)
+    own = write_report([run], tmp_path / "own")
+    assert all(helper.returncode == 0 for helper in started[0]._started)
+    assert 1 <= len(started[0]._started) <= 2
+    figures = sorted(path.name for path in (tmp_path / "own" / "figures").iterdir())
+    assert figures
+    for name in figures:
+        assert (tmp_path / "own" / "figures" / name).read_text() == (tmp_path / "kept" / "figures" / name).read_text()
+    assert len(own.html.read_text()) == len(kept.html.read_text())
+
+
 # --- many runs, running runs, wrong places -----------------------------------------------------------------------------
 
 
