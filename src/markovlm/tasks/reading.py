@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from markovlm.tasks.equations import value_of
 from markovlm.tasks.numbers import CURRENCY, Written, canonical, normalize_number, written_numbers
@@ -29,7 +30,7 @@ LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
 _NOT = re.compile(r"\b(?:not|isn['’]t|never|n['’]t)\s+(?:equal\s+to\s+|exactly\s+|just\s+)?[$£€]?\Z", re.IGNORECASE)
 _LISTED = re.compile(r"(?:^|\n)[ \t*_>-]*\Z")
 _NUMBERED = re.compile(
-    r"\b(?:steps?|questions?|problems?|examples?|parts?|notes?|figures?|tables?|equations?|eq|sections?|cases?|methods?|options?)\W{0,3}\Z",
+    r"\b(?:tokens?(?:\s+(?:count|used|usage))?|steps?|questions?|problems?|examples?|parts?|notes?|figures?|tables?|equations?|eq|sections?|cases?|methods?|options?)\W{0,3}\Z",
     re.IGNORECASE,
 )
 _GSM_LINE = re.compile(r"(?:^|\n)[ \t]*A:[ \t]*(?=\S)")
@@ -37,6 +38,21 @@ _CHATTER = re.compile(
     r"(?<=\w[.!?])\s+(?:I hope (?:this|that|it) helps|(?:please )?let me know|feel free to|if you have any)\b", re.IGNORECASE
 )
 _LOOP = 240  # characters
+_TOKENS_BEHIND = re.compile(r"[\s-]*tokens?\b|\s*/\s*\d", re.IGNORECASE)
+_IS = re.compile(
+    r"(?:\b(?:is|are|was|were|be|equals?)|[:=])\s+(?:(?:about|approximately|only|exactly|now|still|just|roughly|\$)\s*)*[$£€*\\(]*\Z",
+    re.IGNORECASE,
+)
+_AMOUNT_OF = re.compile(
+    r"\b(?:a|an|the|total|sum|average|profit|cost|amount|number|rate|speed|loss|balance)\s+(?:\w+\s+)?of\s+[$£€]?\Z",
+    re.IGNORECASE,
+)
+_SECONDARY = re.compile(
+    r"\b(?:in|for|after|from|with|per|each|every|all|the|these|those|at|by|on|within|over|between|than|another|both|during|of|other|read|first|last|next)"
+    r"\s+(?:(?:all|the|of|his|her|their|its|about|those|these)\s+)*[$£€]?\Z",
+    re.IGNORECASE,
+)
+_TO_DO = re.compile(r"\bto\s+\w+\s+[$£€]?\Z", re.IGNORECASE)
 _COEFFICIENT = re.compile(r"[a-z](?![A-Za-z])\s*[-+*/^]")
 _WITH_UNKNOWN = re.compile(r"(?:(?<![A-Za-z])|(?<=\d))[a-z]\s*[-+*/^]\s*\Z")
 _IS_ANSWER = re.compile(
@@ -47,7 +63,7 @@ _TOTALS = re.compile(
     r"\b(?:so|thus|therefore|hence|total|altogether|which (?:is|equals|makes|gives)|leaving|making|giving)\b", re.IGNORECASE
 )
 _CONCLUDES = re.compile(
-    r"\A\W*(?:therefore|thus|hence|in total|altogether|in conclusion|so,?\s+(?:in total|altogether))\b", re.IGNORECASE
+    r"\A\W*(?:(?:step\s*)?\d+\s*[.:)]\s*)?(?:therefore|thus|hence|so|in total|altogether|in conclusion|finally)\b", re.IGNORECASE
 )
 _UNDETERMINED = re.compile(
     r"\b(?:undetermined|undefined|insufficient|not\s+enough|(?:(?:can)?not|n['’]t)\s+(?:be\s+)?determin\w+)\b", re.IGNORECASE
@@ -194,30 +210,42 @@ def _next(one: Written) -> str:
 
 
 def _final_number(reply: str, whole: bool) -> str | None:
-    """The last number, where the reply was ended; where it was cut, that of a sentence that draws the conclusion."""
-    if not whole:
-        done = [(at, said) for at, said in sentences_of(reply)[:-1] if any(not one.weak for one in written_numbers(said))]
-        if not done or not _CONCLUDES.match(done[-1][1]):
-            return None
-        at, sentence = done[-1]
-        return None if _GOES_ON.match(reply, at + len(sentence)) else number_in(reply, at, sentence, whole=True)
+    """What the last sentence with a number comes to. Where the reply was cut, only if it draws the conclusion and no further step was begun."""
     if (chatter := _CHATTER.search(reply)) is not None:
-        reply = reply[: chatter.start()]
+        reply, whole = reply[: chatter.start()], True
     numbers = [one for one in written_numbers(reply) if _counts(reply, one)]
-    strong = [one for one in numbers if not one.weak]
-    for chosen in (strong, numbers):
-        if chosen:
-            return chosen[-1].value
-    return None
+    numbers = [one for one in numbers if not one.weak] or numbers
+    if not numbers:
+        return None
+    at, sentence = [(at, said) for at, said in sentences_of(reply) if at <= numbers[-1].start][-1]
+    concludes = _CONCLUDES.match(sentence) is not None
+    end = at + len(sentence)
+    if not whole and (not concludes or end >= len(reply) or _GOES_ON.match(reply, end)):
+        return None
+    inside = [one for one in numbers if one.start >= at]
+    return _concluded(sentence, at, inside).value if concludes else inside[-1].value
+
+
+def _concluded(sentence: str, at: int, numbers: Sequence[Written]) -> Written:
+    """The number that a conclusion is about: `it will take her 9 minutes to read 18 pages`, `she pays $20 for 4`."""
+    behind = max(sentence.rfind("="), sentence.rfind("≈"))
+    if behind >= 0 and (results := [one for one in numbers if one.start - at > behind]):
+        return results[0]
+    before = [(one, sentence[: one.start - at]) for one in numbers]
+    equal = [one for one, text in before if _IS.search(text)]
+    main = [one for one, text in before if _AMOUNT_OF.search(text) or not _SECONDARY.search(text)]
+    to_do = [_TO_DO.search(sentence[: one.start - at]) is not None for one in main]
+    if not equal and any(to_do):  # `needs 36 yards to make 12`, but `has to work 42 hours`
+        return next((one for one, infinitive in zip(main, to_do, strict=True) if not infinitive), main[0])
+    return (equal or main or numbers)[-1]
 
 
 def _counts(reply: str, one: Written) -> bool:
-    """Not an ordinal, a number of a list or of a step."""
-    if one.kind == "ordinal" or _in_algebra(reply, one) or _NUMBERED.search(reply[max(0, one.start - 16) : one.start]):
+    """Not an ordinal, a number of a list, of a step or of tokens."""
+    before, after = reply[max(0, one.start - 24) : one.start], reply[one.end : one.end + 12]
+    if one.kind == "ordinal" or _in_algebra(reply, one) or _NUMBERED.search(before) or _TOKENS_BEHIND.match(after):
         return False
-    return not (
-        re.match(r"[.):]\s+\S", reply[one.end : one.end + 4]) and _LISTED.search(reply[max(0, one.start - 8) : one.start])
-    )
+    return not (_LISTED.search(before) and re.match(r"[.):]\s+\S|[.)]?\s*\Z", after) and (one.value != "1" or after.strip()))
 
 
 # ------------------------------------------------------------------------------------------------------------------- texts
