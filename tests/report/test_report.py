@@ -288,13 +288,14 @@ def test_a_report_draws_with_helpers_of_its_own(tmp_path: Path, monkeypatch: pyt
             started.append(self)
 
     monkeypatch.setattr(build, "Drawers", Watched)
-    own = write_report([run], tmp_path / "own")
+    own = write_report([run], tmp_path / "real")
     assert all(helper.returncode == 0 for helper in started[0]._started)
     assert 1 <= len(started[0]._started) <= 2
-    figures = sorted(path.name for path in (tmp_path / "own" / "figures").iterdir())
+    figures = sorted(path.name for path in (tmp_path / "real" / "figures").iterdir())
     assert figures
     for name in figures:
-        assert (tmp_path / "own" / "figures" / name).read_text() == (tmp_path / "kept" / "figures" / name).read_text()
+        real, shared = ((folder / "figures" / name).read_text() for folder in (tmp_path / "real", tmp_path / "kept"))
+        assert re.sub(r"clip\d+", "clip", real) == re.sub(r"clip\d+", "clip", shared)  # Vega numbers them through
     assert len(own.html.read_text()) == len(kept.html.read_text())
 
 
