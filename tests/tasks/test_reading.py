@@ -148,6 +148,9 @@ MORE_NUMBERS = [
 ]  # fmt: skip
 
 MORE_LETTERS = [
+    ("The binomial is appropriate for **C. The number of drivers wearing belts.**", "C"), ("Its complexity is **O(N D T)**, for T steps.", None),
+    ("The true statements are **I and III only**.", None), ("The court would likely rule **C. No contract because it was not accepted.**", "C"),
+    ("D. all of the above, though note that it is **inadequacy**, not adequacy.", "D"), ("C. cannot be determined", "C"), ("B. A is correct", "B"),
     ("**Answer: B) Nitrogen**", "B"), ("The correct answer is **C. Water vapor**.", "C"), ("Therefore, the final answer is: $\\boxed{B}$", "B"),
     ("So the answer is option (b).", "B"), ("The best choice here is D because plants exhale it.", "D"),
     ("Let's see. A is wrong because... B is wrong. C is wrong. So D.", "D"),

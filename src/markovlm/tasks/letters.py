@@ -63,14 +63,16 @@ _LIST_GOES_ON = re.compile(r"[\s*_)\]]*(?:,|/|&|\band\b|\bor\b|\bnor\b)+[\s*_(\[
 _NEGATES = re.compile(
     r"\b(?:not|worst|least|never|no|none|neither|eliminat\w+|unlikely|incorrect|wrong|false)\b|n['’]t\b", re.IGNORECASE
 )
-_IN_FORMULA_BEFORE = re.compile(r"(?:[_^]\s?\{?|\\\w*\{~?|[=+*/<>≈∝·×]\s*|\\\w*\s*|~|\d\s*)\Z")
+_IN_FORMULA_BEFORE = re.compile(r"(?:[_^]\s?\{?|\\\w*\{~?|[=+*/<>≈∝·×]\s*|\\\w*\s*|~|\d\s*|(?<![\w])[B-HJ-Z]\s)\Z")
 _OTHERS = re.compile(r"[\s*_)\].]*(?:(?:,\s*)?(?:and|or|&)\s*[*_]*[(\[]?|,\s*[*_]*[(\[])[*_]*(?=[A-Ja-j][)\]*_.,\s]|[A-J]\Z)")
-_IN_FORMULA_AFTER = re.compile(r"\s*(?:[=+*/^_<>≈∝·×]|\\[a-zA-Z])|\(")
+_IN_FORMULA_AFTER = re.compile(r"\s*(?:[=+*/^_<>≈∝·×]|\\[a-zA-Z])|\(|\s[B-HJ-Z](?![\w'’])")
 
 _EMPTY_LABEL = re.compile(r"(?m)^[ \t]*[AQ]:[ \t]*$")  # of an answer or question to come
 _PART = re.compile(r"\(([Aa])\)\s")  # of an answer in parts: `(a) …  (b) …`
 _TELLING = 7  # characters of a choice that is not in a long text by chance, as `two` may be
 _NUMBERED_CHOICE = re.compile(r"\W*(?:the\s+)?(?:option|choice)\s+(?:number\s+|no\.?\s+|#)?(\d)\b(?![.,]\d)", re.IGNORECASE)
+_BEHIND_A_HEADER = re.compile(r"\A\s*[*_(]*[A-J][.):]+[*_]*\s+\Z")
+_BOLD_CHOICE = re.compile(r"(?<=[ \t])\*\*\(?([A-J])(?:[.):]\s[^*\n]{2,200}|[.)]*)\*\*")
 _BULLETS = " \t-*•."
 
 
@@ -197,7 +199,7 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
     if stated:
         return max(stated, key=lambda one: one[0])[1]
     body = _EMPTY_LABEL.sub("", reply).strip()
-    if not body or declines(first_sentence(body)) or _several(body, known):
+    if not body or _several(body, known):
         return None
     lines = [line for line in body.splitlines() if line.strip()]
     headers = [match[1].upper() for line in lines if (match := known.header.match(line))]
@@ -211,10 +213,10 @@ def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -
     first, last = first_sentence(body), sentences_of(body)[-1][1]
     if listed or sum(known.whole(line.strip(_BULLETS)) is not None for line in lines) > 1:
         return _behind_a_list(lines, known)
+    if (named := known.numbered(first) or known.whole(first)) or declines(first):
+        return named
     return (
-        known.numbered(first)
-        or known.whole(first)
-        or known.named(first)
+        known.named(first)
         or known.last_alone(last)
         or known.named(last)
         or known.by_text(body, at_least=_TELLING)
@@ -273,8 +275,14 @@ def _chosen_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]
     found: list[tuple[int, str | None]] = []
     for match in known.alone.finditer(reply):
         at = match.start(1)
-        if _IS_RIGHT.match(reply, at + 1) and not _DENIES.search(reply[max(0, at - 60) : at]):
+        quoted = _BEHIND_A_HEADER.search(reply[:at]) is not None  # `B. A is correct` is choice B
+        if _IS_RIGHT.match(reply, at + 1) and not quoted and not _DENIES.search(reply[max(0, at - 60) : at]):
             found.append((at, match[1].upper()))
+    bold = [
+        match for match in _BOLD_CHOICE.finditer(reply) if match[1] in known.letters and not _IS_WRONG.match(reply, match.end())
+    ]
+    if len({match[1] for match in bold}) == 1:
+        found.append((bold[-1].start(), bold[-1][1]))  # `it is most like **C. water vapor**`
     for match in _CHOOSES.finditer(reply):
         here = known.here(reply, match.end(), filler=False)
         if here is not None and not _DENIES.search(reply[max(0, here[1] - 60) : here[1]]) and not _IS_WRONG.match(reply, here[2]):
