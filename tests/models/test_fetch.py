@@ -203,3 +203,19 @@ def test_the_list_of_models_says_where_each_comes_from(capsys: pytest.CaptureFix
         assert text in shown, text
     assert main(["models", "--fetch", "embedded"]) == 2
     assert main(["models", "--accept-terms"]) == 2
+
+
+@pytest.mark.parametrize(("model", "parameters"), [("smollm2", 134_515_008), ("gemma3-270m", 268_098_176)])
+def test_a_dry_run_fetches_nothing(model: str, parameters: int, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sizes are known: those of the converted files, counted."""
+    assert main(["train", "--model", model, "--task", "words", "--device", "cpu", "--dry-run", "--json"]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]["estimate"]
+    assert memory["weights"] == 4 * parameters
+    assert memory["peak"] > memory["weights"]
+    assert not index.exists()
+
+
+def test_steps_can_be_chosen_without_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """A default such as a warm-up of two steps would refuse a run of one."""
+    assert main(["train", "--model", "smollm2", "--training.steps", "1", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1

@@ -94,7 +94,7 @@ KNOWN: dict[str, KnownModel] = {
             "task_options": {"max_steps": 1, "distractors": 0, "max_value": 20, "question": "end"},
             "objective": {"baseline_every": 10},
             "rollouts": {"questions_per_step": 2, "group_size": 8, "max_cot_tokens": 32, "temperature": 0.7},
-            "training": {"steps": 60, "lr": "linear 1e-3 -> 0", "warmup_steps": 2, "eval_every": 20, "checkpoint_every": 10},
+            "training": {"steps": 60, "lr": "linear 1e-3 -> 0", "eval_every": 20, "checkpoint_every": 10},
             "evaluation": {"batch_size": 64, "dev_size": 100},
         },
         source=SMOLLM2,
