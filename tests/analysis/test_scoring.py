@@ -66,7 +66,7 @@ def test_neither_order_nor_the_size_of_a_pass_matters(tiny_models: dict[str, Pat
     first = logprobs(setup, variants, 3)
     assert logprobs(setup, variants[::-1], 50) == pytest.approx(first[::-1], abs=1e-10)
     total = logprobs(setup, variants[:1], 1, "sum")[0]
-    assert total == pytest.approx(first[0] * len(setup.prompter.answer_ids(variants[0].example)), abs=1e-10)
+    assert total == pytest.approx(first[0] * len(setup.prompter.target_ids(variants[0].example)), abs=1e-10)
 
 
 def test_an_answer_is_written_only_where_it_is_asked_for(tiny_models: dict[str, Path]) -> None:

@@ -19,7 +19,18 @@ from torch import Tensor
 from markovlm.training.records import Learner
 from markovlm.training.step import take_step
 from support import tiny
-from support.exact import EOS, QUESTION, TAU, assert_different, assert_same, exact, expected_ascent, naive_logprobs, nano_learner
+from support.exact import (
+    EOS,
+    QUESTION,
+    TAU,
+    answer_tokens,
+    assert_different,
+    assert_same,
+    exact,
+    expected_ascent,
+    naive_logprobs,
+    nano_learner,
+)
 from support.fake import FakeSampler
 
 PATHS = {  # how the step computes it; every way is the same estimator
@@ -30,6 +41,9 @@ PATHS = {  # how the step computes it; every way is the same estimator
     "early stop": {"rollouts.fixed_length": False},
     "early stop, padded": {"rollouts.fixed_length": False, "training.prompt_sharing": "padded"},
     "probability reward": {"objective.reward": "prob"},
+    "open": {"objective.answer_end": "open"},
+    "open, recomputed": {"objective.answer_end": "open", "microbatch": 1},
+    "probability reward, open": {"objective.reward": "prob", "objective.answer_end": "open"},
     "non-Markovian": {"objective.conditioning": "non_markovian"},
 }
 
@@ -108,7 +122,7 @@ def one_token_terms(learner: Learner, probability: dict[int, float]) -> tuple[Te
     for token, u in probability.items():
         logu = naive_logprobs(learner, prompter.cot_prompt(QUESTION), [token], TAU, [EOS]).sum()
         before = [*prompter.reader_prompt(QUESTION, "markovian"), token, *prompter.header_ids]
-        r = naive_logprobs(learner, before, prompter.answer_ids(QUESTION), 1.0, []).mean()
+        r = naive_logprobs(learner, before, answer_tokens(learner), 1.0, []).mean()
         policy, actor = policy + u * r.detach() * logu, actor + u * r
     flat = [torch.cat([g.reshape(-1) for g in torch.autograd.grad(term, parameters)]) for term in (policy, actor)]
     return flat[0], flat[1]

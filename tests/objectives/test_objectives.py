@@ -175,7 +175,7 @@ def test_the_actor_reward_term_is_the_gradient_of_the_answers_likelihood(tiny_mo
         terms = []
         for sample, std in zip(result.samples, scale, strict=True):
             prompt = learner.prompter.reader_prompt(sample.example, "markovian")
-            before, answer = (*prompt, *sample.cot.ids, *learner.prompter.header_ids), learner.prompter.answer_ids(sample.example)
+            before, answer = (*prompt, *sample.cot.ids, *learner.prompter.header_ids), learner.prompter.target_ids(sample.example)
             logp = naive.row_logits(learner.lm, before, answer).log_softmax(-1)
             r = logp[torch.arange(len(answer)), torch.tensor(answer)].mean()
             assert r.item() == pytest.approx(sample.reward, abs=1e-9)
@@ -205,7 +205,7 @@ def test_a_frozen_reader_is_the_base_and_does_not_change(tiny_models: dict[str, 
         out = []
         for sample in result.samples:
             prompt = learner.prompter.reader_prompt(sample.example, "markovian")
-            answer = learner.prompter.answer_ids(sample.example)
+            answer = learner.prompter.target_ids(sample.example)
             logp = naive.row_logits(bare, (*prompt, *sample.cot.ids, *learner.prompter.header_ids), answer).log_softmax(-1)
             out.append(logp[torch.arange(len(answer)), torch.tensor(answer)].mean().item())
         return out

@@ -20,7 +20,18 @@ from markovlm.training.loop import train
 from markovlm.training.records import Learner
 from markovlm.training.step import take_step
 from support import runs, tiny
-from support.exact import EOS, QUESTION, TAU, all_cots, assert_different, assert_same, exact, naive_logprobs, nano_learner
+from support.exact import (
+    EOS,
+    QUESTION,
+    TAU,
+    all_cots,
+    answer_tokens,
+    assert_different,
+    assert_same,
+    exact,
+    naive_logprobs,
+    nano_learner,
+)
 from support.fake import FakeSampler
 
 BOUND = {"objective.reward": "bound"}
@@ -121,7 +132,7 @@ def group_gradient(learner: Learner, group: tuple[tuple[int, ...], ...]) -> Tens
 def answer_logp(learner: Learner, cot: tuple[int, ...]) -> Tensor:
     prompter = learner.prompter
     reader = prompter.reader_prompt(QUESTION, learner.config.objective.conditioning)
-    return naive_logprobs(learner, [*reader, *cot, *prompter.header_ids], prompter.answer_ids(QUESTION), 1.0, [])
+    return naive_logprobs(learner, [*reader, *cot, *prompter.header_ids], answer_tokens(learner), 1.0, [])
 
 
 @pytest.mark.parametrize("conditioning", ["markovian", "non_markovian"])

@@ -56,6 +56,12 @@ def all_cots(learner: Learner) -> list[tuple[int, ...]]:
     return first + list(itertools.product((0, 1, 2), (0, 1, 2, EOS)))
 
 
+def answer_tokens(learner: Learner) -> tuple[int, ...]:
+    """What is scored: the gold answer and, unless `objective.answer_end` is open, the end token after it."""
+    end = () if learner.config.objective.answer_end == "open" else (EOS,)
+    return learner.prompter.answer_ids(QUESTION) + end
+
+
 def naive_logprobs(learner: Learner, prompt: Sequence[int], tokens: Sequence[int], tau: float, banned: Sequence[int]) -> Tensor:
     """ln p of each token, from the full logits of the whole sequence."""
     ids = torch.tensor([[*prompt, *tokens]])
@@ -85,7 +91,7 @@ def exact(learner: Learner, reward: str = "logprob") -> Exact:
         u.append(naive_logprobs(learner, question, cot, TAU, banned).sum().exp())
         kept = [token for token in cot if token != EOS]
         before = [*reader, *kept, *prompter.header_ids]
-        answer = naive_logprobs(learner, before, prompter.answer_ids(QUESTION), 1.0, [])
+        answer = naive_logprobs(learner, before, answer_tokens(learner), 1.0, [])
         r.append(answer.mean() if reward == "logprob" else answer.sum().exp())
     u_Z, r_Z = torch.stack(u), torch.stack(r)
     assert u_Z.sum().item() == pytest.approx(1.0, abs=1e-12)  # the enumeration is complete

@@ -129,7 +129,7 @@ def plain_logprob(lm: LanguageModel, prefix: Sequence[int], answer: Sequence[int
 
 def read_alone(lm: LanguageModel, prompter: Prompter, variant: Variant) -> float:
     """What `logprobs` says of a variant."""
-    return plain_logprob(lm, _prefix(prompter, variant), prompter.answer_ids(variant.example))
+    return plain_logprob(lm, _prefix(prompter, variant), prompter.target_ids(variant.example))
 
 
 @torch.no_grad()

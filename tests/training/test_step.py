@@ -336,7 +336,7 @@ def test_the_baseline_is_written_and_read_by_the_frozen_policy(tiny_models: dict
                     break
                 ids.append(token)
             before = [*prompter.reader_prompt(sample.example, "markovian"), *ids, *prompter.header_ids]
-            answer = prompter.answer_ids(sample.example)
+            answer = prompter.target_ids(sample.example)
             logp = naive.row_logits(learner.lm, before, answer).log_softmax(-1).gather(-1, torch.tensor(answer)[:, None])
         assert sample.baseline_cot == prompter.text(tuple(ids))
         assert sample.baseline == pytest.approx(logp.mean().item(), abs=1e-9)

@@ -19,8 +19,8 @@ from markovlm.models.sequences import common_length, forked_batch, span_hidden
 from markovlm.rollouts.drafts import DraftedRead, read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, encode_fragment
-from markovlm.rollouts.reader import answer_request
-from markovlm.rollouts.types import Decoding, Sampler
+from markovlm.rollouts.reader import answer_decoding, answer_request
+from markovlm.rollouts.types import Sampler
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
@@ -105,10 +105,13 @@ def _scores_and_texts(setup: Setup, sampler: Sampler, variants: Sequence[Variant
 
 
 @torch.no_grad()
-def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: str = "mean") -> list[float]:
-    """ln pi(a|variant), per answer token or their "sum", at most `rows` in one pass, those of like length together."""
+def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: str = "mean", *, end: bool = True) -> list[float]:
+    """ln pi(a|variant), per answer token or their "sum", at most `rows` in one pass, those of like length together.
+
+    `end`: with the end of the reply, where the run scores it.
+    """
     found: list[float] = [0.0] * len(variants)
-    sequences = [_sequence(setup.prompter, variant) for variant in variants]
+    sequences = [_sequence(setup.prompter, variant, end) for variant in variants]
     for part in _batches([_own_length(*sequence) for sequence in sequences], rows):
         scores = map_splitting(lambda some: _score(setup, [sequences[i] for i in some], reduction), part)
         for i, score in zip(part, scores, strict=True):
@@ -119,11 +122,12 @@ def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: st
 _Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # trunk, what precedes the answer, answer
 
 
-def _sequence(prompter: Prompter, variant: Variant) -> _Sequence:
+def _sequence(prompter: Prompter, variant: Variant, end: bool) -> _Sequence:
     prompt = prompter.reader_prompt(variant.example, variant.conditioning)
     shared = common_length(variant.trunk, variant.ids)
     trunk = variant.trunk if shared >= _WORTH_SHARING * len(variant.ids) else ()
-    return prompt + trunk, prompt + variant.ids + prompter.header_ids, prompter.answer_ids(variant.example)
+    answer = prompter.target_ids(variant.example) if end else prompter.answer_ids(variant.example)
+    return prompt + trunk, prompt + variant.ids + prompter.header_ids, answer
 
 
 def _own_length(trunk: tuple[int, ...], before: tuple[int, ...], answer: tuple[int, ...]) -> int:
@@ -170,7 +174,7 @@ def _answers(
 def _greedy(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[str]:
     prompter = setup.prompter
     requests = [answer_request(prompter, variant.conditioning, variant.example, variant.ids) for variant in variants]
-    decoding = Decoding(setup.task.max_answer_tokens, temperature=0.0)
+    decoding = answer_decoding(prompter, setup.task.max_answer_tokens)
     texts: list[str] = [""] * len(variants)
     for part in _batches([len(request.prompt) for request in requests], rows):
         groups = sampler.sample([requests[i] for i in part], decoding)
@@ -185,7 +189,7 @@ def _choice_logprobs(setup: Setup, variants: Sequence[Variant], rows: int) -> li
     for variant in variants:
         letters = LETTERS[: len(variant.example.choices)]
         asked += [replace(variant, example=replace(variant.example, answer=letter)) for letter in letters]
-    scores = iter(logprobs(setup, asked, rows, "sum"))
+    scores = iter(logprobs(setup, asked, rows, "sum", end=False))
     return [{letter: next(scores) for letter in LETTERS[: len(variant.example.choices)]} for variant in variants]
 
 

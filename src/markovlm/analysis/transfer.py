@@ -36,7 +36,13 @@ from markovlm.tasks.base import Example, Task
 ACTOR = "actor"  # the checkpoint reading its own CoTs
 _CELLS = {"readers": ("reader",), "points": ("checkpoint", "reader"), "correlation": ("reader",)}  # of a result
 _EXACT = 7  # checkpoints up to which the p of a rank correlation is computed over all orders
-_QUESTIONS = ("task", "task_options.", "data.", "loading.device")  # settings that a reader takes over from the run
+_QUESTIONS = (
+    "task",
+    "task_options.",
+    "data.",
+    "loading.device",
+    "objective.answer_end",
+)  # settings that a reader takes over from the run
 
 stats: Any = scipy_stats
 
@@ -97,7 +103,8 @@ def open_readers(readers: Sequence[str], config: RunConfig, split: str = "test")
         try:
             target = open_targets(name, "last", taken)[0]
             tokenizer = load_tokenizer(target.config.model, target.config.loading)
-            prompter = build_prompter(task, tokenizer, target.config.prompt.style, 1, target.config.prompt.answer_header)
+            prompt, end = target.config.prompt, target.config.objective.answer_end
+            prompter = build_prompter(task, tokenizer, prompt.style, 1, prompt.answer_header, answer_end=end)
             for example in questions:
                 prompter.reader_prompt(example, "markovian")
         except UserError as error:

@@ -114,13 +114,13 @@ def evaluate(
 
 def trained_tasks(target: str | Path, config: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """The tasks to evaluate one after another: those of a run on several, unless `config` names one; else nothing."""
-    from markovlm.config import build_config, load_yaml
+    from markovlm.config import build_config, load_recorded
     from markovlm.runs.targets import is_run
 
     path = Path(target).expanduser()
     if not is_run(path) or "task" in (config or {}):
         return ()
-    return tuple(build_config(load_yaml(path / "config.yaml"), source=str(path / "config.yaml")).tasks)
+    return tuple(build_config(load_recorded(path / "config.yaml"), source=str(path / "config.yaml")).tasks)
 
 
 def _check(limit: int | None, difference: float, rescore: bool, control: bool, out: Path | None) -> None:

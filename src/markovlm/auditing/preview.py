@@ -26,7 +26,13 @@ def preview(request: AuditRequest) -> dict[str, Any]:
             task = with_extractors(task_of(target.config), target.config.evaluation.extractors)
             config = resolve_config(target.config, task, tokenizer, examples)
             prompter = build_prompter(
-                task, tokenizer, target.config.prompt.style, budget_named(target), config.prompt.answer_header, examples
+                task,
+                tokenizer,
+                target.config.prompt.style,
+                budget_named(target),
+                config.prompt.answer_header,
+                examples,
+                answer_end=config.objective.answer_end,
             )
             lengths = [
                 (len(prompter.reader_prompt(cot.example, "non_markovian")), len(encode_cot(prompter, cot.text)))

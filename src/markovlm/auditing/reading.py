@@ -95,7 +95,7 @@ def read_all(
     if not any(fits.values()):
         raise UserError(f"--reader {name}: no CoT fits its context of {setup.lm.context_tokens} tokens")
     how = replace(
-        how_evaluated(setup.config, prompter.style, step=setup.config.training.steps),
+        how_evaluated(setup.config, prompter, step=setup.config.training.steps),
         conditioning=CHOICES if setup.task.answer_type == "letter" else HIDDEN,
         seed=request.seed,
     )
@@ -130,9 +130,8 @@ def _prepared(name: str, target: Target, request: AuditRequest) -> Setup:
         setup = target.prepare()
         examples = [cot.example for cot in request.material.cots]
         style, budget = target.config.prompt.style, budget_named(target)
-        setup.prompter = build_prompter(
-            setup.task, setup.lm.tokenizer, style, budget, target.config.prompt.answer_header, examples
-        )
+        header, end = target.config.prompt.answer_header, target.config.objective.answer_end
+        setup.prompter = build_prompter(setup.task, setup.lm.tokenizer, style, budget, header, examples, answer_end=end)
         for example in examples:
             setup.prompter.reader_prompt(example, SIGHTED)
             if setup.task.answer_type == "letter":
@@ -163,7 +162,7 @@ def _encoded(setup: Setup, request: AuditRequest) -> tuple[dict[str, list[StudyC
         for cot in cots:
             ids = encode_cot(prompter, cot.text)
             prompt = len(prompter.reader_prompt(cot.example, SIGHTED))
-            rest = len(prompter.header_ids) + max(setup.task.max_answer_tokens, len(prompter.answer_ids(cot.example)))
+            rest = len(prompter.header_ids) + max(setup.task.max_answer_tokens, len(prompter.target_ids(cot.example)))
             lengths.append((prompt, len(ids)))
             unknown += sum(token == unknown_id for token in ids)
             total += len(ids)

@@ -30,6 +30,7 @@ class Target:
     between: Ids
     tokens: Ids
     query: Query | None = None  # of an answer
+    end: int = 0  # tokens at the back of `tokens` that end the reply and are no part of its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,12 @@ class ChainPrompter(Prompter):
         if self.chain.kind == "thinking":
             example, parent = text.example, super()
             prefix = parent.reader_prompt(example, conditioning)
-            return Target("answer", prefix, self.header_ids, parent.answer_ids(example), query)
+            end = parent.end_ids(example)
+            return Target("answer", prefix, self.header_ids, parent.answer_ids(example) + end, query, len(end))
         prefix, between = self._read("ask", text, query.after, conditioning, query.question)
-        return Target("answer", prefix, between, self.slot(query.answer), query)
+        last = self.end_behind(query.answer) if self.answer_end == "scored" else None
+        end = () if last is None else (last,)
+        return Target("answer", prefix, between, self.slot(query.answer) + end, query, len(end))
 
     def _read(self, frame: Frame, text: ChainText, t: int, conditioning: str, question: str = "") -> tuple[Ids, Ids]:
         """What stands before the state, and between it and the target."""
@@ -125,6 +129,9 @@ class ChainPrompter(Prompter):
         """The longest of what is predicted, with what stands before it: for budgets of tokens."""
         targets = self._targets_of(example, "markovian")
         return max((target.between + target.tokens for target in targets), key=len, default=())
+
+    def target_ids(self, example: Example) -> Ids:
+        return self.answer_ids(example)
 
     def _targets_of(self, example: Example, conditioning: str) -> tuple[Target, ...]:
         if isinstance(example, Turn):
@@ -161,11 +168,18 @@ def _encode_slot(tokenizer: Any, text: str) -> Ids:
 
 
 def build_chain_prompter(
-    chain: ChainConfig, task: Task, tokenizer: Any, style: str, state_tokens: int, header: str | None
+    chain: ChainConfig,
+    task: Task,
+    tokenizer: Any,
+    style: str,
+    state_tokens: int,
+    header: str | None,
+    *,
+    answer_end: Literal["scored", "open"],
 ) -> ChainPrompter:
     """Resolve the style `auto` by what the tokenizer has."""
     if chain.kind == "thinking":
-        chosen: Any = build_prompter(task, tokenizer, style, state_tokens, header).style
+        chosen: Any = build_prompter(task, tokenizer, style, state_tokens, header, answer_end=answer_end).style
     else:
         chosen = choose_chain_style(tokenizer, style)
-    return ChainPrompter(task, tokenizer, chosen, state_tokens, header, chain)
+    return ChainPrompter(task, tokenizer, chosen, state_tokens, header, answer_end, chain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Worth:
     logprob: Tensor  # [n] nats per predicted token, mean over what is predicted
     probability: Tensor  # [n] mean over what is predicted of the probability of all its tokens
     correct: Tensor  # [n] every predicted token was the likeliest
+    follows: list[tuple[int, ...]]  # of each state: the likeliest token behind each answer whose end is scored
 
 
 def target_batch(states: Sequence[tuple[Ids, Target]]) -> Batch:
@@ -39,7 +41,7 @@ def target_batch(states: Sequence[tuple[Ids, Target]]) -> Batch:
     for state, target in states:
         before = state + target.between
         parts.append((target.prefix, before + target.tokens, len(before)))
-    return batch_of(parts)
+    return batch_of(parts, [target.end for _, target in states])
 
 
 def worth_of(
@@ -51,7 +53,7 @@ def worth_of(
     flat = [(state, target) for state, targets in states for target in targets]
     scored = [bool(targets) for _, targets in states]
     if not flat:
-        return Worth(zeros, scored, zeros, zeros, zeros > 1)
+        return Worth(zeros, scored, zeros, zeros, zeros > 1, [()] * len(states))
     scores = score_answers(lm, target_batch(flat), sharing)
     answers = answers_of(scores)
     earned = surrogate_of(reward, answers) if torch.is_grad_enabled() else value_of(reward, answers)
@@ -69,7 +71,14 @@ def worth_of(
         zeros.index_add(0, owner, (scores.logp_mean * share).to(zeros.dtype)),
         zeros.index_add(0, owner, (scores.logp_sum.exp() * share).to(zeros.dtype)),
         (wrong == 0) & torch.tensor(scored, device=lm.device),
+        _by_state([len(targets) for _, targets in states], scores.follows.tolist()),
     )
+
+
+def _by_state(counts: Sequence[int], follows: Sequence[int]) -> list[tuple[int, ...]]:
+    """Of all targets, state after state -> those of each state that have an end."""
+    rest = iter(follows)
+    return [tuple(token for token in islice(rest, count) if token >= 0) for count in counts]
 
 
 def answers_of(scores: AnswerScores) -> Answers:

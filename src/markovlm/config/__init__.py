@@ -4,7 +4,7 @@ Every field carries its description, which is what `markovlm train --help` and `
 Nonsense fails here, at construction, with the name of the field.
 """
 
-from markovlm.config.files import build_config, describe_validation, dump_yaml, load_yaml, merge
+from markovlm.config.files import build_config, describe_validation, dump_yaml, load_recorded, load_yaml, merge
 from markovlm.config.keys import Key, flatten, keys, known_keys, nest
 from markovlm.config.objective import ObjectiveBase, objective_classes
 from markovlm.config.run import CHANGEABLE, RunConfig
@@ -22,6 +22,7 @@ __all__ = [
     "flatten",
     "keys",
     "known_keys",
+    "load_recorded",
     "load_yaml",
     "merge",
     "nest",

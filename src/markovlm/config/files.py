@@ -93,6 +93,22 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in cast(dict[Any, Any], loaded).items()}
 
 
+def load_recorded(path: Path) -> dict[str, Any]:
+    """The configuration that a run recorded, whole. Where its version had no such key yet, what that version did is filled in."""
+    recorded = load_yaml(path)
+    objective, evaluation = _section(recorded, "objective"), _section(recorded, "evaluation")
+    if "answer_end" not in objective:  # up to 0.1: no end was scored, and CoTs were sampled as in training
+        recorded["objective"] = {**objective, "answer_end": "open"}
+        if evaluation.get("decoding") != "greedy":
+            recorded["evaluation"] = {**evaluation, "temperature": evaluation.get("temperature") or "training"}
+    return recorded
+
+
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return dict(cast("Mapping[str, Any]", found)) if isinstance(found, Mapping) else {}
+
+
 class _Once(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping: the second would silently win."""
 

@@ -46,6 +46,11 @@ class ObjectiveBase(Section):
     answer_logprob: Literal["mean", "sum"] | None = Field(
         None, description="reduction of ln pi over answer tokens in the logprob reward; default mean"
     )
+    answer_end: Literal["scored", "open"] = Field(
+        "scored",
+        description="is the end of the reply scored as the last token of the gold answer? scored: the end of turn (chat), a line break (plain), "
+        "or <eos> (compact), so that an answer that runs on earns less; open: the likelihood of a prefix of the reply, as in the research code",
+    )
     normalize_reward: bool = Field(True, description="R = r - b with the frozen model's baseline CoT; false: R = r")
     baseline_every: int = Field(
         5, ge=1, description="compute the baseline b every so many steps where the advantage cancels it (it is then only logged)"

@@ -9,7 +9,8 @@ from markovlm.chains.walk import Walk
 from markovlm.errors import UserError
 from markovlm.evaluation.chain_run import chain_how, prompter_of
 from markovlm.evaluation.chains import walk_texts
-from markovlm.rollouts.types import Decoding, SampleRequest
+from markovlm.rollouts.reader import answer_decoding
+from markovlm.rollouts.types import SampleRequest
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import Example
 from markovlm.tasks.chain import Query
@@ -71,7 +72,7 @@ def _answer(setup: Setup, walk: Walk, query: Query) -> str:
     prompter = prompter_of(setup)
     target = prompter.answer_target(walk.text, query, chain_how(setup).conditioning)
     request = SampleRequest(target.prefix + walk.state(query.after + 1) + target.between, (("greedy answer",),))
-    ((reply,),) = setup.sampler().sample([request], Decoding(setup.task.max_answer_tokens, temperature=0.0))
+    ((reply,),) = setup.sampler().sample([request], answer_decoding(prompter, setup.task.max_answer_tokens))
     return prompter.text(reply.ids).strip()
 
 

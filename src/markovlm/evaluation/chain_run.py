@@ -100,7 +100,7 @@ def _evaluate_one(
 
 def chain_how(setup: Setup, non_markovian: bool = False) -> How:
     """How a run's chains are evaluated: at the temperature of the end of training, as `evaluate_targets` does."""
-    how = how_evaluated(setup.config, setup.prompter.style, step=setup.config.training.steps)
+    how = how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps)
     return replace(how, conditioning="non_markovian") if non_markovian else how
 
 

@@ -45,7 +45,9 @@ class ChainReadings:
             "n": len(texts),
             "texts": _digest(asked),
         }
-        apart = {key: value for key, value in self.header.items() if key not in ("checkpoint", "step", "split")}
+        apart = {
+            key: value for key, value in self.header.items() if key not in ("checkpoint", "step", "split")
+        } | label.identity()
         chunks = f"-{chain.steps}chunks" if chain.steps is not None else ""
         self.path = folder / f"chains-{label.checkpoint}-{label.split}{chunks}-{_digest(apart)}.jsonl"
 

@@ -19,7 +19,7 @@ from markovlm.evaluation.answering import read_answer
 from markovlm.evaluation.evaluate import How
 from markovlm.models.load import LanguageModel
 from markovlm.models.memory import map_splitting
-from markovlm.rollouts.reader import score_answers
+from markovlm.rollouts.reader import answer_decoding, score_answers
 from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
 from markovlm.statistics import Estimate, cluster_mean_ci, wilson
 from markovlm.tasks.base import Example
@@ -265,7 +265,7 @@ def read_jobs(
     scores = score_answers(lm, target_batch([(state, target) for _, _, state, target in jobs])).logp_mean.tolist()
     asked = [i for i, (_, _, _, target) in enumerate(jobs) if target.query is not None]
     requests = [SampleRequest(jobs[i][3].prefix + jobs[i][2] + jobs[i][3].between, (("greedy answer",),)) for i in asked]
-    drawn = sampler.sample(requests, Decoding(prompter.task.max_answer_tokens, temperature=0.0)) if requests else []
+    drawn = sampler.sample(requests, answer_decoding(prompter, prompter.task.max_answer_tokens)) if requests else []
     replies = {i: prompter.text(group[0].ids) for i, group in zip(asked, drawn, strict=True)}
     found = []
     for i, (one, t, _, target) in enumerate(jobs):

@@ -15,12 +15,21 @@ from markovlm.models.memory import chunks, map_splitting
 from markovlm.rollouts.drafts import read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter
-from markovlm.rollouts.reader import answer_batch, choice_batch, greedy_reads, logprob_of_greedy, score_answers
+from markovlm.rollouts.reader import (
+    answer_batch,
+    answer_decoding,
+    choice_batch,
+    ends_reply,
+    greedy_reads,
+    logprob_of_greedy,
+    score_answers,
+)
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest
 from markovlm.statistics import wilson
 from markovlm.tasks.answers import FAILURE_KINDS
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
+EVALUATION_TEMPERATURE = 1.0  # of sampled CoTs where evaluation.temperature is not given, whatever training used
 BATCHES_WRITTEN = 8  # whose CoTs are written together before the first is read: what an evaluation that breaks off may lose
 
 
@@ -38,6 +47,7 @@ class How:
     prompt_style: str
     answer_header: str | None
     seed: int
+    answer_end: str = "open"  # the token that ends a reply, scored as the last of the gold answer; open: none is
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,8 @@ class Reading:
     choices: tuple[str, ...] = ()
     choice_logprobs: dict[str, float] = field(default_factory=dict[str, float])  # letter -> ln pi(letter | CoT)
     failure: str | None = None  # why the default extractor's answer is wrong; None: it is right, or there is none to extract
+    likeliest: bool | None = None  # the greedy answer begins with all gold tokens; None: none was written
+    exact: bool | None = None  # and then ends; None: not known either where the budget or the text has no room for an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +101,18 @@ class Evaluation:
             "ci95": first["ci95"],
             "extractors": table,
             "logprob": logprob,
+            **self.ends(),
             "failures": self.failures(),
             "how": asdict(self.how),
         }
+
+    def ends(self) -> dict[str, float | None]:
+        """Shares of the replies that begin with all gold tokens, that are these and then end, and the difference: those that run on."""
+        asked = [(bool(r.likeliest), r.exact) for r in self.readings if r.exact is not None]
+        if not asked:
+            return dict.fromkeys(ENDS)
+        likeliest, exact = (sum(map(bool, column)) / len(asked) for column in zip(*asked, strict=True))
+        return dict(zip(ENDS, (likeliest, exact, likeliest - exact), strict=True))
 
     def failures(self) -> dict[str, int]:
         """How many wrong answers (by the default extractor) are of each kind; empty where nothing is extracted."""
@@ -99,6 +120,8 @@ class Evaluation:
             return {}
         return {kind: sum(reading.failure == kind for reading in self.readings) for kind in FAILURE_KINDS}
 
+
+ENDS = ("answer_correct_fraction", "answer_exact_fraction", "answer_run_on_fraction")  # as in metrics.jsonl
 
 POOLED = "default"  # of several tasks together: each question read by the default extractor of its own
 
@@ -118,10 +141,12 @@ def pooled(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(readings, parts[0].how, (POOLED,) if extracted else ())
 
 
-def how_evaluated(config: RunConfig, style: str, *, step: int) -> How:
-    """From a resolved configuration; the temperature of sampled CoTs is by default the training temperature at `step`."""
+def how_evaluated(config: RunConfig, prompter: Prompter, *, step: int) -> How:
+    """From a resolved configuration; `step` matters where CoTs are sampled at the temperature of training."""
     evaluation, rollouts = config.evaluation, config.rollouts
-    temperature = evaluation.temperature or rollouts.temperature.at(max(step, 1), config.training.steps)
+    temperature = evaluation.temperature or EVALUATION_TEMPERATURE
+    if temperature == "training":
+        temperature = rollouts.temperature.at(max(step, 1), config.training.steps)
     assert rollouts.max_cot_tokens is not None
     return How(
         decoding=evaluation.decoding,
@@ -131,9 +156,10 @@ def how_evaluated(config: RunConfig, style: str, *, step: int) -> How:
         stop=rollouts.stop,
         reader=_reader(config),
         conditioning=config.objective.conditioning,
-        prompt_style=style,
+        prompt_style=prompter.style,
         answer_header=config.prompt.answer_header,
         seed=config.seed,
+        answer_end=prompter.end_name,
     )
 
 
@@ -184,15 +210,16 @@ def _read_batch(
     lm: LanguageModel, sampler: Sampler, prompter: Prompter, written: Sequence[tuple[Example, CoT]], how: How, write_answers: bool
 ) -> list[Reading]:
     cots = [(example, cot.ids) for example, cot in written]
-    answers, choices = [""] * len(cots), [dict[str, float]()] * len(cots)
+    replies: Sequence[CoT | None] = [None] * len(cots)
+    choices = [dict[str, float]()] * len(cots)
     with lm.frozen() if how.reader == "frozen" else lm.merged():
         if write_answers:
-            logprobs, answers = _logprobs_and_answers(lm, sampler, prompter, how.conditioning, cots)
+            logprobs, replies = _logprobs_and_answers(lm, sampler, prompter, how.conditioning, cots)
         else:
             logprobs = _answer_logprobs(lm, prompter, how.conditioning, cots, [None] * len(cots))
         if LIKELIHOOD in prompter.task.extractors:
             choices = _choice_logprobs(lm, prompter, how.conditioning, cots)
-    return [_reading(prompter, example, cot, answers[i], logprobs[i], choices[i]) for i, (example, cot) in enumerate(written)]
+    return [_reading(lm, prompter, example, cot, replies[i], logprobs[i], choices[i]) for i, (example, cot) in enumerate(written)]
 
 
 def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example], how: How, rows: int) -> list[CoT]:
@@ -208,16 +235,17 @@ def _write_cots(sampler: Sampler, prompter: Prompter, examples: Sequence[Example
 
 def _logprobs_and_answers(
     lm: LanguageModel, sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]
-) -> tuple[list[float], list[str]]:
+) -> tuple[list[float], list[CoT]]:
     """ln pi(a|z) per answer token of each, and what the policy answers itself; both in one pass where this process samples."""
     budget = prompter.task.max_answer_tokens
     if isinstance(sampler, HFSampler) and sampler.lm is lm:
-        drafted = read_with_drafts(lm, answer_batch(prompter, conditioning, cots), budget)
+        batch, decoding = answer_batch(prompter, conditioning, cots), answer_decoding(prompter, budget)
+        drafted = read_with_drafts(lm, batch, decoding)
         if drafted is not None:
-            return [one.logp_mean for one in drafted], [prompter.text(one.read.ids) for one in drafted]
+            return [one.logp_mean for one in drafted], [one.read for one in drafted]
     reads = greedy_reads(sampler, prompter, conditioning, cots, budget)
-    known = [logprob_of_greedy(prompter.answer_ids(e), read) for (e, _), read in zip(cots, reads, strict=True)]
-    return _answer_logprobs(lm, prompter, conditioning, cots, known), [prompter.text(read.ids) for read in reads]
+    known = [logprob_of_greedy(prompter.target_ids(e), read) for (e, _), read in zip(cots, reads, strict=True)]
+    return _answer_logprobs(lm, prompter, conditioning, cots, known), reads
 
 
 def _answer_logprobs(
@@ -242,9 +270,16 @@ def _choice_logprobs(
 
 
 def _reading(
-    prompter: Prompter, example: Example, cot: CoT, answer: str, logprob: float, choice_logprobs: dict[str, float]
+    lm: LanguageModel,
+    prompter: Prompter,
+    example: Example,
+    cot: CoT,
+    reply: CoT | None,
+    logprob: float,
+    choice_logprobs: dict[str, float],
 ) -> Reading:
-    text = prompter.text(cot.ids)
+    text, answer = prompter.text(cot.ids), "" if reply is None else prompter.text(reply.ids)
+    likeliest, exact = (None, None) if reply is None else _matches(lm, prompter, example, reply)
     scored = score_text(prompter.task, example, text, answer, choice_logprobs)
     return Reading(
         id=example.id,
@@ -260,4 +295,15 @@ def _reading(
         choices=example.choices,
         choice_logprobs=choice_logprobs,
         failure=scored.failure,
+        likeliest=likeliest,
+        exact=exact,
     )
+
+
+def _matches(lm: LanguageModel, prompter: Prompter, example: Example, reply: CoT) -> tuple[bool, bool | None]:
+    """(The greedy reply begins with all gold tokens, and then ends); the latter None where it can't be told."""
+    gold = prompter.answer_ids(example)
+    likeliest = reply.tokens[: len(gold)] == gold
+    if prompter.end_after(example) is None or (likeliest and len(reply.tokens) == len(gold)):
+        return likeliest, None
+    return likeliest, likeliest and ends_reply(lm, prompter, reply.tokens[len(gold)])

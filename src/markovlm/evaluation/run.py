@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from markovlm.config import RunConfig, build_config, load_yaml
+from markovlm.config import RunConfig, build_config, load_recorded
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import Evaluation, How, Reading, evaluate, how_evaluated
 from markovlm.evaluation.store import Label, Readings, Stored, as_quantized, quantization_of, rescore, weights_identity
@@ -74,7 +74,7 @@ def evaluate_targets(
         loaded = target.load(setup, split, limit)
         examples = list(loaded.examples)
         # one temperature for all checkpoints, that of the end of training: rows must be comparable
-        how = control.apply(how_evaluated(setup.config, setup.prompter.style, step=setup.config.training.steps))
+        how = control.apply(how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps))
         done, label = _evaluate_one(target, setup, examples, split, how, store, counting)
         dev = None
         if choose and len(steps) > 1 and target.step is not None and chosen_in_training(target, steps, split, how) is None:
@@ -164,7 +164,9 @@ def chosen_in_training(target: Target, steps: Sequence[int], split: str, how: Ho
         return None
     rows = dev_rows(target.run, dev)
     wanted = json.loads(json.dumps(asdict(how)))
-    picked = {step: rows[step] for step in steps if step in rows and rows[step].get("how") == wanted}
+    picked = {
+        step: rows[step] for step in steps if step in rows and {"answer_end": "open", **rows[step].get("how", {})} == wanted
+    }
     return picked if len(picked) == len(steps) and len({row["n"] for row in picked.values()}) == 1 else None
 
 
@@ -263,7 +265,7 @@ def rescore_targets(
 def _record_again(run: RunDirectory | None, one: Stored) -> None:
     """The new scores of kept readings, as a row of evals.jsonl, where they differ from what stands there."""
     assert run is not None
-    trained = build_config(load_yaml(run.config), source=str(run.config))
+    trained = build_config(load_recorded(run.config), source=str(run.config))
     asked = part_of(trained, one.label.task) if one.label.task in trained.tasks else trained
     same = one.label.data == source_of(asked)
     data = asked.data if same else trained.data.model_copy(update={"path": one.label.data, "hub": None, "hub_subset": None})

@@ -24,7 +24,9 @@ from markovlm.tasks.extractors import with_extractors
 
 _HEADER = "evaluation"  # the value of `kind` in the first row
 _FIELDS = {field.name for field in fields(Reading)}
+_LATER = {"likeliest", "exact"}  # fields that readings of older versions lack
 _HOW = {field.name for field in fields(How)}
+_OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,15 @@ class Label:
     @property
     def file(self) -> str:
         """Name of its file: checkpoint, split, and a hash of everything else."""
-        rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "split")}
-        digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=4).hexdigest()
+        digest = hashlib.blake2b(json.dumps(self.identity(), sort_keys=True).encode(), digest_size=4).hexdigest()
         return f"{self.checkpoint}-{self.split}-{digest}.jsonl"
+
+    def identity(self) -> dict[str, Any]:
+        """Everything but checkpoint, step and split, as file names are made from it."""
+        rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "split")}
+        if self.how.answer_end == _OPEN:  # the only way there was when the first files were named
+            del rest["how"]["answer_end"]
+        return rest
 
     @property
     def comparable(self) -> tuple[str, ...]:
@@ -134,15 +142,18 @@ def _header(label: Label) -> dict[str, Any]:
 def _label(row: Mapping[str, Any]) -> Label | None:
     """The label of a first row; None for a file of another kind."""
     values = {key: value for key, value in row.items() if key != "kind"}
-    if row.get("kind") != _HEADER or set(values) != {field.name for field in fields(Label)} or set(values["how"]) != _HOW:
+    if row.get("kind") != _HEADER or set(values) != {field.name for field in fields(Label)}:
         return None
-    how = How(**{**values["how"], "stop": tuple(values["how"]["stop"])})
+    said = {"answer_end": _OPEN, **values["how"]}
+    if set(said) != _HOW:
+        return None
+    how = How(**{**said, "stop": tuple(said["stop"])})
     return Label(**{**values, "how": how})
 
 
 def _readings(rows: Sequence[Mapping[str, Any]]) -> list[Reading]:
     """The rows that are readings of this version's shape."""
-    return [Reading(**{**row, "choices": tuple(row["choices"])}) for row in rows if set(row) == _FIELDS]
+    return [Reading(**{**row, "choices": tuple(row["choices"])}) for row in rows if _FIELDS - _LATER <= set(row) <= _FIELDS]
 
 
 def weights_identity(paths: Sequence[Path]) -> str:

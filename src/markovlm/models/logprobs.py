@@ -38,7 +38,7 @@ class TokenStats:
     logp: Tensor  # [M] ln of the token's probability
     kl: Tensor | None  # [M] KL(policy || reference) over the whole vocabulary at this position
     entropy: Tensor | None  # [M]
-    greedy: Tensor  # [M] bool: the token is the most likely one
+    best: Tensor  # [M] the most likely token
     reference_logp: Tensor | None = None  # [M] ln of the token's probability under the reference
 
 
@@ -86,11 +86,11 @@ def token_stats(
         pieces = _pieces(size, hidden, targets, reference_hidden)
         parts = [checkpoint(_values, settings, *piece, use_reentrant=False) for piece in pieces]
     columns = [torch.cat(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)]
-    *of_wanted, greedy, reference_logp = columns
+    *of_wanted, best, reference_logp = columns
     found = dict(zip(wanted, of_wanted, strict=True))
     kept = {name: value if name in trained else value.detach() for name, value in found.items()}
     return TokenStats(
-        kept["logp"], kept.get("kl"), kept.get("entropy"), greedy, None if reference_hidden is None else reference_logp
+        kept["logp"], kept.get("kl"), kept.get("entropy"), best, None if reference_hidden is None else reference_logp
     )
 
 
@@ -112,11 +112,11 @@ def _pieces(
 
 
 def _values(settings: _Settings, hidden: Tensor, targets: Tensor, reference: Tensor | None) -> tuple[Tensor, ...]:
-    """Of one chunk: each statistic that is wanted, greedy, ln of the target under the reference; with gradient if gradients are on."""
+    """Of one chunk: each statistic that is wanted, the most likely token, ln of the target under the reference; with gradient if gradients are on."""
     lm, wanted = settings.lm, settings.wanted
     log_p = sampled_log_distribution(lm.logits(hidden), settings.temperature, settings.banned)
     found = {"logp": log_p.gather(-1, targets[:, None])[:, 0]}
-    greedy = log_p.detach().argmax(-1) == targets
+    best = log_p.detach().argmax(-1)
     p = log_p.exp() if len(wanted) > 1 else None
     reference_logp = log_p.new_zeros(0)
     if "kl" in wanted and p is not None and reference is not None:
@@ -126,7 +126,7 @@ def _values(settings: _Settings, hidden: Tensor, targets: Tensor, reference: Ten
         found["kl"] = (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(-1)
     if "entropy" in wanted and p is not None:
         found["entropy"] = -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
-    return (*(found[name] for name in wanted), greedy, reference_logp)
+    return (*(found[name] for name in wanted), best, reference_logp)
 
 
 class _ValuesAndGradients(torch.autograd.Function):
@@ -150,7 +150,7 @@ class _ValuesAndGradients(torch.autograd.Function):
         ctx.save_for_backward(*(torch.cat(of_one) for of_one in gradients.values()))
         ctx.places = [settings.wanted.index(name) for name in settings.trained]
         columns = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-        ctx.mark_non_differentiable(*columns[-2:])  # greedy, and what the frozen policy says
+        ctx.mark_non_differentiable(*columns[-2:])  # the most likely token, and what the frozen policy says
         return columns
 
     @staticmethod
@@ -172,7 +172,7 @@ def _with_gradients(
         states = hidden.detach().requires_grad_()
         logits = lm.logits(states)
     log_p = sampled_log_distribution(logits.detach(), tau, banned)
-    greedy = log_p.argmax(-1) == targets
+    best = log_p.argmax(-1)
     logp, reference_logp = log_p.gather(-1, targets[:, None])[:, 0], log_p.new_zeros(0)
     p = log_p.exp()
     if banned is not None and banned.numel():
@@ -203,7 +203,7 @@ def _with_gradients(
         of_logp = p.neg_()
         of_logp[torch.arange(len(targets), device=targets.device), targets] += 1.0
         pull_back("logp", of_logp)
-    return (*(found[name] for name in wanted), greedy, reference_logp), of_states
+    return (*(found[name] for name in wanted), best, reference_logp), of_states
 
 
 def by_row(values: Tensor, row: Tensor, rows: int, reduction: str = "sum") -> Tensor:

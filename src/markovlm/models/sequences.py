@@ -33,6 +33,7 @@ class Row:
     tokens: tuple[int, ...]
     start: int = 0
     keep: int | None = None  # tokens of the prefix, from its front, that `tokens` continue; None: all
+    end: int = 0  # scored tokens at the back that end the reply and are no part of its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,14 @@ class Batch:
         return len(self.rows) * longest + len(self.prefixes) * max(map(len, self.prefixes))
 
 
-def batch_of(parts: Sequence[tuple[Sequence[int], Sequence[int], int]]) -> Batch:
-    """From (prefix, continuation, start) triples; equal prefixes are shared."""
+def batch_of(parts: Sequence[tuple[Sequence[int], Sequence[int], int]], ends: Sequence[int] = ()) -> Batch:
+    """From (prefix, continuation, start) triples; equal prefixes are shared. `ends`: `Row.end` of each, default 0."""
     index: dict[tuple[int, ...], int] = {}
     rows = []
-    for prefix, tokens, start in parts:
+    for number, (prefix, tokens, start) in enumerate(parts):
         key = tuple(prefix)
-        rows.append(Row(index.setdefault(key, len(index)), tuple(tokens), start))
+        end = ends[number] if ends else 0
+        rows.append(Row(index.setdefault(key, len(index)), tuple(tokens), start, end=end))
     return Batch(tuple(index), tuple(rows))
 
 

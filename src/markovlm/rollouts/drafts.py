@@ -17,7 +17,7 @@ from torch import Tensor
 from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import sampled_log_distribution, tokens_at_once
 from markovlm.models.sequences import Batch, Continued, common_length, continued, each_once
-from markovlm.rollouts.ends import cut_off
+from markovlm.rollouts.ends import cut_off, stop_start
 from markovlm.rollouts.fronts import resumed
 from markovlm.rollouts.types import CoT, Decoding
 
@@ -31,8 +31,8 @@ class DraftedRead:
 
 
 @torch.no_grad()
-def read_with_drafts(lm: LanguageModel, batch: Batch, max_tokens: int) -> list[DraftedRead] | None:
-    """Each row's scored tokens under the policy that `lm` is, and the greedy continuation, at most `max_tokens`, in their place.
+def read_with_drafts(lm: LanguageModel, batch: Batch, decoding: Decoding) -> list[DraftedRead] | None:
+    """Each row's scored tokens under the policy that `lm` is, and the greedy continuation, decoded as `decoding` says, in their place.
 
     None where the model's cache can't take a token back (recurrent states, sliding windows).
     """
@@ -52,8 +52,8 @@ def read_with_drafts(lm: LanguageModel, batch: Batch, max_tokens: int) -> list[D
         kept = 1 + common_length(draft, tokens)
         answers.append(_Answer(tokens[:kept], logps[:kept]))
         means.append(sum(of_draft[:-1]) / len(draft))
-    _go_on(lm, few, passed, answers, max_tokens)
-    decoding = Decoding(max_tokens, temperature=0.0)
+    _go_on(lm, few, passed, answers, decoding)
+    max_tokens = decoding.max_tokens
     reads = [cut_off(lm, answer.tokens[:max_tokens], answer.logps[:max_tokens], decoding) for answer in answers]
     return [DraftedRead(means[number], reads[number]) for number in places]
 
@@ -65,8 +65,10 @@ class _Answer:
     tokens: list[int]
     logps: list[float]
 
-    def is_open(self, lm: LanguageModel, max_tokens: int) -> bool:
-        return len(self.tokens) < max_tokens and not set(self.tokens) & set(lm.terminators)
+    def is_open(self, lm: LanguageModel, decoding: Decoding) -> bool:
+        if len(self.tokens) >= decoding.max_tokens or set(self.tokens) & set(lm.terminators):
+            return False
+        return not decoding.stop or stop_start(lm, self.tokens, decoding) is None
 
 
 def _predictors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -93,9 +95,9 @@ def _likeliest(lm: LanguageModel, hidden: Tensor, targets: Tensor) -> tuple[list
     return best, logp_of_best, logp_of_target
 
 
-def _go_on(lm: LanguageModel, batch: Batch, passed: Continued, answers: Sequence[_Answer], max_tokens: int) -> None:
+def _go_on(lm: LanguageModel, batch: Batch, passed: Continued, answers: Sequence[_Answer], decoding: Decoding) -> None:
     """Decode the answers that have left their draft and not ended, in place."""
-    going = [number for number, answer in enumerate(answers) if answer.is_open(lm, max_tokens)]
+    going = [number for number, answer in enumerate(answers) if answer.is_open(lm, decoding)]
     if not going:
         return
     front = resumed(lm, passed, [row.start + len(answer.tokens) - 1 for row, answer in zip(batch.rows, answers, strict=True)])
@@ -106,7 +108,7 @@ def _go_on(lm: LanguageModel, batch: Batch, passed: Continued, answers: Sequence
         for number, token, logp in zip(going, tokens.tolist(), logps.tolist(), strict=True):
             answers[number].tokens.append(token)
             answers[number].logps.append(logp)
-        kept = [place for place, number in enumerate(going) if answers[number].is_open(lm, max_tokens)]
+        kept = [place for place, number in enumerate(going) if answers[number].is_open(lm, decoding)]
         if 0 < len(kept) < len(going):
             front.keep(kept)
         going = [going[place] for place in kept]

@@ -8,10 +8,11 @@ from markovlm.models.language import LanguageModel
 from markovlm.rollouts.types import CoT, Decoding
 
 
-def stop_start(lm: LanguageModel, tokens: Sequence[int], stop: Sequence[str]) -> int | None:
+def stop_start(lm: LanguageModel, tokens: Sequence[int], decoding: Decoding) -> int | None:
     """Where the earliest stop string begins in the decoded text."""
     text = lm.tokenizer.decode(tokens)
-    found = [at for at in (text.find(s) for s in stop) if at >= 0]
+    first = len(text) - len(text.lstrip()) if decoding.stop_after_text else 0
+    found = [at for at in (text.find(s, first) for s in decoding.stop) if at >= 0]
     return min(found) if found else None
 
 
@@ -21,7 +22,7 @@ def finished(lm: LanguageModel, tokens: list[int], logps: list[float], ended: bo
     if ended and tokens[-1] in lm.terminators:
         kept -= 1
     elif ended:
-        cut = stop_start(lm, tokens, decoding.stop)
+        cut = stop_start(lm, tokens, decoding)
         assert cut is not None
         while kept and len(lm.tokenizer.decode(tokens[:kept])) > cut:
             kept -= 1
@@ -31,6 +32,6 @@ def finished(lm: LanguageModel, tokens: list[int], logps: list[float], ended: bo
 def cut_off(lm: LanguageModel, tokens: Sequence[int], logps: Sequence[float], decoding: Decoding) -> CoT:
     """The CoT of tokens that another program sampled, which may have gone on behind the end."""
     end = None if decoding.fixed_length else next((at for at, token in enumerate(tokens, 1) if token in lm.terminators), None)
-    if decoding.stop and stop_start(lm, tokens[:end], decoding.stop) is not None:
-        end = next(at for at in range(1, len(tokens) + 1) if stop_start(lm, tokens[:at], decoding.stop) is not None)
+    if decoding.stop and stop_start(lm, tokens[:end], decoding) is not None:
+        end = next(at for at in range(1, len(tokens) + 1) if stop_start(lm, tokens[:at], decoding) is not None)
     return finished(lm, list(tokens[:end]), list(logps[:end]), end is not None, decoding)

@@ -255,7 +255,7 @@ class _Ends:
             for row, (job, one) in enumerate(zip(active, token.tolist(), strict=True)):
                 if not self.over[job]:
                     self._written[job].append(one)
-                    ends[row] = ends[row] or stop_start(self.lm, self._written[job], self.decoding.stop) is not None
+                    ends[row] = ends[row] or stop_start(self.lm, self._written[job], self.decoding) is not None
         for job, end in zip(active, ends, strict=True):
             if not self.over[job]:
                 self.length[job] += 1

@@ -1,4 +1,4 @@
-"""Token ids of the parts of a sequence: question prompt, reader prompt, answer header, answer.
+"""Token ids of the parts of a sequence: question prompt, reader prompt, answer header, answer, and the end of the reply.
 
 Each part is encoded alone; what is sampled in between is never re-encoded.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from markovlm.errors import UserError
+from markovlm.rollouts.reply_end import LINE_BREAK, reply_end
 from markovlm.tasks import prompts
 from markovlm.tasks.base import Example, Task
 from markovlm.tasks.mixture import task_of_example
@@ -27,6 +28,7 @@ class Prompter:
     style: prompts.PromptStyle
     cot_tokens: int
     header: str | None = None  # override of the style's answer header
+    answer_end: Literal["scored", "open"] = "open"  # is the end of the reply part of what is scored?
 
     def asks(self, example: Example) -> Task:
         """The task that a question belongs to: one of several where `task` is a mixture."""
@@ -43,6 +45,49 @@ class Prompter:
     def answer_ids(self, example: Example, answer: str | None = None) -> tuple[int, ...]:
         """Tokens of the gold answer (or of another one), as they follow the header."""
         return self._answers(example if answer is None else replace(example, answer=answer))
+
+    def target_ids(self, example: Example) -> tuple[int, ...]:
+        """What is scored: the gold answer's tokens, and the end of the reply where that is scored."""
+        return self.answer_ids(example) + self.end_ids(example)
+
+    def end_ids(self, example: Example) -> tuple[int, ...]:
+        """The end of the reply as it is scored behind this gold answer: one token, or none."""
+        end = self.end_after(example) if self.answer_end == "scored" else None
+        return () if end is None else (end,)
+
+    def end_after(self, example: Example) -> int | None:
+        """The token that should follow this gold answer, scored or not. None where it has no end of its own: a continued text."""
+        return None if self.asks(example).prompt_kind == "continuation" else self.end_behind(example.answer)
+
+    def end_behind(self, answer: str) -> int | None:
+        """The token that ends the reply `answer`: a line break can't end one that has line breaks in it."""
+        return self.tokenizer.eos_token_id if self._line_break is not None and LINE_BREAK in answer else self.end
+
+    def is_end(self, token: int) -> bool:
+        """Would a reply of this style end with this token? (It also ends with the model's own end tokens.)"""
+        return token == self.end or (self._line_break is not None and LINE_BREAK in self.tokenizer.decode([token]))
+
+    @property
+    def answer_stop(self) -> tuple[str, ...]:
+        """Strings that end a greedy answer, beside the model's end tokens."""
+        return (LINE_BREAK,) if self.answer_end == "scored" and self._line_break is not None else ()
+
+    @property
+    def end_name(self) -> str:
+        """What ends a reply, as results record it: `open`, or the token."""
+        if self.answer_end == "open" or self.end is None or self.task.prompt_kind == "continuation":
+            return "open"
+        return self.tokenizer.decode([self.end])
+
+    @cached_property
+    def end(self) -> int | None:
+        """The token that ends a reply in this style."""
+        return reply_end(self.tokenizer, self.style)
+
+    @cached_property
+    def _line_break(self) -> int | None:
+        """`end`, where that is a line break."""
+        return self.end if self.end is not None and self.tokenizer.decode([self.end]) == LINE_BREAK else None
 
     # A step asks for the same ids several times for each CoT of a group: every part is encoded once and remembered.
 
@@ -124,10 +169,17 @@ def encode_fragment(tokenizer: Any, text: str, *, special: bool = True) -> tuple
 
 
 def build_prompter(
-    task: Task, tokenizer: Any, style: str, cot_tokens: int, header: str | None, questions: Sequence[Example] = ()
+    task: Task,
+    tokenizer: Any,
+    style: str,
+    cot_tokens: int,
+    header: str | None,
+    questions: Sequence[Example] = (),
+    *,
+    answer_end: Literal["scored", "open"],
 ) -> Prompter:
     """Resolve the style `auto` by what the tokenizer has, and whether it can carry these questions."""
     chosen = prompts.choose_style(tokenizer, questions) if style == "auto" else style
     if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
         raise UserError("prompt.style: chat needs a tokenizer with a chat template; this one has none, use plain")
-    return Prompter(task, tokenizer, chosen, cot_tokens, header)  # pyright: ignore[reportArgumentType]
+    return Prompter(task, tokenizer, chosen, cot_tokens, header, answer_end)  # pyright: ignore[reportArgumentType]

@@ -24,23 +24,35 @@ from markovlm.tasks.base import LETTERS, Example
 
 @dataclass(frozen=True, slots=True)
 class AnswerScores:
-    """Of n CoTs; nats, temperature 1."""
+    """Of n CoTs; nats, temperature 1. The end of the reply counts as an answer token where `objective.answer_end` is scored."""
 
     logp_sum: Tensor  # [n] ln pi(a|z)
     logp_mean: Tensor  # [n] per answer token
-    greedy: Tensor  # [n] bool: every gold token is the most likely one
+    greedy: Tensor  # [n] bool: every gold token (the end of the reply apart) is the most likely one
     token_logp: Tensor  # [M] ln pi of each answer token, CoT after CoT
     row: Tensor  # [M] which of the n CoTs it belongs to
+    follows: Tensor  # [n] the most likely token behind the gold answer; -1 where the end of the reply is not scored
 
 
 def answer_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]) -> Batch:
-    """Reader prompt + CoT + header + gold answer of each (example, CoT ids), the answer's tokens to be scored."""
+    """Reader prompt + CoT + header + gold answer of each (example, CoT ids), the answer's tokens to be scored; the end of the reply too
+    where `prompter.answer_end` says so."""
+    parts, ends = [], []
+    for example, cot in cots:
+        before = cot + prompter.header_ids
+        parts.append((prompter.reader_prompt(example, conditioning), before + prompter.target_ids(example), len(before)))
+        ends.append(len(prompter.end_ids(example)))
+    return batch_of(parts, ends)
+
+
+def end_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]) -> Batch:
+    """The end of the reply behind the gold answer of each, and nothing else, to be scored. Every example must have one."""
     parts = []
     for example, cot in cots:
-        answer = prompter.answer_ids(example)
-        before = cot + prompter.header_ids
-        parts.append((prompter.reader_prompt(example, conditioning), before + answer, len(before)))
-    return batch_of(parts)
+        before, end = cot + prompter.header_ids + prompter.answer_ids(example), prompter.end_after(example)
+        assert end is not None
+        parts.append((prompter.reader_prompt(example, conditioning), (*before, end), len(before)))
+    return batch_of(parts, [1] * len(parts))
 
 
 def choice_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]]) -> Batch:
@@ -59,9 +71,13 @@ def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") 
     span = span_hidden(lm, few, sharing)
     stats = token_stats(lm, span.hidden, span.targets)
     rows = len(few.rows)
-    wrong = by_row((~stats.greedy).to(stats.logp.dtype), span.row, rows)
+    is_end = torch.tensor(
+        [place >= len(row.tokens) - row.end for row in few.rows for place in range(row.start, len(row.tokens))], device=lm.device
+    )
+    wrong = by_row(((stats.best != span.targets) & ~is_end).to(stats.logp.dtype), span.row, rows)
     total, mean = by_row(stats.logp, span.row, rows), by_row(stats.logp, span.row, rows, "mean")
-    scores = AnswerScores(total, mean, wrong == 0, stats.logp, span.row)
+    follows = torch.full((rows,), -1, device=lm.device).index_put((span.row[is_end],), stats.best[is_end])
+    scores = AnswerScores(total, mean, wrong == 0, stats.logp, span.row, follows)
     return scores if rows == len(batch.rows) else _spread(scores, places, few)
 
 
@@ -79,6 +95,7 @@ def _spread(scores: AnswerScores, places: Sequence[int], few: Batch) -> AnswerSc
         scores.greedy.index_select(0, row),
         scores.token_logp.index_select(0, token),
         owner,
+        scores.follows.index_select(0, row),
     )
 
 
@@ -91,7 +108,13 @@ def joined_scores(parts: Sequence[AnswerScores]) -> AnswerScores:
         torch.cat([part.greedy for part in parts]),
         torch.cat([part.token_logp for part in parts]),
         torch.cat([part.row + offset for part, offset in zip(parts, offsets, strict=True)]),
+        torch.cat([part.follows for part in parts]),
     )
+
+
+def ends_reply(lm: LanguageModel, prompter: Prompter, token: int) -> bool:
+    """Does a reply end with this token, by the model's own end tokens or by the style's?"""
+    return token in lm.terminators or prompter.is_end(token)
 
 
 def greedy_answers(
@@ -104,9 +127,14 @@ def greedy_answers(
 def greedy_reads(
     sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
 ) -> list[CoT]:
-    """The answer that the current policy reads from each CoT, decoded greedily to its end token or budget."""
+    """The answer that the current policy reads from each CoT, decoded greedily to its end or budget."""
     requests = [answer_request(prompter, conditioning, example, cot) for example, cot in cots]
-    return [group[0] for group in sampler.sample(requests, Decoding(max_tokens, temperature=0.0))]
+    return [group[0] for group in sampler.sample(requests, answer_decoding(prompter, max_tokens))]
+
+
+def answer_decoding(prompter: Prompter, max_tokens: int) -> Decoding:
+    """How an answer is decoded: greedily, to its end or the budget."""
+    return Decoding(max_tokens, temperature=0.0, stop=prompter.answer_stop, stop_after_text=True)
 
 
 def answer_request(prompter: Prompter, conditioning: str, example: Example, cot: tuple[int, ...]) -> SampleRequest:

@@ -131,7 +131,9 @@ def _wanted(lm: LanguageModel, decoding: Decoding, key: tuple[str | int, ...]) -
         "min_tokens": length if decoding.fixed_length else 0,  # masks the end tokens until then
         "stop_token_ids": list(lm.terminators),
         "ignore_eos": True,  # those above end a CoT, no others
-        "stop": list(decoding.stop),
+        "stop": []
+        if decoding.stop_after_text
+        else list(decoding.stop),  # a server would stop at the first; those are found afterwards
         "include_stop_str_in_output": True,
         "skip_special_tokens": False,
         "temperature": decoding.temperature,

@@ -50,6 +50,7 @@ class Decoding:
     temperature: float  # 0: greedy
     fixed_length: bool = False  # mask end tokens: exactly max_tokens
     stop: tuple[str, ...] = ()
+    stop_after_text: bool = False  # a stop string counts only behind something that is not white space
 
 
 class Sampler(Protocol):

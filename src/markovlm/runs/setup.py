@@ -76,16 +76,21 @@ def prepare(
         assert adapter is not None
         raise damaged(adapter, error.reason, training=trainable) from error
     resolved = resolve_config(config, task, lm.tokenizer, _first_questions(config, task, lm.tokenizer))
-    return Setup(resolved, task, lm, prompter_of(resolved, task, lm.tokenizer))
+    prompter = prompter_of(resolved, task, lm.tokenizer)
+    end = prompter.end
+    if prompter.answer_end == "scored" and end is not None and not prompter.answer_stop and end not in lm.terminators:
+        lm.terminators += (end,)  # some generation configs do not name their own template's end of turn
+    return Setup(resolved, task, lm, prompter)
 
 
 def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
     """How a task is put to a model; of chains, where the (resolved) configuration has one."""
     tokens, prompt = config.rollouts.max_cot_tokens, config.prompt
     assert tokens is not None
+    end = config.objective.answer_end
     if config.chain.on:
-        return build_chain_prompter(config.chain, task, tokenizer, prompt.style, tokens, prompt.answer_header)
-    return build_prompter(task, tokenizer, prompt.style, tokens, prompt.answer_header)
+        return build_chain_prompter(config.chain, task, tokenizer, prompt.style, tokens, prompt.answer_header, answer_end=end)
+    return build_prompter(task, tokenizer, prompt.style, tokens, prompt.answer_header, answer_end=end)
 
 
 def task_with_extractors(config: RunConfig) -> Task:
@@ -109,10 +114,11 @@ def _first_questions(config: RunConfig, task: Task, tokenizer: Any) -> Sequence[
 def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Sequence[Example] = ()) -> RunConfig:
     """Fill in what depends on task, tokenizer and questions (CoT budget, prompt style), and what is `auto` in `rollouts`."""
     tokens = config.chain.state_tokens or config.rollouts.max_cot_tokens or task.default_cot_tokens
+    end = config.objective.answer_end
     if config.chain.on:
-        style = build_chain_prompter(config.chain, task, tokenizer, config.prompt.style, tokens, None).style
+        style = build_chain_prompter(config.chain, task, tokenizer, config.prompt.style, tokens, None, answer_end=end).style
     else:
-        style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions).style
+        style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions, answer_end=end).style
     return config.model_copy(
         update={
             "rollouts": config.rollouts.model_copy(

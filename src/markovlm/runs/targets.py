@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from markovlm.config import RunConfig, build_config, load_yaml
+from markovlm.config import RunConfig, build_config, load_recorded
 from markovlm.errors import UserError
 from markovlm.models.gguf import gguf_file
 from markovlm.models.memory import release_memory
@@ -125,7 +125,7 @@ def open_targets(name: str, checkpoints: str, overrides: dict[str, Any]) -> list
 
 
 def _run_targets(name: str, run: RunDirectory, checkpoints: str, overrides: dict[str, Any]) -> list[Target]:
-    layer, source = load_yaml(run.config), str(run.config)
+    layer, source = load_recorded(run.config), str(run.config)
     trained = build_config(layer, source=source)
     if overrides.get("model", trained.model) != trained.model:
         raise UserError(f"--model {overrides['model']}: {name} was trained on {trained.model} and is evaluated with it")

@@ -237,13 +237,26 @@ def chat_prompt(tokenizer: Any, user: str) -> str:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise UserError("prompt style chat: this tokenizer has no chat template; use --prompt.style plain")
+    rendered = _rendered(tokenizer, [{"role": "user", "content": user}], opened=True)
+    if user.strip() not in rendered:
+        raise UserError("prompt style chat: the tokenizer's template drops or changes the question; use --prompt.style plain")
+    return f"{rendered.rstrip()}\n\n</think>\n\n" if rendered.rstrip().endswith("<think>") else rendered
+
+
+def chat_reply(tokenizer: Any, user: str, reply: str) -> str:
+    """A whole exchange as the tokenizer's template writes it, the assistant's turn closed. UserError as `chat_prompt`."""
+    return _rendered(tokenizer, [{"role": "user", "content": user}, {"role": "assistant", "content": reply}], opened=False)
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], *, opened: bool) -> str:
+    """`opened`: up to where the assistant's words begin."""
     try:
         template = tokenizer.get_chat_template()
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": user}],
+        return tokenizer.apply_chat_template(
+            messages,
             chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=opened,
             enable_thinking=False,
             thinking=False,
             date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
@@ -251,9 +264,6 @@ def chat_prompt(tokenizer: Any, user: str) -> str:
     except Exception as error:  # a template is a program of the model's author: jinja2 and its own errors
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"prompt style chat: the tokenizer's template fails ({reason}); use --prompt.style plain") from error
-    if user.strip() not in rendered:
-        raise UserError("prompt style chat: the tokenizer's template drops or changes the question; use --prompt.style plain")
-    return f"{rendered.rstrip()}\n\n</think>\n\n" if rendered.rstrip().endswith("<think>") else rendered
 
 
 def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:

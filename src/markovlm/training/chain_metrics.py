@@ -10,6 +10,7 @@ from typing import Any
 from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
 from markovlm.texts.notes import note_signals
+from markovlm.training.answer_metrics import answer_columns
 from markovlm.training.records import Sample, StepResult
 
 Text = Callable[[tuple[int, ...]], str]
@@ -37,8 +38,7 @@ def chain_columns(config: RunConfig, result: StepResult, text: Text) -> dict[str
         "groups_without_spread": _mean([max(group) - min(group) < _SPREAD for group in groups]),
         "answer_logprob": _mean([s.answer_logprob for s in scored]),
         "baseline_answer_logprob": _mean(logprobs) if logprobs else None,
-        "answer_correct_fraction": _mean([s.correct for s in scored]),
-        "reader_calibration": _mean([s.answer_probability - s.correct for s in scored]),
+        **answer_columns(config, scored),
         "questions": len(chains) // size,
         "chain_return": _mean(returns),
         "chain_states": _mean([len(chain) for chain in chains]),

@@ -26,6 +26,7 @@ from markovlm.chains.walk import Walk, walk
 from markovlm.models.memory import map_splitting
 from markovlm.objectives import Credit
 from markovlm.objectives.base import credit_of
+from markovlm.rollouts.reader import ends_reply
 from markovlm.rollouts.streams import Key, torch_seed
 from markovlm.tasks.base import Example
 from markovlm.training.agreement import begin_sampling, check_received
@@ -117,9 +118,12 @@ def _read(learner: Learner, samples: Sequence[Sample], retries: Retries) -> None
         worth = worth_of_samples(learner, few)
         columns = (worth.reward, worth.logprob, worth.probability, worth.correct)
         values = zip(*(column.tolist() for column in columns), strict=True)
-        for sample, scored, (earned, logprob, probability, correct) in zip(few, worth.scored, values, strict=True):
+        each = zip(few, worth.scored, worth.follows, values, strict=True)
+        for sample, scored, follows, (earned, logprob, probability, correct) in each:
             sample.reward, sample.scored, sample.answer_logprob = earned, scored, logprob
             sample.answer_probability, sample.correct = probability, correct
+            ends = all(ends_reply(learner.lm, learner.prompter, token) for token in follows)
+            sample.exact = correct and ends if follows else None
         return [None] * len(part)
 
     for part in microbatches(learner, samples):

@@ -47,7 +47,7 @@ def _tokens(learner: Learner, sample: Sample) -> int:
         alone = learner.sharing == "padded" or learner.config.objective.conditioning == "non_markovian"
         prefixes = len(sample.example.prompt) + sum(len(target.prefix) for target in sample.example.targets) * alone
         return cot + sum(rows) + prefixes
-    answer = len(prompter.header_ids) + len(prompter.answer_ids(sample.example))
+    answer = len(prompter.header_ids) + len(prompter.target_ids(sample.example))
     own = 2 * cot + answer
     if learner.sharing == "padded":
         reader = prompter.reader_prompt(sample.example, learner.config.objective.conditioning)

@@ -101,7 +101,7 @@ def evaluate_dev(run: Run) -> bool:
         return False
     began = time.perf_counter()
     config = run.config
-    how = how_evaluated(config, run.setup.prompter.style, step=run.step)
+    how = how_evaluated(config, run.setup.prompter, step=run.step)
     rows = [_dev_row(run, _chains_on_dev(run, how))] if config.chain.on else _dev_rows(run, _questions_on_dev(run, how))
     row = rows[-1]
     changed = run.guard.evaluated(run.step, row["accuracy"], independent(row["n"], row.get("texts")))

@@ -14,6 +14,7 @@ from markovlm.config import RunConfig
 from markovlm.objectives.base import RATIO_METRICS
 from markovlm.texts.question import question_signals
 from markovlm.texts.repetition import text_signals
+from markovlm.training.answer_metrics import answer_columns
 from markovlm.training.chain_metrics import chain_columns
 from markovlm.training.records import OWN_METRIC, Sample, StepResult
 from markovlm.training.update import learning_rate
@@ -55,8 +56,7 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
         "advantage_abs_mean": _mean([abs(s.advantage) for s in samples]),
         "answer_logprob": _mean([s.answer_logprob for s in samples]),
         "baseline_answer_logprob": _mean(baseline_logprobs) if baseline_logprobs else None,
-        "answer_correct_fraction": _mean([s.correct for s in samples]),
-        "reader_calibration": _mean([s.answer_probability - s.correct for s in samples]),
+        **answer_columns(config, samples),
         "cot_length": _mean(lengths),
         "cot_length_saturated_fraction": _mean([not s.cot.ended for s in samples]),
         **_text_signals(config, samples, text),
@@ -125,6 +125,7 @@ def sample_rows(result: StepResult, text: Text, step: int) -> list[dict[str, Any
             "answer_logprob": s.answer_logprob,
             "baseline_answer_logprob": s.baseline_logprob,
             "correct": s.correct,
+            "exact": s.exact,
             "cot_tokens": len(s.cot.tokens),
             **_of_chain(s),
         }

@@ -184,7 +184,7 @@ def _chain(config: RunConfig, task: Task, tokenizer: Any, train: Loaded | None) 
 
 def _lengths(prompter: Prompter, example: Example, conditioning: str) -> tuple[int, int, int, int]:
     header = 0 if isinstance(prompter, ChainPrompter) else len(prompter.header_ids)  # there it is part of what is predicted
-    answer = header + len(prompter.answer_ids(example))
+    answer = header + len(prompter.target_ids(example))
     return len(prompter.cot_prompt(example)), len(prompter.reader_prompt(example, conditioning)), answer, header
 
 

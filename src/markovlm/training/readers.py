@@ -108,6 +108,7 @@ def reading_room(setup: Setup) -> ReadingRoom:
                 "task_options": dict(setup.config.task_options),
                 "data": setup.config.data.model_dump(),
             }
+            taken["objective"] = {"answer_end": objective.answer_end}
             loading = setup.config.loading.model_dump(include={"device", "dtype"})
             others[name] = open_targets(name, "last", {**taken, "loading": loading})[0].prepare()
         except UserError as error:

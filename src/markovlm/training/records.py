@@ -60,7 +60,8 @@ class Sample:
     baseline_cot: str | None = None
     baseline_logprob: float | None = None  # ln pi'(a|z') per answer token
     answer_logprob: float = 0.0  # ln pi(a|z) per answer token, by the reader
-    correct: bool = False
+    correct: bool = False  # every gold token is the reader's likeliest
+    exact: bool | None = None  # and after them the end of the reply is; None: not asked, or an answer without an end of its own
     answer_probability: float = 0.0  # pi(a|z)
     advantage: float = 0.0
     scored: bool = True  # is anything predicted from it? (In a chain, not from every state.)

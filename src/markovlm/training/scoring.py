@@ -17,7 +17,15 @@ from markovlm.models.sequences import batch_of, each_once, span_hidden
 from markovlm.rewards import Answers
 from markovlm.rewards.base import Read, surrogate_of, value_of, weight_of
 from markovlm.rollouts.prompter import encode_fragment
-from markovlm.rollouts.reader import AnswerScores, answer_batch, greedy_answers, joined_scores, score_answers
+from markovlm.rollouts.reader import (
+    AnswerScores,
+    answer_batch,
+    end_batch,
+    ends_reply,
+    greedy_answers,
+    joined_scores,
+    score_answers,
+)
 from markovlm.rollouts.types import CoT
 from markovlm.tasks.base import Example
 from markovlm.training.readers import OWN
@@ -53,6 +61,7 @@ def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: b
     with torch.no_grad(), learner.room.reading(learner.lm, learner.room.main):
         scores = scores or _scores_in_parts(learner, samples, retries)
         _fill(learner, samples, scores, config.rollouts.group_size, retries)
+        _see_ends(learner, samples, scores, retries)
     return held
 
 
@@ -87,13 +96,19 @@ def answers_of(
     """What the reward may look at; replies, direct answers and other readers where it asks for them."""
     read: tuple[Read, ...] = ()
     if learner.reward.needs_text or learner.reward.needs_reply:
-        right = scores.greedy.tolist()
+        right = _likeliest(learner, scores)
         texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
         read = tuple(
             Read(s.example, text, reply, ok if reply is None else _is_right(learner, s.example, reply))
             for s, text, reply, ok in zip(samples, texts, replies or [None] * len(samples), right, strict=True)
         )
     return Answers(scores.logp_sum, scores.logp_mean, scores.token_logp, scores.row, group_size, read, direct, others or {})
+
+
+def _likeliest(learner: Learner, scores: AnswerScores) -> list[bool]:
+    """Of each CoT: are all tokens that are scored the likeliest?"""
+    found = zip(scores.greedy.tolist(), scores.follows.tolist(), strict=True)
+    return [greedy and (follows < 0 or ends_reply(learner.lm, learner.prompter, follows)) for greedy, follows in found]
 
 
 def _is_right(learner: Learner, example: Example, reply: str) -> bool:
@@ -186,6 +201,27 @@ def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, gro
     for sample, one, (earned, logprob, probability, greedy) in zip(samples, weights, values, strict=True):
         sample.reward, sample.reward_weight = earned, one
         sample.answer_logprob, sample.answer_probability, sample.correct = logprob, probability, greedy
+
+
+def _see_ends(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, retries: Retries) -> None:
+    """Fill in `exact`: would the reply be the gold answer and then end?
+
+    Where the end of the reply is not scored, a pass of its own asks for what follows the gold answer, of the CoTs whose gold tokens are
+    all likeliest: the others' replies leave the gold answer before its end.
+    """
+    lm, prompter = learner.lm, learner.prompter
+    follows = scores.follows.tolist()
+    asked = [s for s, token in zip(samples, follows, strict=True) if token < 0 and prompter.end_after(s.example) is not None]
+    cots = [(s.example, s.cot.ids) for s in asked if s.correct]
+
+    def behind(part: Sequence[tuple[Example, tuple[int, ...]]]) -> list[int]:
+        batch = end_batch(prompter, learner.config.objective.conditioning, part)
+        return score_answers(lm, batch, learner.sharing).follows.tolist()
+
+    found = iter(map_splitting(behind, cots, retries.add) if cots else ())
+    for sample, token in zip(samples, follows, strict=True):
+        if token >= 0 or prompter.end_after(sample.example) is not None:
+            sample.exact = sample.correct and ends_reply(lm, prompter, token if token >= 0 else next(found))
 
 
 # ------------------------------------------------------------------------------------------------------ the writer

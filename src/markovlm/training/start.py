@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from markovlm._version import __version__
-from markovlm.config import CHANGEABLE, RunConfig, build_config, dump_yaml, flatten, load_yaml
+from markovlm.config import CHANGEABLE, RunConfig, build_config, dump_yaml, flatten, load_recorded
 from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
@@ -234,7 +234,7 @@ def _changed(run: Run) -> dict[str, tuple[Any, Any]]:
     """What this call overrides: key -> (recorded, now)."""
     path = run.directory.path / "config.yaml"
     before, now = (
-        flatten(config.model_dump(mode="json")) for config in (build_config(load_yaml(path), source=str(path)), run.config)
+        flatten(config.model_dump(mode="json")) for config in (build_config(load_recorded(path), source=str(path)), run.config)
     )
     wanted = [key for key in now if key in CHANGEABLE or key.startswith("logging.")]
     return {key: (before.get(key), now[key]) for key in wanted if before.get(key) != now[key]}
@@ -289,7 +289,7 @@ def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
     for key in flatten(overrides):
         if key not in CHANGEABLE and not key.startswith("logging."):
             raise UserError(f"--resume keeps the run's configuration: {key} can't be changed; start a new run for that")
-    return build_config(load_yaml(path), overrides, source=str(path))
+    return build_config(load_recorded(path), overrides, source=str(path))
 
 
 def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:

@@ -1,0 +1,31 @@
+"""How the gold answers of a step were read: are their tokens the likeliest, and would the reply then end?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markovlm.config import RunConfig
+from markovlm.training.records import Sample
+
+
+def answer_columns(config: RunConfig, samples: Sequence[Sample]) -> dict[str, float | None]:
+    """Shares of CoTs after which all gold tokens are likeliest, the reply is exactly these and then ends, and the difference: it runs on.
+
+    The latter two are None where no answer has an end of its own. `reader_calibration`: mean of pi(a|z) less the share after which all
+    tokens that are scored are likeliest.
+    """
+    asked = [s for s in samples if s.exact is not None]
+    with_end = config.objective.answer_end == "scored"
+    return {
+        "answer_correct_fraction": _mean([s.correct for s in samples]),
+        "answer_exact_fraction": _mean([bool(s.exact) for s in asked]) if asked else None,
+        "answer_run_on_fraction": _mean([s.correct and not s.exact for s in asked]) if asked else None,
+        "reader_calibration": _mean(
+            [s.answer_probability - (s.exact if with_end and s.exact is not None else s.correct) for s in samples]
+        ),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
