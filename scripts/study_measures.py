@@ -173,6 +173,84 @@ def checkpoints(run: Path, cell: Cell, sweep: Sweep) -> Measured:
     return found
 
 
+# -------------------------------------------------------------------------------------------------------- ends, and collapses
+
+
+def ends(run: Path, cell: Cell, sweep: Sweep) -> Measured:
+    """The last checkpoint's test readings, question by question in the order of their ids, as strings of 1 and 0: right by the default
+    extractor, beginning with all gold tokens, these and then an end; and the first few replies that run on."""
+    (target,) = open_targets(str(run), "last", {})
+    (result,) = evaluate_targets([target], "test", sweep.spec.evaluate.limit, Control(), run / "evaluations")
+    readings = sorted(result.evaluation.readings, key=lambda reading: reading.id)
+    first = result.evaluation.extractors[0]
+    marks = {
+        "correct": [reading.correct[first] for reading in readings],
+        "likeliest": [bool(reading.likeliest) for reading in readings],
+        "exact": [bool(reading.exact) for reading in readings],
+    }
+    on = [[one.cot[-40:], one.answer, one.gold] for one in readings if one.likeliest and not one.exact]
+    return {**{name: "".join("01"[mark] for mark in found) for name, found in marks.items()}, "run_on": on[:5]}
+
+
+BEST_AT_LEAST = 0.5  # dev accuracy a run must have had before it can be said to have collapsed
+
+
+def collapse(run: Path, cell: Cell, sweep: Sweep) -> Measured:
+    """The first dev evaluation under half of the best so far; `died` false: censored at the last one."""
+    best, at = 0.0, 0
+    for row in read_rows(run / "evals.jsonl"):
+        if row["role"] != "dev":
+            continue
+        at, accuracy = row["step"], row["accuracy"]
+        if best >= BEST_AT_LEAST and accuracy < best / 2:
+            return {"step": at, "died": True}
+        best = max(best, accuracy)
+    return {"step": at, "died": False}
+
+
+# ------------------------------------------------------------------------------------- twins, matched where damage is measured
+
+
+COMPOSITE = ("other_cot@1", "delete@1", "char_replace@0.6")
+
+
+def twins_visible(run: Path, cell: Cell, sweep: Sweep) -> Measured:
+    """Damage with the question visible, at the checkpoint where this twin is as accurate, so read, as the other."""
+    curves = {}
+    for other in sweep.cells:
+        if other.seed == cell.seed:
+            curves[other.values["objective.conditioning"]] = _visible_accuracy(sweep.layout.run(other))
+    pairs = [
+        (abs(a - b), -(s + t), s, t)
+        for s, a in curves["markovian"].items()
+        for t, b in curves["non_markovian"].items()
+        if min(a, b) >= MATCHED_ABOVE
+    ]
+    if not pairs:
+        return {"matched": None}
+    gap, _, ours, theirs = min(pairs)
+    mine = ours if cell.values["objective.conditioning"] == "markovian" else theirs
+    (at,) = open_targets(str(run), str(mine), {})
+    found = _damage(at)
+    drops = [found[kind]["accuracy"] / found["intact"] for kind in COMPOSITE]
+    return {"matched": {"step": mine, "gap": gap, **found, "composite": float(np.mean(drops))}}
+
+
+def _visible_accuracy(run: Path) -> dict[int, float]:
+    """Step -> dev accuracy with the question visible to the reader, of every checkpoint after the first step."""
+    kept = run / "study-visible.json"
+    if not kept.exists():
+        targets = [sighted(target) for target in open_targets(str(run), "all", {}) if target.step]
+        config = targets[0].config
+        results = evaluate_targets(targets, config.data.dev_split, config.evaluation.dev_size, Control(), run / "evaluations")
+        found = {
+            str(target.step): result.evaluation.summary()["accuracy"] for target, result in zip(targets, results, strict=True)
+        }
+        replace_whole(kept, (json.dumps(found) + "\n").encode())
+    return {int(step): accuracy for step, accuracy in json.loads(kept.read_text(encoding="utf-8")).items()}
+
+
 MEASURES: dict[str, Callable[[Path, Cell, Sweep], Measured]] = {
-    "reader": reader, "load": load, "twins": twins, "checkpoints": checkpoints,
+    "reader": reader, "load": load, "twins": twins, "checkpoints": checkpoints, "ends": ends,
+    "collapse": collapse, "twins_visible": twins_visible,
 }  # fmt: skip
