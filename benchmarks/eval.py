@@ -68,7 +68,7 @@ def _generate(setup: Setup, prompts: Sequence[tuple[int, ...]], tokens: int, **o
 def ours(setup: Setup, examples: Sequence[Example], batch: int) -> int:
     """Right answers of the package's evaluator."""
     fold_layers(setup.lm.model)
-    how = how_evaluated(setup.config, setup.prompter.style, step=1)
+    how = how_evaluated(setup.config, setup.prompter, step=1)
     return evaluate(setup.lm, setup.sampler(), setup.prompter, examples, how, batch_size=batch).right()
 
 

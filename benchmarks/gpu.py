@@ -263,7 +263,7 @@ def many(bench: Bench) -> list[Row]:
 def evaluation(bench: Bench) -> list[Row]:
     """CoTs of a fixed length, since random weights end nowhere: each is as long as it may be, and the answer too."""
     setup, few = bench.setup, bench.arguments
-    how = how_evaluated(setup.config, "plain", step=1)
+    how = how_evaluated(setup.config, setup.prompter, step=1)
     examples = list(setup.load("test", few.evaluated).examples)
     seconds = []
     for _ in bench.lease.repeats(3):

@@ -508,7 +508,7 @@ def _batch_size(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPat
     run = tiny.config(models["llama"], training__eval_every=1, evaluation__batch_size=3, training__steps=1)
     setup = prepare(run)
     batches: list[int] = []
-    how = how_evaluated(setup.config, "plain", step=0)
+    how = how_evaluated(setup.config, setup.prompter, step=0)
     evaluate(
         setup.lm, setup.sampler(), setup.prompter, tiny.QUESTIONS, how,
         batch_size=run.evaluation.batch_size, on_batch=lambda readings: batches.append(len(readings)),

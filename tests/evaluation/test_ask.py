@@ -18,7 +18,7 @@ SMALL = {"rollouts": {"max_cot_tokens": 4}, "loading": {"device": "cpu"}}
 
 @pytest.fixture(scope="module")
 def letters(tiny_models: dict[str, Path]) -> Any:
-    return markovlm.load(tiny_models["llama"], config={"task": "arc", **SMALL})
+    return markovlm.load(tiny_models["llama"], config={"task": "arc", "objective": {"answer_end": "open"}, **SMALL})
 
 
 def test_a_multiple_choice_question_is_asked_in_three_ways(letters: Any) -> None:

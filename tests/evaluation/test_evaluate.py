@@ -24,7 +24,7 @@ def setup(tiny_models: dict[str, Path]) -> Setup:
 
 
 def how_of(setup: Setup, **changes):
-    return replace(how_evaluated(setup.config, setup.prompter.style, step=1), **changes)
+    return replace(how_evaluated(setup.config, setup.prompter, step=1), **changes)
 
 
 def scripted(setup: Setup, texts: dict[bool, str]) -> FakeSampler:

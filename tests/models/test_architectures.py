@@ -99,7 +99,7 @@ def test_gold_answers_as_drafts_read_what_two_passes_read(lm: LanguageModel) -> 
     lm.terminators = tuple(range(2, 100, 7))
     rows = [(prompt, (7 + n, 8, 9)[: 1 + n % 3]) for n, prompt in enumerate(PROMPTS * 2)]
     batch = batch_of([(prompt, (*before, 40, 41, 42), len(before)) for prompt, before in rows])
-    found = read_with_drafts(lm, batch, 6)
+    found = read_with_drafts(lm, batch, Decoding(6, 0.0))
     requests = [SampleRequest(prompt + before, (("greedy",),)) for prompt, before in rows]
     if found is not None:
         greedy = [group[0].tokens for group in HFSampler(lm).sample(requests, Decoding(6, 0.0))]

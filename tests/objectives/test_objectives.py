@@ -155,7 +155,7 @@ def gradient(models: dict[str, Path], **objective: Any) -> tuple[Tensor, StepRes
     return flat * max(1.0, result.grad_norm), result  # undo the clipping at norm 1
 
 
-@pytest.mark.parametrize(("reward", "unit"), [("logprob", 1.0), ("prob", 1e4)])  # pi(a|z) of a random model is about 1e-5
+@pytest.mark.parametrize(("reward", "unit"), [("logprob", 1.0), ("prob", 1e6)])  # pi(a|z) of a random model is about 1e-7
 def test_the_actor_reward_weight_acts_in_proportion(tiny_models: dict[str, Path], reward: str, unit: float) -> None:
     """g(w) = g(0) + w * h with the same h for every w, and h is not zero (in the research code it is)."""
     g0, g1, g3 = (gradient(tiny_models, actor_reward_weight=w * unit, reward=reward)[0] for w in (0.0, 1.0, 3.0))

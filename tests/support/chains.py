@@ -97,16 +97,17 @@ def write_ids(example: Example, t: int, state: Sequence[int]) -> list[int]:
 
 def reads(learner: Learner, example: Example, t: int, state: Sequence[int]) -> list[tuple[str, list[int], list[int]]]:
     """(kind, what stands before, target) for everything that is predicted after chunk `t`."""
+    end = [EOS] if learner.config.objective.answer_end == "scored" else []  # of an answer; a chunk of a text has none
     chain, sight = learner.config.chain, learner.config.objective.conditioning == "non_markovian"
     if not isinstance(example, ChainExample):
         shown = example.question if sight else "<Redacted>"
-        return [("answer", [*ids(SUMS + shown), *state], ids(example.answer))] if t == chain.steps else []
+        return [("answer", [*ids(SUMS + shown), *state], ids(example.answer) + end)] if t == chain.steps else []
     past = ids("Text so far:" + "".join(example.chunks[:t])) if sight else []
     before = [*past, *ids("Notes:"), *state]
     found = []
     if chain.predicts != "next_chunk":
         asked = [query for query in example.queries if query.after == t]
-        found += [("answer", [*before, *ids(f"\nQuestion:{q.question}\nAnswer:")], ids(q.answer)) for q in asked]
+        found += [("answer", [*before, *ids(f"\nQuestion:{q.question}\nAnswer:")], ids(q.answer) + end) for q in asked]
     if chain.predicts != "answer" and t < len(example.chunks):
         found.append(("next_chunk", [*before, *ids("\nText:")], ids(example.chunks[t])))
     return found

@@ -49,7 +49,7 @@ WATCHED = (
     *_CORE, "answer_correct_fraction", "ratio_mean", "ratio_max", "ratio_clipped_fraction", "longest_char_run", "cot_length",
     "distinct_bigram_fraction", "compression_ratio", "identical_cot_fraction", "entropy", "groups_without_spread", "grad_norm",
     "kl", "notes_frozen", "notes_copied", "notes_overflow", "notes_kept",
-    "copies_question_fraction", "question_specificity",
+    "copies_question_fraction", "question_specificity", "answer_run_on_fraction",
     "cot_length_saturated_fraction", "sampler_gap", "sampler_kl", "reward_std", "accuracy",
 )  # fmt: skip
 

@@ -171,6 +171,13 @@ CAUSES: tuple[Cause, ...] = (
         _if_found("reward_without_accuracy"),
     ),
     Cause(
+        "likelihood_accuracy_gap",
+        "likelihood and accuracy part: the reward stops at the gold answer's last token, so nothing in it asks the reply to end there, and "
+        "the answers run on",
+        (),
+        _if_found("likelihood_accuracy_gap"),
+    ),
+    Cause(
         "unexplained_accuracy",
         "unexplained accuracy: the run's own log-probs promise much more than evaluation found, so suspect "
         "evaluation, loading or extraction before training",
@@ -190,6 +197,7 @@ CAUSES: tuple[Cause, ...] = (
 )
 # cause -> the doubt it casts on a run whose training looks healthy
 DOUBTS: Mapping[str, str] = {
+    "likelihood_accuracy_gap": "answers run on",
     "unexplained_accuracy": "accuracy unexplained",
     "gap_to_reference": "accuracy unexplained",
     "reward_without_accuracy": "reward misleads",

@@ -138,7 +138,7 @@ def halves_gain(c: Course) -> tuple[float, float, float]:
 
 def comparable(e: Evaluation) -> tuple[str, ...]:
     """What must be the same for two evaluations to be compared (temperature follows training and may differ)."""
-    how = {k: v for k, v in e.how.items() if k not in ("temperature", "seed")}
+    how = {k: v for k, v in {"answer_end": "open", **e.how}.items() if k not in ("temperature", "seed")}
     return (e.split, *(f"{k}={how[k]}" for k in sorted(how)))
 
 

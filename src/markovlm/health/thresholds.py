@@ -162,6 +162,11 @@ THRESHOLDS: tuple[Threshold, ...] = (
         "reckon, with one sample a row in seven of ten rows: eighteen of twenty are asked for.",
     ),
     Threshold(
+        "answer_run_on_fraction", "value", "above", 0.1, None, 4, 5, "answers_run_on",
+        "After one CoT in ten all gold tokens are the reader's likeliest and the end of the reply is not: the reward is high and the reply is "
+        "wrong (`85+5=94` for 85). With the end of the reply scored it stays under 0.01; a study of both: docs/likelihood-gap.md.",
+    ),
+    Threshold(
         "question_specificity", "value", "below", 0.05, None, 18, 20, "ignores_question",
         "The CoT holds as much of another question as of its own. CoTs that reason about word problems have 0.5 and more, sums 0.9. A bare "
         "answer has 0 too, and is right.",
@@ -191,6 +196,7 @@ KINDS: Mapping[str, str] = {
     "forgotten_notes": "the notes forget what they knew",
     "copies_question": "the CoT restates its question",
     "ignores_question": "the CoT would fit any question",
+    "answers_run_on": "the gold answer is said and the reply runs on",
     "evaluation_fell": "accuracy in evaluations fell",
     "truncation": "completions run into the length limit",
     "entropy_explosion": "the policy's entropy exploded",

@@ -172,6 +172,8 @@ def evaluation(row: Mapping[str, Any], line: int, source: str, problems: Problem
         scores=scores,
         main=main or next(iter(scores), ""),
         logprob=logprob,
+        likeliest=number(row.get("answer_correct_fraction"), "answer_correct_fraction", line, problems),
+        run_on=number(row.get("answer_run_on_fraction"), "answer_run_on_fraction", line, problems),
         checkpoint=None if row.get("checkpoint") is None else str(row["checkpoint"]),
         how=dict(how) if isinstance(how, Mapping) else {},
         texts=integer(row.get("texts")),

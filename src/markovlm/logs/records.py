@@ -57,6 +57,8 @@ class Evaluation:
     scores: Mapping[str, Score]
     main: str
     logprob: float | None = None
+    likeliest: float | None = None  # share of replies that begin with all gold tokens
+    run_on: float | None = None  # share that begin with them and do not end there
     checkpoint: str | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0

@@ -43,6 +43,18 @@ METRICS: tuple[Metric, ...] = (
         "fraction",
         "samples whose teacher-forced argmax is the answer",
     ),
+    Metric(
+        "answer_exact_fraction",
+        "answers right and ended (teacher-forced)",
+        "fraction",
+        "samples whose teacher-forced argmax is the answer and then the end of the reply",
+    ),
+    Metric(
+        "answer_run_on_fraction",
+        "answers that run on",
+        "fraction",
+        "samples whose teacher-forced argmax is the answer and then something else than an end: likelihood without accuracy",
+    ),
     Metric("reader_calibration", "reader calibration", "", "how the log-prob agrees with being right"),
     Metric("kl", "KL to the frozen model", "nats/token", "mean per-token KL(u_theta || u')"),
     Metric("kl_max", "highest KL", "nats/token", "highest per-token KL"),

@@ -80,6 +80,7 @@ _SHARED = {
     "below_chance": "are right less often than by guessing",
     "at_chance": "are no better than guessing",
     "gap_to_reference": "lie far under the published accuracy",
+    "likelihood_accuracy_gap": "have answers that are likely and run on",
     "unexplained_accuracy": "have log-probs that promise far more than evaluation found",
     "extractors_disagree": "have extractors that disagree",
     "no_learning": "learned nothing",

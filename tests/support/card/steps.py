@@ -35,7 +35,7 @@ def outcome(folder: Path, device: str, architecture: str, keys: dict[str, Any]) 
     setup = prepare(config, trainable=True)
     tiny.shake(setup.lm)
     read = evaluate(
-        setup.lm, setup.sampler(), setup.prompter, tiny.QUESTIONS[:3], how_evaluated(setup.config, setup.prompter.style, step=1)
+        setup.lm, setup.sampler(), setup.prompter, tiny.QUESTIONS[:3], how_evaluated(setup.config, setup.prompter, step=1)
     )
     return {
         "device": str(gradient.device),

@@ -31,6 +31,7 @@ from markovlm.health.rules.courses import (
     length_saturation,
     plateau,
 )
+from markovlm.health.rules.ends import likelihood_accuracy_gap
 from markovlm.health.rules.optimiser import idle_groups, idle_ratio, known_faults, no_gradient, stopped_early, term_balance
 from markovlm.health.rules.texts import copies_answer, copies_question, ignores_question
 
@@ -143,9 +144,16 @@ RULES: tuple[Rule, ...] = (
         reference_gap,
     ),
     Rule(
+        "likelihood_accuracy_gap",
+        "replies that begin with the gold answer and do not end there; else answer log-prob in training and last accuracy",
+        "one in ten runs on; or, where the end of the reply was not scored, the log-prob promises 30 points more than the interval's upper end",
+        "high where the ends were seen, medium from likelihood and accuracy alone",
+        likelihood_accuracy_gap,
+    ),
+    Rule(
         "unexplained_accuracy",
         "answer log-prob in training, last accuracy",
-        "the log-prob promises 30 points more than the interval's upper end",
+        "the log-prob promises 30 points more than the interval's upper end, and the end of the reply was scored or seen",
         "high over 50 points",
         unexplained_accuracy,
     ),

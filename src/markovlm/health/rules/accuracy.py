@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from markovlm.health.rules.case import Case, Finding, percent, scored
+from markovlm.health.rules.ends import end_is_scored, ends_seen, promise
 from markovlm.health.series import base_evaluation, difference_z, halves_gain, last_evaluation, noise
 from markovlm.logs.schema import label
 from markovlm.tasks.reference import Reference, lookup
@@ -48,8 +49,7 @@ def reward_without_accuracy(case: Case) -> Iterable[Finding]:
             advice=(
                 "read the best-rewarded wrong samples: what does the reward pay for?",
                 "compare the reader of training with the reader of evaluation (objective.reader, evaluation.reader)",
-                "read the answers that the evaluation kept: one that is right and goes on (1500 for 150) is likely token by token, and the "
-                "reward does not see where it ends",
+                "read the answers that the evaluation kept: where they run on (1500 for 150), set objective.answer_end: scored",
                 "set objective.actor_reward_weight lower: it raises the answer's likelihood after every CoT, good or bad",
             ),
         )
@@ -177,24 +177,14 @@ def reference_gap(case: Case) -> Iterable[Finding]:
 
 
 def unexplained_accuracy(case: Case) -> Iterable[Finding]:
-    """Stable training whose answer log-prob promises much more than evaluation finds."""
-    c, e = case.course("answer_logprob"), case.last
-    if c is None or e is None or case.collapsed:
-        return
-    level = float(c.values[-max(1, len(c) // 10) :].mean())
-    promised = math.exp(MOST_ANSWER_TOKENS * min(level, 0.0))
-    high = e.score.high if e.score.high is not None else e.score.accuracy
-    if promised - high > 0.3:
+    """Stable training whose answer log-prob promises much more than evaluation finds, though the end of the reply was scored or seen."""
+    found = promise(case)
+    if found is not None and (end_is_scored(case) or ends_seen(case) is not None):
         yield Finding(
             "unexplained_accuracy",
-            f"training ended with ln pi(answer | CoT) = {level:.3g} per token, a right answer in about {percent(promised)} of "
-            "cases or more; "
-            f"evaluation found {scored(e)}",
-            "high" if promised - high > 0.5 else "medium",
+            found.evidence,
+            "high" if found.excess > 0.5 else "medium",
             "problem",
-            e.step,
+            found.step,
             UNEXPLAINED_TESTS,
         )
-
-
-MOST_ANSWER_TOKENS = 4  # numbers and letters; a cautious exponent

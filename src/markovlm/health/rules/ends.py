@@ -1,0 +1,100 @@
+"""Likelihood against accuracy: is the gold answer likely, and does the reply end there?
+
+A reward that stops at the gold answer's last token is the likelihood of a prefix of the reply; accuracy decodes on. Where the reader
+learns along, its replies come to run on: `85+5=94` for 85 (docs/likelihood-gap.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from markovlm.health.rules.case import Case, Finding, percent, scored
+
+RUN_ON = 0.1  # share of replies from which likelihood and accuracy are said to part
+PROMISED = 0.3  # accuracy that the log-prob promises beyond the interval of what was found
+MOST_ANSWER_TOKENS = 4  # numbers and letters; a cautious exponent
+
+ADVICE = (
+    "train with objective.answer_end: scored: the end of the reply is then the last token of the gold answer",
+    "read the replies that the evaluation kept: do right ones go on (1500 for 150, 85+5=94 for 85)?",
+)
+SUSPECTED = (
+    *ADVICE,
+    "count them: share of replies that begin with the gold answer, and of these the share that end there; where they do end, "
+    "suspect the evaluation (another prompt, decoding, reader or checkpoint than in training) or the extractor",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What was seen of the ends of replies, at the end of the run."""
+
+    likeliest: float  # share that begin with all gold tokens
+    run_on: float  # share that begin with them and go on
+    where: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Accuracy that the answer's log-prob in training promises, against what evaluation found."""
+
+    evidence: str
+    excess: float  # over the upper end of the interval of what was found
+    step: int
+
+
+def likelihood_accuracy_gap(case: Case) -> Iterable[Finding]:
+    seen = ends_seen(case)
+    if seen is not None:
+        if seen.run_on >= RUN_ON:
+            yield Finding(
+                "likelihood_accuracy_gap",
+                f"{seen.where}, {percent(seen.likeliest)} of replies begin with all gold tokens and {percent(seen.run_on)} begin with them and "
+                "run on",
+                "high",
+                "problem",
+                seen.step,
+                ADVICE,
+            )
+        return
+    found = promise(case)
+    if found is not None and not end_is_scored(case):
+        yield Finding("likelihood_accuracy_gap", found.evidence, "medium", "problem", found.step, SUSPECTED)
+
+
+def ends_seen(case: Case) -> Ends | None:
+    """Of the last evaluation that looked, else of the last tenth of the rows; None where nothing did."""
+    e = case.last
+    if e is not None and e.likeliest is not None and e.run_on is not None:
+        return Ends(e.likeliest, e.run_on, f"in the evaluation of step {e.step:,} (n = {e.n:,})", e.step)
+    on, likeliest = case.course("answer_run_on_fraction"), case.course("answer_correct_fraction")
+    if on is None or likeliest is None:
+        return None
+    late = max(1, len(on) // 10)
+    where = f"over the last {late:,} logged steps (teacher-forced)"
+    return Ends(float(likeliest.values[-late:].mean()), float(on.values[-late:].mean()), where, int(on.steps[-1]))
+
+
+def end_is_scored(case: Case) -> bool:
+    """Does the run say that its reward ends where the reply ends?"""
+    return case.setting("objective.answer_end") == "scored"
+
+
+def promise(case: Case) -> Promise | None:
+    """None where the log-prob at the end of training promises no more than evaluation found, or one of them is not there."""
+    c, e = case.course("answer_logprob"), case.last
+    if c is None or e is None or case.collapsed:
+        return None
+    level = float(c.values[-max(1, len(c) // 10) :].mean())
+    promised = math.exp(MOST_ANSWER_TOKENS * min(level, 0.0))
+    high = e.score.high if e.score.high is not None else e.score.accuracy
+    if promised - high <= PROMISED:
+        return None
+    evidence = (
+        f"training ended with ln pi(answer | CoT) = {level:.3g} per token, a right answer in about {percent(promised)} of cases or more; "
+        f"evaluation found {scored(e)}"
+    )
+    return Promise(evidence, promised - high, e.step)
