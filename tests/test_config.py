@@ -237,6 +237,7 @@ IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "objective.cot_logprob": ("mean", {}),
     "objective.answer_logprob": ("sum", {}),
     "objective.normalize_reward": (False, {}),
+    "objective.answer_end": ("open", {}),
     "objective.baseline_every": (1, {}),
     "objective.std_floor": (5.0, {}),
     "objective.decay": (0.5, {"objective.name": "ema", "objective.baseline_every": 1}),

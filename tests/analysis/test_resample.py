@@ -47,7 +47,8 @@ def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     model = tiny.save_nano(tmp_path / "nano")
     keys = {
         "task": "arithmetic", "loading.device": "cpu", "loading.dtype": "float64", "prompt.answer_header": "0",
-        "rollouts.max_cot_tokens": T, "rollouts.fixed_length": True, "rollouts.temperature": HEAT, "evaluation.temperature": HEAT, "objective.conditioning": "non_markovian",
+        "rollouts.max_cot_tokens": T, "rollouts.fixed_length": True, "rollouts.temperature": HEAT, "evaluation.temperature": HEAT,
+        "objective.conditioning": "non_markovian",
         "evaluation.batch_size": 4096,
     }  # fmt: skip
     target = open_targets(str(model), "last", nest(keys))[0]

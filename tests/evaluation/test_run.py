@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from markovlm.errors import UserError
 from markovlm.evaluation import compare, store
@@ -16,13 +17,15 @@ from markovlm.evaluation.compare import paired, power
 from markovlm.evaluation.evaluate import Evaluation, How, Reading
 from markovlm.evaluation.report import choose, evaluation_report
 from markovlm.evaluation.run import Control, Result, chosen_in_training, evaluate_targets, rescore_targets
-from markovlm.evaluation.store import Label
+from markovlm.evaluation.store import Label, Readings, rescore
 from markovlm.registry import EXTRACTORS
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.manifest import accept_damaged
 from markovlm.runs.rows import read_rows
 from markovlm.runs.targets import open_targets
+from markovlm.tasks import get_task
 from markovlm.tasks.answers import Extractor
+from markovlm.tasks.base import Example
 from support import studied
 
 HOW = How("sampled", 1.0, 5, False, (), "actor", "markovian", "plain", None, 0)
@@ -383,3 +386,42 @@ def test_gaps_to_references_say_what_differs() -> None:
     assert any("CoT tokens, theirs 100" in text for text in markovian["differs_in"])
     assert any("fixed length" in text for text in markovian["differs_in"])
     assert compare.reference_rows("gsm8k", "gpt2", None, ("x", evaluation("1"))) == []
+
+
+def test_a_run_from_before_there_was_an_end_is_read_as_it_was_made(tmp_path: Path) -> None:
+    """No `objective.answer_end` in its configuration: open, and CoTs sampled at the temperature of training."""
+    from markovlm.config import build_config, dump_yaml, load_recorded
+
+    recorded = yaml.safe_load(dump_yaml(build_config({"rollouts": {"temperature": 0.7}})))
+    del recorded["objective"]["answer_end"]
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(recorded))
+    config = build_config(load_recorded(file))
+    assert (config.objective.answer_end, config.evaluation.temperature) == ("open", "training")
+    recorded["evaluation"]["decoding"] = "greedy"
+    file.write_text(yaml.safe_dump(recorded))
+    assert build_config(load_recorded(file)).evaluation.temperature is None
+    recorded["objective"]["answer_end"] = "scored"
+    file.write_text(yaml.safe_dump(recorded))
+    assert build_config(load_recorded(file)).objective.answer_end == "scored"
+
+
+def test_readings_kept_before_there_was_an_end_are_found_again(tmp_path: Path) -> None:
+    """The name of an open evaluation's file, and rows without the newer fields, are those of earlier versions."""
+    how = How("sampled", 1.0, 48, False, (), "actor", "markovian", "compact", None, 0)
+    label = Label("base", 0, "test", "arithmetic", {}, None, False, "embedded", "x", how)
+    assert label.file == "base-test-2d6f5026.jsonl"  # as version 0.1 named it
+    kept = Readings(tmp_path, label)
+    example = Example("a", "1+2+3", "6")
+    task = get_task("arithmetic")
+    row = {"id": "a", "question": "1+2+3", "gold": "6", "cot": "", "cot_tokens": 0, "ended": True, "answer": "6", "logprob": -0.1,
+           "extracted": dict.fromkeys(task.extractors, "6"), "correct": dict.fromkeys(task.extractors, True), "choices": [],
+           "choice_logprobs": {}, "failure": None}  # fmt: skip
+    header = {"kind": "evaluation", **asdict(label)}
+    del header["how"]["answer_end"]
+    kept.path.write_text("".join(json.dumps(one) + "\n" for one in (header, row)))
+    known = kept.known(task, [example])
+    assert known["a"].logprob == -0.1
+    assert known["a"].exact is None
+    assert [one.label.how.answer_end for one in rescore(tmp_path)] == ["open"]
+    assert replace(label, how=replace(how, answer_end="<eos>")).file != label.file

@@ -50,15 +50,20 @@ def test_the_seeds_arc_run_collapsed_by_batch_999(seed_runs: dict[str, Diagnosis
     assert any(s.cot.startswith("444") for s in d.run.samples)
 
 
-def test_the_seeds_gsm8k_run_is_stable_with_an_unexplained_accuracy(seed_runs: dict[str, Diagnosis]) -> None:
+def test_the_seeds_gsm8k_run_is_named_by_the_gap_between_likelihood_and_accuracy(seed_runs: dict[str, Diagnosis]) -> None:
     d = seed_runs["gsm8k"]
     assert (d.verdict, d.onset_step, d.signals) == ("unknown", None, ())  # four rows are no course
     assert "4 rows over 8,000 steps: not enough to judge" in d.why
     assert "-3.81 to -0.0894" in d.why
     assert d.cause is not None
-    assert d.cause.name == "unexplained_accuracy"
-    assert "unexplained accuracy" in d.cause.sentence
-    assert d.doubt == "accuracy unexplained"
+    assert d.cause.name == "likelihood_accuracy_gap"
+    assert "the answers run on" in d.cause.sentence
+    assert d.doubt == "answers run on"
+    assert d.advice[0].startswith("train with objective.answer_end: scored")
+    found = next(f for f in d.findings if f.rule == "likelihood_accuracy_gap")
+    assert "-0.0894 per token" in found.evidence
+    assert "5.2 %" in found.evidence
+    assert "unexplained_accuracy" not in rules_of(d)  # that is for runs whose replies are known to end
     assert set(UNEXPLAINED_TESTS) <= set(d.advice)
     gap = next(f for f in d.findings if f.rule == "gap_to_reference")
     assert "5.2 %" in gap.evidence

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from markovlm.health.rules.accuracy import (
-    UNEXPLAINED_TESTS,
     against_base,
     against_chance,
     extractors_disagree,
@@ -31,7 +30,7 @@ from markovlm.health.rules.courses import (
     length_saturation,
     plateau,
 )
-from markovlm.health.rules.ends import likelihood_accuracy_gap
+from markovlm.health.rules.ends import UNEXPLAINED_TESTS, likelihood_accuracy_gap
 from markovlm.health.rules.optimiser import idle_groups, idle_ratio, known_faults, no_gradient, stopped_early, term_balance
 from markovlm.health.rules.texts import copies_answer, copies_question, ignores_question
 

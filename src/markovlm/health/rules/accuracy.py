@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from markovlm.health.rules.case import Case, Finding, percent, scored
-from markovlm.health.rules.ends import end_is_scored, ends_seen, promise
+from markovlm.health.rules.ends import UNEXPLAINED_TESTS, end_is_scored, ends_seen, promise
 from markovlm.health.series import base_evaluation, difference_z, halves_gain, last_evaluation, noise
 from markovlm.logs.schema import label
 from markovlm.tasks.reference import Reference, lookup
@@ -143,18 +143,6 @@ def reference_of(case: Case) -> tuple[Reference, ...]:
         return ()
     name = {"llama": "Llama-3.1-8B-Instruct", "qwen3": "Qwen3-4B"}.get(model.lower(), model)
     return tuple(r for r in lookup(task, name) if r.metric == "accuracy" and not r.setting.startswith("seed"))
-
-
-UNEXPLAINED_TESTS = (
-    "evaluate the untrained base with the same command: if it scores higher, evaluation or loading is at fault",
-    "check that the evaluated checkpoint is the trained one: KL to the base above 0, answer log-prob as in training",
-    "evaluate with the reader of training (actor or frozen) and compare",
-    "run every extractor on the stored outputs and read 20 on which none agrees with the gold answer (commas, units, early "
-    "numbers)",
-    "evaluate on training questions: a high score there means overfitting, a low one a different prompt or decoding",
-    "use the prompt, CoT length, temperature and answer header of training in evaluation",
-    "evaluate earlier checkpoints: the last need not be the best",
-)
 
 
 def reference_gap(case: Case) -> Iterable[Finding]:

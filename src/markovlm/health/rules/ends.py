@@ -20,10 +20,20 @@ ADVICE = (
     "train with objective.answer_end: scored: the end of the reply is then the last token of the gold answer",
     "read the replies that the evaluation kept: do right ones go on (1500 for 150, 85+5=94 for 85)?",
 )
+UNEXPLAINED_TESTS = (
+    "evaluate the untrained base with the same command: if it scores higher, evaluation or loading is at fault",
+    "check that the evaluated checkpoint is the trained one: KL to the base above 0, answer log-prob as in training",
+    "evaluate with the reader of training (actor or frozen) and compare",
+    "run every extractor on the stored outputs and read 20 on which none agrees with the gold answer (commas, units, early "
+    "numbers)",
+    "evaluate on training questions: a high score there means overfitting, a low one a different prompt or decoding",
+    "use the prompt, CoT length, temperature and answer header of training in evaluation",
+    "evaluate earlier checkpoints: the last need not be the best",
+)
 SUSPECTED = (
     *ADVICE,
-    "count them: share of replies that begin with the gold answer, and of these the share that end there; where they do end, "
-    "suspect the evaluation (another prompt, decoding, reader or checkpoint than in training) or the extractor",
+    "count them: of the replies that begin with the gold answer, how many end there? Where they do end, suspect evaluation, loading or extraction:",
+    *UNEXPLAINED_TESTS,
 )
 
 
