@@ -16,18 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from study_derived import DERIVED
 from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of, write
 from study_text import markdown
 
 from markovlm.report.draw import Drawers
 from markovlm.runs.rows import replace_whole
-from markovlm.statistics import Estimate
+from markovlm.statistics import Estimate, crossed_mean_ci, log_rank_p, sign_flip_p
 from markovlm.sweeps.compare import Comparison, Outcome, compare, holm, mean_t, paired_t
 from markovlm.sweeps.page import CONFIG, figures_of
 from markovlm.sweeps.run import Sweep, open_sweep
 
 FINDINGS = ROOT / "docs" / "findings.md"
+EARLIER = ROOT / "docs" / "findings-open.md"  # studies made before the end of the reply was scored
 FIGURES = ROOT / "docs" / "figures"
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -54,6 +56,10 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
         parts.append(markdown(*cells_table(found)))
     if found.factors and sweep.spec.matrix:
         parts.append("One factor at a time, all else and the seed equal:\n\n" + markdown(*factors_table(found)))
+    if name == "answer_end":
+        parts.append(markdown(*interaction(rows)))
+    if name.startswith("ppo_clock"):
+        parts.append(log_rank(rows))
     parts += [markdown(*table(rows)) for measure in study.measures for table in TABLES.get(measure, ())]
     figures = []
     for title, spec in figures_of(runs, found, "accuracy")[:1]:  # the scores; learning curves are on the sweep's own page
@@ -76,7 +82,7 @@ def _missing(runs: Sequence[Outcome]) -> str:
     left = [o for o in runs if o.score is None and o.status != "failed"]
     parts = [f"{len(runs) - len(left)} of {len(runs)} runs are in."] if left else []
     if failed:
-        parts.append(f"{len(failed)} of them broke off (a loss that is not finite) and have no accuracy.")
+        parts.append(f"{len(failed)} of them broke off (a loss that is not finite); each counts with an accuracy of 0.")
     return " ".join(parts)
 
 
@@ -108,10 +114,22 @@ def cells_table(found: Comparison) -> Table:
                 g.group + (" (reference)" if d is None else ""), str(len(g.seeds)), number(g.score),
                 "-" if g.lowest is None else f"{g.lowest:.3f} to {g.highest:.3f}",
                 "" if d is None else number(d.difference), "" if d is None else p_value(d.p_adjusted),
-                f"{bad} of {g.planned}", "-" if g.seconds is None else f"{g.seconds:.0f}",
+                "" if d is None else p_value(d.p_unpaired), f"{bad} of {g.planned}", "-" if g.seconds is None else f"{g.seconds:.0f}",
             ]
         )  # fmt: skip
-    return ("cell", "seeds", "accuracy", "lowest to highest", "less the reference", "p (Holm)", "collapsed", "seconds"), rows
+    over = " or ".join(dict.fromkeys(g.over for g in found.groups))
+    columns = (
+        "cell",
+        "seeds",
+        f"accuracy (over {over})",
+        "lowest to highest",
+        "less the reference",
+        "p (Holm)",
+        "p unpaired",
+        "collapsed",
+        "seconds",
+    )
+    return columns, rows
 
 
 def factors_table(found: Comparison) -> Table:
@@ -274,9 +292,99 @@ def matched_table(rows: Sequence[Row]) -> Table:
     return ("seed", "Markovian, dev accuracy", "its twin, dev accuracy"), body
 
 
-TABLES: Mapping[str, Sequence[Callable[[Sequence[Row]], Table]]] = {
-    "reader": (reader_table,), "load": (load_table,), "twins": (matched_table, twins_table),
-}  # fmt: skip
+def ends_table(rows: Sequence[Row]) -> Table:
+    """How the replies of the last evaluation end; intervals over seeds and questions."""
+    body = []
+    for group, members in by_group(rows).items():
+        likeliest, exact = (marks(members, name) for name in ("likeliest", "exact"))
+        body.append(
+            [
+                group, str(len(members)), number(crossed_mean_ci(likeliest).estimate), number(crossed_mean_ci(exact).estimate),
+                number(of_those(likeliest - exact, likeliest)),
+            ]
+        )  # fmt: skip
+    return ("cell", "seeds", "replies that begin with all gold tokens", "… and then end", "of those that begin so, run on"), body
+
+
+def marks(rows: Sequence[Row], name: str) -> np.ndarray:
+    """[S, Q] of 0 and 1."""
+    return np.array([[int(mark) for mark in row["measures"]["ends"][name]] for row in rows], dtype=float)
+
+
+def of_those(part: np.ndarray, whole: np.ndarray) -> Estimate:
+    """The ratio of two means over one table of seeds and questions, its error from what is linear in it (Cochran 1977, section 6.4)."""
+    share = float(part.mean() / whole.mean()) if whole.any() else math.nan
+    found = crossed_mean_ci(part - share * whole)
+    half = (found.high - found.mean) / float(whole.mean()) if whole.any() else math.nan
+    return (
+        Estimate(share, max(share - half, 0.0), min(share + half, 1.0)) if half == half else Estimate(share, math.nan, math.nan)
+    )
+
+
+def interaction(rows: Sequence[Row]) -> Table:
+    """Of the 2 x 2: the end scored less open, with the live gradient and without, and how much more with it; accuracy and replies that run on."""
+
+    def table(end: str, weight: float, of: str) -> np.ndarray:
+        cell = [
+            r
+            for r in rows
+            if r["values"]["objective.answer_end"] == end and r["values"]["objective.actor_reward_weight"] == weight
+        ]
+        cell.sort(key=lambda r: r["seed"])
+        return marks(cell, "likeliest") - marks(cell, "exact") if of == "run on" else marks(cell, "correct")
+
+    body = []
+    for of in ("accuracy", "run on"):
+        live, idle = (table("scored", w, of) - table("open", w, of) for w in (1.0, 0.0))
+        for name, gap in (("w = 1: scored less open", live), ("w = 0: scored less open", idle), ("interaction", live - idle)):
+            found = crossed_mean_ci(gap)
+            body.append([of, name, number(found.estimate), "-" if math.isnan(found.p) else p_value(found.p)])
+    return ("of replies", "comparison", "difference", "p"), body
+
+
+def composite_table(rows: Sequence[Row]) -> Table:
+    """Twins matched with the question visible: the composite of damage, Markovian less its twin."""
+    found = {(r["values"]["objective.conditioning"], r["seed"]): r["measures"]["twins_visible"]["matched"] for r in rows}
+    seeds = sorted({seed for _, seed in found})
+    body, gaps = [], []
+    for seed in seeds:
+        ours, theirs = (found.get((kind, seed)) for kind in ("markovian", "non_markovian"))
+        if not ours or not theirs:
+            body.append([str(seed), *["-"] * 4])
+            continue
+        gaps.append(ours["composite"] - theirs["composite"])
+        steps = f"{ours['step']} and {theirs['step']}"
+        body.append(
+            [str(seed), f"{steps}: {ours['gap']:.3f}", *(f"{one['composite']:.3f}" for one in (ours, theirs)), f"{gaps[-1]:+.3f}"]
+        )
+    flip = sign_flip_p(gaps, None, 0)
+    body.append(["all", "", "", "", f"{number(mean_t(gaps))}; p {p_value(paired_t(gaps))} (t), {p_value(flip)} (sign flips)"])
+    return ("seed", "steps, and gap of dev accuracy", "composite, Markovian", "composite, its twin", "difference"), body
+
+
+def survival_table(rows: Sequence[Row]) -> Table:
+    """When runs collapsed, by cell."""
+    body = []
+    for group, members in by_group(rows).items():
+        times = [ended(row) for row in members]
+        died = sum(end for _, end in times)
+        told = ", ".join(f"{step:,}" if end else f"alive at {step:,}" for step, end in sorted(times))
+        body.append([group, str(len(members)), f"{died} of {len(members)}", told])
+    return ("cell", "seeds", "collapsed", "when"), body
+
+
+def log_rank(rows: Sequence[Row]) -> str:
+    """The anchors' times to collapse against each other."""
+    sides = [[ended(row) for row in rows if row["values"]["objective.anchor"] == anchor] for anchor in ("behavior", "frozen")]
+    return f"Time to collapse, frozen against behaviour anchor: log-rank test over all ways to divide the runs, p {p_value(log_rank_p(*sides, 0))}."
+
+
+def ended(row: Row) -> tuple[int, bool]:
+    """(step, did the run collapse there? else it was alive so long); a run that broke off collapsed at its last row."""
+    if row["status"] == "failed":
+        return row["steps"], True
+    found = row["measures"]["collapse"]
+    return found["step"], found["died"]
 
 
 def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -286,33 +394,40 @@ def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
+TABLES: Mapping[str, Sequence[Callable[[Sequence[Row]], Table]]] = {
+    "reader": (reader_table,), "load": (load_table,), "twins": (matched_table, twins_table), "ends": (ends_table,),
+    "twins_visible": (composite_table,), "collapse": (survival_table,),
+}  # fmt: skip
+
+
 # ---------------------------------------------------------------------------------------------------------------- document
 
 
-def placed(document: str, name: str, text: str) -> str:
-    """The document with the part of a study exchanged. SystemExit where it has no place for it."""
+def placed(documents: dict[Path, str], name: str, text: str) -> None:
+    """The document that has a place for a study, with that part exchanged. SystemExit where none has."""
     pattern = re.compile(rf"(<!-- study:{name} -->\n).*?(\n<!-- /study:{name} -->)", re.DOTALL)
-    if not pattern.search(document):
-        raise SystemExit(
-            f"{FINDINGS}: has no place for {name}; write <!-- study:{name} --> and <!-- /study:{name} --> where it belongs"
-        )
-    return pattern.sub(lambda found: found[1] + text + found[2], document)
+    for path, document in documents.items():
+        if pattern.search(document):
+            documents[path] = pattern.sub(lambda found: found[1] + text + found[2], document)
+            return
+    names = " or ".join(str(path.relative_to(ROOT)) for path in documents)
+    raise SystemExit(f"{names}: has no place for {name}; write <!-- study:{name} --> and <!-- /study:{name} --> where it belongs")
 
 
-def render(document: str, only: Sequence[str] = ()) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
-    """(docs/findings.md with the parts made anew from the rows, all figures)."""
-    figures: list[tuple[str, dict[str, Any]]] = []
+def render(documents: Mapping[Path, str], only: Sequence[str] = ()) -> tuple[dict[Path, str], list[tuple[str, dict[str, Any]]]]:
+    """(documents with the parts made anew from the rows, all figures)."""
+    made, figures = dict(documents), list[tuple[str, dict[str, Any]]]()
     for path in study_files():
         name = path.stem
         rows = read(name)
         if rows and (not only or name in only):
-            text, made = section(open_sweep(path, None), rows)
-            document = placed(document, name, text)
-            figures += made
+            text, drawn = section(open_sweep(path, None), rows)
+            placed(made, name, text)
+            figures += drawn
     for name, make in DERIVED.items():
         if not only or name in only:
-            document = placed(document, name, make())
-    return document, figures
+            placed(made, name, make())
+    return made, figures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -330,13 +445,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             if rows:
                 write(path.stem, rows)
                 print(f"{path.stem}: {len(rows)} finished runs", file=sys.stderr)
-    document, figures = render(FINDINGS.read_text(encoding="utf-8"), arguments.studies)
+    documents, figures = render({path: path.read_text(encoding="utf-8") for path in (FINDINGS, EARLIER)}, arguments.studies)
     FIGURES.mkdir(exist_ok=True)
     with Drawers() as drawers:
         for stem, drawing in [(stem, drawers.svg(spec, CONFIG)) for stem, spec in figures]:
             replace_whole(FIGURES / f"{stem}.svg", drawing.result().encode())
-    replace_whole(FINDINGS, document.encode())
-    print(f"{FINDINGS.relative_to(ROOT)}, {len(figures)} figures in {FIGURES.relative_to(ROOT)}")
+    for path, document in documents.items():
+        replace_whole(path, document.encode())
+    print(
+        f"{', '.join(str(path.relative_to(ROOT)) for path in documents)}, {len(figures)} figures in {FIGURES.relative_to(ROOT)}"
+    )
 
 
 if __name__ == "__main__":

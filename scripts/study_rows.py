@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "studies"
 RESULTS = STUDIES / "results"
 COURSE = (
-    "reward_mean", "reward_std", "kl", "entropy", "grad_norm", "answer_correct_fraction", "reader_calibration", "cot_length",
+    "reward_mean", "reward_std", "kl", "entropy", "grad_norm", "answer_logprob", "answer_correct_fraction", "answer_run_on_fraction",
+    "reader_calibration", "cot_length",
     "cot_contains_answer", "distinct_bigram_fraction", "longest_char_run", "identical_cot_fraction", "groups_without_spread",
 )  # fmt: skip
 
@@ -120,7 +121,7 @@ def read(name: str) -> list[Row]:
 
 
 def outcomes(sweep: Sweep, rows: Sequence[Row]) -> list[Outcome]:
-    """In the sweep's order; cells without a row are there, without a score."""
+    """In the sweep's order; cells without a row are there, without a score. A run that broke off counts as one that is never right."""
     by_key = {(row["group"], row["seed"]): row for row in rows}
     made = []
     for cell in sweep.cells:
@@ -130,10 +131,13 @@ def outcomes(sweep: Sweep, rows: Sequence[Row]) -> list[Outcome]:
             continue
         curve = tuple((int(step), float(value)) for step, value in row["curve"])
         best = max((value for _, value in curve), default=None)
+        score = 0.0 if row["status"] == "failed" else row["score"]
+        marks = row["measures"].get("ends", {}).get("correct")
+        answers = {str(i): float(mark) for i, mark in enumerate(marks)} if marks else None
         made.append(
             Outcome(
-                cell.name, cell.group, cell.values, cell.seed, row["status"], row["score"], row["n"], row["where"], curve, best,
-                row["verdict"], row["seconds"], row["steps"],
+                cell.name, cell.group, cell.values, cell.seed, row["status"], score, row["n"], row["where"], curve, best,
+                row["verdict"], row["seconds"], row["steps"], answers,
             )
         )  # fmt: skip
     return made

@@ -49,7 +49,7 @@ def sweep(
     if as_json:
         print_json(result.as_json())
     elif written is not None:
-        show_comparison(written.comparison, written.metric)
+        show_comparison(written.comparison, written.metric, written.notes)
         say(f"cells: {result.report}")
         say(f"all runs: {result.runs_report}")
     else:

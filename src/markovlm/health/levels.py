@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from markovlm.health.series import Course, course, smooth
-from markovlm.health.trend import mean_error
+from markovlm.health.trend import Persistence, persistence
 from markovlm.logs.records import RunData
 from markovlm.logs.schema import METRIC
 
@@ -60,15 +60,20 @@ def window_of(n: int) -> int:
     return max(1, min(max(10, n // 10), n // 4))
 
 
-def level(c: Course, start: int, end: int) -> Level:
-    """The rows `start` to `end` (exclusive) of a course as a level."""
+def level(c: Course, start: int, end: int, memory: Persistence | None = None) -> Level:
+    """The rows `start` to `end` (exclusive) of a course as a level. `memory`: of the course, where it is known."""
     values = c.values[start:end]
     spread = float(values.std(ddof=1)) if len(values) > 2 else None
-    error = mean_error(values)
+    error = None if len(values) < 3 else (memory or memory_of(c)).mean_error(values)
     if error == 0.0 and values[0] in (0.0, 1.0) and c.key in METRIC and METRIC[c.key].unit == "fraction":
         n = len(values)  # none or all of n: as if two more rows, one of each kind, had been seen (Agresti & Coull 1998)
         error = math.sqrt((n + 1) / (n + 2) / (n + 2)) / math.sqrt(n + 2)
     return Level(float(values.mean()), error, spread, len(values), int(c.steps[start]), int(c.steps[end - 1]))
+
+
+def memory_of(c: Course) -> Persistence:
+    """How long its rows remember; fewer than eight can't show it."""
+    return persistence(c.values) if len(c) >= 8 else Persistence(0.0)
 
 
 def levels(c: Course) -> Levels:
@@ -76,7 +81,8 @@ def levels(c: Course) -> Levels:
     n, window = len(c), window_of(len(c))
     means = smooth(c.values, window)[window // 2 : n - (window - window // 2) + 1]
     best = int(np.argmax(means))
-    return Levels(level(c, 0, window), level(c, best, best + window), level(c, n - window, n))
+    memory = memory_of(c)
+    return Levels(level(c, 0, window, memory), level(c, best, best + window, memory), level(c, n - window, n, memory))
 
 
 # --- milestones --------------------------------------------------------------------------------------------------------
@@ -91,10 +97,10 @@ def milestone_levels(run: RunData, key: str, steps: Sequence[int]) -> list[Level
     if c is None:
         return [None] * len(steps)
     n = len(c)
-    window = max(5, n // 20) if n >= 40 else 1
+    window, memory = max(5, n // 20) if n >= 40 else 1, memory_of(c)
     found: list[Level | None] = []
     for step in steps:
         at = int(np.argmin(np.abs(c.steps - step)))
         start = min(max(0, at - window // 2), n - window)
-        found.append(level(c, start, start + window))
+        found.append(level(c, start, start + window, memory))
     return found

@@ -25,6 +25,7 @@ from markovlm.health.verdict import Evidence, Level
 ROWS_BETWEEN: Mapping[Level, float] = {"warn": 50_000.0, "collapsed": 400_000.0}
 _GONE = 4.0  # nats; less is no evidence of a fall that lasts
 MOST_ROWS = 1e7  # rarer than this is not told apart
+UNCALIBRATED = 0.65  # correlation of neighbouring rows above which the rate of false alarms was not measured (it was up to 0.6)
 Scale = Literal["share", "nats", "reward", "rise", "log_rise"]
 
 
@@ -219,10 +220,12 @@ class Track:
         return None
 
     def _evidence(self, on: Mapping[str, Any], level: Level, chance: float, recovered: bool = False) -> Evidence:
-        onset = Onset(*on["onset"])
+        onset, phi = Onset(*on["onset"]), self.fall.noise.phi
+        known = phi < UNCALIBRATED
         return Evidence(
             self.watched.signal, on["step"], on["value"], on["bound"], level, self.watched.kind, recovered,
-            onset=(min(onset.low, on["step"]), max(onset.high, on["step"])), chance_rows=min(chance, MOST_ROWS),
+            onset=(min(onset.low, on["step"]), max(onset.high, on["step"])), chance_rows=min(chance, MOST_ROWS) if known else None,
+            correlation=None if known else phi,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Evidence:
     recovered: bool = False  # it was beyond the collapse threshold once and came back
     onset: tuple[int, int] | None = None  # steps between which it began (95 %), where a sequential test says
     chance_rows: float | None = None  # by chance such evidence appears once in so many healthy rows
+    correlation: float | None = None  # of neighbouring rows, where it is so high that how often by chance is not known
 
     def describe(self) -> str:
         """`answer_logprob -41 (threshold -4.1) at step 999`."""
@@ -39,7 +40,9 @@ class Evidence:
 
     @property
     def rarity(self) -> str:
-        """`; by chance once in 20,000 rows`, or nothing."""
+        """`; by chance once in 20,000 rows`, that this is not known, or nothing."""
+        if self.correlation is not None:
+            return f"; how often by chance is not known, as neighbouring rows are alike (correlation {self.correlation:.1f} or more)"
         if self.chance_rows is None:
             return ""
         most = 1_000_000

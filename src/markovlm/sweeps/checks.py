@@ -92,8 +92,21 @@ def _check_checkpoint(asked: FinalEvaluation, config: RunConfig) -> None:
 
 
 def doubts(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
-    """What will run and tell nothing, a line each."""
+    """What will run and tell nothing, or two things at once, a line each."""
     silent = sum(not cell.config.training.eval_every for cell in cells)
-    if spec.evaluate is not None or not silent:
+    found = [f"nothing to compare {silent} of {len(cells)} runs by: training.eval_every is 0 and there is no `evaluate`"]
+    return [*(found if spec.evaluate is None and silent else ()), *_decoded_apart(cells)]
+
+
+def _decoded_apart(cells: Sequence[Cell]) -> list[str]:
+    """Are the CoTs of all cells decoded alike when they are evaluated?"""
+    ways: dict[str, None] = {}
+    for cell in cells:
+        evaluation, rollouts, steps = cell.config.evaluation, cell.config.rollouts, cell.config.training.steps
+        tau = rollouts.temperature.at(steps, steps) if evaluation.temperature == "training" else evaluation.temperature
+        ways["greedy" if evaluation.decoding == "greedy" else f"sampled at {tau or 1:g}"] = None
+    if len(ways) < 2:
         return []
-    return [f"nothing to compare {silent} of {len(cells)} runs by: training.eval_every is 0 and there is no `evaluate`"]
+    return [
+        f"cells are evaluated differently ({', '.join(ways)}): give evaluation.decoding or evaluation.temperature once, in the base"
+    ]

@@ -1,24 +1,28 @@
 """Cells side by side: means over seeds with intervals, differences paired by seed, one factor at a time.
 
-Pure: outcomes of runs in, rows out. The unit is the run (a seed), not the question: intervals are Student's t over seeds, which hold
-for few of them and are wide then, as they should be. A difference is taken seed by seed, since a seed gives both cells the
-same questions and the same evaluation. p values of one family are adjusted by Holm's method (Scandinavian Journal of Statistics 6, 1979).
+Pure: outcomes of runs in, rows out. Where it is known which questions each run answered rightly, intervals are for other seeds *and* other
+questions (`statistics.crossed_mean_ci`); else Student's t over seeds, which leaves the questions out. A difference is taken seed by seed and
+question by question; where training is chaotic two runs of one seed have no more in common than any two, so an unpaired test (Welch's t
+over seeds) stands beside. p values of one family are adjusted by Holm's method (Scandinavian Journal of Statistics 6, 1979).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from markovlm.statistics import Estimate, wilson
+from markovlm.statistics import Estimate, crossed_mean_ci, wilson
 from markovlm.sweeps.spec import Values
 
 stats: Any = scipy_stats
+Floats = NDArray[np.float64]
+SEEDS, CROSSED = "seeds", "seeds and questions"  # what an interval is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Outcome:
     verdict: str = "unknown"
     seconds: float | None = None  # of training steps, all together
     steps: int = 0
+    answers: Mapping[str, float] | None = None  # question -> what `score` is the mean of; None: not known
+    how: Mapping[str, Any] | None = None  # how `score` was evaluated
 
 
 def mean_t(values: Sequence[float], confidence: float = 0.95) -> Estimate:
@@ -68,6 +74,7 @@ class GroupRow:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     collapsed: tuple[float, float] = (0.0, 1.0)  # Wilson interval of the share of runs that collapsed
     seconds: float | None = None  # median of the runs
+    over: str = SEEDS  # what the interval of `score` is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,10 @@ class Difference:
     reference: str
     seeds: int
     difference: Estimate
-    p: float | None  # paired t test; None with fewer than two seeds or no spread
+    p: float | None  # of a difference of 0, paired; None with fewer than two seeds or no spread
     p_adjusted: float | None  # Holm, over the comparisons of the same table
+    p_unpaired: float | None = None  # Welch's t test over the seeds of either, as if a seed meant nothing
+    over: str = SEEDS  # what the interval of `difference` is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ class FactorRow:
     difference: Estimate  # mean over settings within a seed first, then over seeds
     p: float | None
     p_adjusted: float | None
+    over: str = SEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,8 @@ def _within(estimate: Estimate, range_: tuple[float, float]) -> Estimate:
 def _group_row(group: str, members: Sequence[Outcome], range_: tuple[float, float]) -> GroupRow:
     scored = [o for o in members if o.score is not None]
     scores = [o.score for o in scored if o.score is not None]
+    crossed = _table(scored)
+    score = mean_t(scores) if crossed is None else crossed_mean_ci(crossed).estimate
     verdicts: dict[str, int] = {}
     for o in members:
         verdicts[o.verdict] = verdicts.get(o.verdict, 0) + 1
@@ -145,7 +157,7 @@ def _group_row(group: str, members: Sequence[Outcome], range_: tuple[float, floa
         members[0].values,
         tuple(o.seed for o in scored),
         len(members),
-        _within(mean_t(scores), range_),
+        _within(score, range_),
         float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         min(scores, default=None),
         max(scores, default=None),
@@ -153,7 +165,30 @@ def _group_row(group: str, members: Sequence[Outcome], range_: tuple[float, floa
         verdicts,
         wilson(verdicts.get("collapsed", 0), judged),
         float(np.median(times)) if times else None,
+        SEEDS if crossed is None else CROSSED,
     )
+
+
+def _table(runs: Sequence[Outcome], others: Sequence[Outcome] | None = None) -> Floats | None:
+    """[S, Q] answers of runs of one setting to the questions that all of them had; less those of `others`, run by run.
+
+    None where they are not known, or are too few to be crossed.
+    """
+    known = [o.answers for o in (*runs, *(others or ())) if o.answers]
+    if len(runs) < 2 or len(known) < len(runs) + len(others or ()):
+        return None
+    shared = [question for question in known[0] if all(question in answers for answers in known)]
+    if len(shared) < 2 or any(len(shared) < len(answers) for answers in known):
+        return None  # cells on other questions are not compared question by question
+    table = np.array([[answers[question] for question in shared] for answers in known])
+    return table[: len(runs)] - table[len(runs) :] if others is not None else table
+
+
+def welch_t(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Two-sided p of Welch's t test; None where there is no spread to judge by."""
+    if min(len(ours), len(theirs)) < 2 or (max(ours) == min(ours) and max(theirs) == min(theirs)):
+        return None
+    return float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
@@ -164,9 +199,27 @@ def paired_t(differences: Sequence[float]) -> float | None:
 
 
 def _difference(group: str, ours: Sequence[Outcome], reference: str, theirs: Sequence[Outcome]) -> Difference:
-    other = {o.seed: o.score for o in theirs if o.score is not None}
-    gaps = [o.score - other[o.seed] for o in ours if o.score is not None and o.seed in other]
-    return Difference(group, reference, len(gaps), mean_t(gaps), paired_t(gaps), None)
+    other = {o.seed: o for o in theirs if o.score is not None}
+    pairs = [(o, other[o.seed]) for o in ours if o.score is not None and o.seed in other]
+    mean, p, over = _of_pairs([pairs])
+    alone = [[o.score for o in side if o.score is not None] for side in (ours, theirs)]
+    return Difference(group, reference, len(pairs), mean, p, None, welch_t(*alone), over)
+
+
+def _of_pairs(settings: Sequence[Sequence[tuple[Outcome, Outcome]]]) -> tuple[Estimate, float | None, str]:
+    """(mean, p, what it is over) of the differences of paired runs, averaged over settings within a seed first."""
+    by_seed: dict[int, list[tuple[Outcome, Outcome]]] = {}
+    for pairs in settings:
+        for one, other in pairs:
+            by_seed.setdefault(one.seed, []).append((one, other))
+    tables = [_table([a for a, _ in pairs], [b for _, b in pairs]) for pairs in settings if len(pairs) == len(by_seed)]
+    if settings and len(tables) == len(settings) and all(table is not None for table in tables):
+        shapes = {table.shape for table in tables if table is not None}
+        if len(shapes) == 1:
+            found = crossed_mean_ci(np.mean([table for table in tables if table is not None], axis=0))
+            return found.estimate, None if math.isnan(found.p) else found.p, CROSSED
+    means = [math.fsum((a.score or 0.0) - (b.score or 0.0) for a, b in pairs) / len(pairs) for pairs in by_seed.values()]
+    return mean_t(means), paired_t(means), SEEDS
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -181,10 +234,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _adjusted(rows: Sequence[Difference]) -> list[Difference]:
-    return [
-        Difference(row.group, row.reference, row.seeds, row.difference, row.p, p)
-        for row, p in zip(rows, holm([row.p for row in rows]), strict=True)
-    ]
+    return [replace(row, p_adjusted=p) for row, p in zip(rows, holm([row.p for row in rows]), strict=True)]
 
 
 def _factors(outcomes: Sequence[Outcome]) -> list[FactorRow]:
@@ -192,10 +242,7 @@ def _factors(outcomes: Sequence[Outcome]) -> list[FactorRow]:
     keys = list(dict.fromkeys(key for o in outcomes for key in o.values))
     rows = [row for key in keys for row in _factor(key, outcomes)]
     adjusted = holm([row.p for row in rows])
-    return [
-        FactorRow(row.key, row.value, row.reference, row.pairs, row.seeds, row.difference, row.p, p)
-        for row, p in zip(rows, adjusted, strict=True)
-    ]
+    return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _factor(key: str, outcomes: Sequence[Outcome]) -> list[FactorRow]:
@@ -209,15 +256,16 @@ def _factor(key: str, outcomes: Sequence[Outcome]) -> list[FactorRow]:
     matched = {_rest(o, key): o for o in scored if o.values[key] == found[0]}
     rows: list[FactorRow] = []
     for value in found[1:]:
-        by_seed: dict[int, list[float]] = {}
+        by_setting: dict[tuple[Any, ...], list[tuple[Outcome, Outcome]]] = {}
         for o in scored:
             twin = matched.get(_rest(o, key)) if o.values[key] == value else None
-            if twin is not None and o.score is not None and twin.score is not None:
-                by_seed.setdefault(o.seed, []).append(o.score - twin.score)
-        means = [math.fsum(gaps) / len(gaps) for gaps in by_seed.values()]
-        pairs = sum(map(len, by_seed.values()))
-        if pairs:
-            rows.append(FactorRow(key, value, found[0], pairs, len(means), mean_t(means), paired_t(means), None))
+            if twin is not None:
+                by_setting.setdefault(_rest(o, key)[1:], []).append((o, twin))
+        if by_setting:
+            mean, p, over = _of_pairs(list(by_setting.values()))
+            seeds = {one.seed for pairs in by_setting.values() for one, _ in pairs}
+            count = sum(map(len, by_setting.values()))
+            rows.append(FactorRow(key, value, found[0], count, len(seeds), mean, p, None, over))
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.records import Evaluation
+from markovlm.runs.rows import read_rows
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.compare import Outcome
 from markovlm.sweeps.run import Sweep
@@ -36,7 +37,7 @@ def _outcome(sweep: Sweep, cell: Cell, status: str, judged: Diagnosis | None, me
     run = judged.run
     dev = [e for e in run.evals if e.of_actor and e.split == cell.config.data.dev_split and _score(e, metric) is not None]
     curve = tuple(sorted({e.step: _score(e, metric) or 0.0 for e in dev}.items()))
-    score, n, where = _final(sweep, cell, metric) or _last(dev, metric)
+    score, n, where, how, answers = _final(sweep, cell, metric) or (*_last(dev, metric), None)
     times = run.metrics["step_seconds"].drop_nulls() if run.has("step_seconds") else None
     return Outcome(
         cell.name,
@@ -52,6 +53,8 @@ def _outcome(sweep: Sweep, cell: Cell, status: str, judged: Diagnosis | None, me
         judged.verdict,
         None if times is None else float(times.sum()),
         run.last_step or 0,
+        answers,
+        how,
     )
 
 
@@ -61,14 +64,17 @@ def _score(e: Evaluation, metric: str) -> float | None:
     return e.scores[e.main].accuracy if e.main in e.scores else None
 
 
-def _last(dev: Sequence[Evaluation], metric: str) -> tuple[float | None, int, str]:
+def _last(dev: Sequence[Evaluation], metric: str) -> tuple[float | None, int, str, Mapping[str, Any] | None]:
     if not dev:
-        return None, 0, ""
+        return None, 0, "", None
     last = max(dev, key=lambda e: e.step)
-    return _score(last, metric), last.n, f"{last.split}, step {last.step}"
+    return _score(last, metric), last.n, f"{last.split}, step {last.step}", last.how
 
 
-def _final(sweep: Sweep, cell: Cell, metric: str) -> tuple[float, int, str] | None:
+_Final = tuple[float, int, str, Mapping[str, Any] | None, Mapping[str, float] | None]
+
+
+def _final(sweep: Sweep, cell: Cell, metric: str) -> _Final | None:
     """Of the evaluation that the sweep asked for."""
     report = read_evaluation(sweep.layout.evaluation(cell)) if sweep.spec.evaluate else None
     rows: list[dict[str, Any]] = [row for row in (report or {}).get("results", []) if row["checkpoint"] != "base"]
@@ -77,7 +83,22 @@ def _final(sweep: Sweep, cell: Cell, metric: str) -> tuple[float, int, str] | No
     row = rows[-1]
     extractors = list(row["extractors"].values())
     value = row["logprob"] if metric == "logprob" else (extractors[0]["accuracy"] if extractors else None)
-    return None if value is None else (float(value), int(row["n"]), f"{row['split']}, {row['checkpoint']}")
+    if value is None:
+        return None
+    answers = _answers(sweep.layout.run(cell) / "evaluations", row, metric)
+    return float(value), int(row["n"]), f"{row['split']}, {row['checkpoint']}", row.get("how"), answers
+
+
+def _answers(folder: Path, row: Mapping[str, Any], metric: str) -> dict[str, float] | None:
+    """Question by question what the value of an evaluation's row is the mean of; None where its readings are not kept, or are others."""
+    for path in sorted(folder.glob(f"{row['checkpoint']}-{row['split']}-*.jsonl")):
+        header, *readings = read_rows(path)
+        if header.get("how") != row.get("how"):
+            continue
+        first = next(iter(row["extractors"]), None)
+        found = {r["id"]: float(r["logprob"] if metric == "logprob" else r["correct"][first]) for r in readings}
+        return found if len(found) == row["n"] else None
+    return None
 
 
 def run_paths(sweep: Sweep) -> list[Path]:

@@ -37,10 +37,11 @@ CONFIG: Mapping[str, Any] = {
     **_VIEW, "axis": {**_AXIS, "labelLimit": 420}, "title": {"color": "#737b85"}, "legend": {"labelColor": "#737b85", "labelLimit": 420},
 }  # fmt: skip
 _METHOD = (
-    "Means over seeds with Student's t interval (95 %); differences seed by seed, paired t test, p adjusted by Holm's method within a "
-    "table. One seed has no interval: it says nothing of what another seed would do; nor have seeds that came out all the same. All seeds "
-    "answer the same questions, so the interval is that of training; for other questions add the noise of n. A run that its guard "
-    "stopped counts with what it reached."
+    "Means over seeds with 95 % intervals. Over seeds and questions: two-way random effects, for other seeds and other questions; over "
+    "seeds: Student's t, which leaves the questions out (all seeds answer the same ones). Differences are taken seed by seed and question "
+    "by question, p adjusted by Holm's method within a table; p unpaired is Welch's t test over seeds: where training is chaotic, two runs "
+    "of one seed have no more in common than any two. One seed has no interval: it says nothing of what another seed would do; nor have "
+    "seeds that came out all the same. A run that its guard stopped counts with what it reached."
 )
 MOST_CURVES = 12  # combinations whose learning curves are drawn
 
@@ -53,6 +54,7 @@ class Written:
     runs_report: Path | None
     comparison: Comparison
     metric: str
+    notes: tuple[str, ...] = ()  # what a reader of the comparison must know
 
 
 def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
@@ -74,7 +76,7 @@ def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
     page = out / "cells.html"
     replace_whole(page, _html(about, found, outcomes, tables, svgs, runs_href).encode("utf-8", errors="replace"))
     replace_whole(out / "cells.md", _markdown(about, tables).encode("utf-8", errors="replace"))
-    return Written(page, report.html if report else None, found, metric)
+    return Written(page, report.html if report else None, found, metric, tuple(about["notes"]))
 
 
 def _drawn(drawing: Future[str]) -> str | None:
@@ -97,8 +99,27 @@ def _about(sweep: Sweep, outcomes: Sequence[Outcome], metric: str) -> dict[str, 
         + (f" on {', '.join(wheres)} questions (n = {', '.join(map(str, ns))} a run)" if wheres else ""),
         "failed": [(o.name, sweep.messages.get(o.name, "")) for o in failed],
         "left": [o.name for o in left],
+        "notes": [text] if (text := evaluated_apart(outcomes)) else [],
         "method": _METHOD,
     }
+
+
+def evaluated_apart(outcomes: Sequence[Outcome]) -> str | None:
+    """In what the evaluations of cells differ, so that their scores compare two things at once; None where in nothing."""
+    hows = [o.how for o in outcomes if o.score is not None and o.how]
+    keys = [
+        key
+        for key in dict.fromkeys(key for how in hows for key in how)
+        if key not in ("seed", "conditioning", "reader", "cot_tokens")
+    ]
+    apart = {key: list(dict.fromkeys(str(how.get(key)) for how in hows)) for key in keys}
+    told = [f"{key} ({', '.join(values)})" for key, values in apart.items() if len(values) > 1]
+    if not told:
+        return None
+    return (
+        f"cells are not evaluated alike: they differ in {'; '.join(told)}. Set these keys once, in the base "
+        "(evaluation.decoding, evaluation.temperature, …)."
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------ tables
@@ -112,7 +133,7 @@ def tables_of(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> di
         "cells_groups": [
             {
                 "cell": g.group, "seeds": len(g.seeds), "planned": g.planned, f"{metric}": _none(g.score.mean),
-                "low": _none(g.score.low), "high": _none(g.score.high), "sd": g.spread, "lowest": g.lowest, "highest": g.highest,
+                "low": _none(g.score.low), "high": _none(g.score.high), "over": g.over, "sd": g.spread, "lowest": g.lowest, "highest": g.highest,
                 "best_dev": _none(g.best.mean), "collapsed": g.verdicts.get("collapsed", 0), "warn": g.verdicts.get("warn", 0),
                 "seconds": g.seconds,
             }
@@ -121,7 +142,8 @@ def tables_of(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> di
         "cells_differences": [
             {
                 "cell": d.group, "against": d.reference, "seeds": d.seeds, "difference": _none(d.difference.mean),
-                "low": _none(d.difference.low), "high": _none(d.difference.high), "p": d.p, "p_holm": d.p_adjusted,
+                "low": _none(d.difference.low), "high": _none(d.difference.high), "over": d.over, "p": d.p, "p_holm": d.p_adjusted,
+                "p_unpaired": d.p_unpaired,
             }
             for d in found.differences
         ],
@@ -129,7 +151,7 @@ def tables_of(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> di
             {
                 "key": f.key, "value": _plain(f.value), "against": _plain(f.reference), "pairs": f.pairs, "seeds": f.seeds,
                 "difference": _none(f.difference.mean), "low": _none(f.difference.low), "high": _none(f.difference.high),
-                "p": f.p, "p_holm": f.p_adjusted,
+                "over": f.over, "p": f.p, "p_holm": f.p_adjusted,
             }
             for f in found.factors
         ],
@@ -181,6 +203,7 @@ def shown(value: Any) -> str:
 def _markdown(about: Mapping[str, Any], tables: Mapping[str, list[Row]]) -> str:
     parts = [f"# {_md(about['title'])}", _md(about["sentence"]) + ".", about["method"]]
     parts += [f"Failed: {_md(name)}: {_md(message)}" for name, message in about["failed"]]
+    parts += [f"Note: {_md(note)}" for note in about["notes"]]
     if about["left"]:
         parts.append(f"Not finished: {len(about['left'])} runs.")
     for name, rows in tables.items():

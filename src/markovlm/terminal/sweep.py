@@ -96,7 +96,7 @@ def sweep_progress(console: Console, look: Callable[[str, str], Any]) -> Iterato
             progress.live.stop()
 
 
-def show_comparison(comparison: Any, metric: str) -> None:
+def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> None:
     """Cells over their seeds, and against the reference."""
     console = stdout()
     rows = [
@@ -110,12 +110,23 @@ def show_comparison(comparison: Any, metric: str) -> None:
         for g in comparison.groups
     ]
     console.print(
-        table(f"{metric} by cell (mean over seeds, 95 % t interval)", ["cell", "seeds", metric, "verdicts", "s/run"], rows)
+        table(
+            f"{metric} by cell (mean, 95 % interval over {_over(comparison.groups)})",
+            ["cell", "seeds", metric, "verdicts", "s/run"],
+            rows,
+        )
     )
     if comparison.differences:
         against = [[d.group, str(d.seeds), _estimate(d.difference), _p(d.p_adjusted)] for d in comparison.differences]
-        title = f"difference to {comparison.reference}, paired by seed"
+        title = f"difference to {comparison.reference}, paired by seed (95 % interval over {_over(comparison.differences)})"
         console.print(table(title, ["cell", "seeds", "difference", "p (Holm)"], against))
+    for note in notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+def _over(rows: Sequence[Any]) -> str:
+    """What the intervals of a table are over."""
+    return " or ".join(dict.fromkeys(row.over for row in rows)) or "seeds"
 
 
 def _estimate(estimate: Any) -> str:

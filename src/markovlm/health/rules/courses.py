@@ -17,7 +17,7 @@ from markovlm.health.series import (
     last_evaluation,
     noise,
 )
-from markovlm.health.trend import Direction, Trend, trend
+from markovlm.health.trend import Direction, Trend, claimed, trend
 from markovlm.logs.schema import label
 
 _LEAST_JUMP = {
@@ -153,7 +153,6 @@ LEAST_CHANGE = {
     "normalized_reward_mean": 0.3, "reward_mean": 0.3, "answer_logprob": 0.3,
     "cot_contains_answer": 0.1, "answer_correct_fraction": 0.1, "accuracy": 0.1,
 }  # fmt: skip
-_SURE = 2.58  # z of 99 %
 
 
 def least_change(c: Course) -> float:
@@ -171,7 +170,7 @@ def trends(case: Case) -> list[tuple[Trend, Direction]]:
         if c is None or t is None:
             continue
         said = t.direction(least_change(c))
-        doubted = said in ("rises", "falls") and abs(t.z) < _SURE
+        doubted = said in ("rises", "falls") and not claimed(t)
         found.append((t, "cannot tell" if doubted else said))
     return sorted(found, key=lambda pair: -abs(pair[0].z))
 
