@@ -65,7 +65,36 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
     for title, spec in figures_of(runs, found, "accuracy")[:1]:  # the scores; learning curves are on the sweep's own page
         figures.append((f"{name}-1", spec))
         parts.append(f"![{title}](figures/{name}-1.svg)")
+    if name == "answer_end":
+        figures.append(("likelihood-gap", gap_figure(rows)))
     return "\n\n".join(part for part in parts if part), figures
+
+
+def gap_figure(rows: Sequence[Row], window: int = 10) -> dict[str, Any]:
+    """Over training, every seed: the answer's log-prob, and the share of replies that are likely and run on; means of `window` steps."""
+    panels = []
+    cells = list(dict.fromkeys(short(row["values"]) for row in rows))
+    for key, title in (
+        ("answer_logprob", "ln pi(answer | CoT), nats a token"),
+        ("answer_run_on_fraction", "share of replies that run on"),
+    ):
+        values = []
+        for row in rows:
+            course = row["course"].get(key, [])
+            for end in range(window, len(course) + 1, window):
+                known = [value for value in course[end - window : end] if value is not None]
+                if known:
+                    values.append(
+                        {"cell": short(row["values"]), "seed": row["seed"], "step": end, "value": sum(known) / len(known)}
+                    )
+        colour = {"field": "cell", "type": "nominal", "sort": cells, "title": None, "legend": {"orient": "bottom", "columns": 2}}
+        encoding = {
+            "x": {"field": "step", "type": "quantitative"}, "y": {"field": "value", "type": "quantitative", "title": title},
+            "color": colour, "detail": {"field": "seed"},
+        }  # fmt: skip
+        mark = {"type": "line", "strokeWidth": 1.6, "opacity": 0.8}
+        panels.append({"width": 330, "height": 220, "data": {"values": values}, "mark": mark, "encoding": encoding})
+    return {"hconcat": panels}
 
 
 def short(values: Mapping[str, Any]) -> str:

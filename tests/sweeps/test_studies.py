@@ -95,10 +95,12 @@ def test_a_cell_that_was_run_again_takes_its_rows_place(tmp_path: Path, monkeypa
 
 
 def test_a_document_without_a_place_is_refused_and_others_keep_their_words() -> None:
-    document = "a\n<!-- study:x -->\nold\n<!-- /study:x -->\nb\n"
-    assert findings.placed(document, "x", "n\\1w") == "a\n<!-- study:x -->\nn\\1w\n<!-- /study:x -->\nb\n"
+    documents = {findings.EARLIER: "nothing\n", findings.FINDINGS: "a\n<!-- study:x -->\nold\n<!-- /study:x -->\nb\n"}
+    findings.placed(documents, "x", "n\\1w")
+    assert documents[findings.FINDINGS] == "a\n<!-- study:x -->\nn\\1w\n<!-- /study:x -->\nb\n"
+    assert documents[findings.EARLIER] == "nothing\n"
     with pytest.raises(SystemExit, match="no place for y"):
-        findings.placed(document, "y", "")
+        findings.placed(documents, "y", "")
 
 
 @pytest.mark.parametrize(
