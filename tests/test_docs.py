@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -48,6 +49,33 @@ def test_links_between_documents_lead_somewhere() -> None:
         targets = [t for t in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")) if not t.startswith("http")]
         broken += [f"{page.name}: {target}" for target in targets if not (page.parent / target).exists()]
     assert not broken
+
+
+def test_every_name_of_the_equations_page_exists() -> None:
+    """`FILE: NAME, NAME` under src/markovlm: files and top-level names or methods, a method also without its class behind another of it."""
+    wrong: list[str] = []
+    for path, names in re.findall(r"`([\w/]+\.py): ([^`]+)`", (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")):
+        file = ROOT / "src" / "markovlm" / path
+        known, owner = names_in(file) if file.exists() else set(), ""
+        for name in map(str.strip, names.split(",")):
+            if name in known:
+                owner = name.partition(".")[0]
+            elif f"{owner}.{name}" not in known:
+                wrong.append(f"{path}: {name}")
+    assert wrong == []
+
+
+def names_in(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
 
 
 def test_the_run_directory_page_names_every_metric() -> None:

@@ -17,7 +17,9 @@ from markovlm.terminal.plain import say
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="what runs the cells [default local]")
 @click.option("--jobs", type=int, help="runs at the same time; default what the cores and GPUs carry")
 @click.option("--out", type=click.Path(path_type=Path), help="directory of the sweep; default runs/NAME-sweep")
-@click.option("--only", multiple=True, help="run the cells whose name has this in it, e.g. name=ppo or seed=3; repeat: all must")
+@click.option(
+    "--only", multiple=True, help="run the cells whose name has this in it, e.g. objective=ppo or seed=3; repeat: all must"
+)
 @click.option("--dry-run", is_flag=True, help="print the cells and an estimate; start nothing")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
 def sweep(

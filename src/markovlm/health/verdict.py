@@ -42,7 +42,9 @@ class Evidence:
     def rarity(self) -> str:
         """`; by chance once in 20,000 rows`, that this is not known, or nothing."""
         if self.correlation is not None:
-            return f"; how often by chance is not known, as neighbouring rows are alike (correlation {self.correlation:.1f} or more)"
+            return (
+                f"; how often by chance is not known, as neighbouring rows are alike (correlation {self.correlation:.1f} or more)"
+            )
         if self.chance_rows is None:
             return ""
         most = 1_000_000
