@@ -87,11 +87,11 @@ def _scores_and_texts(setup: Setup, sampler: Sampler, variants: Sequence[Variant
     if not (isinstance(sampler, HFSampler) and sampler.lm is setup.lm and setup.lm.takes_back):
         return logprobs(setup, variants, rows), _greedy(setup, sampler, variants, rows)
     sequences = [_sequence(setup.prompter, variant) for variant in variants]
-    budget = setup.task.max_answer_tokens
+    decoding = answer_decoding(setup.prompter, setup.task.max_answer_tokens)
     scores, texts = [0.0] * len(variants), [""] * len(variants)
 
     def read(some: Sequence[int]) -> list[DraftedRead]:
-        found = read_with_drafts(setup.lm, forked_batch([sequences[i] for i in some]), budget)
+        found = read_with_drafts(setup.lm, forked_batch([sequences[i] for i in some]), decoding)
         assert found is not None
         return found
 
@@ -122,7 +122,7 @@ def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: st
 _Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # trunk, what precedes the answer, answer
 
 
-def _sequence(prompter: Prompter, variant: Variant, end: bool) -> _Sequence:
+def _sequence(prompter: Prompter, variant: Variant, end: bool = True) -> _Sequence:
     prompt = prompter.reader_prompt(variant.example, variant.conditioning)
     shared = common_length(variant.trunk, variant.ids)
     trunk = variant.trunk if shared >= _WORTH_SHARING * len(variant.ids) else ()
