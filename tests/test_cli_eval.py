@@ -181,7 +181,7 @@ def test_previews_say_what_was_left_out(call) -> None:
         ("eval MODEL", "say which task"),
         ("eval MODEL --task gsm8k --checkpoints 100", "is a plain model, without checkpoints"),
         ("eval MODEL --task gsm8k --data GSM8K --out FILE", "--out FILE: is a file"),
-        ("eval FILE --task gsm8k", "is a file; a run directory, a model directory or a Hub id is needed"),
+        ("eval FILE --task gsm8k", "is a file; a run directory, a model directory, a GGUF file or a Hub id is needed"),
         ("eval MODEL --task gsm8k --difference 2", "--difference 2.0: must be between 0 and 0.5"),
         ("eval MODEL --task gsm8k --rescore", "no kept readings"),
         ("eval MODEL --task gsm8k --rescore --limit 3", "--rescore reads kept answers"),

@@ -88,7 +88,7 @@ def test_its_numbers_are_those_of_plain_passes(audited: tuple[Path, dict[str, An
 
     def score(question: str, cot: str, answer: str) -> float:
         ids = lm.tokenizer(f"<bos><|q|>{question}<|think|>{cot}<|answer|>", add_special_tokens=False)["input_ids"]
-        tail = lm.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        tail = lm.tokenizer(f"{answer}<eos>", add_special_tokens=False)["input_ids"]  # the end of the reply is scored
         with torch.no_grad():
             logp = lm.causal_lm(torch.tensor([ids + tail])).logits[0].log_softmax(-1)
         return sum(logp[len(ids) + i - 1, token].item() for i, token in enumerate(tail)) / len(tail)

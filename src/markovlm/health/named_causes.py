@@ -172,8 +172,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "likelihood_accuracy_gap",
-        "likelihood and accuracy part: the reward stops at the gold answer's last token, so nothing in it asks the reply to end there, and "
-        "the answers run on",
+        "likelihood and accuracy part: nothing shows that the reward asks the reply to end where the answer ends, so the answers run on, or are "
+        "lost between model and extractor",
         (),
         _if_found("likelihood_accuracy_gap"),
     ),

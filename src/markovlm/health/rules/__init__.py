@@ -146,7 +146,7 @@ RULES: tuple[Rule, ...] = (
         "likelihood_accuracy_gap",
         "replies that begin with the gold answer and do not end there; else answer log-prob in training and last accuracy",
         "one in ten runs on; or, where the end of the reply was not scored, the log-prob promises 30 points more than the interval's upper end",
-        "high where the ends were seen, medium from likelihood and accuracy alone",
+        "high where the ends were seen, or over 50 points (what explains the gap is then open)",
         likelihood_accuracy_gap,
     ),
     Rule(

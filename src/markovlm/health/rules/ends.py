@@ -72,7 +72,8 @@ def likelihood_accuracy_gap(case: Case) -> Iterable[Finding]:
         return
     found = promise(case)
     if found is not None and not end_is_scored(case):
-        yield Finding("likelihood_accuracy_gap", found.evidence, "medium", "problem", found.step, SUSPECTED)
+        sure = "high" if found.excess > 0.5 else "medium"  # of the gap; what explains it is open
+        yield Finding("likelihood_accuracy_gap", found.evidence, sure, "problem", found.step, SUSPECTED)
 
 
 def ends_seen(case: Case) -> Ends | None:
