@@ -15,12 +15,12 @@ import argparse
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from markovlm.health.levels import level
-from markovlm.health.series import Course
-from markovlm.health.trend import claimed, trend
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from markovlm.health.levels import level
+from markovlm.health.series import Course
+from markovlm.health.trend import claimed, trend
 from markovlm.statistics import crossed_mean_ci, wilson
 from markovlm.sweeps.compare import mean_t
 
