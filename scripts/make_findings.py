@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from study_derived import DERIVED
 from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of, write
 from study_text import markdown
@@ -58,6 +59,8 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
         parts.append("One factor at a time, all else and the seed equal:\n\n" + markdown(*factors_table(found)))
     if name == "answer_end":
         parts.append(markdown(*interaction(rows)))
+    if name == "answer_end_again":
+        parts.append(rank_sum(rows))
     if name.startswith("ppo_clock"):
         parts.append(log_rank(rows))
     parts += [markdown(*table(rows)) for measure in study.measures for table in TABLES.get(measure, ())]
@@ -328,11 +331,38 @@ def ends_table(rows: Sequence[Row]) -> Table:
         likeliest, exact = (marks(members, name) for name in ("likeliest", "exact"))
         body.append(
             [
-                group, str(len(members)), number(crossed_mean_ci(likeliest).estimate), number(crossed_mean_ci(exact).estimate),
+                group, str(len(members)), *(number(within(crossed_mean_ci(table).estimate)) for table in (likeliest, exact)),
                 number(of_those(likeliest - exact, likeliest)),
             ]
         )  # fmt: skip
     return ("cell", "seeds", "replies that begin with all gold tokens", "… and then end", "of those that begin so, run on"), body
+
+
+def within(share: Estimate) -> Estimate:
+    """Shares end at 0 and 1."""
+    return Estimate(share.mean, max(share.low, 0.0), min(share.high, 1.0)) if share.low == share.low else share
+
+
+def run_on(row: Row) -> float:
+    """Of the replies of a run that begin with all gold tokens, the share that run on."""
+    likeliest, exact = (marks([row], name).sum() for name in ("likeliest", "exact"))
+    return float(1 - exact / likeliest) if likeliest else 0.0
+
+
+def rank_sum(rows: Sequence[Row]) -> str:
+    """What was to decide: the runs' shares of replies that run on, open against scored."""
+    sides = [sorted(run_on(row) for row in rows if row["values"]["objective.answer_end"] == end) for end in ("open", "scored")]
+    ranks = stats.rankdata([*sides[0], *sides[1]])
+    parts = (ranks[: len(sides[0])], ranks[len(sides[0]) :])
+    ways = math.comb(len(ranks), len(sides[0]))
+    found = stats.permutation_test(
+        parts, lambda ours, theirs, axis: ours.mean(axis) - theirs.mean(axis), vectorized=True, n_resamples=ways
+    )
+    told = ["; ".join(f"{share:.3f}" for share in side) for side in sides]
+    return (
+        f"Share of replies that run on, run by run: open {told[0]}; scored {told[1]}. Rank-sum test over all {ways:,} ways to divide the "
+        f"{len(rows)} runs, two-sided: p {p_value(float(found.pvalue))}."
+    )
 
 
 def marks(rows: Sequence[Row], name: str) -> np.ndarray:

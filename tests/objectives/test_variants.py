@@ -425,7 +425,7 @@ DOUBTFUL = [
     ({"objective.name": "ppo_frozen_anchor"}, "ppo_frozen_anchor repeats an error of the research code"),
     ({"objective.name": "ppo", "training.lr": 8e-5}, "ppo with a live actor reward"),
     ({"model": "embedded", "objective.name": "ppo", "training.lr": 1.5e-3}, "ppo with a live actor reward"),
-    ({"objective.reward": "prob"}, "falls back"),
+    ({"objective.answer_end": "open"}, "run on behind the gold answer"),
     ({"objective.conditioning": "non_markovian"}, "answer from the question"),
     ({"training.eval_every": 0}, "eval_every=0"),
     ({"rollouts.group_size": 4}, "group_size=4"),
@@ -456,7 +456,9 @@ def test_what_is_not_doubtful_is_silent() -> None:
     assert doubts(quiet()) == []
     assert doubts(quiet(**{"objective.name": "ppo", "objective.actor_reward_weight": 0, "training.lr": 8e-5})) == []
     assert doubts(quiet(**{"objective.name": "ema", "rollouts.group_size": 1})) == []
-    assert doubts(quiet(**{"objective.name": "rloo", "objective.reward": "prob"})) == []
+    assert doubts(quiet(**{"objective.reward": "prob"})) == []  # with the end scored grpo holds it as well as rloo
+    assert doubts(quiet(**{"objective.answer_end": "open", "objective.actor_reward_weight": 0})) == []
+    assert doubts(quiet(**{"objective.answer_end": "open", "task": "wiki"})) == []  # a continued text has no end
     assert doubts(quiet(**{"objective.actor_reward_weight": 0, "objective.reward": "prob"})) == []
     assert doubts(quiet(**{"objective.actor_reward_weight": 0, "objective.conditioning": "non_markovian"})) == []
 
