@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 MAX_ASSETS = 12_000_000  # bytes, the embedded models together
 
@@ -35,7 +36,6 @@ def test_the_wheel_carries_the_embedded_models_and_nothing_large(wheel: Path) ->
     assert not any(name.startswith(("tests", "docs")) for name in sizes)
 
 
-@pytest.mark.slow
 def test_the_installed_wheel_trains_and_answers(wheel: Path, tmp_path: Path) -> None:
     env = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)

@@ -433,6 +433,7 @@ def run_with(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_installed_distributions_are_known_without_being_named(tmp_path: Path) -> None:
     distribution(
         tmp_path, "cispo-for-markovlm", "[markovlm.objectives]\ncispo = cispo_plugin:Cispo\n", cispo_plugin=BLOCKS["objective"]

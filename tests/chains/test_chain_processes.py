@@ -14,7 +14,7 @@ from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
 from support import runs, tiny
-from training.test_distributed import command, finish
+from support.processes import train_forked
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.long]
 
@@ -33,8 +33,8 @@ def test_two_processes_train_ragged_chains_as_one_does(tmp_path: Path) -> None:
     config = tiny.config("embedded", **keys)
     train(config, tmp_path / "one")
     (tmp_path / "run.yaml").write_text(dump_yaml(config))
-    done = finish(command(tmp_path / "run.yaml", "--out", str(tmp_path / "two")), tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = train_forked(tmp_path, str(tmp_path / "run.yaml"), "--out", str(tmp_path / "two"))
+    assert [process.code for process in done] == [0, 0], done
     one, two = (tmp_path / name for name in ("one", "two"))
     assert '"processes": 2' in (two / "environment.json").read_text()
 

@@ -1,4 +1,4 @@
-"""What two processes with dealt weights compute, against what they compute with all of them: a program for torchrun.
+"""What two processes with dealt weights compute, against what they compute with all of them: for `processes.forked`.
 
 Questions are uneven on purpose (two for one process, one for the other), CoTs end early, and one process does more passes than the other.
 """
@@ -6,8 +6,7 @@ Questions are uneven on purpose (two for one process, one for the other), CoTs e
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,14 @@ def stepped(
     return learner.optimizer.flat(), [sample.cot.tokens for sample in result.samples], splits  # pyright: ignore
 
 
-def main(paths: str, *models: str) -> None:
-    """Of some PATHS, separated by commas. Prints as JSON, by model and path: the gradient's relative gap; are the CoTs the same;
-    how often work was split."""
+def compare(paths: Sequence[str], models: Sequence[Path]) -> None:
+    """Of some PATHS. Prints as JSON, by model and path: the gradient's relative gap; are the CoTs the same; how often work was split."""
     whole = World()
     whole.start("cpu")
     found = {}
-    for model in map(Path, models):
+    for model in models:
         expected, cots, _ = stepped(model, whole, training__prompt_sharing="padded")
-        for name in paths.split(","):
+        for name in paths:
             world = World()
             world.deal_weights(torch.device("cpu"))
             gradient, drawn, splits = stepped(model, world, **PATHS[name])
@@ -108,7 +106,3 @@ def main(paths: str, *models: str) -> None:
     if whole.is_main:
         print(json.dumps(found))
     whole.stop()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

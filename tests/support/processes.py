@@ -1,4 +1,8 @@
-"""Runs of two processes under torchrun (gloo, CPU): starting them, finding them, and what they say."""
+"""Runs of two processes (gloo, CPU): starting them, finding them, and what they say.
+
+Under torchrun where its own doing counts: who is told of a death, signals, its report. Where what the two compute together counts, they
+are forks of this process (`forked`), which has torch imported: that is five seconds of processor time for each of torchrun's three.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,19 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
+
+from markovlm.cli.main import main
 from markovlm.config import dump_yaml
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
@@ -54,6 +64,72 @@ def finish(arguments: list[str], where: Path, **more: str) -> subprocess.Complet
     return subprocess.run(
         arguments, cwd=where, env=environment(**more), capture_output=True, text=True, timeout=5 * MINUTE, check=False
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process that was forked."""
+
+    code: int  # negative: the signal that ended it
+    out: str
+    err: str
+
+
+def forked(work: Callable[[], int | None], where: Path, size: int = 2) -> list[Ended]:
+    """Let `size` forks of this process do `work` in `where`, each with the environment that torchrun would give it.
+
+    When one fails the others are ended, as torchrun does. What needs polars doesn't belong here: its threads don't survive a fork.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "COLUMNS": "120",
+        }
+    children: dict[int, int] = {}  # process id -> rank
+    codes: dict[int, int] = {}
+    for rank in range(size):
+        pid = os.fork()
+        if pid == 0:
+            _in_the_fork(work, where, rank, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        children[pid] = rank
+    deadline = time.monotonic() + 5 * MINUTE
+    while len(codes) < size:
+        for pid, rank in children.items():
+            if rank not in codes and (done := os.waitpid(pid, os.WNOHANG))[0]:
+                codes[rank] = os.waitstatus_to_exitcode(done[1])
+        if any(codes.values()) or time.monotonic() > deadline:
+            for pid, rank in children.items():
+                if rank not in codes:
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    said = [[(where / f"rank-{rank}.{name}").read_text() for name in ("out", "err")] for rank in range(size)]
+    return [Ended(codes[rank], *said[rank]) for rank in range(size)]
+
+
+def _in_the_fork(work: Callable[[], int | None], where: Path, rank: int, environment: dict[str, str]) -> NoReturn:
+    code = 1
+    try:
+        os.chdir(where)
+        os.environ |= environment
+        for descriptor, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(where / f"rank-{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        torch.set_num_threads(1)
+        code = work() or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def train_forked(where: Path, *arguments: str) -> list[Ended]:
+    """`markovlm train ARGUMENTS` in two processes."""
+    return forked(lambda: main(["train", *arguments]), where)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import yaml
 from markovlm.errors import UserError
 from markovlm.sweeps.run import open_sweep, run_sweep
 from markovlm.sweeps.spec import read_spec
+from support.cells import run_cells_here
 from support.scripts import ROOT, load
 
 pytestmark = pytest.mark.usefixtures("forgotten")  # studies bring a plug-in
@@ -56,7 +57,8 @@ def test_a_study_that_says_too_little_is_refused(tmp_path: Path, given: dict[str
         read_spec(path)
 
 
-def test_from_runs_to_rows_to_a_table(tmp_path: Path) -> None:
+def test_from_runs_to_rows_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_cells_here(monkeypatch)
     tiny = {
         "model": "embedded",
         "training": {"steps": 2, "eval_every": 1},

@@ -29,6 +29,7 @@ from markovlm.sweeps.page import write_comparison
 from markovlm.sweeps.run import Sweep, open_sweep, run_sweep, statuses_of
 from markovlm.sweeps.spec import FinalEvaluation, Resources, read_spec
 from markovlm.sweeps.state import is_evaluated, progress_of, status_of, write_evaluation
+from support.cells import run_cells_here
 from support.scripts import ROOT
 
 TINY = {
@@ -215,8 +216,10 @@ def test_nothing_to_compare_by_is_said_beforehand(tmp_path: Path, capsys: pytest
 # -------------------------------------------------------------------------------------------------------- a real sweep
 
 
-@pytest.mark.slow
-def test_a_sweep_runs_compares_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_runs_compares_and_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_cells_here(monkeypatch)
     file = written(tmp_path / "s.yaml", matrix={"objective.kl_weight": [0.1, 0.2]}, seeds=[0], evaluate={"limit": 3})
     command = ["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]
     assert main([*command, "--only", "kl-weight=0.2", "--only", "seed=1"]) == 2
@@ -259,7 +262,7 @@ def test_a_sweep_runs_compares_and_continues(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.slow
 def test_a_cell_with_a_plug_in_is_continued(tmp_path: Path) -> None:
-    """The run directory names the plug-in too, and is not believed; the sweep's own file is."""
+    """Everything in processes of its own. The run directory names the plug-in too, and is not believed; the sweep's own file is."""
     (tmp_path / "own.py").write_text(
         "from markovlm import register\n"
         "from markovlm.objectives.grpo import Grpo, GrpoConfig\n\n\n"

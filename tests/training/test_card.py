@@ -21,6 +21,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_step_and_an_evaluation_are_those_of_the_cpu(tiny_models: dict[str, Path]) -> None:
     done = python("-m", "support.card.steps", str(tiny_models["llama"].parent))
     assert done.returncode == 0, done.stderr[-3000:]

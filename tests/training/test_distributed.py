@@ -1,4 +1,4 @@
-"""Two processes under torchrun (gloo, CPU) against one: the same CoTs, metrics and adapter; ends of every kind."""
+"""Two processes (gloo, CPU) against one: the same CoTs, metrics and adapter; under torchrun, ends of every kind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,21 @@ from markovlm.runs.rows import read_rows
 from markovlm.training.distributed import World
 from markovlm.training.loop import train
 from support import runs
-from support.processes import MINUTE, command, config, finish, going, killed, ours, ranks, resumes, torchrun, written
+from support.processes import MINUTE, Ended, config, finish, going, killed, ours, ranks, resumes, torchrun, train_forked, written
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")]
+pytestmark = [pytest.mark.distributed, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")]
 
 
 # ------------------------------------------------------------------------------------------------------- the same as one
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Ended]]:
     """One process; two processes that each draw a random name for the run; what they printed."""
     root = tmp_path_factory.mktemp("pair")
     train(config(), root / "one")
-    done = finish(command(written(root / "run.yaml")), root)
-    assert done.returncode == 0, done.stderr
+    done = train_forked(root, str(written(root / "run.yaml")))
+    assert [process.code for process in done] == [0, 0], done
     (two,) = (root / "runs").iterdir()
     return root / "one", two, done
 
@@ -84,10 +83,10 @@ def test_one_log_and_one_set_of_checkpoints(pair: Any) -> None:
     kinds = [[event["kind"] for event in read_rows(run / "events.jsonl")] for run in (one, two)]
     assert kinds[0] == kinds[1]
     assert '"processes": 2' in (two / "environment.json").read_text()
-    assert done.stdout.count("done:") == 1
-    assert done.stdout.count("markovlm eval") == 1
-    steps = re.findall(r"^step (\d)/4", done.stderr, re.MULTILINE)
-    assert steps == ["1", "2", "3", "4"]
+    main, other = done
+    assert main.out.count("done:") == main.out.count("markovlm eval") == 1
+    assert re.findall(r"^step (\d)/4", main.err, re.MULTILINE) == ["1", "2", "3", "4"]
+    assert (other.out, ours(other.err)) == ("", [])
 
 
 def test_a_run_of_two_is_continued_by_one(pair: Any, tmp_path: Path) -> None:
@@ -123,6 +122,7 @@ def test_a_rollback_of_two_processes(tiny_models: dict[str, Path], tmp_path: Pat
 # ------------------------------------------------------------------------------------------------------- ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path, victim: int) -> None:
     out = tmp_path / "run"
@@ -160,11 +160,13 @@ def test_a_process_that_hangs_is_given_up_after_the_timeout(tmp_path: Path) -> N
 
 
 def test_more_processes_than_questions_are_refused_in_one_line(tmp_path: Path) -> None:
-    done = finish(command(written(tmp_path / "run.yaml", rollouts__questions_per_step=1), "--out", "run"), tmp_path)
-    (line,) = ours(done.stderr)
+    """By the main one; the other waits for its end."""
+    main, other = train_forked(tmp_path, str(written(tmp_path / "run.yaml", rollouts__questions_per_step=1)), "--out", "run")
+    (line,) = ours(main.err)
     assert line.startswith("markovlm: rollouts.questions_per_step (1) must be at least the number of processes (2)")
-    assert re.search(r"rank\s*:\s*0 .*\n.*exitcode\s*:\s*2", done.stderr)
-    assert done.stdout == ""
+    assert main.code == 2
+    assert (other.code, ours(other.err)) == (-signal.SIGKILL, [])
+    assert main.out == other.out == ""
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +20,8 @@ from markovlm.runs.rows import read_rows
 from markovlm.training import strategy
 from markovlm.training.distributed import World
 from markovlm.training.loop import train
-from support import runs, tiny
-from support.processes import command, finish, killed, resumes, torchrun
+from support import dealt, runs, tiny
+from support.processes import forked, killed, resumes, train_forked
 
 DEALT = {"distributed__strategy": "fsdp2"}
 
@@ -31,19 +30,11 @@ DEALT = {"distributed__strategy": "fsdp2"}
 
 def gaps(models: dict[str, Path], names: list[str], paths: list[str], where: Path) -> dict[str, Any]:
     """Of support/dealt.py, by model and path."""
-    program = Path(__file__).parents[1] / "support" / "dealt.py"
-    folders = [str(models[name]) for name in names]
-    done = finish(torchrun(str(program), ",".join(paths), *folders), where, PYTHONPATH=os.pathsep.join(paths_to_import()))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    done = forked(lambda: dealt.compare(paths, [models[name] for name in names]), where)
+    assert [process.code for process in done] == [0, 0], done
+    found: dict[str, Any] = json.loads(done[0].out.splitlines()[-1])
     assert len(found) == len(names) * len(paths)
     return found
-
-
-def paths_to_import() -> list[str]:
-    import markovlm
-
-    return [str(Path(markovlm.__file__).parents[1]), str(Path(__file__).parents[1])]
 
 
 def assert_as_whole(found: dict[str, Any]) -> None:
@@ -57,7 +48,6 @@ def assert_as_whole(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.slow
 def test_gradients_are_those_of_whole_weights_padded(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     """With more micro-batches on one process than on the other, and one that runs out of memory in its gradient."""
     assert_as_whole(gaps(tiny_models, ["llama"], ["padded", "micro-batches", "memory runs out in backward"], tmp_path))
@@ -67,9 +57,7 @@ def test_gradients_are_those_of_whole_weights_padded(tiny_models: dict[str, Path
 @pytest.mark.long
 def test_gradients_of_every_path_are_those_of_whole_weights_padded(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     """Gemma's embedding and head share their weights."""
-    from support.dealt import PATHS
-
-    assert_as_whole(gaps(tiny_models, ["llama", "gemma3"], list(PATHS), tmp_path))
+    assert_as_whole(gaps(tiny_models, ["llama", "gemma3"], list(dealt.PATHS), tmp_path))
 
 
 # ------------------------------------------------------------------------------------------------------- turns and choices
@@ -133,8 +121,8 @@ def trained(root: Path, name: str, run: Any) -> Path:
     """By two processes, in root/name."""
     file = root / f"{name}.yaml"
     file.write_text(dump_yaml(run))
-    done = finish(command(file, "--out", name), root)
-    assert done.returncode == 0, done.stderr
+    done = train_forked(root, str(file), "--out", name)
+    assert [process.code for process in done] == [0, 0], done
     return root / name
 
 
@@ -142,8 +130,8 @@ def continued(run: Path, name: str, steps: int, strategy: str) -> Path:
     """A copy of a run, continued by two processes."""
     out = Path(shutil.copytree(run, run.parent / name))
     flags = ("--training.steps", str(steps), "--distributed.strategy", strategy)
-    done = finish(torchrun("-m", "markovlm", "train", "--resume", str(out), *flags), out.parent)
-    assert done.returncode == 0, done.stderr
+    done = train_forked(out.parent, "--resume", str(out), *flags)
+    assert [process.code for process in done] == [0, 0], done
     return out
 
 
