@@ -10,6 +10,8 @@ from study_free_text import free_text
 from study_rows import Row, read, study_files
 from study_text import markdown, share
 
+from markovlm.health.monitor import HealthMonitor
+
 SMALL = 30  # questions of the evaluation that is doubted
 DRAWS = 2000
 
@@ -29,24 +31,33 @@ def fell_at(curve: Sequence[Sequence[float]]) -> int | None:
     return None
 
 
+def called_by_rows(row: Row) -> int | None:
+    """The step at which the monitor, given the run's metric rows and no evaluation, first calls it collapsed; None where it does not."""
+    monitor, course = HealthMonitor(), row["course"]
+    for at in range(max(map(len, course.values()), default=0)):
+        values = {key: column[at] for key, column in course.items() if at < len(column) and column[at] is not None}
+        if monitor.update({"step": at + 1, **values}).verdict == "collapsed":
+            return at + 1
+    return None
+
+
 def guard() -> str:
-    """What the guard said of every run of the studies, against what became of it: broken is one whose dev accuracy fell under half of its
-    best and stayed there, or whose loss was not finite."""
+    """What the monitor says of every run of the studies from its rows alone, against what became of it by evaluations that it does not see:
+    broken is one whose dev accuracy fell under half of its best and stayed there, or whose loss was not finite."""
     body = []
     for name, rows in _all():
         fell = {row["name"]: fell_at(row["curve"]) for row in rows}
+        called = {row["name"]: called_by_rows(row) for row in rows}
         broken = [row for row in rows if fell[row["name"]] is not None or row["status"] == "failed"]
         well = [row for row in rows if row not in broken]
         leads = [
-            row["collapsed_at"] - step
-            for row in broken
-            if row["collapsed_at"] is not None and (step := fell[row["name"]]) is not None
+            at - step for row in broken if (at := called[row["name"]]) is not None and (step := fell[row["name"]]) is not None
         ]
         body.append(
             [
-                name, str(len(rows)), share(sum(row["collapsed_at"] is not None for row in broken), len(broken)),
+                name, str(len(rows)), share(sum(called[row["name"]] is not None for row in broken), len(broken)),
                 f"{statistics.median(leads):+.0f} ({min(leads):+d} to {max(leads):+d})" if leads else "-",
-                share(sum(row["collapsed_at"] is not None for row in well), len(well)),
+                share(sum(called[row["name"]] is not None for row in well), len(well)),
             ]
         )  # fmt: skip
     return markdown(
