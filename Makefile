@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo demo-real test test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
+.PHONY: setup demo demo-real test test-slow test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
 
 setup: $(STAMP)
 
@@ -23,8 +23,14 @@ demo-real: setup
 	@if [ -e runs/demo-real/config.yaml ]; then $(BIN)/markovlm demo --resume runs/demo-real; \
 		else $(BIN)/markovlm demo --real --out runs/demo-real; fi
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not real" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not browser and not long and not real" $(PYTEST_ARGS)
+
+# The rest of what .ci/run asks: processes of their own, a browser, and single tests of more than about ten seconds.
+test-slow: setup
+	$(PYTEST) -m "(slow or browser) and not long and not real" $(PYTEST_ARGS)
 
 # The tests that need data files, as on a machine that has none: each must skip. Seconds.
 test-without-data: setup
@@ -32,7 +38,7 @@ test-without-data: setup
 
 # What is slower than `make test` may be: every architecture, long runs, other programs' files made on the spot.
 test-long: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "long" $(PYTEST_ARGS)
+	$(PYTEST) -m "long" $(PYTEST_ARGS)
 
 # With real pretrained models, which are fetched; minutes.
 test-real: setup

@@ -15,12 +15,16 @@ from markovlm.registry import ALL
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from support import tiny`, whatever pytest's import mode
 
-from support import drawing, stories, tiny
+from support import costs, drawing, stories, tiny
 from support.paths import DATA, absent
 
 # On a shared machine a slow example says nothing about the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(costs, "costs")
 
 
 def pytest_collection_finish() -> None:

@@ -69,7 +69,8 @@ def test_the_limit(pytester: pytest.Pytester, tmp_path: Path) -> None:
     (3.0, 31.0, (), True),
     (1.0, 99.0, ("slow", "distributed"), False),
     (1.0, 99.0, ("long",), False),
-    (1.0, 99.0, ("browser",), True),
+    (1.0, 99.0, ("browser",), False),
+    (1.0, 99.0, ("distributed", "data"), True),
 ])  # fmt: skip
 def test_the_limit_is_that_of_the_machine(
     slowness: float, seconds: float, marks: tuple[str, ...], fails: bool, monkeypatch: pytest.MonkeyPatch

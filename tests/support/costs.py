@@ -17,7 +17,7 @@ import pytest
 
 LIMIT = 10.0  # seconds of the call of an unmarked test, where `yardstick` takes REFERENCE
 REFERENCE = 0.04
-MARKS = ("slow", "long")
+MARKS = ("slow", "browser", "long", "real", "trl", "quant", "vllm")  # what `make test` leaves out
 FILE = "MARKOVLM_DURATIONS"  # environment variable: where the costs are added; .ci/run sets it
 _cost = pytest.StashKey[dict[str, float]]()
 _all: dict[str, dict[str, float]] = {}  # test -> phase -> seconds; in the process that gives the tests out
