@@ -1,4 +1,4 @@
-"""What damage to a CoT does to the answer, and how much more it does to one model than to its twin (METHOD §4).
+"""What damage to a CoT does to the answer, and how much more it does to one model than to its twin.
 
 `drop = ln pi(a|z) - ln pi(a|p(z))`, nats per answer token, for a perturbation p of the CoT z; likewise for accuracy. The
 *fragility* is the difference of two models' drops on the same questions, each with its own fresh CoTs. A text-level

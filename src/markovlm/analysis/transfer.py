@@ -1,7 +1,7 @@
 """Do other models understand the CoT? Each checkpoint's CoTs, as text, read by models that did not write them.
 
 The readers see the CoT and never the question, each through its own tokenizer and prompts. Their curves over training beside
-the actor's own are the evidence of METHOD §4 that the CoT is text and not a private code. The control is the base
+the actor's own are the paper's evidence that the CoT is text and not a private code. The control is the base
 model's CoTs, read by the same readers on the same questions.
 """
 

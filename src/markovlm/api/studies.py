@@ -119,7 +119,7 @@ def perturb(
     counting: Counting | None = None,
     **how: Any,
 ) -> dict[str, Any]:
-    """What damage to the CoT does to the answer; with `against`, how much more than to a twin (fragility, METHOD §4).
+    """What damage to the CoT does to the answer; with `against`, how much more than to a twin (fragility).
 
     `paraphraser`: a model that writes the paraphrases, which rules do otherwise. `how`: checkpoint, split, limit, cots, non_markovian, out,
     config, paraphrase_temperature. The result is what `markovlm perturb --json` prints.

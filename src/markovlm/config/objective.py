@@ -14,7 +14,7 @@ from markovlm.registry import OBJECTIVES, REWARDS
 
 
 class ObjectiveBase(Section):
-    """What every objective shares (METHOD §2). Rewards, reader, conditioning and weights are independent choices."""
+    """What every objective shares (docs/method.md). Rewards, reader, conditioning and weights are independent choices."""
 
     grouped: ClassVar[bool] = True  # the advantage compares the CoTs of one question
     needs_baseline: ClassVar[bool] = False  # the advantage depends on b itself, so b is computed in every step

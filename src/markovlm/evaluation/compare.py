@@ -27,7 +27,7 @@ POWER = 0.8
 LEVEL = 0.05
 DIFFERENCE = 0.05  # of accuracy, that n is asked to show unless somebody says otherwise
 
-# CoT tokens of the paper's runs (METHOD §2, table), with prompts and decoding as reference.HOW_PAPER says.
+# CoT tokens of the paper's runs (configs/paper/), with prompts and decoding as reference.HOW_PAPER says.
 _PAPER_COT = {"gsm8k": 100, "mmlu": 150, "aqua": 50, "svamp": 50, "arc": 50, "mathqa": 150, "wiki": 50, "arithmetic": 150}
 
 

@@ -20,7 +20,7 @@ class KnownModel:
     summary: str
     asset: str | None = None  # folder under markovlm/assets; None: fetched
     defaults: dict[str, Any] = field(default_factory=dict)  # nested configuration, weaker than the user's
-    tried_lr: float = 2e-3  # highest learning rate that held up on ten seeds (docs/findings.md); METHOD §7 saw 4e-3 break all
+    tried_lr: float = 2e-3  # highest learning rate that held up on ten seeds (docs/findings.md); 4e-3 broke all in a first trial
     source: Source | None = None  # where it is fetched from
 
     @property
@@ -111,7 +111,7 @@ EMBEDDED = {name: model for name, model in KNOWN.items() if model.embedded}
 FETCHED = {name: model for name, model in KNOWN.items() if not model.embedded}
 _OF_A_TASK = ("task", "task_options", "chain")  # defaults that mean nothing for another task
 
-# Hub ids that the method has been used with (METHOD §4); shown by `markovlm models`, loadable like any other.
+# Hub ids that the method has been used with; shown by `markovlm models`, loadable like any other.
 SUGGESTED: dict[str, str] = {
     "meta-llama/Llama-3.1-8B": "the paper's base model (gated: accept its licence on the Hub first)",
     "meta-llama/Llama-3.1-8B-Instruct": "the model of the seed's ten runs (gated)",

@@ -1,4 +1,4 @@
-"""The objectives of METHOD §2, one file each, found by name in `markovlm.registry`."""
+"""The objectives (docs/objectives.md), one file each, found by name in `markovlm.registry`."""
 
 from __future__ import annotations
 

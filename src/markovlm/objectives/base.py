@@ -4,7 +4,7 @@ To add one: a file like `grpo.py` (its configuration and its class) and its name
 `markovlm.register.objective` takes the place of the latter. Nothing here imports torch when it is imported: a configuration names
 objectives, and must not cost a second.
 
-Notation (METHOD §2): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (padded), all values in nats.
+Notation (docs/method.md): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (padded), all values in nats.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=ObjectiveBase)
 class Credit:
     """How a reward becomes an advantage: `A = (R - centre) / scale`, with centre and scale constant to autograd.
 
-    Held constant, they leave `grad A = grad r / scale`: the actor-reward term is alive (METHOD §3.1).
+    Held constant, they leave `grad A = grad r / scale`: the actor-reward term is alive.
     """
 
     centre: Tensor  # [Q, B]
@@ -72,7 +72,7 @@ class PolicyLoss:
 
 
 class Objective(Protocol):
-    """One row of METHOD §2's table."""
+    """One way to form advantages and the policy loss (docs/objectives.md)."""
 
     Config: ClassVar[type[ObjectiveBase]]  # its section of the configuration; `name` has the objective's name as default
     config: Any

@@ -1,4 +1,4 @@
-"""The loss of METHOD §2, put together.
+"""The loss of docs/method.md, put together.
 
 L = mean_i ( L_PG,i + L_AR,i + beta * mean_t KL_i,t - alpha * mean_t H_i,t ),     L_AR,i = -w * A_i with live reward
 """

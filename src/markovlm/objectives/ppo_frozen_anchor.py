@@ -1,4 +1,4 @@
-"""The research code's PPO, as it was: only to repeat the seed's runs (METHOD §3.2). Use `ppo` for anything else.
+"""The research code's PPO, as it was: only to repeat the seed's runs (docs/method.md). Use `ppo` for anything else.
 
     rho = exp(mean_t ln u_theta(z_t) - mean_t ln u'(z_t))        against the *frozen base*, not the sampling policy
     L   = - min(rho A, clip(rho, 1-eps, 1+eps) A)                and nothing else: KL and actor-reward terms are overwritten
@@ -29,7 +29,7 @@ NOTICE = (
 
 
 class PpoFrozenAnchorConfig(PpoBase):
-    """The research code's PPO, to reproduce the seed's runs: ratio to the frozen base, loss overwritten (METHOD §3.2)."""
+    """The research code's PPO, to reproduce the seed's runs: ratio to the frozen base, loss overwritten."""
 
     chains: ClassVar[bool] = False
     name: str = "ppo_frozen_anchor"

@@ -2,7 +2,7 @@
 
     A_i = R_i - mean_{j != i} R_j
 
-With w = 1, beta = 0, summed ln u and raw rewards its expected gradient is exactly grad E[R] (METHOD §2, "what is exact").
+With w = 1, beta = 0, summed ln u and raw rewards its expected gradient is exactly grad E[R] (docs/method.md, "what is exact").
 All rewards equal: A = 0, the policy-gradient term vanishes; the actor-reward term keeps strength 1.
 """
 

@@ -1,4 +1,4 @@
-"""Rewards: what a CoT earns by the answer that is read from it (METHOD §2, "reward kind"). One file each."""
+"""Rewards: what a CoT earns by the answer that is read from it. One file each."""
 
 from markovlm.rewards.base import Answers, NoOptions, Reward, build_reward
 

@@ -1,6 +1,6 @@
 """What a reward is: from the answers as the reader read them to one number a CoT, and to what has a gradient.
 
-The exact gradient of J = E[R] has a second term where R depends on theta (METHOD §2): the reader's. A reward says what that is
+The exact gradient of J = E[R] has a second term where R depends on theta (docs/method.md): the reader's. A reward says what that is
 through `surrogate`, whose gradient, weighted by constants, is the reader's share. Nothing here imports torch: a configuration
 names rewards, and must not cost a second.
 

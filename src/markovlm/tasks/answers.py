@@ -8,8 +8,7 @@ Methods:
     math_verify     number   what the Math-Verify library reads: LaTeX, fractions, decimals
     first_line      text     the first line that is not blank
 
-and those of the research code, which read what its extractors read, on its own test cases and beyond, for parity with its published tables
-(METHOD §6):
+and those of the research code, which read what its extractors read, on its own test cases and beyond, for parity with its published tables:
 
     simple          number   first integer after the last `=`, else the first integer
     anchor          number   integer after an `Answer` label; else the last `= integer`; else the first integer

@@ -1,4 +1,4 @@
-"""What the model is asked: the CoT prompt, the reader's prompt, and how an answer is written (METHOD §5).
+"""What the model is asked: the CoT prompt, the reader's prompt, and how an answer is written.
 
 Three styles. `plain` is text for base models and for parity with the paper. `chat` puts the same instruction into the
 user's turn of the tokenizer's own template and opens the assistant's turn at `Reasoning:`. `compact` is the embedded

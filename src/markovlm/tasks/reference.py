@@ -1,6 +1,6 @@
 """Published and earlier results, as data: what an evaluation is compared with where task and model match.
 
-Numbers are copied from METHOD §4 (the paper's table) and from the seed's training analysis; none is measured here. How a
+Numbers are copied from the paper's table and from the seed's training analysis; none is measured here. How a
 number was obtained belongs to it: compare only with that in view.
 """
 

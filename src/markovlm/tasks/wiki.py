@@ -1,4 +1,4 @@
-"""Wikipedia continuation: from a stretch of an article, predict what follows (METHOD §2, §4).
+"""Wikipedia continuation: from a stretch of an article, predict what follows.
 
 An example is a (context, target) pair of exactly `context_tokens` and `target_tokens` tokens of the tokenizer at hand,
 cut from one article, between words. Evaluated by log-likelihood; there is no answer to extract.

@@ -13,7 +13,7 @@ from markovlm.errors import UserError
 from markovlm.models.registry import resolve
 from markovlm.models.shared_prefix import has_window
 
-# Shapes of the models of METHOD §4, so that nobody needs to ask the Hub. Facts of their config.json.
+# Shapes of the models that the paper names, so that nobody needs to ask the Hub. Facts of their config.json.
 _LLAMA_8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
     "vocab_size": 128256, "max_position_embeddings": 131072, "tie_word_embeddings": False,

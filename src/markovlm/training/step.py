@@ -1,4 +1,4 @@
-"""One optimisation step: sample, score, credit, loss, update — in that order, as METHOD §2 writes it."""
+"""One optimisation step: sample, score, credit, loss, update — in that order, as docs/method.md writes it."""
 
 from __future__ import annotations
 
