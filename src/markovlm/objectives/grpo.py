@@ -23,7 +23,9 @@ class GrpoConfig(ObjectiveBase):
     """Group standardisation: A = (R - mean R) / max(std R, std_floor)."""
 
     name: str = "grpo"
-    std_floor: float = Field(0.1, gt=0, description="floor of the group's standard deviation (so that a group of nearly equal rewards is not blown up)")
+    std_floor: float = Field(
+        0.1, gt=0, description="floor of the group's standard deviation (matters where a group's rewards are nearly equal)"
+    )
 
 
 def standardised(reward: Tensor, std_floor: float) -> Credit:
