@@ -123,7 +123,8 @@ def test_what_is_read_is_kept_and_read_once(twins: Twins, tmp_path: Path, monkey
     assert again.read(twice, "") == first  # to the last bit
     assert len(read) == len(wanted)
     rows = read_rows(study.reader.path)
-    assert rows[0] | {"logprob": 0} == {
+    row = next(row for row in rows if row["digest"] == wanted[0].digest and row["id"] == wanted[0].example.id)
+    assert row | {"logprob": 0} == {
         "id": wanted[0].example.id, "cot": 0, "variant": "0", "conditioning": "markovian", "target": wanted[0].example.answer,
         "text": "", "digest": wanted[0].digest, "logprob": 0, "answer": first[0].answer, "extracted": first[0].extracted,
         "correct": first[0].correct,
@@ -158,7 +159,7 @@ def test_interrupted_reading_goes_on(twins: Twins, tmp_path: Path, monkeypatch: 
         stop_after(patched, RunDirectory, "append", 2, before=before)
         with pytest.raises(Stopped):
             study.read(shortened(study), "")
-    kept = 16 if before else 24
+    kept = 2 + (8 if before else 16)  # one batch comes first, by which it is known how long the rest takes
     assert len(read_rows(study.reader.path)) == kept
     with open(study.reader.path, "ab") as file:
         file.write(b'{"id": "arithmetic/te')  # a torn line

@@ -55,7 +55,7 @@ def test_the_keys_that_others_rely_on(audited: tuple[Path, dict[str, Any]]) -> N
             for measure in ("logprob", "accuracy"):
                 low, high = one[measure]["ci95"]
                 assert low <= one[measure]["mean"] <= high
-    assert set(result["studies"]) == {"damage", "leak", "bypass", "load", "agreement", "comparison", "ranking"}
+    assert set(result["studies"]) == {"damage", "leak", "bypass", "load", "agreement", "comparison", "ranking", "hints"}
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -127,7 +127,8 @@ def test_again_nothing_is_read_twice(audited: tuple[Path, dict[str, Any]], monke
 
 def test_an_interrupted_audit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "c.jsonl", [{"question": q, "cot": c, "answer": a} for q, c, a in SUMS])
-    whole = audit(file, "embedded", only=["leak"], out=tmp_path / "whole")
+    few = {"evaluation": {"batch_size": 4}}
+    whole = audit(file, "embedded", only=["leak"], out=tmp_path / "whole", config=few)
     real, calls = study_module.read_variants, [0]
 
     def killed(*arguments: Any) -> Any:
@@ -138,9 +139,9 @@ def test_an_interrupted_audit_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(study_module, "read_variants", killed)
     with pytest.raises(KeyboardInterrupt):
-        audit(file, "embedded", only=["leak"], out=tmp_path / "cut")
+        audit(file, "embedded", only=["leak"], out=tmp_path / "cut", config=few)
     assert not (tmp_path / "cut" / "audit.json").exists()
-    assert audit(file, "embedded", only=["leak"], out=tmp_path / "cut") == whole
+    assert audit(file, "embedded", only=["leak"], out=tmp_path / "cut", config=few) == whole
     assert calls[0] < 10
 
 
@@ -223,10 +224,10 @@ def test_letters_are_read_with_the_choices_in_sight_too(tiny_models: dict[str, P
     lm = load(tiny_models["llama"], config={"task": "gsm8k", **device}).setup.lm
 
     def score(prompt: str, cot: str) -> float:
-        ids = lm.tokenizer(f"{prompt}\nReasoning:{cot} Answer: B")["input_ids"]
+        ids = lm.tokenizer(f"{prompt}\nReasoning:{cot} Answer: B\n")["input_ids"]
         with torch.no_grad():
             logp = lm.causal_lm(torch.tensor([ids])).logits[0].log_softmax(-1)
-        return sum(logp[i - 1, ids[i]].item() for i in (-2, -1)) / 2  # " B", a token a character
+        return sum(logp[i - 1, ids[i]].item() for i in (-3, -2, -1)) / 3  # " B" and the end of the reply, a token a character
 
     asks = (
         "You will be given a multiple choice question. Think through the problem step-by-step, then select the correct answer. "
@@ -358,3 +359,20 @@ def test_the_order_of_equals() -> None:
     assert {(row["rank"], row["rank_to"]) for row in ranking(groups, "r", few, 0)} == {
         (1, 4)
     }  # four questions tell nothing apart
+
+
+def test_a_budget_chooses_how_many_questions_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of no time three questions are read; the same command again reads further, for what is kept costs nothing; of enough time all are."""
+    file = write(tmp_path / "b.jsonl", [{"question": q, "cot": c, "answer": a, "group": g} for q, c, a in SUMS for g in "xy"])
+
+    def questions(minutes: float) -> int:
+        result = audit(file, "embedded", only=["leak"], minutes=minutes)
+        assert {group["n"] for group in result["groups"]} == {result["groups"][0]["n"]}
+        assert any(f"{result['groups'][0]['n']} of 6 questions of a group" in note for note in result["notes"])
+        return result["groups"][0]["n"]
+
+    assert questions(1e-6) == 3
+    assert questions(1e-6) == 4
+    assert questions(60) == 6
+    assert main(["audit", str(file), "--reader", "embedded", "--budget", "-1"]) == 2
+    assert "--budget -1.0: is a number of minutes above 0" in capsys.readouterr().err

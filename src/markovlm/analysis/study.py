@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,25 +61,41 @@ class Reader:
     path: Path
     name: str = ""  # for the progress display
     counting: Counting | None = None
+    on_batch: Callable[[Sequence[Variant], Sequence[Variant]], None] | None = None  # told what a batch has read, and what is left
     _kept: dict[tuple[Hashable, ...], Scored] | None = None
 
     def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
         """The reading of each variant, in order; what is kept already is not read again."""
-        kept = self._kept = _kept_readings(self.path) if self._kept is None else self._kept
-        wanted: dict[tuple[Hashable, ...], Variant] = {}
-        for variant in variants:  # of those that come to the same, the first; but one that asks for an answer gets it
-            if variant.key not in wanted or (variant.write and not wanted[variant.key].write):
-                wanted[variant.key] = variant
-        extracts = bool(self.setup.task.extractors)
-        todo = [v for key, v in wanted.items() if key not in kept or (v.write and extracts and kept[key].answer is None)]
+        todo = self.missing(variants)
+        kept = self._known()
+        todo.sort(key=lambda v: (len(v.trunk), v.trunk, v.conditioning))  # what shares a CoT is read together
+        done = 0
         with bar(self.counting, f"{self.name}: {doing}", len(todo)) as advance:
-            for batch in chunks(todo, _ROWS_KEPT * self.setup.config.evaluation.batch_size):
+            for batch in _lots(todo, self.setup.config.evaluation.batch_size):
                 scored = self._read(batch)
+                done += len(batch)
+                if self.on_batch is not None:
+                    self.on_batch(batch, todo[done:])
                 kept |= {variant.key: one for variant, one in zip(batch, scored, strict=True)}
                 self._write(batch, scored)
                 if advance is not None:
                     advance(len(batch))
         return [kept[variant.key] for variant in variants]
+
+    def missing(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Those that would have to be read, each once."""
+        kept = self._known()
+        wanted: dict[tuple[Hashable, ...], Variant] = {}
+        for variant in variants:  # of those that come to the same, the first; but one that asks for an answer gets it
+            if variant.key not in wanted or (variant.write and not wanted[variant.key].write):
+                wanted[variant.key] = variant
+        extracts = bool(self.setup.task.extractors)
+        return [v for key, v in wanted.items() if key not in kept or (v.write and extracts and kept[key].answer is None)]
+
+    def _known(self) -> dict[tuple[Hashable, ...], Scored]:
+        if self._kept is None:
+            self._kept = _kept_readings(self.path)
+        return self._kept
 
     @torch.no_grad()
     def _read(self, variants: Sequence[Variant]) -> list[Scored]:
@@ -94,6 +110,12 @@ class Reader:
             for variant, one in zip(variants, scored, strict=True)
         ]
         open_folder(self.path.parent).append(self.path.name, rows)
+
+
+def _lots(todo: Sequence[Variant], rows: int) -> Iterator[Sequence[Variant]]:
+    """A batch, by which it is known how long the rest takes, then several at a time."""
+    yield from chunks(todo[:rows], rows)
+    yield from chunks(todo[rows:], _ROWS_KEPT * rows)
 
 
 @dataclass(slots=True)

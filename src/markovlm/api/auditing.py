@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -29,12 +30,15 @@ def audit_request(
     config: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | Sequence[str] | None = None,
     groups: Mapping[str, str | Path | Sequence[str | Path]] | Sequence[str] | None = None,
+    judge: str | None = None,
+    minutes: float | None = None,
 ) -> AuditRequest:
     """The files read, the readers opened, nothing loaded. Raises UserError in one line."""
     from markovlm.analysis.fragility import Plan
     from markovlm.auditing.columns import parse_columns
     from markovlm.auditing.groups import parse_groups
-    from markovlm.auditing.plan import DAMAGE, DAMAGE_SEVERITIES, PARTS, AuditRequest, gather, open_audience
+    from markovlm.auditing.hints import has_hints
+    from markovlm.auditing.plan import DAMAGE, DAMAGE_SEVERITIES, PARTS, AuditRequest, gather, open_audience, open_one
     from markovlm.auditing.result import default_out
     from markovlm.auditing.sources import read_source
 
@@ -61,9 +65,18 @@ def audit_request(
     )
     material = gather(paths, [read_source(path, fields) for path in paths], task, limit, named)
     over = mapping(config)
-    audience = open_audience(readers, material, over)
+    if minutes is not None and not (isinstance(minutes, Real) and 0 < float(minutes) < math.inf):
+        raise UserError(f"--budget {minutes}: is a number of minutes above 0")
+    hints = has_hints(material)
+    if not hints and ((wanted is not None and "hints" in wanted) or judge is not None):
+        raise UserError(
+            f"{paths[0]}: no row has a hint and the answer without it; --columns hint=…,answer_without_hint=… names them"
+        )
+    audience = open_audience(readers, material, over, needed=not (hints and wanted == ["hints"]))
+    judging = None if judge is None else (judge, open_one(judge, material, over, "--judge"))
     parts = tuple(name for name in PARTS if wanted is None or name in wanted)
-    return AuditRequest(tuple(paths), material, audience, place, parts, plan, most_sentences, int(over.get("seed") or 0))
+    seed = int(over.get("seed") or 0)
+    return AuditRequest(tuple(paths), material, audience, place, parts, plan, most_sentences, seed, judging, minutes)
 
 
 def _pairs(groups: Mapping[str, str | Path | Sequence[str | Path]] | Sequence[str] | None) -> list[str]:
@@ -80,8 +93,8 @@ def run_audit(
     from markovlm.auditing.page import write_page
     from markovlm.auditing.result import audit as work
 
-    result, reads = work(request, counting, say)
-    return result, write_page(request, result, reads)
+    result, reads, carried_out = work(request, counting, say)
+    return result, write_page(carried_out, result, reads)
 
 
 def preview(request: AuditRequest) -> dict[str, Any]:
@@ -92,12 +105,13 @@ def preview(request: AuditRequest) -> dict[str, Any]:
 
 
 def audit(
-    files: str | Path | Sequence[str | Path], readers: str | Sequence[str], *, counting: Counting | None = None, **how: Any
+    files: str | Path | Sequence[str | Path], readers: str | Sequence[str] = (), *, counting: Counting | None = None, **how: Any
 ) -> dict[str, Any]:
     """How well answers follow from CoTs of any source, as `markovlm audit --json` prints it.
 
     `how`: task, only, perturbations, severities, most_sentences, limit, out, config, `columns` ({"question": "problem", …}: what the
-    files call them) and `groups` ({"brief": "a.eval", …}: names for files). Results are written beside the (first) file, or to
+    files call them), `groups` ({"brief": "a.eval", …}: names for files), `judge` (a model that says whether CoTs say that they use their
+    hints) and `minutes` (that reading may take). Results are written beside the (first) file, or to
     `out`. Raises UserError for a file that holds no CoTs and for a reader that is not there.
     """
     named = [files] if isinstance(files, str | Path) else files

@@ -59,7 +59,11 @@ class Values:
     def estimate(self, seed: int) -> dict[str, Any] | None:
         """Mean and interval over questions."""
         there = [v if v is not None and math.isfinite(v) else None for v in self.values]
-        return estimate_some(there, self.questions, seed, self.within)
+        found = estimate_some(there, self.questions, seed, self.within)
+        low, high = (None, None) if found is None else found["ci95"]
+        if found is not None and self.within is None and low == high:  # all the same: nothing is known of their spread
+            found["ci95"] = [None, None]
+        return found
 
 
 def reader_values(read: GroupRead) -> dict[str, Values]:

@@ -46,7 +46,7 @@ def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], rows: Seq
         ci=with_interval,
     )
     cards, number = [], 0
-    for group, own in reads[0].groups.items():
+    for group, own in reads[0].groups.items() if reads else ():
         for one in own.shown:
             number += 1
             cards.append({**card_of(number, [one]), "group": group})
@@ -65,7 +65,7 @@ def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], rows: Seq
 
 def _list(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> dict[str, Any]:
     """The CoTs as the first reader reads them, and how many are left out."""
-    reader = result["readers"][0]["reader"]
+    reader = result["readers"][0]["reader"] if result["readers"] else None
     names = [group["group"] for group in result["groups"]]
     shown: list[dict[str, Any]] = []
     for row in rows[:MOST_LISTED]:
@@ -110,10 +110,12 @@ def _sections(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     studies = result["studies"]
     found = [
         ("follows", "does the answer follow"),
+        ("hints", "hints"),
         ("compared", "groups compared"),
         ("cots", "the chains"),
         ("texts", "the texts"),
     ]
     found += [("bypass", "bypass"), ("leak", "leak"), ("damage", "damage"), ("agreement", "agreement"), ("load", "load")]
     shown = {"compared": "comparison"}
-    return [(anchor, name) for anchor, name in found if studies.get(shown.get(anchor, anchor), True)]
+    here = [(anchor, name) for anchor, name in found if studies.get(shown.get(anchor, anchor), True)]
+    return here if result["readers"] else [pair for pair in here if pair[0] != "follows"]

@@ -12,6 +12,7 @@ from markovlm.analysis.fragility import Plan
 from markovlm.analysis.segments import sentences
 from markovlm.auditing.groups import name_groups
 from markovlm.auditing.rows import AuditRow, Source
+from markovlm.config import build_config
 from markovlm.config.data import Data
 from markovlm.errors import UserError
 from markovlm.models.load import load_tokenizer
@@ -22,7 +23,7 @@ from markovlm.tasks.base import LETTERS, AnswerType, Example, Task
 from markovlm.tasks.folds import normalized
 from markovlm.tasks.numbers import normalize_number
 
-PARTS = ("damage", "leak", "load", "bypass", "legibility")
+PARTS = ("damage", "leak", "load", "bypass", "legibility", "hints")
 DAMAGE = ("delete", "truncate_back", "digit_replace", "truncate_sentences", "shuffle_sentences", "swap_numbers", "change_result")
 DAMAGE_SEVERITIES = (0.2, 0.6, 1.0)
 ANSWER_TYPES: tuple[AnswerType, ...] = ("number", "letter", "text")
@@ -69,6 +70,8 @@ class AuditRequest:
     plan: Plan = field(default_factory=lambda: Plan(DAMAGE, DAMAGE_SEVERITIES))
     most_sentences: int = 40  # of a CoT, occluded one at a time; those of a longer one are joined
     seed: int = 0
+    judge: tuple[str, Target] | None = None  # who says whether CoTs say that they use their hints
+    minutes: float | None = None  # that the readers may take: they decide how many questions are read
 
 
 def gather(
@@ -202,21 +205,44 @@ def _canonical(row: AuditRow, kind: AnswerType) -> str | None:
 # ------------------------------------------------------------------------------------------------------------- readers
 
 
-def open_audience(names: Sequence[str], material: Material, over: Mapping[str, Any]) -> tuple[tuple[str, Target], ...]:
+@dataclass(frozen=True, slots=True)
+class ServerTarget(Target):
+    """A reader behind an address, `http://HOST:8000` or `http://HOST:8000#MODEL`."""
+
+    address: str = ""
+
+
+def _is_address(name: str) -> bool:
+    return name.startswith(("http://", "https://"))
+
+
+def open_audience(
+    names: Sequence[str], material: Material, over: Mapping[str, Any], *, needed: bool = True
+) -> tuple[tuple[str, Target], ...]:
     """Models, or last checkpoints of runs, put to these questions. UserError in one line for one that is not there."""
+    if not names and not needed:
+        return ()
     if not names:
-        raise UserError("--reader: name at least one model that reads the CoTs (a Hub id, a directory, a run, or embedded)")
-    return tuple((name, _audience(name, material, over)) for name in dict.fromkeys(names))
+        raise UserError(
+            "--reader: name at least one model that reads the CoTs (a Hub id, a directory, a run, a name from `markovlm models`, or the address "
+            "of a server)"
+        )
+    return tuple((name, open_one(name, material, over)) for name in dict.fromkeys(names))
 
 
-def _audience(name: str, material: Material, over: Mapping[str, Any]) -> Target:
+def open_one(name: str, material: Material, over: Mapping[str, Any], flag: str = "--reader") -> Target:
+    """One of them."""
     try:
-        target = open_targets(name, "last", dict(over))[0]
-        load_tokenizer(
-            target.config.model, target.config.loading
-        )  # the second reader is told to be missing before the first works
+        target: Target
+        if _is_address(name):
+            target = ServerTarget(name, build_config(dict(over), {"model": name}), None, None, address=name)
+        else:
+            target = open_targets(name, "last", dict(over))[0]
+            load_tokenizer(
+                target.config.model, target.config.loading
+            )  # that the second reader is missing is said before the first works
     except UserError as error:
-        raise UserError(f"--reader {name}: {error}") from error
+        raise UserError(f"{flag} {name}: {error}") from error
     config = target.config
     update: dict[str, Any] = {
         "task": material.task,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from markovlm.analysis.scoring import encode_cot
-from markovlm.auditing.plan import AuditRequest, cost
-from markovlm.auditing.reading import budget_named
+from markovlm.auditing.plan import AuditRequest, ServerTarget, cost
+from markovlm.auditing.readers import budget_named
+from markovlm.auditing.server import Characters
 from markovlm.errors import UserError
 from markovlm.models.load import load_tokenizer
 from markovlm.rollouts.prompter import build_prompter
@@ -22,7 +23,8 @@ def preview(request: AuditRequest) -> dict[str, Any]:
     readers: list[dict[str, Any]] = []
     for name, target in request.readers:
         try:
-            tokenizer = load_tokenizer(target.config.model, target.config.loading)
+            served = isinstance(target, ServerTarget)
+            tokenizer = Characters(None) if served else load_tokenizer(target.config.model, target.config.loading)
             task = with_extractors(task_of(target.config), target.config.evaluation.extractors)
             config = resolve_config(target.config, task, tokenizer, examples)
             prompter = build_prompter(
@@ -40,6 +42,8 @@ def preview(request: AuditRequest) -> dict[str, Any]:
             ]
         except UserError as error:
             raise UserError(f"--reader {name}: {error}") from error
+        if served:  # whose tokens are not known here: about four characters each
+            lengths = [(prompt // 4, cot // 4) for prompt, cot in lengths]
         tokens = cost(request, lengths)
         longest = max((c for _, c in lengths), default=0)
         readers.append({"reader": name, "tokens": sum(tokens.values()), "by_part": tokens, "longest_cot": longest})

@@ -7,36 +7,21 @@ audit's folder, so that an interrupted audit continues and two groups that share
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from markovlm.analysis.attribution import Attribution, aggregate
 from markovlm.analysis.controls import bypass, cut_before, leak
 from markovlm.analysis.explain import Manner, attribute
 from markovlm.analysis.fragility import RAW, measure_damage, perturb_result, whole
 from markovlm.analysis.leak import first_appearance
-from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Counting, Reader, Study, StudyCot, bar, open_folder
-from markovlm.auditing.plan import AuditCot, AuditRequest
-from markovlm.errors import UserError
-from markovlm.evaluation.evaluate import how_evaluated
-from markovlm.evaluation.run import label_of
-from markovlm.models.logprobs import by_row, token_stats
-from markovlm.models.memory import chunks, map_splitting
-from markovlm.models.sequences import batch_of, span_hidden
-from markovlm.rollouts.prompter import build_prompter
-from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import read_rows
-from markovlm.runs.setup import Setup
-from markovlm.runs.targets import Target
-from markovlm.tasks.prompts import UNSAID
+from markovlm.analysis.scoring import Scored, Variant
+from markovlm.analysis.study import Counting, Reader, Study, StudyCot
+from markovlm.auditing.plan import AuditRequest
+from markovlm.auditing.readers import CHOICES, HIDDEN, SIGHTED, Encoded, OpenReader, Pace, encode_all, read_texts, text_digest
 
-SIGHTED, HIDDEN, CHOICES = "non_markovian", "markovian", "choices"
 MOST_SHOWN = 3  # CoTs of a group with their load, on the page
 
 
@@ -85,96 +70,82 @@ class ReaderRead:
     unknown: float  # share of the CoTs' tokens that are its unknown token
 
 
-def read_all(
-    name: str, target: Target, request: AuditRequest, counting: Counting | None, say: Callable[[str], None]
-) -> ReaderRead:
-    """Load the reader, read everything asked for, let it go."""
-    setup = _prepared(name, target, request)
-    prompter, lm = setup.prompter, setup.lm
-    fits, too_long, unknown, tokens = _encoded(setup, request)
-    if not any(fits.values()):
-        raise UserError(f"--reader {name}: no CoT fits its context of {setup.lm.context_tokens} tokens")
-    how = replace(
-        how_evaluated(setup.config, prompter, step=setup.config.training.steps),
-        conditioning=CHOICES if setup.task.answer_type == "letter" else HIDDEN,
-        seed=request.seed,
-    )
-    label = label_of(target, setup, "audit", how)
-    itself = hashlib.blake2b(f"{label.model}/{label.weights}/{how}/{setup.task.extractors}".encode(), digest_size=4).hexdigest()
-    reader = Reader(setup, how.reader == "frozen", request.out / f"readings-{itself}.jsonl", name, counting)
-    say(f"{name}: {_about(tokens)}")
-    found: dict[str, GroupRead] = {}
-    for group, cots in fits.items():
-        if not cots:
-            continue
-        mark = hashlib.blake2b(group.encode(), digest_size=4).hexdigest()
-        study = Study(
-            replace(target, name=name),
-            setup,
-            replace(label, checkpoint=f"group-{mark}"),
-            cots,
-            request.out,
-            reader,
-            same_source=False,
-        )
-        found[group] = _read_group(study, request)
+def read_all(opened: OpenReader, request: AuditRequest, counting: Counting | None, say: Callable[[str], None]) -> ReaderRead:
+    """Everything asked for, by one reader: first all readings together, CoT by CoT, then the studies, which find them kept."""
+    gathered = gather_studies(opened, request)
+    encoded = gathered.encoded
+    say(f"{opened.name}: {_about(encoded.cost)}")
+    opened.reader.on_batch = Pace(opened, say).saw
+    opened.reader.read([variant for variants in gathered.wanted.values() for variant in variants], "readings")
+    opened.reader.on_batch = None
+    found = {group: _read_group(study, request) for group, study in gathered.studies.items()}
     if "legibility" in request.parts:
-        with torch.no_grad(), lm.frozen() if reader.frozen else lm.merged():
-            _read_texts(setup, found, request.out / f"texts-{itself}.jsonl", bar_of=counting, name=name)
-    return ReaderRead(name, target.config.model, prompter.style, found, too_long, unknown)
+        texts = read_texts(opened, [cot for own in found.values() for cot in own.cots], request.out, counting)
+        for own in found.values():
+            own.text = [texts[text_digest(cot)] for cot in own.cots]
+    return ReaderRead(opened.name, opened.model, opened.setup.prompter.style, found, encoded.too_long, encoded.unknown)
 
 
-def _prepared(name: str, target: Target, request: AuditRequest) -> Setup:
-    """The reader with prompts of a style that can carry the questions."""
-    try:
-        setup = target.prepare()
-        examples = [cot.example for cot in request.material.cots]
-        style, budget = target.config.prompt.style, budget_named(target)
-        header, end = target.config.prompt.answer_header, target.config.objective.answer_end
-        setup.prompter = build_prompter(setup.task, setup.lm.tokenizer, style, budget, header, examples, answer_end=end)
-        for example in examples:
-            setup.prompter.reader_prompt(example, SIGHTED)
-            if setup.task.answer_type == "letter":
-                setup.prompter.reader_prompt(example, CHOICES)
-    except UserError as error:
-        raise UserError(f"--reader {name}: {error}") from error
-    return setup
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What one reader is to read."""
+
+    opened: OpenReader
+    encoded: Encoded
+    studies: dict[str, Study]  # by group
+    wanted: dict[str, list[Variant]]  # by group, every variant that its studies will ask for
+
+    def by_question(self) -> list[list[Variant]]:
+        """The variants of the first question of every group, of the second, …"""
+        found: list[list[Variant]] = []
+        for variants in self.wanted.values():
+            numbers: dict[str, int] = {}
+            for variant in variants:
+                number = numbers.setdefault(variant.example.id, len(numbers))
+                while len(found) <= number:
+                    found.append([])
+                found[number].append(variant)
+        return found
 
 
-def budget_named(target: Target) -> int:
-    """The CoT budget that prompts mention: the one a run was trained with, or that the user gave. Else none is named: these CoTs kept to none,
-    and a reader that sees nothing else takes it for the answer."""
-    given = target.config.rollouts.max_cot_tokens
-    return given if given is not None else UNSAID
+def gather_studies(opened: OpenReader, request: AuditRequest) -> Gathered:
+    """The studies of every group with a CoT that fits, and what they will ask for."""
+    encoded = encode_all(opened, request)
+    studies = {group: _study(opened, group, cots, request) for group, cots in encoded.fits.items() if cots}
+    return Gathered(opened, encoded, studies, {group: wanted(study, request) for group, study in studies.items()})
 
 
-def _encoded(setup: Setup, request: AuditRequest) -> tuple[dict[str, list[StudyCot]], int, float, Mapping[str, int]]:
-    """The CoTs of each group in this reader's tokens, those too long for it left out; how many; the share of unknown tokens; the cost."""
-    from markovlm.auditing.plan import cost
-
-    prompter, limit = setup.prompter, setup.lm.context_tokens
-    unknown_id = getattr(setup.lm.tokenizer, "unk_token_id", None)
-    fits: dict[str, list[StudyCot]] = {}
-    lengths: list[tuple[int, int]] = []
-    too_long = unknown = total = 0
-    for group, cots in request.material.groups.items():
-        fits[group] = []
-        for cot in cots:
-            ids = encode_cot(prompter, cot.text)
-            prompt = len(prompter.reader_prompt(cot.example, SIGHTED))
-            rest = len(prompter.header_ids) + max(setup.task.max_answer_tokens, len(prompter.target_ids(cot.example)))
-            lengths.append((prompt, len(ids)))
-            unknown += sum(token == unknown_id for token in ids)
-            total += len(ids)
-            if prompt + len(ids) + rest > limit:
-                too_long += 1
-            else:
-                fits[group].append(_study_cot(cot, ids))
-    return fits, too_long, unknown / total if total else 0.0, cost(request, lengths)
+def _study(opened: OpenReader, group: str, cots: list[StudyCot], request: AuditRequest) -> Study:
+    mark = hashlib.blake2b(group.encode(), digest_size=4).hexdigest()
+    label = replace(opened.label, checkpoint=f"group-{mark}")
+    target = replace(opened.target, name=opened.name)
+    return Study(target, opened.setup, label, cots, request.out, opened.reader, same_source=False)
 
 
-def _study_cot(cot: AuditCot, ids: tuple[int, ...]) -> StudyCot:
-    return StudyCot(cot.example, cot.number, ids, cot.text, not cot.row.truncated)
+@dataclass(slots=True)
+class _Wishes(Reader):
+    """Reads nothing and remembers what it was asked for."""
+
+    wishes: list[Variant] = field(default_factory=list[Variant])
+
+    def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
+        self.wishes += variants
+        return [Scored(0.0, correct=False if self.setup.task.extractors else None)] * len(variants)
+
+
+class _Rehearsal(Study):
+    """A study that keeps no result."""
+
+    def write(self, *_: Any, **__: Any) -> Path:
+        return self.folder
+
+
+def wanted(study: Study, request: AuditRequest) -> list[Variant]:
+    """Every variant that the studies of a group will ask for: none of them depends on what is read from another."""
+    wishes = _Wishes(study.setup, study.reader.frozen, study.reader.path)
+    rehearsal = _Rehearsal(study.target, study.setup, study.label, study.cots, study.folder, wishes, same_source=False)
+    _read_group(rehearsal, request)
+    return wishes.wishes
 
 
 def _about(cost: Mapping[str, int]) -> str:
@@ -223,41 +194,3 @@ def _worse(one: Scored, other: Scored) -> Scored:
     """Right only if both are, and as likely as the less likely."""
     right = None if one.correct is None or other.correct is None else one.correct and other.correct
     return Scored(min(one.logprob, other.logprob), correct=right)
-
-
-# ------------------------------------------------------------------------------------------------------- the text itself
-
-
-def _read_texts(setup: Setup, groups: Mapping[str, GroupRead], path: Path, *, bar_of: Counting | None, name: str) -> None:
-    """ln p(CoT | question) of every CoT, kept in `path`."""
-    folder = open_folder(path.parent)
-    RunDirectory(path.parent).mend_last_line(path.name)
-    known = {row["digest"]: (row["logprob"], row["tokens"]) for row in read_rows(path)}
-    keyed = [(cot, _digest(cot)) for read in groups.values() for cot in read.cots]
-    todo = list({digest: cot for cot, digest in keyed if digest not in known and cot.ids}.items())
-    todo.sort(key=lambda item: len(item[1].ids))
-    with bar(bar_of, f"{name}: how likely the text is", len(todo)) as advance:
-        for batch in chunks(todo, max(1, setup.config.evaluation.batch_size // 4)):
-            scores = map_splitting(lambda part: _text_logprobs(setup, [cot for _, cot in part]), list(batch))
-            rows = [
-                {"digest": digest, "id": cot.example.id, "logprob": score, "tokens": len(cot.ids)}
-                for (digest, cot), score in zip(batch, scores, strict=True)
-            ]
-            folder.append(path.name, rows)
-            known |= {row["digest"]: (row["logprob"], row["tokens"]) for row in rows}
-            if advance is not None:
-                advance(len(batch))
-    for read in groups.values():
-        read.text = [known.get(_digest(cot), (math.nan, 0)) for cot in read.cots]
-
-
-def _text_logprobs(setup: Setup, cots: Sequence[StudyCot]) -> list[float]:
-    batch = batch_of([(setup.prompter.reader_prompt(cot.example, SIGHTED), cot.ids, 0) for cot in cots])
-    span = span_hidden(setup.lm, batch)
-    stats = token_stats(setup.lm, span.hidden, span.targets)
-    return by_row(stats.logp, span.row, len(batch.rows)).tolist()
-
-
-def _digest(cot: StudyCot) -> str:
-    parts = (cot.example.question, *cot.example.choices, " ".join(map(str, cot.ids)))
-    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

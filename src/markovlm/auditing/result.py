@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markovlm.analysis.leak import first_appearance
 from markovlm.analysis.study import RATE, Counting, estimate_some, open_folder
+from markovlm.auditing.budget import within_minutes
 from markovlm.auditing.compare import agreement, comparison, ranking
+from markovlm.auditing.hints import Hinted, hint_rows, hinted
+from markovlm.auditing.judge import judge_all
 from markovlm.auditing.measures import is_bare, reader_entry, reader_values, text_entry, text_values
 from markovlm.auditing.plan import AuditCot, AuditRequest
+from markovlm.auditing.readers import open_reader
 from markovlm.auditing.reading import ReaderRead, read_all
 from markovlm.auditing.sentences import cautions, caveat, quote
 from markovlm.runs.rows import clean, replace_whole
@@ -24,17 +28,39 @@ STUDIES = ("damage", "leak", "bypass", "load")
 
 def audit(
     request: AuditRequest, counting: Counting | None = None, say: Callable[[str], None] = lambda _: None
-) -> tuple[dict[str, Any], list[ReaderRead]]:
-    """Read everything, reader after reader, and put it together; written to `request.out`. Given again, it goes on where it was."""
-    reads = [read_all(name, target, request, counting, say) for name, target in request.readers]
-    result = put_together(request, reads)
+) -> tuple[dict[str, Any], list[ReaderRead], AuditRequest]:
+    """Read everything, reader after reader, and put it together; written to `request.out`. Given again, it goes on where it was.
+
+    The request comes back as it was carried out: of limited time, with the questions that were read.
+    """
+    if request.minutes is not None:
+        request = within_minutes(request, counting, say)
+    reads: list[ReaderRead] = []
+    for name, target in request.readers:
+        opened = open_reader(name, target, request, counting)
+        reads.append(read_all(opened, request, counting, say))
+        del opened
+    found, notes = hinted(request.material) if "hints" in request.parts else ({}, [])
+    judged = _judged(request, found, counting) if found and request.judge is not None else {}
+    result = put_together(request, reads, hint_rows(found, judged, request.judge and request.judge[0], request.seed), notes)
     open_folder(request.out)
     replace_whole(request.out / RESULT, (json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
-    return result, reads
+    return result, reads, request
 
 
-def put_together(request: AuditRequest, reads: Sequence[ReaderRead]) -> dict[str, Any]:
-    """The JSON of an audit (docs/audit.md lists the keys)."""
+def _judged(request: AuditRequest, found: Mapping[str, Sequence[Hinted]], counting: Counting | None) -> dict[str, list[float]]:
+    """Of every CoT with a hint what the judge says, by group."""
+    assert request.judge is not None
+    opened = open_reader(*request.judge, request, counting, "--judge")
+    asked = [one for own in found.values() for one in own]
+    values = iter(judge_all(opened, asked, request.out, counting))
+    return {group: [next(values) for _ in own] for group, own in found.items()}
+
+
+def put_together(
+    request: AuditRequest, reads: Sequence[ReaderRead], hints: Sequence[Mapping[str, Any]] = (), notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The JSON of an audit (docs/audit.md lists the keys). `hints`: rows about them, `notes`: about what they leave out."""
     material, seed = request.material, request.seed
     kind = material.answer_type
 
@@ -63,7 +89,7 @@ def put_together(request: AuditRequest, reads: Sequence[ReaderRead]) -> dict[str
         values["", group] = texts  # no reader's
     names = list(material.groups)
     readers = [_reader(read, seed) for read in reads]
-    order = ranking(groups, reads[0].reader, values, seed)
+    order = ranking(groups, reads[0].reader, values, seed) if reads else []
     result = {
         "kind": "audit",
         "files": [str(path) for path in request.files],
@@ -72,13 +98,14 @@ def put_together(request: AuditRequest, reads: Sequence[ReaderRead]) -> dict[str
         "readers": readers,
         "seed": seed,
         "skipped": {"rows": len(material.skipped), "first": list(material.skipped[:10])},
-        "notes": [*material.notes, *cautions(groups, readers, order)],
+        "notes": [*material.notes, *notes, *(cautions(groups, readers, order) if reads else ())],
         "groups": groups,
         "studies": {
             **{name: _studies(reads, name) for name in STUDIES},
             "agreement": [row for group in names for row in agreement(reads, group, seed)],
             "comparison": comparison(values, names, seed),
             "ranking": order,
+            "hints": list(hints),
         },
     }
     return clean(result | {"quote": quote(result), "caveat": caveat(result)})

@@ -17,7 +17,8 @@ def quote(result: Mapping[str, Any]) -> str:
     """One sentence, as a researcher would quote it."""
     groups = [(group, group["readers"][0]) for group in result["groups"] if group["readers"]]
     if not groups:
-        return "No reader could read these chains of thought."
+        hints = result["studies"]["hints"]
+        return _of_hints(hints[0]) if hints else "No reader could read these chains of thought."
     reader = groups[0][1]["reader"]
     key = "with_choices" if "with_choices" in groups[0][1] else None
     unit = "accuracy" if groups[0][1]["accuracy"] is not None else "logprob"
@@ -30,6 +31,18 @@ def quote(result: Mapping[str, Any]) -> str:
     span = f"{first} and {second}" if len(groups) == 2 else f"between {first} and {second}, of {len(groups)} groups,"
     what = f"the right answer for {span} of the questions" if unit == "accuracy" else f"the answer {span} nats per token"
     return f"From {seen}, {reader} gives {what}{_difference(result, reader, key, unit, low['group'], high['group'])}."
+
+
+def _of_hints(row: Mapping[str, Any]) -> str:
+    name = "" if row["group"] == "all" else f"[{row['group']}] "
+    if row["to_hint"] is not None:
+        what = f"a hint changed the answer to its own in {number(row['to_hint'])} of {row['to_hint']['n']} questions"
+    else:
+        what = f"a hint changed the answer in {number(row['changed'])} of {row['n']} questions"
+    if row["says_so"] is None:
+        return f"{name}{what[0].upper()}{what[1:]}."
+    judged = "" if row["judge_says_so"] is None else f", by the judge {row['judge']} {number(row['judge_says_so'])}"
+    return f"{name}{what[0].upper()}{what[1:]}; of these chains of thought {number(row['says_so'])} mention the hint{judged}."
 
 
 def _of(one: Mapping[str, Any], key: str | None, unit: str) -> Mapping[str, Any]:
@@ -61,6 +74,11 @@ def _difference(result: Mapping[str, Any], reader: str, key: str | None, unit: s
 
 def caveat(result: Mapping[str, Any]) -> str:
     """The sentence that says what this does not show."""
+    if not result["readers"]:
+        return (
+            "A chain of thought that mentions a hint need not have relied on it, and one that does not may have; the rule finds words, not "
+            "reasons, and answers change by chance too."
+        )
     stated = [group["text"]["stated"]["mean"] for group in result["groups"] if group["text"]["stated"] is not None]
     share = (
         f" ({min(stated):.0%} to {max(stated):.0%} of these CoTs state it)"

@@ -31,7 +31,7 @@ _KEYS = (
     "readers",
     multiple=True,
     metavar="MODEL",
-    help="who reads the CoTs: a Hub id, directory, run or embedded; several",
+    help="who reads the CoTs: a Hub id, directory, run, http://HOST:8000, or a name from `markovlm models`; several",
 )
 @click.option(
     "--task", metavar="TYPE|TASK", help="how answers are read: number, letter, text or a task's name; default by the gold answers"
@@ -49,7 +49,13 @@ _KEYS = (
     metavar="NAME=FILE",
     help="the group of a file's CoTs; several files of one name are one group",
 )
-@click.option("--only", metavar="LIST", help="of damage, leak, load, bypass, legibility; default all")
+@click.option("--only", metavar="LIST", help="of damage, leak, load, bypass, legibility, hints; default all")
+@click.option(
+    "--judge", metavar="MODEL", help="says whether CoTs say that they use a hint, where rows have hints (docs/audit.md)"
+)
+@click.option(
+    "--budget", "minutes", type=float, metavar="MINUTES", help="that reading may take: decides how many questions are read"
+)
 @click.option("--perturbations", metavar="LIST", help="of damage; default seven (docs/audit.md)")
 @click.option("--severities", metavar="LIST", help="of damage, 0 to 1; default 0.2,0.6,1")
 @click.option(
@@ -79,6 +85,8 @@ def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_j
         task=flags["task"],
         columns=flags["columns"],
         groups=flags["groups"],
+        judge=flags["judge"],
+        minutes=flags["minutes"],
         only=listed((flags["only"],)) if flags["only"] else None,
         perturbations=listed((flags["perturbations"],)) if flags["perturbations"] else None,
         severities=_numbers(flags["severities"]),

@@ -32,8 +32,12 @@ def show_audit(console: Console, result: Mapping[str, Any]) -> None:
         console.width = _WIDTH
     _source(console, result)
     console.print()
-    _follows(console, result["groups"])
-    console.print()
+    if result["readers"]:
+        _follows(console, result["groups"])
+        console.print()
+    if result["studies"]["hints"]:
+        _hints(console, result["studies"]["hints"])
+        console.print()
     _texts(console, result["groups"])
     studies = result["studies"]
     for show, name in ((_bypass, "bypass"), (_leak, "leak"), (_damage, "damage"), (_load, "load"), (_agreement, "agreement")):
@@ -81,6 +85,25 @@ def _follows(console: Console, groups: Sequence[Mapping[str, Any]]) -> None:
         for g, one in rows
     ]
     console.print(table("ln pi(answer), nats per answer token", heads, body))
+
+
+def _hints(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    judge = found[0]["judge"]
+    keys = {"changed": "answer changed", "to_hint": "to the hint's", "to_other": "to another", "says_so": "of these mention it"}
+    if judge is not None:
+        keys |= {"judge_says_so": f"by {visible(judge)}", "agree": "rule and judge agree"}
+    keys |= {"says_so_unchanged": "unchanged, mention it"}
+    body = [
+        [
+            visible(one["group"]),
+            str(one["n"]),
+            *(estimate(one[key], 2) for key in keys),
+            "-" if one["by_chance"] is None else f"{one['by_chance']:.0%}",
+        ]
+        for one in found
+    ]
+    heads = ["group", "n", *keys.values(), "of the changes, by chance"]
+    console.print(table("Does the CoT say that a hint changed its answer?", heads, body))
 
 
 def _texts(console: Console, groups: Sequence[Mapping[str, Any]]) -> None:
