@@ -19,6 +19,7 @@ from markovlm.config import build_config
 from markovlm.errors import UserError
 from markovlm.plugins import _loaded, load_plugin, require_tensor
 from markovlm.registry import ALL, OBJECTIVES, REWARDS
+from markovlm.tasks.answers import extract
 from markovlm.training.step import take_step
 from support import tiny
 
@@ -218,7 +219,13 @@ def test_a_sampler(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None
         ("from markovlm import *\nclass C(ObjectiveConfig):\n    name: str = 'o'\n@register.objective\nclass O(PolicyGradient):\n    Config = C",
             r"objective 'o' has no method credit\(self, reward\), which gives a markovlm\.Credit$"),
         ("from markovlm import register\n@register.extractor('a b', answer_type='text')\ndef e(t, c): 0", "'a b' is no name for a thing"),
-        ("from markovlm import register\nregister.task(3)", r"a task needs name, load"),
+        ("from markovlm import register\nregister.task(3)", r"a task needs name, summary, prompt_kind"),
+        ("from markovlm import register\n@register.task('t', answer_type='number')\ndef t(split): 0",
+            r"the generator of task 't' is called as \(split, seed, options\): too many positional arguments"),
+        ("from markovlm import register\nregister.task('t', answer_type='number', prompt_kind='riddle')(print)",
+            r"task 't': prompt_kind 'riddle' is none of arithmetic, reasoning, multiple_choice, continuation$"),
+        ("from markovlm import register\nregister.task('t', answer_type='number', extractors=['anchr'])(print)",
+            r"task 't': no extractor 'anchr' \(did you mean 'anchor'\?\)"),
         ("from markovlm import register\n@register.extractor('e', answer_type='image')\ndef e(t, c): 0", "'image' is none of number"),
     ],
 )  # fmt: skip
@@ -357,6 +364,102 @@ def test_a_reward_without_a_surrogate_of_its_own_is_told_of_its_value(plugin, ti
     load_plugin(plugin(VALUE_ALONE))
     with pytest.raises(UserError, match=r"reward 'alone' \(from mine_0\.py\): value has shape \[\]"):
         take_step(tiny.learner(tiny.config(tiny_models["llama"], objective__reward="alone")), tiny.QUESTIONS[:2], 1)
+
+
+TASK = """
+from markovlm import Example, register
+
+@register.task("odd", answer_type="$answer_type")
+def odd(split, seed, options):
+    n = 1
+    while True:
+        n += 1
+        yield $example
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer_type", "example", "said"),
+    [
+        ("number", "Example('', f'{n}+1', n + 1)", r"an Example whose answer is 3 \(int\); a str is needed"),
+        ("number", "Example('', f'{n}+1', 'many')", "an Example whose answer is 'many'; answer_type number needs a number"),
+        ("number", "Example('', ' ', '3')", "an Example whose question is empty"),
+        ("number", "(f'{n}+1', '3')", r"tuple; a markovlm\.Example is needed"),
+        ("letter", "Example('', f'{n}+1?', 'A')", "an Example with 0 choices; answer_type letter needs 2 to 10"),
+        ("letter", "Example('', f'{n}+1?', 'C', choices=('3', '4'))", "an Example whose answer is 'C'; one of the letters A, B"),
+        ("letter", "Example('', f'{n}+1?', 'A', choices=['3', '4'])", r"whose choices is \['3', '4'\]; a tuple of str is needed"),
+        (
+            "text",
+            "Example('', f'{n}', 1 // 0)",
+            r"its generator raised ZeroDivisionError: .* \(mine_0\.py:9; MARKOVLM_LOG=debug shows",
+        ),
+    ],
+)
+def test_what_a_task_yields_is_looked_at(
+    plugin, answer_type: str, example: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = plugin(Template(TASK).substitute(answer_type=answer_type, example=example))
+    assert main(["tasks", "odd", "--plugin", file]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(rf"task 'odd' \(from mine_0\.py\).*{said}", error), error
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return 42", r"extractor 'odd' \(from mine_0\.py\) gave int; a str is needed, or None where there is no answer"),
+        ("return text[1000]", r"extractor 'odd' \(from mine_0\.py\): it raised IndexError: .* \(mine_0\.py:4; "),
+    ],
+)
+def test_what_an_extractor_gives_is_looked_at(plugin, body: str, said: str) -> None:
+    load_plugin(
+        plugin(
+            f"from markovlm import register\n@register.extractor('odd', answer_type='number')\ndef odd(text, choices):\n    {body}"
+        )
+    )
+    with pytest.raises(UserError, match=said):
+        extract("Answer: 42", "odd")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return {'metrics': []}", r"reader 'odd' \(from mine_0\.py\) gave dict; a markovlm\.RunData is needed"),
+        (
+            "import polars; return RunData(path=path, kind='native', name='a', metrics=polars.DataFrame({'it': [1]}))",
+            "its metrics are no polars DataFrame with a column step; a column `step` of integers is needed",
+        ),
+    ],
+)
+def test_what_a_reader_gives_is_looked_at(
+    plugin, tmp_path: Path, body: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = (
+        "from markovlm import RunData, register\n@register.reader('odd', recognises=lambda path, rows: 'it' in (rows or [{}])[0])"
+    )
+    file, log = plugin(f"{head}\ndef read(path, max_samples):\n    {body}"), tmp_path / "a.jsonl"
+    log.write_text('{"it": 1}\n', encoding="utf-8")
+    assert main(["diagnose", str(log), "--plugin", file]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(said, error), error
+
+
+def test_a_reader_that_raises_is_a_problem_of_that_file(plugin, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "from markovlm import register\n@register.reader('odd', recognises=lambda path, rows: True)"
+    file, log = plugin(f"{head}\ndef read(path, max_samples):\n    raise KeyError('it')"), tmp_path / "a.jsonl"
+    log.write_text('{"it": 1}\n', encoding="utf-8")
+    assert main(["diagnose", str(log), "--plugin", file]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "reading a.jsonl: reader 'odd' (from mine_0.py): it raised KeyError: 'it' (mine_0.py:4; " in said
+
+
+def test_an_objective_is_tried_before_the_first_evaluation(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    file = plugin(Template(WRONG).substitute({**RIGHT, "loss": "PolicyLoss(ok.mean(), {})"}))
+    flags = ["--plugin", file, "--objective.name", "wrong", "--model", str(tiny_models["llama"]), "--training.eval_every", "1"]
+    assert main(["train", *flags, "--training.steps", "1", "--out", str(tmp_path / "run")]) == 2
+    assert not list(tmp_path.glob("run/**/*.jsonl"))
 
 
 def test_looking_at_shapes_waits_for_no_device() -> None:

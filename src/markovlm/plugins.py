@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markovlm.errors import UserError
-from markovlm.registry import ALL, Registry
+from markovlm.errors import MarkovlmError, UserError
+from markovlm.registry import ALL, OURS, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as `models.memory`, which imports torch, knows it
+_log = logging.getLogger(__name__)
 
 _loaded: dict[Path, str] = {}  # file -> name of its module
 
@@ -66,6 +71,37 @@ def loaded_plugins() -> tuple[str, ...]:
 def named(registry: Registry[Any], name: str) -> str:
     """`reward 'brief' (from brief.py)`, to begin a message with."""
     return f"{registry.kind} {name!r}" + (f" (from {registry.source(name)})" if name in registry else "")
+
+
+def is_plugin(registry: Registry[Any], name: str) -> bool:
+    """Does the thing of this name come from outside the package?"""
+    return name in registry and registry.source(name) != OURS
+
+
+@contextlib.contextmanager
+def calling(registry: Registry[Any], name: str, what: str) -> Iterator[None]:
+    """Around a call of a plug-in's code: what it raises becomes a UserError that names the plug-in, its method `what` and the line.
+
+    Running out of memory stays what it is, since a smaller batch is tried then; so does whatever our own code raises.
+    """
+    try:
+        yield
+    except (MarkovlmError, MemoryError):
+        raise
+    except Exception as error:  # somebody else's code: it may raise anything
+        if not is_plugin(registry, name) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise
+        _log.debug("traceback of %s", named(registry, name), exc_info=error)
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{named(registry, name)}: {what} raised {said:.200}{_place_of(error, registry.source(name))}") from error
+
+
+def _place_of(error: BaseException, source: str) -> str:
+    """` (mine.py:7; …)`: the innermost line of the file `source`, or of whatever file it was."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if Path(frame.filename).name == source] or frames
+    place = f"{Path(inside[-1].filename).name}:{inside[-1].lineno}; " if inside else ""
+    return f" ({place}MARKOVLM_LOG=debug shows the traceback)"
 
 
 def require_tensor(

@@ -25,9 +25,10 @@ from typing import Any, Protocol, TypeVar, get_args
 from markovlm.config.base import Section
 from markovlm.config.objective import ObjectiveBase
 from markovlm.errors import UserError
-from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, SAMPLERS, TASKS
+from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, SAMPLERS, TASKS, close_match
 from markovlm.rewards.base import Reward
-from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, AnswerType, PromptKind
+from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LIKELIHOOD, AnswerType, PromptKind
+from markovlm.tasks.checks import kind_problem, missing_members
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -90,13 +91,14 @@ def task(
     """
     if not isinstance(named, str):
         source = _source_of(type(named))
-        missing = [
-            part for part in ("name", "load", "prompt_kind", "answer_type", "splits", "configured") if not hasattr(named, part)
-        ]
+        missing = missing_members(named)
         if missing:
             raise UserError(
                 f"{source}: a task needs {', '.join(missing)}: see markovlm.Task, or register a function that yields examples"
             )
+        problem = kind_problem(named.answer_type, named.prompt_kind)
+        if problem:
+            raise UserError(f"{source}: task {named.name!r}: {problem}")
         TASKS.add(named.name, named, source)
         return named
 
@@ -104,14 +106,22 @@ def task(
         from markovlm.tasks.generated import GeneratedTask, NoOptions
 
         source = _source_of(generate)
-        if answer_type not in get_args(AnswerType):
-            raise UserError(f"{source}: task {named!r}: answer_type {answer_type!r} is none of {', '.join(get_args(AnswerType))}")
+        _check_takes(generate, "split, seed, options", f"the generator of task {named!r}")
+        kind = prompt_kind or ("multiple_choice" if answer_type == "letter" else "reasoning")
+        problem = kind_problem(answer_type, kind)
+        if problem:
+            raise UserError(f"{source}: task {named!r}: {problem}")
+        unknown = [one for one in extractors or () if one != LIKELIHOOD and one not in EXTRACTORS]
+        if unknown:
+            raise UserError(f"{source}: task {named!r}: no extractor {unknown[0]!r}{close_match(unknown[0], EXTRACTORS)}")
+        if options is not None and not (isinstance(options, type) and issubclass(options, Section)):
+            raise UserError(f"{source}: task {named!r}: options must be a subclass of markovlm.Options")
         made = GeneratedTask(
             named,
             summary or (inspect.getdoc(generate) or named).splitlines()[0],
             generate,
             answer_type,
-            prompt_kind or ("multiple_choice" if answer_type == "letter" else "reasoning"),
+            kind,
             cot_tokens,
             answer_tokens or ANSWER_TOKENS[answer_type],
             tuple(extractors) if extractors is not None else DEFAULT_EXTRACTORS[answer_type],
@@ -138,6 +148,7 @@ def extractor(name: str, *, answer_type: AnswerType) -> Callable[[F], F]:
             raise UserError(
                 f"{source}: extractor {name!r}: answer_type {answer_type!r} is none of {', '.join(get_args(AnswerType))}"
             )
+        _check_takes(read, "text, choices", f"extractor {name!r}")
         EXTRACTORS.add(name, Extractor(read, answer_type), source, read.__module__)
         return read
 
@@ -157,6 +168,7 @@ def perturbation(name: str, *, summary: str = "", severities: Sequence[float] = 
         bad = [s for s in severities if not 0 < s <= 1]
         if bad or not severities:
             raise UserError(f"{source}: perturbation {name!r}: severities must be above 0 and at most 1")
+        _check_takes(rule, "text, severity, rng, context", f"perturbation {name!r}")
         says = summary or (inspect.getdoc(rule) or name).splitlines()[0]
         PERTURBATIONS.add(
             name, Perturbation(name, "meaning", says, source, tuple(severities), None, on_text=rule), source, rule.__module__
@@ -180,6 +192,8 @@ def reader(name: str, *, recognises: Callable[[Path, Sequence[Mapping[str, Any]]
     def decorate(read: F) -> F:
         from markovlm.logs.readers import LogReader
 
+        _check_takes(recognises, "path, first_rows", f"recognises of reader {name!r}")
+        _check_takes(read, "path, max_samples", f"reader {name!r}")
         READERS.add(name, LogReader(name, recognises, read), _source_of(read), read.__module__)
         return read
 
@@ -193,10 +207,21 @@ def sampler(name: str) -> Callable[[F], F]:
     """
 
     def decorate(build: F) -> F:
+        _check_takes(build, "place", f"sampler {name!r}")
         SAMPLERS.add(name, build, _source_of(build), build.__module__)
         return build
 
     return decorate
+
+
+def _check_takes(function: Any, arguments: str, what: str) -> None:
+    """UserError where a function can't be called with these arguments, by position."""
+    try:
+        inspect.signature(function).bind(*arguments.split(", "))
+    except ValueError:  # written in C: it has no signature
+        return
+    except TypeError as error:
+        raise UserError(f"{_source_of(function)}: {what} is called as ({arguments}): {error}") from error
 
 
 def _source_of(thing: Any) -> str:

@@ -25,7 +25,7 @@ from markovlm.analysis.changes import change_number
 from markovlm.analysis.meaning import digitize_numbers, paraphrase, rename, rename_inconsistently, translate_numbers
 from markovlm.analysis.segments import Span, numbers, results, sentences
 from markovlm.errors import UserError
-from markovlm.plugins import named
+from markovlm.plugins import calling, named
 from markovlm.registry import PERTURBATIONS
 
 Level = Literal["character", "token", "meaning"]
@@ -80,13 +80,14 @@ def perturb_text(name: str, text: str, severity: float, rng: np.random.Generator
     """`text` after one character or meaning perturbation.
 
     ValueError for a name that is unknown or of the token level, and for a severity outside 0..1; UserError where the
-    perturbation gives anything but text. One whose only severity is 1 does the same at every one above 0.
+    perturbation raises or gives anything but text. One whose only severity is 1 does the same at every one above 0.
     """
     share = _checked(severity)
     rule = _named(name).on_text
     if rule is None:
         raise ValueError(f"{name!r} perturbs token ids, not text: use perturb_ids")
-    made: object = rule(text, share, rng, context) if share else text
+    with calling(PERTURBATIONS, name, "it"):
+        made: object = rule(text, share, rng, context) if share else text
     if not isinstance(made, str):
         raise UserError(f"{named(PERTURBATIONS, name)} gave {type(made).__name__}; a str is needed")
     return made

@@ -17,7 +17,7 @@ from markovlm.logs.foreign import external_runs, is_external_path, read_external
 from markovlm.logs.frameworks import OURS, Framework
 from markovlm.logs.launches import LAUNCH, number
 from markovlm.logs.native import read_native
-from markovlm.logs.readers import reader_of
+from markovlm.logs.readers import read_with, reader_of
 from markovlm.logs.records import RunData
 from markovlm.logs.research import first_objects, is_foreign, is_named_log, is_result, read_foreign, read_result_file
 from markovlm.logs.schema import METRIC
@@ -204,7 +204,7 @@ def _read_file(path: Path, max_samples: int, mapping: Framework | None) -> RunDa
     rows = list(first_objects(path))
     plugged = reader_of(path, rows)
     if plugged is not None:
-        return plugged.read(path, max_samples)
+        return read_with(plugged, path, max_samples)
     if path.name.removesuffix(".gz").endswith(".json") or any(is_result(row) for row in rows):
         found = read_result_file(path)
         if found is not None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import polars as pl
+
+from markovlm.errors import UserError
 from markovlm.logs.records import RunData
+from markovlm.plugins import calling, named
 from markovlm.registry import READERS
 
 
@@ -21,5 +25,29 @@ class LogReader:
 
 
 def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader | None:
-    """The plug-in that knows this file, if one does."""
-    return next((found for found in READERS.usable().values() if found.recognises(path, first_rows)), None)
+    """The plug-in that knows this file, if one does. UserError where one raises."""
+    for name, found in READERS.usable().items():
+        with calling(READERS, name, "recognises"):
+            if found.recognises(path, first_rows):
+                return found
+    return None
+
+
+def read_with(reader: LogReader, path: Path, max_samples: int) -> RunData:
+    """What a plug-in makes of a file; one that it raises on is a run with that as its problem. UserError where it gives no `RunData`."""
+    try:
+        with calling(READERS, reader.name, "it"):
+            made: object = reader.read(path, max_samples)
+    except UserError as error:
+        return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {error}"])
+    if not isinstance(made, RunData):
+        raise UserError(f"{named(READERS, reader.name)} gave {type(made).__name__}; a markovlm.RunData is needed")
+    steps: object = (
+        made.metrics["step"].dtype if isinstance(made.metrics, pl.DataFrame) and "step" in made.metrics.columns else None
+    )
+    if steps is None or not cast("pl.DataType", steps).is_integer():
+        what = "no polars DataFrame with a column step" if steps is None else f"steps of type {steps}"
+        raise UserError(
+            f"{named(READERS, reader.name)}: its metrics are {what}; a column `step` of integers is needed (docs/plugins.md)"
+        )
+    return made

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from markovlm.config.objective import ObjectiveBase
 from markovlm.errors import UserError
-from markovlm.plugins import named, require_tensor
+from markovlm.plugins import calling, named, require_tensor
 from markovlm.registry import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -126,8 +126,10 @@ class PolicyGradient(Generic[C]):
 
 
 def credit_of(objective: Objective, reward: Tensor) -> Credit:
-    """Its credit of rewards [Q, B]. UserError where it is not what a `Credit` says."""
-    name, made = _name(objective), objective.credit(reward)
+    """Its credit of rewards [Q, B]. UserError where it raises or is not what a `Credit` says."""
+    name = _name(objective)
+    with calling(OBJECTIVES, name, "credit"):
+        made = objective.credit(reward)
     _require(made, Credit, name, "credit")
     require_tensor(made.centre, reward.shape, OBJECTIVES, name, "centre of its credit")
     require_tensor(made.scale, reward.shape, OBJECTIVES, name, "scale of its credit")
@@ -137,8 +139,10 @@ def credit_of(objective: Objective, reward: Tensor) -> Credit:
 
 
 def policy_loss_of(objective: Objective, batch: PolicyBatch) -> PolicyLoss:
-    """Its loss of n samples. UserError where it is not what a `PolicyLoss` says."""
-    name, made, each = _name(objective), objective.policy_loss(batch), batch.advantage.shape
+    """Its loss of n samples. UserError where it raises or is not what a `PolicyLoss` says."""
+    name, each = _name(objective), batch.advantage.shape
+    with calling(OBJECTIVES, name, "policy_loss"):
+        made = objective.policy_loss(batch)
     _require(made, PolicyLoss, name, "policy_loss")
     require_tensor(made.loss, each, OBJECTIVES, name, "loss of its policy_loss")
     _require(made.metrics, Mapping, name, "metrics of its policy_loss")

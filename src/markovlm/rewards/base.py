@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from markovlm.config.base import Section
-from markovlm.plugins import require_tensor
+from markovlm.plugins import calling, require_tensor
 from markovlm.registry import REWARDS
 
 if TYPE_CHECKING:
@@ -127,23 +127,29 @@ def build_reward(config: ObjectiveBase) -> Reward[Section]:
     return made
 
 
-# What a reward gives, UserError where a plug-in's is none of the shape that its method says.
+# What a reward gives, UserError where a plug-in's raises, or is none of the shape that its method says.
 
 
 def value_of(reward: Reward[Any], answers: Answers) -> Tensor:
-    return require_tensor(reward.value(answers), answers.logp.shape, REWARDS, reward.name, "value")
+    with calling(REWARDS, reward.name, "value"):
+        made = reward.value(answers)
+    return require_tensor(made, answers.logp.shape, REWARDS, reward.name, "value")
 
 
 def surrogate_of(reward: Reward[Any], answers: Answers) -> Tensor:
     what = "value" if type(reward).surrogate is Reward.surrogate else "surrogate"
-    return require_tensor(reward.surrogate(answers), answers.logp.shape, REWARDS, reward.name, what)
+    with calling(REWARDS, reward.name, what):
+        made = reward.surrogate(answers)
+    return require_tensor(made, answers.logp.shape, REWARDS, reward.name, what)
 
 
 def weight_of(reward: Reward[Any], answers: Answers) -> Tensor | None:
-    made = reward.weight(answers)
+    with calling(REWARDS, reward.name, "weight"):
+        made = reward.weight(answers)
     return None if made is None else require_tensor(made, answers.logp.shape, REWARDS, reward.name, "weight")
 
 
 def kept_groups(reward: Reward[Any], earned: Tensor) -> Tensor | None:
-    made = reward.keep(earned)
+    with calling(REWARDS, reward.name, "keep"):
+        made = reward.keep(earned)
     return None if made is None else require_tensor(made, earned.shape[:1], REWARDS, reward.name, "keep", boolean=True)

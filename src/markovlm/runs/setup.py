@@ -13,6 +13,8 @@ from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.adapters import BadAdapter
 from markovlm.models.load import LanguageModel, load_model
+from markovlm.plugins import calling, is_plugin, named
+from markovlm.registry import TASKS
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, build_prompter
 from markovlm.rollouts.streams import torch_seed
@@ -21,6 +23,7 @@ from markovlm.runs.asking import columns_of, hub_of, options_of, parts_of, task_
 from markovlm.runs.manifest import check_checkpoint, damaged
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
 from markovlm.tasks.chain import ChainExample
+from markovlm.tasks.checks import example_problem
 from markovlm.tasks.extractors import with_extractors
 from markovlm.tasks.folds import assert_disjoint, without_overlap
 from markovlm.tasks.mixture import Mixture, under_its_name
@@ -144,23 +147,35 @@ def load_examples(
     if isinstance(task, Mixture):
         return _of_all_parts(config, task, split, limit, tokenizer, disjoint)
     path = Path(config.data.path).expanduser() if config.data.path else None
-    loaded = task.load(
-        LoadRequest(
-            split=split,
-            data=path,
-            hub=hub_of(config),
-            columns=columns_of(config),
-            limit=limit,
-            seed=config.seed,
-            strict=config.data.strict,
-            tokenizer=tokenizer,
-            options=options_of(config),
-            disjoint=disjoint,
-        )
+    request = LoadRequest(
+        split=split,
+        data=path,
+        hub=hub_of(config),
+        columns=columns_of(config),
+        limit=limit,
+        seed=config.seed,
+        strict=config.data.strict,
+        tokenizer=tokenizer,
+        options=options_of(config),
+        disjoint=disjoint,
     )
+    with calling(TASKS, task.name, "load"):
+        loaded = task.load(request)
+    if is_plugin(TASKS, task.name):
+        _check_loaded(task, loaded)
     if not config.chain.on and len(loaded.examples) and isinstance(loaded.examples[0], ChainExample):
         raise UserError(f"task {task.name} is read in chunks: set chain.kind=notes_then_questions (docs/chains.md)")
     return loaded
+
+
+def _check_loaded(task: Task, loaded: object) -> None:
+    """UserError where a plug-in's task gives no `Loaded`, or examples that are none (of a stream without end a few are looked at)."""
+    if not isinstance(loaded, Loaded):
+        raise UserError(f"{named(TASKS, task.name)}: load gave {type(loaded).__name__}; a markovlm.tasks.base.Loaded is needed")
+    few = min(len(loaded.examples), _LOOKED_AT) if is_endless(loaded.examples) else len(loaded.examples)
+    problem = next(filter(None, (example_problem(loaded.examples[i], task) for i in range(few))), None)
+    if problem:
+        raise UserError(f"{named(TASKS, task.name)}: its examples hold {problem}")
 
 
 def _of_all_parts(config: RunConfig, task: Mixture, split: str, limit: int | None, tokenizer: Any, disjoint: bool) -> Loaded:

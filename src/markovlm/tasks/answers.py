@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from markovlm.errors import UserError
+from markovlm.plugins import calling, named
 from markovlm.registry import EXTRACTORS
 from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.equations import has_wrong_equation
@@ -85,12 +86,20 @@ def extract(text: str, method: str, *, choices: Sequence[str] = (), ended: bool 
     """The answer that `method` reads in `text`, in canonical form, or None where it finds none.
 
     `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). `ended=False` says that the token limit cut the text:
-    the `final_…` methods take no number for whole that the cut touches. UnknownMethod on other names.
+    the `final_…` methods take no number for whole that the cut touches. UnknownMethod on other names, UserError where a plug-in's
+    method raises or gives anything but text.
     """
     if method not in EXTRACTORS:
         raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(EXTRACTORS)}")
     found = EXTRACTORS[method]
-    return (found.read if ended else found.read_cut or found.read)(text, choices)
+    read = found.read if ended else found.read_cut or found.read
+    with calling(EXTRACTORS, method, "it"):
+        made: object = read(text, choices)
+    if made is not None and not isinstance(made, str):
+        raise UserError(
+            f"{named(EXTRACTORS, method)} gave {type(made).__name__}; a str is needed, or None where there is no answer"
+        )
+    return made
 
 
 def is_correct(predicted: str | None, gold: str, answer_type: AnswerType, *, method: str = "") -> bool:

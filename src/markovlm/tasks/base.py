@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 AnswerType = Literal["number", "letter", "text"]
-PromptKind = Literal["arithmetic", "reasoning", "multiple_choice", "continuation"]
+PromptKind = Literal["arithmetic", "reasoning", "multiple_choice", "continuation"]  # what each says: docs/plugins.md
 LETTERS = "ABCDEFGHIJ"
 LIKELIHOOD = "likelihood"  # the extractor that reads no text: argmax over choices of ln pi(letter | z)
 # What a task of an answer type takes where it says nothing itself: extractors, the default first, and tokens of an answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,11 +11,15 @@ from pydantic import ValidationError
 
 from markovlm.config.base import Section
 from markovlm.errors import UserError
+from markovlm.plugins import calling, named
+from markovlm.registry import TASKS
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
+from markovlm.tasks.checks import example_problem
 from markovlm.tasks.folds import question_key
 from markovlm.tasks.sources import check_request
 
 Generate = Callable[..., Iterable[Example]]
+_END = object()
 _MOST_DRAWN = 50_000  # examples taken of a generator that does not end
 
 
@@ -87,8 +91,17 @@ class GeneratedTask:
                 break
         return list(distinct.values())
 
-    def _numbered(self, split: str, seed: int) -> Iterable[Example]:
-        for number, example in enumerate(self.generate(split, seed, self.options)):
-            if not isinstance(example, Example):
-                raise UserError(f"task {self.name}: its generator must yield markovlm.Example, not {type(example).__name__}")
+    def _numbered(self, split: str, seed: int) -> Iterator[Example]:
+        """What the generator yields, each looked at. UserError where it is no example of such a task."""
+        with calling(TASKS, self.name, "its generator"):
+            drawn = iter(self.generate(split, seed, self.options))
+        for number in itertools.count():
+            with calling(TASKS, self.name, "its generator"):
+                example = next(drawn, _END)
+            if example is _END:
+                return
+            problem = example_problem(example, self)
+            if problem:
+                raise UserError(f"{named(TASKS, self.name)}: its generator yielded {problem}")
+            assert isinstance(example, Example)
             yield replace(example, id=example.id or f"{self.name}/{split}/{number}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
 from markovlm.config import RunConfig
-from markovlm.rollouts.types import Decoding, SampleRequest
+from markovlm.errors import UserError
+from markovlm.plugins import calling, is_plugin, named
+from markovlm.registry import SAMPLERS
+from markovlm.rollouts.types import CoT, Decoding, SampleRequest
 from markovlm.tasks.base import Example
 from markovlm.training.records import Learner, Retries, Sample
 from markovlm.training.scoring import score_alone
@@ -29,11 +33,42 @@ def sample_groups(learner: Learner, questions: Sequence[Example], step: int) -> 
         )
         for question, first in ours
     ]
-    groups = learner.sampler.sample(requests, cot_decoding(config, step))
+    groups = drawn_groups(learner, requests, cot_decoding(config, step))
     return [
         [Sample(question, first + i, cot) for i, cot in enumerate(group)]
         for (question, first), group in zip(ours, groups, strict=True)
     ]
+
+
+def drawn_groups(learner: Learner, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
+    """What the sampler draws. UserError where a plug-in's raises, or gives anything but a CoT for each stream of each request."""
+    backend = learner.config.rollouts.backend
+    with calling(SAMPLERS, backend, "sample"):
+        groups: object = learner.sampler.sample(requests, decoding)
+    problem = _drawn_problem(groups, requests, len(learner.lm.tokenizer)) if is_plugin(SAMPLERS, backend) else ""
+    if problem:
+        raise UserError(f"{named(SAMPLERS, backend)}: sample gave {problem}")
+    return cast("list[list[CoT]]", groups)
+
+
+def _drawn_problem(groups: object, requests: Sequence[SampleRequest], vocabulary: int) -> str:
+    """What is wrong with groups of CoTs, or nothing."""
+    if not isinstance(groups, list | tuple):
+        return f"{type(groups).__name__}; a list of lists of CoT is needed"
+    found = cast("Sequence[object]", groups)
+    counts = [len(cast("Sequence[object]", group)) if isinstance(group, list | tuple) else None for group in found]
+    if counts != [len(request.streams) for request in requests]:
+        return f"groups of {counts} CoTs for requests of {[len(request.streams) for request in requests]} streams"
+    for cot in (cot for group in found for cot in cast("Sequence[object]", group)):
+        if not isinstance(cot, CoT):
+            return f"{type(cot).__name__} as a CoT; markovlm.rollouts.types.CoT is needed"
+        if not cot.tokens or len(cot.behavior_logp) != len(cot.tokens) or not 0 <= cot.kept <= len(cot.tokens):
+            sizes = f"{len(cot.tokens)} tokens, {len(cot.behavior_logp)} log-probs and kept={cot.kept}"
+            return f"a CoT with {sizes}: one log-prob a token is needed, and at least one token"
+        outside = [token for token in cot.tokens if not 0 <= token < vocabulary]
+        if outside:
+            return f"a CoT with token {outside[0]}, and the vocabulary has {vocabulary}"
+    return ""
 
 
 def cot_decoding(config: RunConfig, step: int, temperature: float | None = None) -> Decoding:
@@ -55,7 +90,7 @@ def read_baselines(learner: Learner, groups: list[list[Sample]], retries: Retrie
     questions = [group[0].example for group in groups]
     requests = [SampleRequest(learner.prompter.cot_prompt(q), (("greedy",),)) for q in questions]
     with learner.lm.frozen():
-        drawn = learner.sampler.sample(requests, cot_decoding(learner.config, 1, temperature=0.0))
+        drawn = drawn_groups(learner, requests, cot_decoding(learner.config, 1, temperature=0.0))
         greedy = [Sample(q, 0, group[0]) for q, group in zip(questions, drawn, strict=True)]
         score_alone(learner, greedy, retries)
     for group, one in zip(groups, greedy, strict=True):

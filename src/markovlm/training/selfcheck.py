@@ -17,7 +17,7 @@ from markovlm.rollouts.types import SampleRequest
 from markovlm.tasks.base import Example
 from markovlm.training.agreement import tolerance_of
 from markovlm.training.records import Learner, Sample
-from markovlm.training.sampling import cot_decoding
+from markovlm.training.sampling import cot_decoding, drawn_groups
 from markovlm.training.scoring import score_cots
 
 _SAMPLES = 4
@@ -69,7 +69,7 @@ def _gaps(learner: Learner, questions: Sequence[Example], step: int) -> tuple[fl
         SampleRequest(learner.prompter.cot_prompt(q), tuple((learner.config.seed, "check", q.id, i) for i in range(_SAMPLES)))
         for q in questions
     ]
-    groups = learner.sampler.sample(requests, cot_decoding(learner.config, step))
+    groups = drawn_groups(learner, requests, cot_decoding(learner.config, step))
     samples = [Sample(q, i, cot) for q, group in zip(questions, groups, strict=True) for i, cot in enumerate(group)]
     scores = score_cots(learner, samples, step)
     gaps = [

@@ -17,6 +17,7 @@ from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.objectives import build_objective
+from markovlm.plugins import calling, named
 from markovlm.registry import SAMPLERS
 from markovlm.rewards import build_reward
 from markovlm.rollouts.foreign import ForeignSampler
@@ -36,6 +37,7 @@ from markovlm.training.records import Learner
 from markovlm.training.selfcheck import check_sampler
 from markovlm.training.state import Progress, Run, note_event, warn
 from markovlm.training.strategy import check_share, deal_weights
+from markovlm.training.tryout import try_plugins
 
 _SHOWN_SKIPS = 5
 _FEW, _MANY = 64, 20_000  # questions that are looked at beforehand
@@ -93,6 +95,7 @@ def start_run(
 def _try_out(run: Run, resume: bool, adapter: Path | None, data: TrainingData, check: bool) -> None:
     """Questions and sampler tried out; then the first files are written."""
     unknown, step = _check_questions(run), run.step + 1
+    try_plugins(run.config, run.questions.of_step(step, 2))
     begin_sampling(run.learner, step)
     gap = check_sampler(run.learner, run.questions.of_step(step, 2), step) if check else None
     if resume:
@@ -163,7 +166,15 @@ def _sampler(setup: Setup, directory: RunDirectory) -> Sampler:
     if not rollouts.foreign:
         return setup.sampler()
     folder = Path(rollouts.adapter_dir).expanduser() if rollouts.adapter_dir else directory.path / ".sampler.tmp"
-    return SAMPLERS.find(rollouts.backend)(SamplerPlace(setup.lm, setup.config, folder))
+    build = SAMPLERS.find(rollouts.backend)
+    with calling(SAMPLERS, rollouts.backend, "it"):
+        made = build(SamplerPlace(setup.lm, setup.config, folder))
+    if not (callable(getattr(made, "sample", None)) and hasattr(made, "splits")):
+        raise UserError(
+            f"{named(SAMPLERS, rollouts.backend)} gave {type(made).__name__}; something with a method sample(requests, decoding) "
+            "and a count `splits` is needed"
+        )
+    return made
 
 
 def close_sampler(run: Run) -> None:
