@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from markovlm.analysis import scoring
-from markovlm.analysis.scoring import Scored, Variant, encode_cot, logprobs, read_variants
+from markovlm.analysis.scoring import Scored, Variant, encode_cot, logprobs, read_again, read_variants
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.base import LETTERS, Example
 from support import naive, studied, tiny
+from support.fake import FakeSampler
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CHOOSE = Example("m/1", "Which is a metal?", "A", ("iron", "wood", "sand"))
@@ -76,6 +77,21 @@ def test_an_answer_is_written_only_where_it_is_asked_for(tiny_models: dict[str, 
     assert both[0].answer is not None
     assert both[0].correct is not None
     assert both[1] == Scored(both[1].logprob)
+
+
+def test_a_number_that_the_budget_cut_is_no_answer(tiny_models: dict[str, Path]) -> None:
+    setup = shaken(tiny_models["llama"])
+    number, ends = (
+        setup.lm.tokenizer.encode(" 23", add_special_tokens=False),
+        setup.lm.tokenizer.encode("\n", add_special_tokens=False),
+    )
+    variant = some_variants(setup)[0]
+    for written, extracted in ((number, None), (number + ends, "23")):
+        sampler = FakeSampler(lambda _, __, ids=written: ids, terminators=ends)
+        [one] = read_variants(setup, sampler, [variant])
+        assert (one.answer, one.extracted, one.correct) == (" 23", extracted, extracted == variant.example.answer)
+        assert one.answer_ended == (extracted is not None)
+        assert read_again(setup, variant, replace(one, extracted="?", correct=None)) == one
 
 
 def test_letters_are_extracted_and_a_likelihood_extractor_goes_by_the_choices(tiny_models: dict[str, Path]) -> None:

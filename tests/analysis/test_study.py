@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -127,8 +128,37 @@ def test_what_is_read_is_kept_and_read_once(twins: Twins, tmp_path: Path, monkey
     assert row | {"logprob": 0} == {
         "id": wanted[0].example.id, "cot": 0, "variant": "0", "conditioning": "markovian", "target": wanted[0].example.answer,
         "text": "", "digest": wanted[0].digest, "logprob": 0, "answer": first[0].answer, "extracted": first[0].extracted,
-        "correct": first[0].correct,
+        "correct": first[0].correct, "answer_ended": first[0].answer_ended, "extractor": "final_number",
     }  # fmt: skip
+
+
+def test_what_another_extractor_read_is_read_again_from_the_kept_answer(
+    twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = studied.open_one(twins[0], tmp_path, limit=2)
+    wanted = shortened(study)[:4]
+    silent = replace(wanted[3], write=False)
+    first = study.read([*wanted[:3], silent], "")
+    rows = read_rows(study.reader.path)
+    kept = [{"answer": "It is 2,400.", "answer_ended": True}, {"answer": "no: 17", "answer_ended": False}, {"answer": "so 9"}]
+    for row, changes in zip(rows, kept, strict=False):
+        del row["extractor"]  # as a version wrote it that read by another
+        row |= {"extracted": "1", "correct": True} | changes
+    del rows[2]["answer_ended"]
+    study.reader.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = studied.open_one(twins[0], tmp_path, limit=2)
+    read = counted_readings(monkeypatch)
+    found = again.read([*wanted[:3], silent], "")
+    assert [(one.extracted, one.correct) for one in found] == [("2400", False), (None, False), ("9", False), (None, None)]
+    assert [one.logprob for one in found] == [one.logprob for one in first]
+    assert read == []
+    likelihood = studied.open_one(twins[0], tmp_path, limit=2)
+    likelihood.setup.task = replace(likelihood.setup.task, extractors=("likelihood",))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(
+        "markovlm.analysis.study.read_variants", lambda setup, sampler, some: read.extend(some) or [Scored(-1.0)] * len(some)
+    )
+    likelihood.read([*wanted[:3], silent], "")
+    assert read == wanted[:3]  # no text says what it would find; the silent one is as good as it was
 
 
 def test_an_answer_that_is_asked_for_later_is_written_then(twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +278,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_scored_is_what_the_file_holds() -> None:
     """Rows are written by `asdict` and read back by name: both must know every field."""
-    assert list(Scored.__dataclass_fields__) == ["logprob", "answer", "extracted", "correct"]
+    assert list(Scored.__dataclass_fields__) == ["logprob", "answer", "extracted", "correct", "answer_ended"]
 
 
 def _result(n: int, cells: dict[float, float], **more: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from markovlm.evaluation.answering import score_text
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.evaluation.run import Control
+from markovlm.evaluation.store import rescored
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example
@@ -54,6 +55,26 @@ def test_the_answer_is_what_the_extractors_read_behind_the_cot(setup: Setup) -> 
     assert (summary["n"], summary["accuracy"], summary["failures"]["other"]) == (2, 0.5, 1)
     # Wilson for 1 of 2, z² = 3.8415: centre (0.5 + z²/4)/(1 + z²/2) = 0.5, half width z sqrt(1/8 + z²/16)/(1 + z²/2) = 0.4055
     assert summary["ci95"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("reply", "read", "taken"), [(" 2", None, "2"), (" 1+22=2", None, "2"), (" 23. 2", "23", "23"), (" 23\n", "23", "23")]
+)
+def test_a_number_that_the_budget_cut_is_not_taken_for_the_answer(
+    tiny_models: dict[str, Path], reply: str, read: str | None, taken: str
+) -> None:
+    setup = prepare(tiny.config(tiny_models["llama"], objective__answer_end="open"))
+    line_break = setup.lm.tokenizer.encode("\n", add_special_tokens=False)
+    sampler = scripted(setup, {True: "1+22=23 ", False: reply})
+    sampler.terminators = tuple(line_break)
+    done = run(setup, tiny.QUESTIONS[:1], sampler, how_of(setup, cot_tokens=8))
+    [reading] = done.readings
+    assert reading.answer_ended == reply.endswith("\n")
+    assert reading.extracted["final_number"] == read
+    assert reading.extracted["simple"] == taken  # the research code's take what there is
+    assert rescored(setup.task, reading) == reading
+    as_before = rescored(setup.task, replace(reading, answer_ended=None))  # a reading of a version that did not keep it
+    assert as_before.extracted["final_number"] == taken
 
 
 @pytest.mark.parametrize(

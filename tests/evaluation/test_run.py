@@ -423,5 +423,6 @@ def test_readings_kept_before_there_was_an_end_are_found_again(tmp_path: Path) -
     known = kept.known(task, [example])
     assert known["a"].logprob == -0.1
     assert known["a"].exact is None
+    assert known["a"].answer_ended is None
     assert [one.label.how.answer_end for one in rescore(tmp_path)] == ["open"]
     assert replace(label, how=replace(how, answer_end="<eos>")).file != label.file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from markovlm.objectives.grpo import GrpoConfig
 from markovlm.objectives.loss import Weights, loss_terms
 from markovlm.objectives.rloo import RlooConfig
 from markovlm.rewards import Answers, build_reward
+from markovlm.rollouts.prompter import Prompter
+from markovlm.rollouts.types import CoT
+from markovlm.tasks.base import Example
 from markovlm.training.records import Learner, StepResult
 from markovlm.training.step import take_step
 from support import naive, tiny
@@ -225,11 +229,19 @@ def test_exact_match_rewards_are_zero_or_one_and_train_the_policy_alone(
 ) -> None:
     from markovlm.training import scoring
 
-    monkeypatch.setattr(
-        scoring, "greedy_answers", lambda s, p, c, cots, n: [e.answer if i % 2 == 0 else "x" for i, (e, _) in enumerate(cots)]
-    )
+    def replies(
+        _sampler: object, prompter: Prompter, _conditioning: str, cots: Sequence[tuple[Example, Any]], _most: int
+    ) -> list[CoT]:
+        """Right and whole, wrong, right and cut off by the budget, and so on."""
+        found = []
+        for i, (example, _) in enumerate(cots):
+            ids = tuple(prompter.tokenizer.encode("x" if i % 3 == 1 else example.answer, add_special_tokens=False))
+            found.append(CoT(ids, len(ids), (0.0,) * len(ids), ended=i % 3 != 2))
+        return found
+
+    monkeypatch.setattr(scoring, "greedy_reads", replies)
     _, result = gradient(tiny_models, reward="exact_match", actor_reward_weight=0.0)
-    assert [s.reward for s in result.samples] == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    assert [s.reward for s in result.samples] == [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     assert all(s.stats["loss_actor_reward"] == 0 for s in result.samples)
 
 

@@ -20,7 +20,7 @@ from markovlm.rollouts.drafts import DraftedRead, read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, encode_fragment
 from markovlm.rollouts.reader import answer_decoding, answer_request
-from markovlm.rollouts.types import Sampler
+from markovlm.rollouts.types import CoT, Sampler
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
@@ -60,6 +60,7 @@ class Scored:
     answer: str | None = None  # raw greedy answer
     extracted: str | None = None  # by the task's default extractor
     correct: bool | None = None
+    answer_ended: bool | None = None  # False: the token budget cut the answer
 
     @property
     def right(self) -> float | None:
@@ -73,32 +74,31 @@ def read_variants(setup: Setup, sampler: Sampler, variants: Sequence[Variant]) -
     writing = [i for i, variant in enumerate(variants) if variant.write and setup.task.extractors]
     silent = [i for i in range(len(variants)) if i not in set(writing)]
     written = [variants[i] for i in writing]
-    scores, texts = _scores_and_texts(setup, sampler, written, rows)
+    scores, replies = _scores_and_replies(setup, sampler, written, rows)
     found = dict(zip(silent, map(Scored, logprobs(setup, [variants[i] for i in silent], rows)), strict=True))
-    answers = _answers(setup, written, texts, rows)
-    found |= {i: Scored(score, *answer) for i, score, answer in zip(writing, scores, answers, strict=True)}
+    answers = _answers(setup, written, scores, replies, rows)
+    found |= dict(zip(writing, answers, strict=True))
     return [found[i] for i in range(len(variants))]
 
 
 @torch.no_grad()
-def _scores_and_texts(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> tuple[list[float], list[str]]:
-    """ln pi(a|variant) per answer token and the raw greedy answer of each: in one pass where this process samples with this model,
+def _scores_and_replies(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> tuple[list[float], list[CoT]]:
+    """ln pi(a|variant) per answer token and the greedy answer of each: in one pass where this process samples with this model,
     the gold answer being the draft of the greedy one, else the one after the other."""
     if not (isinstance(sampler, HFSampler) and sampler.lm is setup.lm and setup.lm.takes_back):
         return logprobs(setup, variants, rows), _greedy(setup, sampler, variants, rows)
     sequences = [_sequence(setup.prompter, variant) for variant in variants]
     decoding = answer_decoding(setup.prompter, setup.task.max_answer_tokens)
-    scores, texts = [0.0] * len(variants), [""] * len(variants)
+    found: dict[int, DraftedRead] = {}
 
     def read(some: Sequence[int]) -> list[DraftedRead]:
-        found = read_with_drafts(setup.lm, forked_batch([sequences[i] for i in some]), decoding)
-        assert found is not None
-        return found
+        drafted = read_with_drafts(setup.lm, forked_batch([sequences[i] for i in some]), decoding)
+        assert drafted is not None
+        return drafted
 
     for part in _batches([_own_length(*sequence) for sequence in sequences], rows):
-        for i, one in zip(part, map_splitting(read, part), strict=True):
-            scores[i], texts[i] = one.logp_mean, setup.prompter.text(one.read.ids)
-    return scores, texts
+        found |= dict(zip(part, map_splitting(read, part), strict=True))
+    return [found[i].logp_mean for i in range(len(variants))], [found[i].read for i in range(len(variants))]
 
 
 # ------------------------------------------------------------------------------------------------------ likelihoods
@@ -158,29 +158,36 @@ def _batches(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
 
 
 def _answers(
-    setup: Setup, variants: Sequence[Variant], texts: Sequence[str], rows: int
-) -> list[tuple[str, str | None, bool | None]]:
-    """(raw greedy answer, extracted, right) by the task's default extractor."""
+    setup: Setup, variants: Sequence[Variant], scores: Sequence[float], replies: Sequence[CoT], rows: int
+) -> list[Scored]:
+    """What the task's default extractor reads from the greedy answers."""
     prompter, task = setup.prompter, setup.task
     method = task.extractors[0] if task.extractors else ""
     choices = _choice_logprobs(setup, variants, rows) if method == LIKELIHOOD else [dict[str, float]()] * len(variants)
-    found: list[tuple[str, str | None, bool | None]] = []
-    for variant, text, letters in zip(variants, texts, choices, strict=True):
-        scored = score_text(task, variant.example, prompter.text(variant.ids), text, letters)
-        found.append((text, scored.extracted[method], scored.correct[method]))
+    found: list[Scored] = []
+    for variant, score, reply, letters in zip(variants, scores, replies, choices, strict=True):
+        text = prompter.text(reply.ids)
+        scored = score_text(task, variant.example, prompter.text(variant.ids), text, letters, ended=reply.ended)
+        found.append(Scored(score, text, scored.extracted[method], scored.correct[method], reply.ended))
     return found
 
 
-def _greedy(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[str]:
+def read_again(setup: Setup, variant: Variant, one: Scored) -> Scored:
+    """The same greedy answer as the task's default extractor reads it now: one of the text, not `likelihood`."""
+    text, method = setup.prompter.text(variant.ids), setup.task.extractors[0]
+    scored = score_text(setup.task, variant.example, text, one.answer or "", {}, ended=one.answer_ended is not False)
+    return replace(one, extracted=scored.extracted[method], correct=scored.correct[method])
+
+
+def _greedy(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> list[CoT]:
     prompter = setup.prompter
     requests = [answer_request(prompter, variant.conditioning, variant.example, variant.ids) for variant in variants]
     decoding = answer_decoding(prompter, setup.task.max_answer_tokens)
-    texts: list[str] = [""] * len(variants)
+    found: dict[int, CoT] = {}
     for part in _batches([len(request.prompt) for request in requests], rows):
         groups = sampler.sample([requests[i] for i in part], decoding)
-        for i, group in zip(part, groups, strict=True):
-            texts[i] = prompter.text(group[0].ids)
-    return texts
+        found |= {i: group[0] for i, group in zip(part, groups, strict=True)}
+    return [found[i] for i in range(len(variants))]
 
 
 def _choice_logprobs(setup: Setup, variants: Sequence[Variant], rows: int) -> list[dict[str, float]]:

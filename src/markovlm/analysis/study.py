@@ -10,13 +10,13 @@ import gc
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from markovlm.analysis.scoring import Scored, Variant, read_variants
+from markovlm.analysis.scoring import Scored, Variant, read_again, read_variants
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.evaluation.run import label_of
@@ -28,7 +28,7 @@ from markovlm.runs.rows import clean, read_rows, replace_whole, writing
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
 from markovlm.statistics import cluster_mean_ci
-from markovlm.tasks.base import Example
+from markovlm.tasks.base import LIKELIHOOD, Example
 
 FOLDER = "loadbearing"  # in the run directory
 Counting = Callable[[str, int], Any]
@@ -63,6 +63,7 @@ class Reader:
     counting: Counting | None = None
     on_batch: Callable[[Sequence[Variant], Sequence[Variant]], None] | None = None  # told what a batch has read, and what is left
     _kept: dict[tuple[Hashable, ...], Scored] | None = None
+    _old: set[tuple[Hashable, ...]] = field(default_factory=set[tuple[Hashable, ...]])  # of those kept: read by another extractor
 
     def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
         """The reading of each variant, in order; what is kept already is not read again."""
@@ -89,12 +90,25 @@ class Reader:
         for variant in variants:  # of those that come to the same, the first; but one that asks for an answer gets it
             if variant.key not in wanted or (variant.write and not wanted[variant.key].write):
                 wanted[variant.key] = variant
+        for key in self._old & wanted.keys():
+            kept[key] = read_again(self.setup, wanted[key], kept[key])
+        self._old -= wanted.keys()
         extracts = bool(self.setup.task.extractors)
         return [v for key, v in wanted.items() if key not in kept or (v.write and extracts and kept[key].answer is None)]
 
+    @property
+    def _extractor(self) -> str | None:
+        return next(iter(self.setup.task.extractors), None)
+
     def _known(self) -> dict[tuple[Hashable, ...], Scored]:
-        if self._kept is None:
-            self._kept = _kept_readings(self.path)
+        if self._kept is not None:
+            return self._kept
+        self._kept, by = _kept_readings(self.path)
+        self._old = {key for key, method in by.items() if self._kept[key].answer is not None and method != self._extractor}
+        if self._extractor in (None, LIKELIHOOD):  # nothing that the text could be read again by
+            for key in self._old:
+                del self._kept[key]
+            self._old = set()
         return self._kept
 
     @torch.no_grad()
@@ -107,6 +121,7 @@ class Reader:
             {"id": variant.example.id, "cot": variant.number, "variant": variant.name, "conditioning": variant.conditioning}
             | {"target": variant.example.answer, "text": self.setup.prompter.text(variant.ids), "digest": variant.digest}
             | asdict(one)
+            | ({} if one.answer is None else {"extractor": self._extractor})
             for variant, one in zip(variants, scored, strict=True)
         ]
         open_folder(self.path.parent).append(self.path.name, rows)
@@ -261,13 +276,16 @@ def _kept_cots(path: Path, examples: Sequence[Example]) -> dict[CotKey, StudyCot
     return found
 
 
-def _kept_readings(path: Path) -> dict[tuple[Hashable, ...], Scored]:
+def _kept_readings(path: Path) -> tuple[dict[tuple[Hashable, ...], Scored], dict[tuple[Hashable, ...], str | None]]:
+    """By key: the readings, and the extractors that read them (None: of a version that kept no name, or no answer was written)."""
     RunDirectory(path.parent).mend_last_line(path.name)
     found: dict[tuple[Hashable, ...], Scored] = {}
+    by: dict[tuple[Hashable, ...], str | None] = {}
     for row in read_rows(path):
         key = (row["id"], row["cot"], row["conditioning"], row["target"], row["digest"])
-        found[key] = Scored(row["logprob"], row["answer"], row["extracted"], row["correct"])
-    return found
+        found[key] = Scored(row["logprob"], row["answer"], row["extracted"], row["correct"], row.get("answer_ended"))
+        by[key] = row.get("extractor")
+    return found, by
 
 
 def _read_result(path: Path) -> dict[str, Any]:

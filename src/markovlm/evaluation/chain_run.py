@@ -81,7 +81,8 @@ def _evaluate_one(
     """Evaluate the batches that are not kept yet."""
     prompter, size = prompter_of(setup), setup.config.evaluation.batch_size
     texts = [prompter.text_of(example) for example in examples]
-    kept = ChainReadings(store, label_of(target, setup, split, how), setup.config.chain, controls, size, texts)
+    extractor = next(iter(setup.task.extractors), None)
+    kept = ChainReadings(store, label_of(target, setup, split, how), setup.config.chain, controls, size, texts, extractor)
     known = kept.known()
     with counting(doing, len(examples)) if counting else nullcontext() as advance:
 

@@ -19,12 +19,14 @@ from markovlm.evaluation.chains import ChainBatch, ChainReading, ChainTrace
 from markovlm.evaluation.store import Label
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import encode_rows, read_rows, replace_whole, writing
+from markovlm.tasks.base import DEFAULT_EXTRACTORS
 
 _STATE, _READING, _BATCH = "state", "reading", "batch"  # values of `kind`
+_DEFAULTS = {names[0] for names in DEFAULT_EXTRACTORS.values()}
 
 
 class ChainReadings:
-    """The file of one evaluation under `folder`. Another label, set of texts, controls or size of batches: another file."""
+    """The file of one evaluation under `folder`. Another label, set of texts, controls, size of batches or extractor: another file."""
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class ChainReadings:
         controls: Sequence[str],
         batch_size: int,
         texts: Sequence[ChainText],
+        extractor: str | None,
     ):
         asked = [(text.id, text.chunks, text.start, [asdict(query) for query in text.queries]) for text in texts]
         self.header: dict[str, Any] = {
@@ -48,6 +51,8 @@ class ChainReadings:
         apart = {
             key: value for key, value in self.header.items() if key not in ("checkpoint", "step", "split")
         } | label.identity()
+        if extractor in _DEFAULTS:  # older files are of the defaults before these, and their names know of no extractor
+            apart["extractor"] = extractor
         chunks = f"-{chain.steps}chunks" if chain.steps is not None else ""
         self.path = folder / f"chains-{label.checkpoint}-{label.split}{chunks}-{_digest(apart)}.jsonl"
 

@@ -266,14 +266,15 @@ def read_jobs(
     asked = [i for i, (_, _, _, target) in enumerate(jobs) if target.query is not None]
     requests = [SampleRequest(jobs[i][3].prefix + jobs[i][2] + jobs[i][3].between, (("greedy answer",),)) for i in asked]
     drawn = sampler.sample(requests, answer_decoding(prompter, prompter.task.max_answer_tokens)) if requests else []
-    replies = {i: prompter.text(group[0].ids) for i, group in zip(asked, drawn, strict=True)}
+    replies = {i: group[0] for i, group in zip(asked, drawn, strict=True)}
     found = []
     for i, (one, t, _, target) in enumerate(jobs):
-        query, reply = target.query, replies.get(i)
+        query, written = target.query, replies.get(i)
+        reply = None if written is None else prompter.text(written.ids)
         correct = None
-        if query is not None and reply is not None and prompter.task.extractors:
+        if query is not None and written is not None and reply is not None and prompter.task.extractors:
             gold = Example(one.text.id, query.question, query.answer, one.text.example.choices)
-            correct = read_answer(prompter.task, gold, reply, prompter.task.extractors[0])[1]
+            correct = read_answer(prompter.task, gold, reply, prompter.task.extractors[0], ended=written.ended)[1]
         about = (
             (None, None, None, None, None) if query is None else (query.question, query.answer, reply, correct, query.distance)
         )

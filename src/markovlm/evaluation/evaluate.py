@@ -69,6 +69,9 @@ class Reading:
     failure: str | None = None  # why the default extractor's answer is wrong; None: it is right, or there is none to extract
     likeliest: bool | None = None  # the greedy answer begins with all gold tokens; None: none was written
     exact: bool | None = None  # and then ends; None: not known either where the budget or the text has no room for an end
+    answer_ended: bool | None = (
+        None  # False: the token budget cut the answer; None: none was written, or an older version read it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +283,7 @@ def _reading(
 ) -> Reading:
     text, answer = prompter.text(cot.ids), "" if reply is None else prompter.text(reply.ids)
     likeliest, exact = (None, None) if reply is None else _matches(lm, prompter, example, reply)
-    scored = score_text(prompter.task, example, text, answer, choice_logprobs)
+    scored = score_text(prompter.task, example, text, answer, choice_logprobs, ended=reply is None or reply.ended)
     return Reading(
         id=example.id,
         question=example.question,
@@ -297,6 +300,7 @@ def _reading(
         failure=scored.failure,
         likeliest=likeliest,
         exact=exact,
+        answer_ended=None if reply is None else reply.ended,
     )
 
 

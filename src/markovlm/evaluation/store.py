@@ -24,7 +24,7 @@ from markovlm.tasks.extractors import with_extractors
 
 _HEADER = "evaluation"  # the value of `kind` in the first row
 _FIELDS = {field.name for field in fields(Reading)}
-_LATER = {"likeliest", "exact"}  # fields that readings of older versions lack
+_LATER = {"likeliest", "exact", "answer_ended"}  # fields that readings of older versions lack
 _HOW = {field.name for field in fields(How)}
 _OPEN = "open"
 
@@ -129,7 +129,8 @@ def rescore(folder: Path, extractors: Sequence[str] = ()) -> list[Stored]:
 def rescored(task: Task, reading: Reading) -> Reading:
     """The reading with its answer text read again by the extractors of `task`."""
     example = Example(reading.id, reading.question, reading.gold, tuple(reading.choices))
-    scored = score_text(task, example, reading.cot, reading.answer, reading.choice_logprobs)
+    ended = reading.answer_ended is not False
+    scored = score_text(task, example, reading.cot, reading.answer, reading.choice_logprobs, ended=ended)
     if LIKELIHOOD in task.extractors and not reading.choice_logprobs:
         raise UserError(f"{reading.id}: this reading keeps no likelihoods of choices; evaluate again without --rescore")
     return replace(reading, extracted=scored.extracted, correct=scored.correct, failure=scored.failure)

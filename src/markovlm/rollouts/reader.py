@@ -117,13 +117,6 @@ def ends_reply(lm: LanguageModel, prompter: Prompter, token: int) -> bool:
     return token in lm.terminators or prompter.is_end(token)
 
 
-def greedy_answers(
-    sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
-) -> list[str]:
-    """The text of each of `greedy_reads`."""
-    return [prompter.text(answer.ids) for answer in greedy_reads(sampler, prompter, conditioning, cots, max_tokens)]
-
-
 def greedy_reads(
     sampler: Sampler, prompter: Prompter, conditioning: str, cots: Sequence[tuple[Example, tuple[int, ...]]], max_tokens: int
 ) -> list[CoT]:

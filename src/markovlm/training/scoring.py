@@ -22,7 +22,7 @@ from markovlm.rollouts.reader import (
     answer_batch,
     end_batch,
     ends_reply,
-    greedy_answers,
+    greedy_reads,
     joined_scores,
     score_answers,
 )
@@ -89,7 +89,7 @@ def answers_of(
     samples: Sequence[Sample],
     scores: AnswerScores,
     group_size: int,
-    replies: Sequence[str | None] = (),
+    replies: Sequence[CoT | None] = (),
     direct: Answers | None = None,
     others: Mapping[str, Tensor] | None = None,
 ) -> Answers:
@@ -99,7 +99,7 @@ def answers_of(
         right = _likeliest(learner, scores)
         texts = [learner.prompter.text(sample.cot.ids) for sample in samples]
         read = tuple(
-            Read(s.example, text, reply, ok if reply is None else _is_right(learner, s.example, reply))
+            Read(s.example, text, None, ok) if reply is None else _read_reply(learner, s.example, text, reply)
             for s, text, reply, ok in zip(samples, texts, replies or [None] * len(samples), right, strict=True)
         )
     return Answers(scores.logp_sum, scores.logp_mean, scores.token_logp, scores.row, group_size, read, direct, others or {})
@@ -111,9 +111,9 @@ def _likeliest(learner: Learner, scores: AnswerScores) -> list[bool]:
     return [greedy and (follows < 0 or ends_reply(learner.lm, learner.prompter, follows)) for greedy, follows in found]
 
 
-def _is_right(learner: Learner, example: Example, reply: str) -> bool:
-    task = learner.prompter.asks(example)
-    return read_answer(task, example, reply, task.extractors[0])[1]
+def _read_reply(learner: Learner, example: Example, cot: str, reply: CoT) -> Read:
+    task, text = learner.prompter.asks(example), learner.prompter.text(reply.ids)
+    return Read(example, cot, text, read_answer(task, example, text, task.extractors[0], ended=reply.ended)[1])
 
 
 def _with_graph(learner: Learner, samples: Sequence[Sample], held: HeldGraph) -> AnswerScores | None:
@@ -136,12 +136,12 @@ def _answer_scores(learner: Learner, samples: Sequence[Sample]) -> AnswerScores:
     return score_answers(learner.lm, answer_batch(learner.prompter, learner.config.objective.conditioning, cots), learner.sharing)
 
 
-def _replies(learner: Learner, samples: Sequence[Sample]) -> list[str | None]:
+def _replies(learner: Learner, samples: Sequence[Sample]) -> list[CoT | None]:
     if not learner.reward.needs_reply:
         return []
     cots = [(sample.example, sample.cot.ids) for sample in samples]
     budget = learner.prompter.task.max_answer_tokens
-    return [*greedy_answers(learner.sampler, learner.prompter, learner.config.objective.conditioning, cots, budget)]
+    return [*greedy_reads(learner.sampler, learner.prompter, learner.config.objective.conditioning, cots, budget)]
 
 
 def _scores_in_parts(learner: Learner, samples: Sequence[Sample], retries: Retries) -> AnswerScores:
