@@ -42,6 +42,7 @@ _QUESTIONS = (
     "data.",
     "loading.device",
     "objective.answer_end",
+    "prompt.mention_budget",
 )  # settings that a reader takes over from the run
 
 stats: Any = scipy_stats

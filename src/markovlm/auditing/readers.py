@@ -117,7 +117,7 @@ def budget_named(target: Target) -> int:
     """The CoT budget that prompts mention: the one a run was trained with, or that the user gave. Else none is named: these CoTs kept to none,
     and a reader that sees nothing else takes it for the answer."""
     given = target.config.rollouts.max_cot_tokens
-    return given if given is not None else UNSAID
+    return given if given is not None and target.config.prompt.mention_budget else UNSAID
 
 
 # ------------------------------------------------------------------------------------------------------- CoTs as tokens

@@ -75,3 +75,8 @@ class Prompt(Section):
         "auto", description="auto: compact for embedded models, chat where the tokenizer has a template, else plain"
     )
     answer_header: str | None = Field(None, description="text between CoT and answer; default ' Answer:' (compact: its token)")
+    mention_budget: bool = Field(
+        True,
+        description="say how many tokens the CoT may have, as the paper's prompts do; false: name no number, which small models "
+        "take for one of the question's (compact prompts name none)",
+    )

@@ -130,6 +130,8 @@ def _check_chain(config: RunConfig) -> None:
         raise ValueError("objective.reward_options.debias must be false in a chain: no chunk can be read without its state")
     if getattr(reward.options, "std_filter", 0):
         raise ValueError("objective.reward_options.std_filter must be 0 in a chain: groups of every t would share one average")
+    if not config.prompt.mention_budget:
+        raise ValueError("prompt.mention_budget=false: prompts of chains always say how long a state may be; leave it out")
     if chain.state_tokens and rollouts.max_cot_tokens and chain.state_tokens != rollouts.max_cot_tokens:
         raise ValueError(
             f"chain.state_tokens ({chain.state_tokens}) and rollouts.max_cot_tokens ({rollouts.max_cot_tokens}) are the same "

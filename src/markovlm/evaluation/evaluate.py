@@ -44,7 +44,7 @@ class How:
     stop: tuple[str, ...]
     reader: str  # "actor" or "frozen"
     conditioning: str
-    prompt_style: str
+    prompt_style: str  # `chat (no budget)` where the prompts don't say how many tokens the CoT may have
     answer_header: str | None
     seed: int
     answer_end: str = "open"  # the token that ends a reply, scored as the last of the gold answer; open: none is
@@ -159,7 +159,7 @@ def how_evaluated(config: RunConfig, prompter: Prompter, *, step: int) -> How:
         stop=rollouts.stop,
         reader=_reader(config),
         conditioning=config.objective.conditioning,
-        prompt_style=prompter.style,
+        prompt_style=prompter.style if config.prompt.mention_budget else f"{prompter.style} (no budget)",
         answer_header=config.prompt.answer_header,
         seed=config.seed,
         answer_end=prompter.end_name,

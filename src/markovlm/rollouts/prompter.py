@@ -21,7 +21,7 @@ _REMEMBERED = 4096  # encoded parts kept of each kind
 
 @dataclass(frozen=True)
 class Prompter:
-    """How one task is put to one model. `cot_tokens` is the CoT budget that the prompt mentions."""
+    """How one task is put to one model. `cot_tokens` is the CoT budget that the prompt mentions (`prompts.UNSAID`: none)."""
 
     task: Task
     tokenizer: Any

@@ -27,7 +27,7 @@ from markovlm.tasks.checks import example_problem
 from markovlm.tasks.extractors import with_extractors
 from markovlm.tasks.folds import assert_disjoint, without_overlap
 from markovlm.tasks.mixture import Mixture, under_its_name
-from markovlm.tasks.prompts import is_compact
+from markovlm.tasks.prompts import UNSAID, is_compact
 
 if TYPE_CHECKING:
     from markovlm.models.sharding import Shards
@@ -91,6 +91,8 @@ def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
     tokens, prompt = config.rollouts.max_cot_tokens, config.prompt
     assert tokens is not None
     end = config.objective.answer_end
+    if not config.prompt.mention_budget:
+        tokens = UNSAID
     if config.chain.on:
         return build_chain_prompter(config.chain, task, tokenizer, prompt.style, tokens, prompt.answer_header, answer_end=end)
     return build_prompter(task, tokenizer, prompt.style, tokens, prompt.answer_header, answer_end=end)
