@@ -6,6 +6,7 @@ After a change of wording: `MARKOVLM_WRITE_GOLDEN=1 pytest tests/tasks/test_prom
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from markovlm.tasks import get_task, task_names
 from markovlm.tasks.base import Example
 from markovlm.tasks.prompts import (
     REDACTED,
+    UNSAID,
     answer_header,
     answer_text,
     choose_style,
@@ -153,6 +155,18 @@ def test_wiki_prompt_names_both_lengths():
     assert asked == cot_prompt(get_task("wiki", {"target_tokens": 30}), EXAMPLES["wiki"], style="plain", cot_tokens=50)
     assert asked.startswith("Compress your understanding of this text into 50 tokens, then predict the next 30 tokens.")
     assert asked.endswith("\nReasoning Bottleneck:")
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("style", ["plain", "chat"])
+def test_a_budget_that_is_not_mentioned_leaves_no_number(name, style):
+    task, example = get_task(name), EXAMPLES.get(name, CHOICES)
+    settings = {"style": style, "conditioning": "markovian", "tokenizer": TOKENIZERS[style]}
+    said, unsaid, less = (reader_prompt(task, example, cot_tokens=tokens, **settings) for tokens in (77, UNSAID, 7))
+    assert "77" in said and said.replace("77", "7") == less
+    numbers = re.findall(r"\d+", unsaid)
+    assert numbers == [number for number in re.findall(r"\d+", less) if number != "7"][: len(numbers)]  # dates of templates
+    assert "tokens" not in unsaid
 
 
 def test_choices_are_listed_by_letter():
