@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from markovlm.auditing.reading import budget_named
+from markovlm.auditing.readers import budget_named
 from markovlm.evaluation.evaluate import how_evaluated
 from markovlm.runs.setup import prepare
 from markovlm.runs.targets import Target
