@@ -16,7 +16,7 @@ from markovlm.errors import RunFailed, UserError
 from markovlm.models import fetch as fetching
 from markovlm.models.fetch import RECORD, cache_dir, fetch, fetched, is_fetched, place_of
 from markovlm.models.load import load_model
-from markovlm.models.registry import KNOWN, KnownModel, is_here
+from markovlm.models.registry import FETCHED, KNOWN, KnownModel, is_here
 from support import gguf_files
 
 
@@ -42,7 +42,7 @@ def test_a_model_is_fetched_once_and_loads(
     shop: gguf_files.Shop, index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(KNOWN, "small", KnownModel("small", "made up", source=shop.source))
-    monkeypatch.setattr("markovlm.models.registry.FETCHED", {"small": KNOWN["small"]})
+    monkeypatch.setitem(FETCHED, "small", KNOWN["small"])
     assert not is_here("small")
     assert load_model("small", Loading(device="cpu")).terminators == (2,)
     said = capsys.readouterr()
@@ -128,8 +128,7 @@ def test_terms_must_be_accepted_by_name(
     source = replace(shop.source, terms="https://terms.example")
     entry = KnownModel("small", "made up", source=source)
     monkeypatch.setitem(KNOWN, "small", entry)
-    for place in ("markovlm.models.registry.FETCHED", "markovlm.cli.models.FETCHED"):
-        monkeypatch.setattr(place, {"small": entry})
+    monkeypatch.setitem(FETCHED, "small", entry)
     assert main(["eval", "small", "--task", "arithmetic"]) == 2
     assert main(["models", "--fetch", "small"]) == 2
     said = capsys.readouterr()

@@ -289,7 +289,7 @@ def test_resume_is_bit_for_bit(keys: dict[str, Any], tiny_models: dict[str, Path
     runs.assert_same_run(tmp_path / "crashed", tmp_path / "whole")
     last = tmp_path / "whole" / "checkpoints" / "step-000007"
     assert (last / "reader.safetensors").exists() is ("ema" in str(keys))
-    assert bool(load_state(last)["reward"]) is (keys.get("objective__reward") == "mean_prob")
+    assert bool(load_state(last).reward) is (keys.get("objective__reward") == "mean_prob")
 
 
 # ---------------------------------------------------------------------------------------------------------- what is refused

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from markovlm.cli.main import cli
 from markovlm.config import build_config, dump_yaml
 from markovlm.errors import UserError
+from markovlm.health import diagnose
 from markovlm.health.monitor import judge
 from markovlm.logs.find import read_run
-from markovlm.report import diagnose, write_report
+from markovlm.report import write_report
 from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.rows import read_rows
 from markovlm.tasks.base import Example

@@ -88,7 +88,7 @@ KNOWN: dict[str, KnownModel] = {
     ),
     "smollm2": KnownModel(
         "smollm2",
-        "135 M parameters, pretrained, instruct; a Llama, 49,152 tokens",
+        "135 M parameters, instruct; Llama, 49,152 tokens",
         defaults={
             "task": "words",
             "task_options": {"max_steps": 1, "distractors": 0, "max_value": 20, "question": "end"},
@@ -102,7 +102,7 @@ KNOWN: dict[str, KnownModel] = {
     ),
     "gemma3-270m": KnownModel(
         "gemma3-270m",
-        "268 M parameters, pretrained, base; Gemma 3, 262,144 tokens",
+        "268 M parameters, base; Gemma 3, 262,144 tokens",
         source=GEMMA3_270M,
         tried_lr=1e-4,
     ),

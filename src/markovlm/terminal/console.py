@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -60,11 +61,16 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Group:
     """A titled plain table; cells are text and never markup. Columns of numbers stand right."""
     made = Table(show_edge=False, pad_edge=False)
     for number, column in enumerate(columns):
-        numeric = bool(rows) and all(row[number][:1] in "+-0123456789" for row in rows)
+        numeric = bool(rows) and all(_is_number(row[number]) for row in rows)
         made.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return Group(Text(title), made)  # a title of the table itself would wrap at the table's width
+
+
+def _is_number(cell: str) -> bool:
+    """A number, perhaps with a unit or an interval; not a sentence that begins with one ("135 M parameters, pretrained")."""
+    return cell[:1] in "+-0123456789" and not re.search("[A-Za-z]{4}", cell)
 
 
 class TrainingProgress:
