@@ -11,6 +11,7 @@ from markovlm.auditing.harness import is_harness, read_harness
 from markovlm.auditing.inspect_log import is_inspect_json, read_inspect_value, read_inspect_zip
 from markovlm.auditing.rows import Source
 from markovlm.auditing.samples import is_samples, read_samples
+from markovlm.content import check_regular
 from markovlm.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".eval", ".parquet", ".ndjson")
@@ -26,8 +27,12 @@ def read_source(path: Path, columns: Mapping[str, str] | None = None) -> Source:
         raise UserError(f"{path}: no such file")
     if path.is_dir():
         raise UserError(f"{path}: is a directory; name the files in it")
-    with path.open("rb") as file:
-        magic = file.read(4)
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if magic == b"PK\x03\x04":
         _refuse_columns(path, columns, "an Inspect log")
         found = read_inspect_zip(path)

@@ -52,10 +52,11 @@ def ask(
 
 def read_text(path: Path) -> str:
     """A file of the user's. UserError in one line where it can't be read as text."""
+    from markovlm.content import read_content
     from markovlm.errors import UserError
 
     try:
-        return path.read_text(encoding="utf-8")
+        return read_content(path).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"--text {path}: is not a UTF-8 text file") from None
     except OSError as error:

@@ -101,10 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            remedy = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable, or name another place"
-            return _complain(f"{error.filename or 'writing'}: {error.strerror}; {remedy}", 1)
-        raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _complain(f"{error.filename or 'writing'}: {error.strerror}; free space", 1)
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}", 1)
 
 
 def _start_log(level: str | None) -> None:

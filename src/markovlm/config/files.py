@@ -13,8 +13,11 @@ from pydantic import ValidationError
 from markovlm.config.keys import keys, known_keys
 from markovlm.config.objective import ObjectiveBase, objective_classes, objective_from
 from markovlm.config.run import RunConfig
+from markovlm.content import Yaml, parse_yaml, read_content
 from markovlm.errors import UserError
 from markovlm.plugins import is_loaded
+
+_MOST = 4 << 20  # bytes of a configuration
 
 
 def build_config(*layers: Mapping[str, Any], source: str = "configuration") -> RunConfig:
@@ -73,19 +76,21 @@ def _merge_objective(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
 def load_yaml(path: Path) -> dict[str, Any]:
     """A configuration file as a nested dict. Raises UserError with file and line."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; a configuration file is needed (a run is continued with --resume)") from None
+        if path.is_dir():
+            raise UserError(f"{path}: is a directory; a configuration file is needed (a run is continued with --resume)")
+        text = read_content(path, _MOST).decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration file: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a UTF-8 text file; a YAML configuration is needed") from None
     try:
-        loaded = yaml.load(text, _Once)
+        loaded = parse_yaml(text, _Once)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+        raise UserError(
+            f"{where}: not valid YAML: {getattr(error, 'problem', None) or str(error) or 'cannot be parsed'}"
+        ) from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -109,7 +114,7 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(cast("Mapping[str, Any]", found)) if isinstance(found, Mapping) else {}
 
 
-class _Once(yaml.SafeLoader):
+class _Once(Yaml):
     """Refuses a key that stands twice in one mapping: the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -5,30 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import stat
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from markovlm.content import GZIP, check_regular
 from markovlm.logs.rows import Problems, parse
 
-GZIP = b"\x1f\x8b"
 MOST_UNPACKED = 1 << 30  # bytes of a gzip file or a JSON array held in memory
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISDIR, "a directory"),
-)
-
-
-def check_regular(path: Path) -> None:
-    """Raises OSError for anything but a file with content on disk: reading a named pipe would wait for ever."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        what = next((name for test, name in _KINDS if test(mode)), "not a regular file")
-        raise OSError(0, f"{what}, not a file: not read")
 
 
 def open_lines(path: Path, problems: Problems | None = None) -> BinaryIO:

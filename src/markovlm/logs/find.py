@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markovlm.content import check_regular
 from markovlm.errors import UserError
 from markovlm.logs.dialects import dialect_of
 from markovlm.logs.duplicates import without_duplicates
-from markovlm.logs.files import check_regular, split_run
+from markovlm.logs.files import split_run
 from markovlm.logs.foreign import external_runs, is_external_path, read_external, runs_of_table
 from markovlm.logs.frameworks import OURS, Framework
 from markovlm.logs.launches import LAUNCH, number

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import yaml
 
+from markovlm.content import parse_yaml, read_content
 from markovlm.errors import UserError
 from markovlm.logs.frameworks import Framework
 from markovlm.logs.schema import COMPONENT, COMPONENT_STD, METRIC
 
+_MOST = 1 << 20  # bytes of a mapping
 SHORT = {  # what people call it -> ours
     "reward": "reward_mean",
     "length": "cot_length",
@@ -57,10 +59,10 @@ def read_mapping(entries: Sequence[str]) -> Framework | None:
 
 def _read_file(path: Path) -> dict[str, tuple[str, ...]]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = parse_yaml(read_content(path, _MOST).decode())
     except OSError as error:
         raise UserError(f"--map {path}: {error.strerror}; give OURS=THEIRS or a file of OURS: THEIRS") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"--map {path}: not YAML or JSON; write a line OURS: THEIRS for each metric") from None
     if not isinstance(found, dict) or not found:
         raise UserError(f"--map {path}: no mapping in it; write a line OURS: THEIRS for each metric")

@@ -12,8 +12,9 @@ import polars as pl
 import yaml
 
 from markovlm.config import flatten
+from markovlm.content import check_regular, parse_yaml, read_content
 from markovlm.logs.choose import Light, choose
-from markovlm.logs.files import check_regular, open_lines
+from markovlm.logs.files import open_lines
 from markovlm.logs.records import Evaluation, RunData, Sample, Score
 from markovlm.logs.rows import (
     Problems,
@@ -30,6 +31,7 @@ from markovlm.logs.rows import (
 )
 from markovlm.logs.studies import FOLDER, read_studies
 
+MOST_SETTINGS = 4 << 20  # bytes of config.yaml
 MAX_FAST_BYTES = 200_000_000  # of samples.jsonl read at once
 MAX_SAMPLE_ROWS = 300_000  # rows of samples.jsonl looked at; beyond, every k-th
 
@@ -72,10 +74,12 @@ def _read_settings(run: RunData, folder: Path) -> None:
     if config.exists():
         run.files["config"] = config
         try:
-            check_regular(config)
-            run.config_text = config.read_text(encoding="utf-8", errors="replace")
-            loaded = yaml.safe_load(run.config_text)
-        except (OSError, yaml.YAMLError, RecursionError, ValueError):
+            run.config_text = read_content(config, MOST_SETTINGS).decode("utf-8", "replace")
+            loaded = parse_yaml(run.config_text)
+        except OSError as error:
+            run.problems.append(f"config.yaml: {error.strerror or 'cannot be read'}")
+            loaded = None
+        except yaml.YAMLError:
             run.problems.append("config.yaml: cannot be read as YAML")
             loaded = None
         if isinstance(loaded, Mapping):

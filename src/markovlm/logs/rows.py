@@ -12,6 +12,9 @@ from typing import Any
 
 import polars as pl
 
+from markovlm.content import read_content
+
+MOST_SMALL = 8 << 20  # bytes of a small JSON file
 MAX_TEXT = 8_000  # characters of one text a report keeps
 _MISSING_TEXTS = ("", "nan", "none", "null", "n/a", "na")
 
@@ -204,10 +207,7 @@ def _keys_of_some_rows(data: bytes) -> dict[str, None]:
 def read_small_json(path: Path, problems: list[str]) -> Any:
     """A small JSON file; None with a problem where it cannot be read."""
     try:
-        if not path.is_file():
-            problems.append(f"{path.name}: not a file: not read")
-            return None
-        return parse(path.read_bytes())
+        return parse(read_content(path, MOST_SMALL))
     except (OSError, ValueError) as error:
         problems.append(f"{path.name}: {_why(error)}")
         return None

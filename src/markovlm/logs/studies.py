@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markovlm.logs.files import check_regular
+from markovlm.content import check_regular
 from markovlm.logs.rows import MAX_TEXT, integer, parse
 from markovlm.logs.study_records import (
     BASE,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from markovlm.content import read_content
 from markovlm.errors import MarkovlmError
 from markovlm.models.adapters import check_adapter, save_adapter, set_adapter
 from markovlm.models.language import LanguageModel
@@ -131,7 +132,7 @@ def _reason(error: Exception) -> str:
 def load_state(directory: Path) -> TrainerState:
     """trainer_state.json. Raises DamagedCheckpoint where it is missing, torn, or another step's."""
     with reading_checkpoint(directory, STATE_FILE):
-        state = TrainerState.model_validate(json.loads((directory / STATE_FILE).read_text(encoding="utf-8")))
+        state = TrainerState.model_validate(json.loads(read_content(directory / STATE_FILE)))
     if directory.name.startswith("step-") and directory.name != f"step-{state.step:06d}":
         raise damaged(directory, f"{STATE_FILE} is of step {state.step}")
     return state

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from markovlm._version import __version__
 from markovlm.config import CHANGEABLE, RunConfig, flatten
+from markovlm.content import read_content
 from markovlm.errors import MarkovlmError, Note, UserError
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.models.language import LanguageModel
@@ -262,20 +263,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-    return f"cannot be read ({' '.join(str(error).split()):.120})"
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return f"cannot be read ({said:.120})"
 
 
 def _read(path: Path) -> bytes | None:
-    """A small file; None where there is none. ValueError for one that is no file, or too large to be what it should be."""
+    """A small file; None where there is none."""
     try:
-        about = path.stat()
+        return read_content(path, _MOST)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError("is no regular file")
-    if about.st_size > _MOST:
-        raise ValueError(f"{about.st_size:,} bytes are too many")
-    return path.read_bytes()
 
 
 def _faults(directory: Path, training: bool) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from markovlm.content import read_content
 from markovlm.errors import RunFailed
 
 
@@ -113,13 +114,13 @@ def parse_row(line: bytes | str) -> dict[str, Any] | None:
     """A row of a JSONL file; None for a torn or foreign line."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a JSONL file; an absent file has none."""
+    """All whole rows of a JSONL file; an absent file has none. OSError for what is no file."""
     if not path.exists():
         return []
-    return [row for line in path.read_bytes().splitlines() if (row := parse_row(line)) is not None]
+    return [row for line in read_content(path).splitlines() if (row := parse_row(line)) is not None]

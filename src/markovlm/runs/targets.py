@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from markovlm.config import RunConfig, build_config, load_recorded
+from markovlm.content import read_content
 from markovlm.errors import UserError
 from markovlm.models.gguf import gguf_file
 from markovlm.models.memory import release_memory
@@ -24,6 +25,7 @@ from markovlm.tasks import get_task
 from markovlm.tasks.base import Loaded
 
 BASE = "base"
+_MOST = 1 << 20  # bytes of a PEFT configuration
 _FOREIGN = re.compile(r"(?:adapter|checkpoint|step)[-_]?(\d+)")  # adapter_1000, checkpoint-500
 
 
@@ -180,8 +182,8 @@ def _foreign_targets(name: str, adapters: dict[int, Path], checkpoints: str, ove
 def _base_of(adapter: Path) -> str:
     path = adapter / "adapter_config.json"
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
+        base = json.loads(read_content(path, _MOST)).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as a PEFT configuration ({' '.join(str(error).split()):.80})") from None
     if not base:
         raise UserError(f"{path}: names no base model; give it with --model")

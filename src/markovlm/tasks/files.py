@@ -7,20 +7,20 @@ makes fatal.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from markovlm.content import read_content, unpack
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
 from markovlm.tasks.rows import BadRow, Row, first_line
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 GZIPPED = ".gz"
+_MOST_ROWS = 20_000_000  # of a Parquet file, whose few bytes can stand for any number
 _HEADER_WORDS = frozenset({"question", "problem", "input", "prompt", "body", "stem"})
 
 
@@ -58,13 +58,17 @@ def data_stem(path: Path) -> str:
 def read_text(path: Path) -> str:
     """The whole of a UTF-8 file, gzipped or not, without byte-order mark, line ends as they are. UserError where it cannot be read."""
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix.lower() == GZIPPED else data).decode("utf-8-sig")
+        return _bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:  # a torn gzip file is any of these
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    data = read_content(path)
+    return unpack(data) if path.suffix.lower() == GZIPPED else data
 
 
 def _parquet_rows(path: Path) -> Iterator[Row | BadRow]:
@@ -72,9 +76,12 @@ def _parquet_rows(path: Path) -> Iterator[Row | BadRow]:
     import polars
 
     try:
-        data = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == GZIPPED else path
-        table = polars.read_parquet(data)
-    except (OSError, EOFError, zlib.error, polars.exceptions.PolarsError) as error:
+        data = _bytes(path)
+        rows = int(polars.scan_parquet(io.BytesIO(data)).select(polars.len()).collect().item())
+        if rows > _MOST_ROWS:
+            raise OSError(0, f"{rows:,} rows, and at most {_MOST_ROWS:,} are read; split it")
+        table = polars.read_parquet(io.BytesIO(data))
+    except (OSError, polars.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{path}: cannot be read as Parquet: {reason:.160}") from error
     for index, values in enumerate(table.iter_rows(named=True)):
