@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,8 @@ def test_a_server_that_goes_on_behind_the_end_is_cut(lm: LanguageModel) -> None:
         ({"choices": [{"token_ids": [10**6], "logprobs": {"token_logprobs": [-1.0]}}]}, "no tokens with log-probs"),
         ({"choices": [{"token_ids": [40], "logprobs": {"token_logprobs": [-1.0]}, "finish_reason": "x\x1b[2J"}]}, r"\(x\?\[2J\)"),
         ("hello", "no tokens with log-probs"),
+        ({"choices": [{"token_ids": [40], "logprobs": {"token_logprobs": [float("nan")]}}]}, "no tokens with log-probs"),
+        ({"choices": [{"token_ids": [40], "logprobs": {"token_logprobs": [True]}}]}, "no tokens with log-probs"),
     ],
 )
 def test_answers_that_are_none_are_one_line(
@@ -119,6 +125,89 @@ def test_answers_that_are_none_are_one_line(
         sampler.sample(requests(), FREE)
     assert "\n" not in str(failed.value)
     assert "\x1b" not in str(failed.value)
+
+
+class Raw:
+    """A server that answers every connection with what `talk` sends."""
+
+    def __init__(self, talk: Callable[[socket.socket], None]):
+        self.talk = talk
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+        self.seen = 0
+
+    def __enter__(self) -> Raw:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listening.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listening.accept()
+                self.seen += 1
+                threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            self.talk(connection)
+
+
+def drip(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(start)
+        for _ in range(600):
+            connection.sendall(piece)
+            time.sleep(0.02)
+
+    return talk
+
+
+def flood(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"[")
+    while True:
+        connection.sendall(b"0," * 50_000)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+TALKS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
+    "a byte now and then": (drip(HEAD, b" "), "no whole answer within 0.5 seconds"),
+    "headers without end": (
+        drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        "no whole answer within 0.5 seconds|more than 100 headers",
+    ),
+    "silence": (drip(b"", b""), "no whole answer within 0.5 seconds"),
+    "without end": (flood, "an answer of more than 0 MB"),
+    "cut off": (lambda c: c.sendall(HEAD + b"{"), "IncompleteRead"),
+    "no HTTP": (lambda c: c.sendall(b"SSH-2.0-OpenSSH\r\n"), "does not answer"),
+    "elsewhere": (
+        lambda c: c.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/x\r\nContent-Length: 0\r\n\r\n"),
+        r"Found \(HTTP 302\)",
+    ),
+    "an error page": (
+        lambda c: c.sendall(b'HTTP/1.1 500 No\r\nConnection: close\r\n\r\n{"error": {"message": "\x1b[2Jno\\nmore"}}'),
+        r"Internal Server Error \(HTTP 500\)",
+    ),
+    "too deep": (lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"[" * 100_000), "no vLLM server"),
+}
+
+
+@pytest.mark.parametrize("how", TALKS)
+def test_a_server_that_answers_slowly_hugely_or_wrongly_is_one_line(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    talk, said = TALKS[how]
+    monkeypatch.setattr(server, "_PATIENCE", 0.5)
+    monkeypatch.setattr(server, "_WAITS", (0.01,))
+    monkeypatch.setattr(server, "_MOST_ANSWER", 1 << 18)
+    with Raw(talk) as raw, pytest.raises(UserError, match=said) as refused:
+        ServerSampler(lm, raw.url, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert "\x1b" not in str(refused.value)
+    assert raw.seen == (2 if how in ("cut off", "no HTTP") else 1)  # what another try can't mend is not tried again
 
 
 # ------------------------------------------------------------------------------------------------------- a run
@@ -250,6 +339,9 @@ def test_no_server_is_one_line_and_exit_code_two(
 
 
 def test_keys_without_effect_are_refused() -> None:
+    with pytest.raises(UserError, match="an address without user, password or parameters is needed") as refused:
+        build_config({"rollouts": {"backend": "server", "server_url": "http://me:secret@x:8000"}})
+    assert "secret" not in str(refused.value)
     for keys in ({"server_url": "http://x"}, {"adapter_dir": "x"}, {"backend": "vlm"}, {"importance_cap": 0.5}):
         with pytest.raises(UserError, match=r"rollouts"):
             build_config({"rollouts": keys})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, mapping
-from markovlm.config import RunConfig, build_config, load_yaml
+from markovlm.config import RunConfig, build_config, load_recorded, load_yaml
 from markovlm.errors import UserError
 from markovlm.models.registry import model_defaults
 from markovlm.plugins import load_plugin
@@ -43,7 +43,12 @@ def configure(
 
 
 def base_layer(file: Path) -> dict[str, Any]:
-    """A configuration file that the user named, unchecked; the plug-ins that it names are loaded, relative to where it lies."""
+    """A configuration file that the user named, unchecked; the plug-ins that it names are loaded, relative to where it lies.
+
+    config.yaml of a run is a record, perhaps somebody else's: what it names as code is not run (`load_recorded`).
+    """
+    if (file.parent / "checkpoints").is_dir():
+        return load_recorded(file)
     layer = load_yaml(file)
     named = layer.get("plugins") or []
     if not isinstance(named, list) or not all(isinstance(path, str) for path in named):

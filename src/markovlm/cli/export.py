@@ -21,13 +21,16 @@ from markovlm.terminal.plain import say
     "--push", metavar="ORG/NAME", help="upload it to this repository of the Hugging Face Hub, made where it is not there"
 )
 @click.option("--private", is_flag=True, help="with --push: a new repository is private")
+@click.option(
+    "--loading.trust_remote_code", "trust", type=bool, help="with --merge: run Python code found in the model's repository"
+)
 @click.option("--base-model", metavar="ID", help="what the base is called on the Hub, where the run names a directory of yours")
 @click.option("--dry-run", is_flag=True, help="write and upload nothing; say what would be, and show the model card")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @force_flag
 def export(
     run: str, to: Path | None, merge: bool, checkpoint: str, push: str | None, private: bool, base_model: str | None, dry_run: bool,
-    as_json: bool,
+    as_json: bool, trust: bool | None,
 ) -> None:  # fmt: skip
     """The trained adapter (or merged model) as a directory that transformers and PEFT load, with a model card; --push publishes it."""
     from markovlm.runs.export import check_merge, is_hub_id, model_card
@@ -36,11 +39,13 @@ def export(
     from markovlm.runs.publish import push as upload
     from markovlm.runs.targets import open_targets
 
+    if trust is not None and not merge:
+        raise UserError("--loading.trust_remote_code belongs to --merge: an adapter is exported without its model being loaded")
     if to is None and push is None:
         raise UserError("export: say where to: --to DIRECTORY, or --push ORG/NAME")
     if push is not None:
         check_repository(push)
-    target = open_targets(run, checkpoint, {})[0]
+    target = open_targets(run, checkpoint, {} if trust is None else {"loading": {"trust_remote_code": trust}})[0]
     if push is not None and base_model is None and not merge and not is_hub_id(target.config.model):
         raise UserError(
             f"--push: the run's base is {target.config.model!r}, which nobody else has; name it on the Hub with --base-model ID, or --merge"

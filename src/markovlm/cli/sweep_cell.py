@@ -34,28 +34,29 @@ def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | 
         os.kill(os.getpid(), signal.SIGTERM)
 
     # loads its plug-ins: they are named by the SWEEP.yaml that was given, not by what lies in a run directory
-    api.base_layer(config_file)
+    trusted = bool((api.base_layer(config_file).get("loading") or {}).get("trust_remote_code"))
+    keys = {"loading__trust_remote_code": True} if trusted else {}
     threading.Thread(target=watch_parent, args=(stop_file, ask, os.getppid(), os.getppid), daemon=True).start()
     verdict: StopVerdict | None = None
     resume = (out / "config.yaml").exists()
     if not (resume and ended(out)):
         with training_progress(stderr()) as progress:
             try:
-                trained = api.train(None if resume else config_file, out, resume=resume, progress=progress)
+                trained = api.train(None if resume else config_file, out, resume=resume, progress=progress, **keys)
                 if trained.interrupted:
                     return
             except StopVerdict as error:  # a result like any other, and evaluated like one
                 verdict = error
     asked = None if evaluation is None else FinalEvaluation.model_validate_json(evaluation)
     if asked is not None and result is not None and not is_evaluated(result, asked):
-        _evaluate(out, asked, result)
+        _evaluate(out, asked, result, keys)
     if verdict is not None:
         raise verdict
 
 
-def _evaluate(run: Path, asked: FinalEvaluation, result: Path) -> None:
+def _evaluate(run: Path, asked: FinalEvaluation, result: Path, keys: dict[str, bool]) -> None:
     from markovlm.api.evaluation import evaluate
     from markovlm.sweeps.state import write_evaluation
 
-    found = evaluate(run, checkpoints=asked.checkpoint, split=asked.split, limit=asked.limit, baseline=asked.baseline)
+    found = evaluate(run, checkpoints=asked.checkpoint, split=asked.split, limit=asked.limit, baseline=asked.baseline, **keys)
     write_evaluation(result, asked, found.report)

@@ -99,8 +99,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_recorded(path: Path) -> dict[str, Any]:
-    """The configuration that a run recorded, whole. Where its version had no such key yet, what that version did is filled in."""
+    """The configuration that a run recorded, whole. Where its version had no such key yet, what that version did is filled in.
+
+    Whose run it is, nobody knows: a record can't allow that code from a model's repository is run.
+    """
     recorded = load_yaml(path)
+    loading = _section(recorded, "loading")
+    if loading.get("trust_remote_code"):
+        recorded["loading"] = {**loading, "trust_remote_code": False}
     objective, evaluation = _section(recorded, "objective"), _section(recorded, "evaluation")
     if "answer_end" not in objective:  # up to 0.1: no end was scored, and CoTs were sampled as in training
         recorded["objective"] = {**objective, "answer_end": "open"}

@@ -78,6 +78,13 @@ class RolloutConfig(Section):
                 raise ValueError(str(error)) from None
         return value
 
+    @field_validator("server_url")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        if value is not None and set("@?#") & set(value):  # config.yaml is shown to others; the message does not show it either
+            raise ValueError("an address without user, password or parameters is needed: http://HOST:8000")
+        return value
+
     @model_validator(mode="after")
     def _own_weights(self) -> RolloutConfig:
         if self.backend == "server" and not self.server_url:

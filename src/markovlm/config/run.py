@@ -31,6 +31,7 @@ CHANGEABLE = frozenset(
         "training.checkpoint_every",
         "training.microbatch_tokens",
         "loading.device",
+        "loading.trust_remote_code",
         "distributed.strategy",
         "rollouts.server_url",
         "rollouts.adapter_dir",

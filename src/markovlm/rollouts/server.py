@@ -8,12 +8,14 @@ its key (seed, step, question, sample). Neither the server's generation config n
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import math
+import socket
+import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,13 +29,17 @@ from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import CoT, Decoding, SamplerPlace
 
 _CONNECTIONS = 64  # requests under way at once; the server batches them
-_PATIENCE = 600.0  # seconds for one answer
+_PATIENCE = 600.0  # seconds for one whole answer
 _WAITS = (0.5, 2.0)  # seconds before another try where nobody answers
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_MOST_ANSWER = 64 << 20  # bytes
 
 
 class _Refused(RunFailed):
     """The server answers, and says no."""
+
+
+class _Unfit(OSError):
+    """An answer that another try would not make better."""
 
 
 class ServerSampler(ForeignSampler):
@@ -97,16 +103,15 @@ class ServerSampler(ForeignSampler):
     def _ask(self, path: str, body: Mapping[str, Any] | None = None, tries: int = len(_WAITS) + 1) -> Any:
         """JSON in, JSON (or text) out. RunFailed in one line."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         for wait in (*_WAITS[: tries - 1], None):
             try:
-                with _DIRECT.open(request, timeout=_PATIENCE) as answer:
-                    return _decoded(answer.read())
-            except urllib.error.HTTPError as error:
-                raise _Refused(f"rollouts.server_url {self.url}: {path} failed: {_reason(error)}") from None
-            except (OSError, http.client.HTTPException) as error:
-                if wait is None:
-                    said = _plain(getattr(error, "reason", None) or error or type(error).__name__)
+                status, answer = _exchange(self.url, path, data)
+                if status != 200:
+                    raise _Refused(f"rollouts.server_url {self.url}: {path} failed: {_reason(status, answer)}")
+                return _decoded(answer)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                if wait is None or isinstance(error, _Unfit):
+                    said = _plain(str(error) or type(error).__name__)
                     raise RunFailed(
                         f"rollouts.server_url {self.url}: the server does not answer ({said}); start it, and a run that had begun "
                         "continues with --resume"
@@ -115,12 +120,60 @@ class ServerSampler(ForeignSampler):
         raise AssertionError("the last try returns or raises")
 
 
+def _exchange(url: str, path: str, data: bytes | None) -> tuple[int, bytes]:
+    """Status and body of one request, over no proxy and to no other address. OSError where it takes too long or the answer is too large."""
+    where = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+    connection = kind(where.hostname or "", where.port, timeout=_PATIENCE)
+    late, status = threading.Event(), 0
+    try:
+        connection.connect()
+        hang_up = threading.Timer(_PATIENCE, _hang_up, (connection.sock, late))  # of the whole: a byte now and then is no answer
+        hang_up.daemon = True
+        hang_up.start()
+        try:
+            method = "GET" if data is None else "POST"
+            connection.request(method, where.path + path, data, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            status, body = answer.status, answer.read(_MOST_ANSWER + 1)
+            if answer.length and len(body) <= _MOST_ANSWER:
+                raise http.client.IncompleteRead(body, answer.length)
+        except (OSError, http.client.HTTPException) as error:
+            if not late.is_set() and not isinstance(error, TimeoutError):
+                raise
+            late.set()
+            body = b""
+        finally:
+            hang_up.cancel()
+    finally:
+        connection.close()
+    if late.is_set():
+        raise _Unfit(f"no whole answer within {_PATIENCE:g} seconds")
+    if len(body) > _MOST_ANSWER:
+        raise _Unfit(f"an answer of more than {_MOST_ANSWER >> 20} MB")
+    return status, body
+
+
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
 def build_server(place: SamplerPlace) -> ServerSampler:
     """`rollouts.backend: server`."""
     url = place.rollouts.server_url or ""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https") or not urllib.parse.urlsplit(url).netloc:
+    if not _is_address(url):
         raise UserError(f"rollouts.server_url: {url!r} is no address; http://HOST:8000 is one")
     return ServerSampler(place.lm, url, place.folder)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def _wanted(lm: LanguageModel, decoding: Decoding, key: tuple[str | int, ...]) -> dict[str, Any]:
@@ -159,24 +212,24 @@ def _choice(answer: Any, vocabulary: int, most: int) -> tuple[list[int], list[fl
         return None
     right = len(tokens) == len(logps) and 0 < len(tokens) <= most
     right = right and all(type(token) is int and 0 <= token < vocabulary for token in tokens)
-    return (tokens, logps, reason) if right and all(isinstance(logp, float | int) for logp in logps) else None
+    return (
+        (tokens, logps, reason) if right and all(type(logp) in (float, int) and math.isfinite(logp) for logp in logps) else None
+    )
 
 
 def _decoded(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _reason(status: int, body: bytes) -> str:
     """What the server says of a request that it refused."""
-    try:
-        said = json.loads(error.read())
-        found = said.get("error", said)
-        return _plain(found.get("message") or found.get("detail") or error.reason) + f" (HTTP {error.code})"
-    except (OSError, ValueError, AttributeError, http.client.HTTPException):
-        return f"{_plain(error.reason)} (HTTP {error.code})"
+    said = _decoded(body)
+    found = said.get("error", said) if isinstance(said, Mapping) else {}
+    words = (found.get("message") or found.get("detail")) if isinstance(found, Mapping) else None
+    return _plain(words or http.client.responses.get(status, "refused")) + f" (HTTP {status})"
 
 
 def _plain(text: object) -> str:
