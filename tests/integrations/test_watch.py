@@ -188,6 +188,10 @@ def test_a_webhook_elsewhere_is_refused(url: str) -> None:
 def test_a_command_that_fails_is_a_note(tmp_path: Path) -> None:
     message = {"verdict": "warn", "onset_step": None, "last_step": 3, "path": "p"}
     assert "exit code 1" in str(call_command(["false"], message))
+    told = tmp_path / "told"
+    program = f"import sys; open({str(told)!r}, 'w').write(repr(sys.argv[1:]))"
+    assert call_command([sys.executable, "-c", program], {**message, "path": "-rf; $(x)"}) is None
+    assert told.read_text() == repr(["warn", "3", "./-rf; $(x)"])  # no shell, and no option
     assert "no-such-command" in str(call_command(["no-such-command"], message))
     with pytest.raises(UserError, match="--exec"):
         command_of("'open")

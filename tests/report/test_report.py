@@ -21,7 +21,8 @@ from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.report.figures import PRINT_CONFIG, curves, decimate, first_shown, for_print
 from markovlm.report.html import packed, script_json
 from markovlm.report.markdown import escaped, fenced
-from markovlm.report.tables import number_text, to_csv, verdicts
+from markovlm.report.spreadsheet import to_csv
+from markovlm.report.tables import number_text, verdicts
 from report.native import CONFIG, eval_row, metric_row, sample_row, write_native
 from report.seed import write_seed
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from markovlm.errors import UserError
+from markovlm.tasks import files
 from markovlm.tasks.files import read_rows
 from markovlm.tasks.rows import BadRow, RowError, answer_letter, plain_text, text_list, without_labels
 
@@ -81,6 +84,22 @@ def test_a_hostile_line_is_one_bad_row(tmp_path, line):
     rows = read(tmp_path, "a.jsonl", f'{line}\n{{"q": 1}}')
     assert isinstance(rows[0], BadRow)
     assert rows[1].get("q") == 1
+
+
+def test_a_file_that_fills_the_memory_is_one_line(tmp_path, monkeypatch):
+    import polars
+
+    monkeypatch.setattr("markovlm.content._ALWAYS", 10_000)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"q": 1}\n' + bytes(5_000_000)))
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz: cannot be read: unpacks to more than"):
+        list(read_rows(tmp_path / "a.jsonl.gz"))
+    monkeypatch.setattr(files, "_MOST_ROWS", 10)
+    polars.DataFrame({"q": ["1"] * 11}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="11 rows, and at most 10 are read"):
+        list(read_rows(tmp_path / "a.parquet"))
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="a named pipe, not a file"):
+        list(read_rows(tmp_path / "a.jsonl"))
 
 
 @pytest.mark.parametrize("value", [None, True, [], {}, "", "  ", "\ud800"])

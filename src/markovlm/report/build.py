@@ -32,8 +32,9 @@ from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
 from markovlm.report.run_rows import run_rows
 from markovlm.report.settings import settings as settings_of
+from markovlm.report.spreadsheet import to_csv
 from markovlm.report.synthesis import synthesis
-from markovlm.report.tables import Table, to_csv
+from markovlm.report.tables import Table
 
 PRINTED_CURVES = 9  # figures beside the Markdown file; the page has all
 PRINTED_SPREADS = 4

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -453,48 +449,3 @@ def rules() -> Table:
     table = rules_table()
     columns = tuple(table[0])
     return Table("rules", "Rules of hindsight", columns, tuple(tuple(plain(row[c]) for c in columns) for row in table))
-
-
-# --- CSV ---------------------------------------------------------------------------------------------------------------
-
-
-def to_csv(table: Table, out: Path | None = None) -> str:
-    """The table with full values; a `source` column where cells have sources, relative to the report's directory `out`.
-
-    Text cannot become a spreadsheet formula.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    sourced = any(cell.source for row in table.rows for cell in row)
-    writer.writerow([*table.columns, *(["source"] if sourced else [])])
-    for row in table.rows:
-        line = [_csv_value(cell.value) for cell in row]
-        if sourced:
-            line.append(
-                _csv_value("; ".join(_unique(f"{_relative(c.source.path, out)}:{c.source.line or ''}" for c in row if c.source)))
-            )
-        writer.writerow(line)
-    return buffer.getvalue()
-
-
-@cache
-def _relative(path: Path, out: Path | None) -> str:
-    if out is None:
-        return str(path)
-    try:
-        return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
-    except (OSError, ValueError):
-        return str(path)
-
-
-def _csv_value(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        value = value.replace("\x00", "")
-        return "'" + value if value.lstrip()[:1] in ("=", "+", "-", "@") else value
-    return value
-
-
-def _unique(items: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(items)

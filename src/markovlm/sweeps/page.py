@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from markovlm.report import write_report
 from markovlm.report.draw import Drawers, DrawingFailed
+from markovlm.report.spreadsheet import csv_value
 from markovlm.runs.rows import replace_whole
 from markovlm.statistics import Estimate
 from markovlm.sweeps.compare import Comparison, Outcome, compare
@@ -179,7 +180,7 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_value(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
