@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MEMORY = 24 << 30  # of addresses: a command that wants more is ended by it, and not the machine
 LIMIT = 2_000  # MB of resident memory beyond what it starts with
-SECONDS = 120.0
+SECONDS = 60.0  # of computing
+PATIENCE = 300.0  # seconds, for what waits or has to share the processor
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -60,14 +61,14 @@ class Done:
     err: str
     seconds: float
     memory: float  # MB of resident memory, beyond what the process began with
-    late: bool
+    late: str
 
     def fault(self, *codes: int, most: float = LIMIT) -> str:
         """What it did that no command may do: a traceback, another exit code than `codes` (default: any of ours), no end, more memory."""
         said = [line for line in self.err.splitlines() if line.startswith("markovlm") and ": note: " not in line]
         wanted = codes or (0, 1, 2, 3)
         if self.late:
-            return f"no end within {self.seconds:.0f} s"
+            return self.late
         if "Traceback" in self.err or "Traceback" in self.out:
             return f"traceback: {self.err.strip().splitlines()[-1][:160]}"
         if self.code not in wanted:
@@ -146,7 +147,7 @@ def _child(
 
 def wait(started: Started, seconds: float = SECONDS, kill: float | None = None, how: int = signal.SIGKILL) -> Done:
     """Its end; it is killed with all that it started where it takes longer than `seconds`."""
-    late, began = False, started.began
+    late, began = "", started.began
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     killed = False
     while True:
@@ -157,8 +158,8 @@ def wait(started: Started, seconds: float = SECONDS, kill: float | None = None, 
         if kill is not None and not killed and passed >= kill:
             os.kill(started.pid, how)
             killed = True
-        if passed >= seconds:
-            late = True
+        if not late and (passed >= max(PATIENCE, PATIENCE / SECONDS * seconds) or _computed(started.pid) >= seconds):
+            late = f"no end after {passed:.0f} s, {_computed(started.pid):.0f} s of them computing"
             os.killpg(started.pid, signal.SIGKILL)
         time.sleep(0.005)
     with contextlib.suppress(ProcessLookupError):
@@ -168,13 +169,23 @@ def wait(started: Started, seconds: float = SECONDS, kill: float | None = None, 
         texts.append(file.read_bytes()[: 8 << 20].decode("utf-8", "replace"))
         file.unlink()
     code = os.waitstatus_to_exitcode(status)
-    return Done(started.words, code, texts[0], texts[1], time.monotonic() - began, (usage.ru_maxrss - before) / 1024, late)
+    time_of_it = time.monotonic() - began
+    return Done(started.words, code, texts[0], texts[1], time_of_it, (usage.ru_maxrss - before) / 1024, late)
+
+
+def _computed(pid: int) -> float:
+    """Seconds of processor time that a process has taken so far: on a busy machine it says more than the clock."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def case(name: str, done: Done, *codes: int, also: str = "", most: float = LIMIT) -> Case:
     """A case from a command that must end with one of `codes`; `also`: another fault."""
     fault = done.fault(*codes, most=most) or also
-    return Case(name, fault and f"{' '.join(done.words)[:90]}: {fault}")
+    return Case(name, fault and f"{name} ({' '.join(done.words)[:60]}): {fault}")
 
 
 def tried(name: str, work: Callable[[], object]) -> Case:

@@ -348,3 +348,13 @@ def test_any_json_objects_never_fail(tmp_path: Path, rows: list[dict]) -> None:
 def test_the_documentation_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "metrics.md"
     assert page.read_text(encoding="utf-8") == render(), "python -m markovlm.report.metrics_doc > docs/metrics.md"
+
+
+def test_a_row_of_a_hundred_thousand_keys_is_read_in_part(tmp_path: Path) -> None:
+    row = {"step": 1, **{f"k{i}": float(i) for i in range(100_000)}, "reward_mean": 0.5}
+    folder = write_native(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    run = read_run(folder)
+    assert run.metrics.width == 2_001
+    assert run.metrics["reward_mean"].to_list() == [0.5]  # ours first
+    assert "metrics.jsonl: 100,001 metrics, of which 2,000 were read" in run.problems

@@ -29,8 +29,10 @@ from markovlm.logs.rows import (
     read_small_json,
     text,
 )
+from markovlm.logs.schema import METRIC
 from markovlm.logs.studies import FOLDER, read_studies
 
+MOST_KEYS = 2_000  # metrics of a run; ours first
 MOST_SETTINGS = 4 << 20  # bytes of config.yaml
 MAX_FAST_BYTES = 200_000_000  # of samples.jsonl read at once
 MAX_SAMPLE_ROWS = 300_000  # rows of samples.jsonl looked at; beyond, every k-th
@@ -120,6 +122,9 @@ def metrics_frame(rows: list[tuple[int, dict[str, Any]]], problems: Problems, li
     """Rows of numbers, read one by one, as a frame. Fills `lines` with step -> line."""
     order = order_by_step([integer(row.get("step")) for _, row in rows], what="step", problems=problems, start=1)
     keys = dict.fromkeys(str(key) for _, row in rows for key in row if key != "step")
+    if len(keys) > MOST_KEYS:
+        problems.note(f"{len(keys):,} metrics, of which {MOST_KEYS:,} were read")
+        keys = dict.fromkeys(sorted(keys, key=lambda key: key not in METRIC)[:MOST_KEYS])
     columns: dict[str, list[float | None]] = {key: [] for key in keys}
     for step, index in order:
         line, row = rows[index]

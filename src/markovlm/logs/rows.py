@@ -175,7 +175,7 @@ def frame(columns: Mapping[str, Sequence[float | None]], steps: Sequence[int]) -
 def read_numbers_fast(data: bytes) -> pl.DataFrame | None:
     """A clean JSONL of flat numbers as a frame; None where anything at all is unusual (then rows are read one by one)."""
     keys = _keys_of_some_rows(data)
-    if not keys or "step" not in keys:
+    if not keys or "step" not in keys or len(keys) > 1_000:
         return None
     schema: dict[str, Any] = dict.fromkeys(keys, pl.Float64) | {"step": pl.Int64}
     try:
