@@ -9,7 +9,7 @@ import pytest
 
 from markovlm.api.training import configure
 from markovlm.cli.main import main
-from markovlm.config import load_run_config, load_yaml
+from markovlm.config import load_recorded, load_yaml
 from markovlm.errors import UserError
 from markovlm.runs.targets import open_targets
 from markovlm.training.loop import train
@@ -40,7 +40,7 @@ def rewrite(run: Path, old: str, new: str) -> None:
 def test_a_run_cannot_allow_code_from_a_models_repository(run: Path) -> None:
     rewrite(run, "trust_remote_code: false", "trust_remote_code: true")
     assert load_yaml(run / "config.yaml")["loading"]["trust_remote_code"] is True
-    assert load_run_config(run / "config.yaml")["loading"]["trust_remote_code"] is False
+    assert load_recorded(run / "config.yaml")["loading"]["trust_remote_code"] is False
     (target,) = open_targets(str(run), "last", {})
     assert not target.config.loading.trust_remote_code
     assert target.trained is not None
