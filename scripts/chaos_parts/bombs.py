@@ -233,7 +233,7 @@ def no_files(place: Place) -> Iterator[Case]:
             yield case(f"{' '.join(words).replace(model, 'MODEL')}", call(*words, cwd=folder, seconds=60))
     yield case("diagnose the directory", call("diagnose", ".", cwd=folder, seconds=60), 0, 3)
     for name in ("pipe", "zero", "loop", "nowhere", "socket", "directory", "random"):
-        for file in ("config.yaml", "environment.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl"):
+        for file in ("config.yaml", "environment.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl", ".lock"):
             run = place.new("run")
             _empty_run(place, run / "run", f"model: {model}\ntask: arithmetic\n")
             (run / "run" / file).unlink(missing_ok=True)

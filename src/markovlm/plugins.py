@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ def load_plugin(path: str | Path) -> Path:
 
     UserError in one line where it is not there, fails to import (then nothing of it is registered), or takes a name that is taken.
     """
-    file = Path(path).expanduser().resolve()
+    file = _place(path)
     if file in _loaded:
         return file
     if not file.is_file():
@@ -60,7 +61,11 @@ def load_plugin(path: str | Path) -> Path:
 
 def is_loaded(path: str | Path) -> bool:
     """Has this file been loaded?"""
-    return Path(path).expanduser().resolve() in _loaded
+    return _place(path) in _loaded
+
+
+def _place(path: str | Path) -> Path:
+    return Path(os.path.realpath(Path(path).expanduser()))  # Path.resolve raises for a link that loops
 
 
 def loaded_plugins() -> tuple[str, ...]:

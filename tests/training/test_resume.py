@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from markovlm.cli.main import main
 from markovlm.config import build_config, dump_yaml, load_yaml
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.load import load_model
@@ -294,6 +295,18 @@ def test_the_environment_is_recorded(whole: Path, tiny_models: dict[str, Path]) 
     assert environment["torch"] == torch.__version__
     assert environment["model"] == str(tiny_models["llama"])
     assert len(environment["base_fingerprint"]) == 32
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl", ".lock"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    whole: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    assert main(["train", "--resume", str(out), "--training.steps", "8"]) in (1, 2)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("markovlm: ")]
+    assert "a named pipe, not a file" in line
 
 
 def test_a_full_disk_loses_nothing(

@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(f"{error.filename or 'writing'}: {error.strerror}; free space", 1)
         if error.filename is None:
             raise
-        return _complain(f"{error.filename}: {error.strerror}", 1)
+        return _complain(f"{error.filename}: {error.strerror}", 1 if error.errno else 2)  # 0: `check_regular`'s
 
 
 def _start_log(level: str | None) -> None:

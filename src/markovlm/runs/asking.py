@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def hub_of(config: RunConfig) -> HubSource | None:
 def source_of(config: RunConfig) -> str | None:
     """A name for where the questions come from, the same for the same questions; None: the task's own Hub dataset, or a generator."""
     data = config.data
-    name = str(Path(data.path).expanduser().resolve()) if data.path else None
+    name = os.path.realpath(Path(data.path).expanduser()) if data.path else None
     if data.hub is not None:
         name = f"hub:{data.hub}" + (f"/{data.hub_subset}" if data.hub_subset else "")
     columns = ",".join(f"{ours}={theirs}" for ours, theirs in columns_of(config).items())

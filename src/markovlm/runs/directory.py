@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from markovlm.content import check_regular, read_content
 from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, parse_row, replace_whole, writing
 
@@ -91,8 +92,11 @@ class RunDirectory:
             yield
 
     def _open_lock(self) -> TextIO:
+        path = self.path / ".lock"
         try:
-            return open(self.path / ".lock", "w")
+            if path.exists():
+                check_regular(path)
+            return open(path, "w")
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror}), and training writes into the run: make it writable, or copy it "
@@ -104,7 +108,11 @@ class RunDirectory:
         data = encode_rows(rows)
         if not data:
             return
-        with writing(self.path / name), open(self.path / name, "ab+") as file:
+        path = self.path / name
+        with writing(path), contextlib.ExitStack() as stack:
+            if path.exists():
+                check_regular(path)
+            file = stack.enter_context(open(path, "ab+"))
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                 data = b"\n" + data  # behind a torn line: of a process that was killed, or of a full disk
             file.write(data)
@@ -154,7 +162,7 @@ class RunDirectory:
         path = self.path / name
         kept: list[bytes] = []
         gone: list[bytes] = []
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        for line in read_content(path).splitlines(keepends=True) if path.exists() else ():
             row = parse_row(line)
             whole = row is not None and line.endswith(b"\n") and isinstance(at := row.get("step", 0), int) and at <= step
             (kept if whole else gone).append(line)
@@ -164,7 +172,7 @@ class RunDirectory:
 
     def mend_last_line(self, name: str) -> None:
         path = self.path / name
-        if path.exists() and not (data := path.read_bytes()).endswith(b"\n") and data:
+        if path.exists() and not (data := read_content(path)).endswith(b"\n") and data:
             replace_whole(path, data[: data.rfind(b"\n") + 1])
 
     def clear_leftovers(self) -> None:
