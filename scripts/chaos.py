@@ -1,7 +1,8 @@
 """What markovlm withstands, counted: kills, damaged files, full disks, hostile text, bombs, strangers' runs, servers that lie.
 
     python scripts/chaos.py                     # everything; an hour on two cores, more where they are shared
-    python scripts/chaos.py --only bombs,names  # some parts
+    python scripts/chaos.py --only documents,names  # some parts
+    python scripts/chaos.py --share 0.1         # a tenth of the cases of each part, drawn at random
     python scripts/chaos.py --write             # and put the counts into docs/reliability.md
 
 Each case is a command in a process of its own, which may do no more than its exit code and one line say: no traceback, no waiting, no memory
@@ -61,6 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}")
     parser.add_argument("--kills", type=int, default=100, help="of training [default 100]")
+    parser.add_argument("--share", type=float, default=1.0, help="of the cases of each part, drawn at random [default 1]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "chaos.json", help="where results are kept, part by part")
     parser.add_argument("--write", action="store_true", help="put the counts into docs/reliability.md")
@@ -71,7 +73,7 @@ def main() -> int:
     torch.set_num_threads(1)
     kept = json.loads(given.out.read_text()) if given.out.exists() else {}
     for name in wanted:
-        kept[name] = run_part(name, given.kills, given.seed)
+        kept[name] = run_part(name, given.kills, given.share, given.seed)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     if given.write:
@@ -79,14 +81,14 @@ def main() -> int:
     return int(any(kept[name]["faults"] for name in wanted))
 
 
-def run_part(name: str, count: int, seed: int) -> dict[str, Any]:
+def run_part(name: str, count: int, share: float, seed: int) -> dict[str, Any]:
     """Every case of a part, as it comes; its directory is removed at the end."""
     title, part = PARTS[name]
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
     began, cases = time.monotonic(), list[Case]()
     from support import tiny
 
-    place = Place(folder, tiny.save_model("llama", folder / "model"), seed, count)
+    place = Place(folder, tiny.save_model("llama", folder / "model"), seed, count, share)
     try:
         for one in part(place):
             cases.append(one)
@@ -96,19 +98,20 @@ def run_part(name: str, count: int, seed: int) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
     faults = [one.fault for one in cases if one.fault]
     print(f"{title}: {len(cases)} cases, {len(faults)} faults, {time.monotonic() - began:.0f} s", flush=True)
-    return {"cases": len(cases), "faults": faults, "names": [one.name for one in cases]}
+    return {"cases": len(cases), "share": share, "faults": faults, "names": [one.name for one in cases]}
 
 
 def write(kept: dict[str, Any]) -> None:
     """The table of docs/reliability.md."""
-    rows = ["| what | cases | faults |", "|---|---|---|"]
+    rows = ["| what | share | cases | faults |", "|---|---|---|---|"]
     for name, (title, part) in PARTS.items():
-        if name in kept:
-            does = " ".join((part.__doc__ or "").split())
-            rows.append(f"| **{title}.** {does} | {kept[name]['cases']:,} | {len(kept[name]['faults'])} |")
+        does = " ".join((part.__doc__ or "").split())
+        found = kept.get(name)
+        counts = f"{found['share']:.0%} | {found['cases']:,} | {len(found['faults'])}" if found else "not run | |"
+        rows.append(f"| **{title}.** {does} | {counts} |")
     text = DOCUMENT.read_text(encoding="utf-8")
-    found = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: "\n".join([BEGIN, *rows, END]), text, flags=re.DOTALL)
-    DOCUMENT.write_text(found, encoding="utf-8")
+    written = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: "\n".join([BEGIN, *rows, END]), text, flags=re.DOTALL)
+    DOCUMENT.write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

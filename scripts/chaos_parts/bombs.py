@@ -50,7 +50,7 @@ def archives(place: Place) -> Iterator[Case]:
                 for _ in range(4 * 1024):
                     file.write(bytes(1 << 20))
     _parquet(folder / "rows.parquet")
-    for path in sorted(folder.iterdir()):
+    for path in place.some(sorted(folder.iterdir())):
         if path.suffix not in (".eval", ".bz2", ".xz"):
             yield case(f"diagnose {path.name}", call("diagnose", path.name, cwd=folder, seconds=400), most=3_000)
             yield case(
@@ -139,16 +139,18 @@ def documents(place: Place) -> Iterator[Case]:
         (folder / "sweep.yaml").write_text(text)
         (folder / "map.yaml").write_text(text)
         (folder / "rows.jsonl").write_text('{"step": 1, "reward": 0.5, "loss": 0.1}\n')
-        for words in (
-            ["train", "run/config.yaml", "--dry-run"],
-            ["train", "--resume", "run"],
-            ["eval", "run"],
-            ["diagnose", "run"],
-            ["report", "run", "-o", "out"],
-            ["sweep", "sweep.yaml", "--dry-run"],
-            ["diagnose", "rows.jsonl", "--map", "map.yaml"],
-            ["ask", "run", "1+2"],
-            ["perturb", "run"],
+        for words in place.some(
+            (
+                ["train", "run/config.yaml", "--dry-run"],
+                ["train", "--resume", "run"],
+                ["eval", "run"],
+                ["diagnose", "run"],
+                ["report", "run", "-o", "out"],
+                ["sweep", "sweep.yaml", "--dry-run"],
+                ["diagnose", "rows.jsonl", "--map", "map.yaml"],
+                ["ask", "run", "1+2"],
+                ["perturb", "run"],
+            )
         ):
             yield case(f"YAML: {name}: {' '.join(words[:2])}", call(*words, cwd=folder, seconds=60))
         yield Case(f"YAML: {name}: nothing ran", "ran" if list(folder.rglob("sprung")) else "")
@@ -164,21 +166,23 @@ def documents(place: Place) -> Iterator[Case]:
             (run / "checkpoints" / "step-000002" / file).write_text(text)
         for file in ("rows.jsonl", "rows.json", "trainer_state.json", "x.log"):
             (folder / file).write_text(text + "\n")
-        for words in (
-            ["diagnose", "run"],
-            ["report", "run", "-o", "out"],
-            ["eval", "run", "--checkpoints", "best"],
-            ["eval", "run"],
-            ["train", "--resume", "run"],
-            ["export", "run", "--to", "x"],
-            ["diagnose", "rows.jsonl"],
-            ["diagnose", "rows.json"],
-            ["diagnose", "trainer_state.json"],
-            ["diagnose", "x.log"],
-            ["audit", "rows.jsonl", "--reader", str(place.model), "--dry-run"],
-            ["audit", "rows.json", "--reader", str(place.model), "--dry-run"],
-            ["train", "--task", "custom", "--data", "rows.jsonl", "--model", str(place.model), "--out", "new"],
-            ["train", "--task", "custom", "--data", "rows.json", "--model", str(place.model), "--out", "new"],
+        for words in place.some(
+            (
+                ["diagnose", "run"],
+                ["report", "run", "-o", "out"],
+                ["eval", "run", "--checkpoints", "best"],
+                ["eval", "run"],
+                ["train", "--resume", "run"],
+                ["export", "run", "--to", "x"],
+                ["diagnose", "rows.jsonl"],
+                ["diagnose", "rows.json"],
+                ["diagnose", "trainer_state.json"],
+                ["diagnose", "x.log"],
+                ["audit", "rows.jsonl", "--reader", str(place.model), "--dry-run"],
+                ["audit", "rows.json", "--reader", str(place.model), "--dry-run"],
+                ["train", "--task", "custom", "--data", "rows.jsonl", "--model", str(place.model), "--out", "new"],
+                ["train", "--task", "custom", "--data", "rows.json", "--model", str(place.model), "--out", "new"],
+            )
         ):
             yield case(f"JSON: {name}: {' '.join(words[:2])}", call(*words, cwd=folder, seconds=60))
 
@@ -212,23 +216,25 @@ def no_files(place: Place) -> Iterator[Case]:
     model = str(place.model)
     for path in sorted(folder.glob("*.jsonl")):
         name = path.name
-        for words in (
-            ["diagnose", name],
-            ["report", name, "-o", "out"],
-            ["watch", name, "--idle", "0"],
-            ["audit", name, "--reader", model],
-            ["train", name],
-            ["train", "--task", "custom", "--model", model, "--data", name, "--out", "new"],
-            ["train", "--resume", name],
-            ["eval", name],
-            ["ask", model, "--text", name],
-            ["diagnose", "good.log", "--plugin", name],
-            ["diagnose", "good.log", "--map", name],
-            ["sweep", name],
-            ["train", "--model", name, "--out", "new"],
-            ["audit", "good.log", "--reader", name],
-            ["export", name, "--to", "x"],
-            ["export", "good.log", "--to", name],
+        for words in place.some(
+            (
+                ["diagnose", name],
+                ["report", name, "-o", "out"],
+                ["watch", name, "--idle", "0"],
+                ["audit", name, "--reader", model],
+                ["train", name],
+                ["train", "--task", "custom", "--model", model, "--data", name, "--out", "new"],
+                ["train", "--resume", name],
+                ["eval", name],
+                ["ask", model, "--text", name],
+                ["diagnose", "good.log", "--plugin", name],
+                ["diagnose", "good.log", "--map", name],
+                ["sweep", name],
+                ["train", "--model", name, "--out", "new"],
+                ["audit", "good.log", "--reader", name],
+                ["export", name, "--to", "x"],
+                ["export", "good.log", "--to", name],
+            )
         ):
             yield case(f"{' '.join(words).replace(model, 'MODEL')}", call(*words, cwd=folder, seconds=60))
     yield case("diagnose the directory", call("diagnose", ".", cwd=folder, seconds=60), 0, 3)
@@ -238,12 +244,14 @@ def no_files(place: Place) -> Iterator[Case]:
             _empty_run(place, run / "run", f"model: {model}\ntask: arithmetic\n")
             (run / "run" / file).unlink(missing_ok=True)
             (run / "run" / file).symlink_to(folder / f"{name}.jsonl")
-            for words in (
-                ["diagnose", "run"],
-                ["report", "run", "-o", "out"],
-                ["eval", "run"],
-                ["train", "--resume", "run"],
-                ["watch", "run", "--idle", "0"],
+            for words in place.some(
+                (
+                    ["diagnose", "run"],
+                    ["report", "run", "-o", "out"],
+                    ["eval", "run"],
+                    ["train", "--resume", "run"],
+                    ["watch", "run", "--idle", "0"],
+                )
             ):
                 yield case(f"{file} is {name}: {words[0]}", call(*words, cwd=run, seconds=60))
     listening.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -11,6 +12,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from chaos_parts.harness import Case, Done, Place, call, case, leftovers, start, tried, wait
 from chaos_parts.kills import audit_file, commands, config, finished_run, trainer
@@ -67,32 +72,39 @@ def checkpoints(place: Place) -> Iterator[Case]:
     checkpoint, and name those that are whole; --force is an event. The same without manifests, as earlier versions wrote them: no
     traceback, no pickle is run, no pipe waited for."""
     finished, rng = finished_run(place), random.Random(place.seed + 2)
-    for name in (*FILES, "manifest.json"):
-        for what, damage in {**DAMAGES, **_swaps(place, name)}.items():
-            folder = place.new("damage")
-            shutil.copytree(finished, folder / "run")
-            path = folder / "run" / "checkpoints" / "step-000007" / name
-            damage(path, rng)
-            for words in (
-                ["train", "--resume", "run", "--training.steps", "8"],
-                ["eval", "run", "--limit", "2"],
-                ["export", "run", "--to", "out"],
-            ):
-                done = call(*words, cwd=folder)
-                pruned = what == "gone" and name in ("optimizer.pt", "trainer_state.json") and words[0] != "train"
-                also = "" if pruned else _named(done)
-                yield case(f"{name}: {what}: {words[0]}", done, 0 if pruned else 2, also=also)
-            yield Case(f"{name}: {what}: nothing ran", "a pickle ran" if list(folder.rglob("sprung")) else "")
-            shutil.rmtree(folder)
-            if name == "manifest.json":
-                continue
-            folder = place.new("old")
-            runs_of_before(finished, folder / "run")
-            damage(folder / "run" / "checkpoints" / "step-000007" / name, rng)
-            done = call("train", "--resume", "run", "--training.steps", "8", cwd=folder)
-            yield case(f"{name}: {what}: --resume, without manifests", done, 0, 1, 2)
-            yield Case(f"{name}: {what}: nothing ran", "a pickle ran" if list(folder.rglob("sprung")) else "")
-            shutil.rmtree(folder)
+    files = (*FILES, "manifest.json")
+    pairs = [
+        (name, what, damage) for name in files for what, damage in {**DAMAGES, **_swaps(place, name), **_shapes(name)}.items()
+    ]
+    for name, what, damage in place.some(pairs):
+        folder = place.new("damage")
+        shutil.copytree(finished, folder / "run")
+        path = folder / "run" / "checkpoints" / "step-000007" / name
+        damage(path, rng)
+        for words in (
+            ["train", "--resume", "run", "--training.steps", "8"],
+            ["eval", "run", "--limit", "2"],
+            ["export", "run", "--to", "out"],
+        ):
+            done = call(*words, cwd=folder)
+            pruned = what == "gone" and name in ("optimizer.pt", "trainer_state.json") and words[0] != "train"
+            also = "" if pruned else _named(done)
+            yield case(f"{name}: {what}: {words[0]}", done, 0 if pruned else 2, also=also)
+        forced = call("eval", "run", "--limit", "2", "--force", cwd=folder)
+        events = [row["kind"] for row in runs.rows(folder / "run", "events.jsonl")]
+        quiet = forced.code == 0 and "forced" not in events and what != "gone"
+        yield case(f"{name}: {what}: eval --force", forced, 0, 1, 2, also="no event" if quiet else "")
+        yield Case(f"{name}: {what}: nothing ran", "a pickle ran" if list(folder.rglob("sprung")) else "")
+        shutil.rmtree(folder)
+        if name == "manifest.json":
+            continue
+        folder = place.new("old")
+        runs_of_before(finished, folder / "run")
+        damage(folder / "run" / "checkpoints" / "step-000007" / name, rng)
+        done = call("train", "--resume", "run", "--training.steps", "8", cwd=folder)
+        yield case(f"{name}: {what}: --resume, without manifests", done, 0, 1, 2)
+        yield Case(f"{name}: {what}: nothing ran", "a pickle ran" if list(folder.rglob("sprung")) else "")
+        shutil.rmtree(folder)
 
 
 def _named(done: Done) -> str:
@@ -112,6 +124,50 @@ def _swaps(place: Place, name: str) -> dict[str, Damage]:
     return {} if name == "adapter_config.json" else made  # two runs of one kind have the same
 
 
+def _shapes(name: str) -> dict[str, Damage]:
+    """What can be read, and is not what was written."""
+    if name == "trainer_state.json":
+        changes: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "an empty object": lambda _: {},
+            "a list": lambda _: [],
+            "null": lambda _: None,
+            "a text for the step": lambda state: {**state, "step": "7"},
+            "no guard": lambda state: {**state, "guard": None},
+            "a bad best": lambda state: {**state, "best": {"step": -1}},
+        }
+        return {what: _rewritten(change) for what, change in changes.items()}
+    if name == "optimizer.pt":
+        values: dict[str, Any] = {
+            "a list": [1],
+            "no param_groups": {"state": {}},
+            "a tensor": torch.zeros(3),
+            "of another rank": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"params": [0]}]},
+        }
+        return {what: lambda path, _, value=value: torch.save(value, path) for what, value in values.items()}
+    if name == "adapter_model.safetensors":
+
+        def missing(path: Path, rng: random.Random) -> None:
+            tensors = load_file(path)
+            del tensors[rng.choice(sorted(tensors))]
+            save_file(tensors, path)
+
+        def not_finite(path: Path, rng: random.Random) -> None:
+            tensors = load_file(path)
+            tensors[rng.choice(sorted(tensors))].fill_(float("nan"))
+            save_file(tensors, path)
+
+        def pickled(path: Path, _: random.Random) -> None:
+            path.with_suffix(".bin").write_bytes(pickle.dumps(_Trap()))
+            path.unlink()
+
+        return {"a tensor missing": missing, "NaN": not_finite, "a pickle beside": pickled}
+    return {}
+
+
+def _rewritten(change: Callable[[dict[str, Any]], Any]) -> Damage:
+    return lambda path, _: path.write_text(json.dumps(change(json.loads(path.read_text())))) and None
+
+
 def runs_of_before(finished: Path, out: Path) -> None:
     """A run as a version without manifests left it."""
     shutil.copytree(finished, out)
@@ -126,21 +182,21 @@ def other_files(place: Place) -> Iterator[Case]:
     """Every other file of a run damaged in the same ways: diagnose, report, eval, perturb and --resume end by themselves, without a
     traceback."""
     finished, rng = finished_run(place), random.Random(place.seed + 3)
-    for name in ("config.yaml", "environment.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl"):
-        for what, damage in DAMAGES.items():
-            folder = place.new("files")
-            shutil.copytree(finished, folder / "run")
-            damage(folder / "run" / name, rng)
-            for words in (
-                ["diagnose", "run"],
-                ["report", "run", "-o", "out"],
-                ["eval", "run", "--checkpoints", "best", "--limit", "2"],
-                ["perturb", "run", "--only", "delete", "--limit", "2"],
-                ["train", "--resume", "run", "--training.steps", "8"],
-            ):
-                yield case(f"{name}: {what}: {words[0]}", call(*words, cwd=folder))
-            yield Case(f"{name}: {what}: nothing ran", "a pickle ran" if list(folder.rglob("sprung")) else "")
-            shutil.rmtree(folder)
+    files = ("config.yaml", "environment.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl")
+    for name, (what, damage) in place.some(itertools.product(files, DAMAGES.items())):
+        folder = place.new("files")
+        shutil.copytree(finished, folder / "run")
+        damage(folder / "run" / name, rng)
+        for words in (
+            ["diagnose", "run"],
+            ["report", "run", "-o", "out"],
+            ["eval", "run", "--checkpoints", "best", "--limit", "2"],
+            ["perturb", "run", "--only", "delete", "--limit", "2"],
+            ["train", "--resume", "run", "--training.steps", "8"],
+        ):
+            yield case(f"{name}: {what}: {words[0]}", call(*words, cwd=folder))
+        yield Case(f"{name}: {what}: nothing ran", "a pickle ran" if list(folder.rglob("sprung")) else "")
+        shutil.rmtree(folder)
 
 
 # ------------------------------------------------------------------------------------------------------------- disks
@@ -198,7 +254,7 @@ def _full(place: Place, disk: _Disk, finished: Path) -> Iterator[Case]:
     whole = wait(start("train", cwd=place.path, work=trainer(place, "grpo", place.new("disk") / "run")), 600)
     yield Case("training: left alone", whole.fault(0))
     (place.path / "run.yaml").write_text(_yaml(place))
-    for kilobytes in (0, 4, 16, 40, 80, 120, 200, 400):
+    for kilobytes in place.some((0, 4, 16, 40, 80, 120, 200, 400)):
         out = disk.path / "run"
         disk.leave(kilobytes)
         done = call("train", place.path / "run.yaml", "--out", out, cwd=place.path)
@@ -211,7 +267,7 @@ def _full(place: Place, disk: _Disk, finished: Path) -> Iterator[Case]:
         yield case(f"training, {kilobytes} kB free, then space", again, 0, also=same.fault)
         shutil.rmtree(out)
     for name, (words, product) in commands(place, disk.path).items():
-        for kilobytes in (0, 8, 60):
+        for kilobytes in place.some((0, 8, 60)):
             folder = disk.path / "work"
             folder.mkdir()
             shutil.copytree(finished, folder / "run")

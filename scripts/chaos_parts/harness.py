@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import resource
 import signal
@@ -11,9 +12,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 24 << 30  # of addresses: a command that wants more is ended by it, and not the machine
@@ -21,6 +23,9 @@ LIMIT = 2_000  # MB of resident memory beyond what it starts with
 SECONDS = 60.0  # of computing
 PATIENCE = 300.0  # seconds, for what waits or has to share the processor
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,21 @@ class Place:
     model: Path  # a tiny model made by save_pretrained
     seed: int
     kills: int
+    share: float = 1.0  # of the cases that are tried
     made: dict[str, Path] = field(default_factory=dict)  # things that several parts use, by name
+    _drawn: int = 0
 
     def new(self, name: str) -> Path:
         """An empty directory."""
         made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.path))
         return made
+
+    def some(self, all_of_them: Iterable[T]) -> list[T]:
+        """A random `share` of them, at least one, in their order."""
+        items = list(all_of_them)
+        self._drawn += 1
+        chosen = random.Random(f"{self.seed} {self._drawn}").sample(range(len(items)), max(1, round(self.share * len(items))))
+        return [items[index] for index in sorted(chosen)]
 
 
 Part = Callable[[Place], Iterator[Case]]

@@ -241,7 +241,7 @@ def texts(place: Place) -> Iterator[Case]:
     call("report", "run", "-o", "out", cwd=clean)
     page = _Page()
     page.feed((clean / "out" / "report.html").read_text())
-    for number, text in enumerate(TEXTS):
+    for number, text in place.some(enumerate(TEXTS)):
         folder = place.new(f"text-{number}")
         _run(folder / "run", text, str(place.model))
         shown = f"{text!r:.40}"
@@ -295,7 +295,7 @@ def names(place: Place) -> Iterator[Case]:
 
     server = HTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name in NAMES:
+    for name in place.some(NAMES):
         folder = place.new("names")
         log = folder / f"{name}.jsonl"
         rows = [

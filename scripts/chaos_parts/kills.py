@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -61,7 +62,7 @@ def training(place: Place) -> Iterator[Case]:
     left alone: every file, byte for byte, but events and the times in rows."""
     rng = random.Random(place.seed)
     each = -(-place.kills // len(KINDS))
-    for kind in KINDS:
+    for kind in place.some(KINDS):
         folder = place.new("kills")
         whole = wait(start("train", kind, cwd=folder, work=trainer(place, kind, folder / "whole")), 600)
         yield Case(f"{kind}: left alone", whole.fault(0))
@@ -137,7 +138,7 @@ def other_commands(place: Place) -> Iterator[Case]:
         audit_file(folder)
         return folder
 
-    for name, (words, product) in commands(place, place.path).items():
+    for name, (words, product) in place.some(commands(place, place.path).items()):
         alone = fresh(name)
         whole = call(*words, cwd=alone, seconds=600)
         yield Case(f"{name}: left alone", whole.fault(0))
@@ -183,24 +184,23 @@ def several_processes(place: Place) -> Iterator[Case]:
     line, and the run continues."""
     from markovlm.config import dump_yaml
 
-    for strategy in ("ddp", "fsdp2"):
-        for victim in (0, 1):
-            folder = place.new(f"two-{strategy}")
-            made = tiny.config(
-                place.model,
-                training__steps=400,
-                training__checkpoint_every=1,
-                loading__dtype="float32",
-                distributed__strategy=strategy,
-            )
-            (folder / "run.yaml").write_text(dump_yaml(made))
+    for strategy, victim in place.some(itertools.product(("ddp", "fsdp2"), (0, 1))):
+        folder = place.new(f"two-{strategy}")
+        made = tiny.config(
+            place.model,
+            training__steps=400,
+            training__checkpoint_every=1,
+            loading__dtype="float32",
+            distributed__strategy=strategy,
+        )
+        (folder / "run.yaml").write_text(dump_yaml(made))
 
-            def work(folder: Path = folder, victim: int = victim) -> None:
-                processes.killed(folder / "run.yaml", folder / "run", victim)
-                steps = processes.resumes(folder / "run", distributed={"strategy": "ddp"})
-                assert steps == list(range(1, len(steps) + 1))
+        def work(folder: Path = folder, victim: int = victim) -> None:
+            processes.killed(folder / "run.yaml", folder / "run", victim)
+            steps = processes.resumes(folder / "run", distributed={"strategy": "ddp"})
+            assert steps == list(range(1, len(steps) + 1))
 
-            yield tried(f"{strategy}: process {victim} killed", work)
+        yield tried(f"{strategy}: process {victim} killed", work)
 
 
 BAD_CELLS = """

@@ -123,7 +123,7 @@ def samplers(place: Place) -> Iterator[Case]:
 
     with FakeVllm(place.model) as good:
         for name, wrong in WRONG.items():
-            for after in (0, 26):
+            for after in place.some((0, 26)):
                 folder = place.new("server")
                 gate = _Gate(good, wrong, after)
                 keys = {

@@ -95,23 +95,25 @@ def directories(place: Place) -> Iterator[Case]:
             model = _model(place, folder / "model", template)
             config = config.replace(str(place.model), str(model)).replace("style: plain", "style: chat")
         (run / "config.yaml").write_text(config)
-        for words in (
-            ["diagnose", "run"],
-            ["report", "run", "-o", "out"],
-            ["watch", "run", "--idle", "0"],
-            ["eval", "run", "--limit", "2"],
-            ["ask", "run", "1+2"],
-            ["perturb", "run", "--limit", "2", "--only", "delete"],
-            ["transfer", "run", "--readers", "run", "--limit", "2", "--checkpoints", "7"],
-            ["explain", "run", "--limit", "2"],
-            ["export", "run", "--to", "exported"],
-            ["export", "run", "--to", "merged", "--merge"],
-            ["audit", "cots.jsonl", "--reader", "run", "--only", "leak"],
-            ["train", "--resume", "run", "--training.steps", "8"],
-            ["train", "run/config.yaml", "--out", "again", "--training.steps", "1"],
-            ["train", "run/config.yaml", "--dry-run"],
-            ["eval", "run/checkpoints/step-000007", "--model", str(place.model), "--task", "arithmetic", "--limit", "2"],
-            ["eval", "run", "--limit", "2", "--force"],
+        for words in place.some(
+            (
+                ["diagnose", "run"],
+                ["report", "run", "-o", "out"],
+                ["watch", "run", "--idle", "0"],
+                ["eval", "run", "--limit", "2"],
+                ["ask", "run", "1+2"],
+                ["perturb", "run", "--limit", "2", "--only", "delete"],
+                ["transfer", "run", "--readers", "run", "--limit", "2", "--checkpoints", "7"],
+                ["explain", "run", "--limit", "2"],
+                ["export", "run", "--to", "exported"],
+                ["export", "run", "--to", "merged", "--merge"],
+                ["audit", "cots.jsonl", "--reader", "run", "--only", "leak"],
+                ["train", "--resume", "run", "--training.steps", "8"],
+                ["train", "run/config.yaml", "--out", "again", "--training.steps", "1"],
+                ["train", "run/config.yaml", "--dry-run"],
+                ["eval", "run/checkpoints/step-000007", "--model", str(place.model), "--task", "arithmetic", "--limit", "2"],
+                ["eval", "run", "--limit", "2", "--force"],
+            )
         ):
             done = call(*words, cwd=folder, seconds=90)
             yield case(f"{kind}: {' '.join(words[:2])}", done)

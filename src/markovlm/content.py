@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from yaml.composer import ComposerError
 
 GZIP = b"\x1f\x8b"
 _KINDS = (
@@ -87,7 +88,7 @@ class Yaml(yaml.SafeLoader):
 
 
 def _refuse(problem: str, node: yaml.Node) -> NoReturn:
-    raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+    raise ComposerError(None, None, problem, node.start_mark)
 
 
 def parse_yaml(text: str, loader: type[Yaml] = Yaml) -> Any:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,7 +35,7 @@ def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | 
 
     # loads its plug-ins: they are named by the SWEEP.yaml that was given, not by what lies in a run directory
     trusted = bool((api.base_layer(config_file).get("loading") or {}).get("trust_remote_code"))
-    keys = {"loading__trust_remote_code": True} if trusted else {}
+    keys: dict[str, Any] = {"loading__trust_remote_code": True} if trusted else {}
     threading.Thread(target=watch_parent, args=(stop_file, ask, os.getppid(), os.getppid), daemon=True).start()
     verdict: StopVerdict | None = None
     resume = (out / "config.yaml").exists()
@@ -54,7 +54,7 @@ def sweep_cell(config_file: Path, out: Path, stop_file: Path, evaluation: str | 
         raise verdict
 
 
-def _evaluate(run: Path, asked: FinalEvaluation, result: Path, keys: dict[str, bool]) -> None:
+def _evaluate(run: Path, asked: FinalEvaluation, result: Path, keys: dict[str, Any]) -> None:
     from markovlm.api.evaluation import evaluate
     from markovlm.sweeps.state import write_evaluation
 
