@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from markovlm.intervals import decimal_texts
 from markovlm.logs.find import find_runs, read_run
 from markovlm.logs.studies import MAX_BYTES, MAX_ROWS, MAX_UNITS, read_studies
 from markovlm.logs.study_records import Estimate, Explain, Perturb, Resample, Study, Transfer
@@ -23,7 +24,7 @@ from markovlm.report.loadbearing.claims import claim_of
 from markovlm.report.loadbearing.figures import figures
 from markovlm.report.loadbearing.section import section_of, shade, shade_causes
 from markovlm.report.loadbearing.tables import readable
-from markovlm.report.loadbearing.words import cell_text, decimal_texts, nats, points, share
+from markovlm.report.loadbearing.words import cell_text, nats, points, share
 from report.loadbearing_samples import (
     bypass,
     chains,
@@ -68,7 +69,7 @@ def test_numbers_as_text() -> None:
     assert points(Estimate(0.01, -0.02, 0.04), " of accuracy") == "1 point of accuracy (-2 to 4)"
     assert nats(Estimate(1.2, 0.9, 1.5), 100) == "1.20 nats an answer token (95 % 0.90 to 1.50, n=100)"
     assert share(Estimate(0.03, 0.01, 0.06), 80) == "3 % (1 to 6 %, n=80)"
-    assert cell_text(Estimate(1.2)) == "1.20 [no interval]"
+    assert cell_text(Estimate(1.2)) == "1.20 [—]"
     assert cell_text(Estimate()) == "—"
     with pytest.raises(ValueError, match="no place in a sentence"):
         nats(Estimate(1.2))
@@ -137,7 +138,7 @@ def test_no_claim_without_an_interval(tmp_path: Path) -> None:
     study = perturb(rows=[damage("delete", "character", 0.4, 1.2, None, drop_accuracy=None)])  # type: ignore[arg-type]
     claim = claim_of(study_of(tmp_path, study))
     assert (claim.lead, claim.more) == ("", "")
-    assert "1.20 [no interval]" in {cell.text for table in readable(claim.study) for row in table.rows for cell in row}
+    assert "1.20 [—]" in {cell.text for table in readable(claim.study) for row in table.rows for cell in row}
 
 
 def test_a_perturbation_that_changed_few_cots_says_so(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader
 
 from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
 from markovlm.analysis.units import KINDS
+from markovlm.intervals import found_text
 from markovlm.tasks.equations import equations
 
 LEAST_LIMIT = 0.1  # nats: the end of the colour scale is never nearer, so that noise stays pale
@@ -170,11 +171,7 @@ def _shaded(text: str, strength: float, title: str) -> dict[str, str]:
 
 def with_interval(found: Mapping[str, Any] | None, digits: int = 2) -> str:
     """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
-    if found is None or found["mean"] is None:
-        return "–"
-    low, high = found["ci95"]
-    mean = f"{round(found['mean'], digits) + 0.0:.{digits}f}"
-    return mean if low is None else f"{mean} [{round(low, digits) + 0.0:.{digits}f}, {round(high, digits) + 0.0:.{digits}f}]"
+    return found_text(found, digits)
 
 
 def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:

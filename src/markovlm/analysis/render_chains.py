@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from markovlm.analysis.render import visible
+from markovlm.intervals import found_text
 
 _TEXTS = 12  # shown with their words
 _QUESTIONS = 60  # rows of the picture of facts
@@ -19,7 +20,7 @@ def chains_html(result: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(visible=lambda value: visible(str(value)), estimate=_estimate)
+    environment.filters.update(visible=lambda value: visible(str(value)), estimate=found_text)
     facts = result.get("facts")
     words = result.get("words")
     damage = result.get("damage")
@@ -55,10 +56,3 @@ def _shaded(text: Mapping[str, Any]) -> dict[str, Any]:
 def _fact_row(question: Mapping[str, Any]) -> dict[str, Any]:
     cells = [{**known, "p": math.exp(min(known["logprob"], 0.0))} for known in question["known"]]
     return {**question, "known": cells}
-
-
-def _estimate(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["mean"] is None:
-        return "—"
-    low, high = found["ci95"]
-    return f"{found['mean']:.3f}" if low is None else f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]"

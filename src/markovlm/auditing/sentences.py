@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markovlm.intervals import estimate_text, found_text
 from markovlm.statistics import minimum_detectable_difference
 
 FLOOR = 0.5  # of CoTs that state the right answer: a reader that gets fewer right can't read them
@@ -68,7 +69,7 @@ def _difference(result: Mapping[str, Any], reader: str, key: str | None, unit: s
         if row["measure"] == measure and row["reader"] == reader and {row["group"], row["against"]} == {one, other}:
             sign = 1 if row["group"] == other else -1
             mean, (low, high) = sign * row["difference"]["mean"], sorted(sign * end for end in row["difference"]["ci95"])
-            return f": a difference of {mean:.2f} [{low:.2f}, {high:.2f}], adjusted p {row['q']:.2g}"
+            return f": a difference of {estimate_text(mean, low, high, places=2)}, adjusted p {row['q']:.2g}"
     return ""
 
 
@@ -96,10 +97,7 @@ def caveat(result: Mapping[str, Any]) -> str:
 
 def number(found: Mapping[str, Any] | None) -> str:
     """`0.80 [0.58, 0.92]`."""
-    if found is None or found["mean"] is None:
-        return "–"
-    low, high = found["ci95"]
-    return f"{found['mean']:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+    return found_text(found, 2)
 
 
 # ----------------------------------------------------------------------------------------------- what it can't say

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from markovlm.analysis.render import visible
 from markovlm.auditing.measures import MEASURES
+from markovlm.intervals import MISSING
 from markovlm.terminal.console import table
 from markovlm.terminal.studies import estimate, say
 
@@ -123,14 +124,14 @@ def _texts(console: Console, groups: Sequence[Mapping[str, Any]]) -> None:
         [what, *(estimate(group["text"][key], 2 if key != "words" else 0) for group in groups)] for key, what in names.items()
     ]
     body.append(["right, as the source says", *(estimate(group["writer_right"], 2) for group in groups)])
-    shown = [row for row in body if any(cell != "-" for cell in row[1:])]
+    shown = [row for row in body if any(cell != MISSING for cell in row[1:])]
     heads = ["of the CoTs", *(f"{visible(group['group'])} ({group['cots']})" for group in groups)]
     console.print(table("The texts", heads, shown))
     body = [
         [
             g,
             one["reader"],
-            f"{one['text']['perplexity']:.2f}" if one["text"]["perplexity"] else "-",
+            f"{one['text']['perplexity']:.2f}" if one["text"]["perplexity"] else MISSING,
             estimate(one["text"]["bits_per_character"], 2),
         ]
         for g, one in _rows(groups)
@@ -169,7 +170,7 @@ def _leak(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     body = [
         [
             visible(one["group"]), one["reader"], estimate(one["leaks"], 2), estimate(one["leaks_other"], 2),
-            "-" if one["position"] is None else f"{one['position']['quartiles'][1]:.0%}",
+            MISSING if one["position"] is None else f"{one['position']['quartiles'][1]:.0%}",
             estimate(one["accuracy"], 2), estimate(one["accuracy_cut_before"], 2), estimate(one["drop_logprob"], 2),
         ]
         for one in found
@@ -202,7 +203,7 @@ def _load(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
         kinds = {row["kind"]: row for row in one["by_kind"]}
         drop = next(iter(kinds.values()))["drop"] if kinds else None
         top = max(places, key=lambda row: row["drop"]["mean"], default=None)
-        where = "-" if top is None else f"{top['from']:.0%} to {top['to']:.0%}: {estimate(top['drop'], 2)}"
+        where = MISSING if top is None else f"{top['from']:.0%} to {top['to']:.0%}: {estimate(top['drop'], 2)}"
         body.append([visible(one["group"]), one["reader"], str(one["units"]), estimate(drop, 2), where])
     heads = ["group", "reader", "sentences", "drop of one, nats", "the place that bears most"]
     console.print(table("Load: ln pi(answer|CoT) lost when a sentence is taken out", heads, body))

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
+from markovlm.intervals import found_text
 from markovlm.terminal.console import stdout, table
 
 _WIDTH = 150
@@ -40,9 +41,9 @@ def _damage(console: Any, found: dict[str, Any], one: str, many: str) -> None:
             str(row["lag"]),
             _KINDS[row["predicted"]],
             str(row["n"]),
-            _number(row["drop_logprob"]),
-            _number(row["drop_accuracy"]),
-            _number(row["state_differs"]),
+            found_text(row["drop_logprob"]),
+            found_text(row["drop_accuracy"]),
+            found_text(row["state_differs"]),
         ]
         for row in found["rows"]
         if row["severity"] > 0
@@ -62,13 +63,13 @@ def _words(console: Any, found: dict[str, Any], thinking: bool) -> None:
             chunk = "" if thinking else f"{state['chunk'][:40]:40}  "
             console.print(Text(f"  {state['t']:>3}  {chunk}{shown}"), soft_wrap=True)
     one = "piece" if thinking else "state"
-    console.print(Text(f"share of a {one}'s words and numbers that stand in the next one: {_number(found['survival'])}"))
+    console.print(Text(f"share of a {one}'s words and numbers that stand in the next one: {found_text(found['survival'])}"))
 
 
 def _facts(console: Any, found: dict[str, Any]) -> None:
     """By age where it is known which chunk a fact stands in, else by t."""
     name, rows = ("age", found["by_age"]) if found["by_age"] else ("t", found["by_t"])
-    cells = [[str(row[name]), str(row["n"]), _number(row["accuracy"]), _number(row["logprob"])] for row in rows]
+    cells = [[str(row[name]), str(row["n"]), found_text(row["accuracy"]), found_text(row["logprob"])] for row in rows]
     columns = ["age of the fact" if name == "age" else "read after t", "n", "answered right", "nats per token"]
     about = "facts in the notes (age 0: the fact is in the chunk just read; below: not read yet)"
     console.print(table(about if name == "age" else "the question's answer, read from every state", columns, cells))
@@ -81,10 +82,3 @@ def _drop(word: dict[str, Any]) -> str:
 
 def _mark(survives: bool | None) -> str:
     return "" if survives is None else "+" if survives else "-"
-
-
-def _number(found: dict[str, Any] | None) -> str:
-    if found is None or found["mean"] is None:
-        return "—"
-    low, high = found["ci95"]
-    return f"{found['mean']:.3f}" if low is None else f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]"

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from markovlm.intervals import estimate_text
 from markovlm.terminal.console import stdout, table
 from markovlm.terminal.evaluation import describe_how
 
@@ -127,9 +128,7 @@ def _show_lengths(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def _number(value: float | None, interval: list[float] | None) -> str:
-    if value is None:
-        return "—"
-    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return estimate_text(value, *(interval or (None, None)))
 
 
 def _say(console: Console, line: str) -> None:

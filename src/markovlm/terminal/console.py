@@ -24,6 +24,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from markovlm.intervals import MISSING, estimate_text
 from markovlm.terminal.plain import printable
 
 _SAID_EVERY = 30.0  # seconds, where there is no terminal
@@ -51,10 +52,7 @@ def stdout() -> Console:
 
 def percent(summary: dict[str, Any]) -> str:
     """`0.932 [0.907, 0.951]` of an evaluation summary; a dash where there is no accuracy."""
-    if summary["accuracy"] is None:
-        return "-"
-    low, high = summary["ci95"]
-    return f"{summary['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+    return MISSING if summary["accuracy"] is None else estimate_text(summary["accuracy"], *summary["ci95"])
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Group:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from markovlm.intervals import estimate_text
 from markovlm.terminal.console import percent, stdout, table
 
 if TYPE_CHECKING:
@@ -48,7 +49,5 @@ def _difference(found: dict[str, Any]) -> str:
     """Of accuracy and of the log-likelihood."""
     parts = []
     for name, key in (("accuracy", "ci95"), ("logprob", "logprob_ci95")):
-        low, high = found[key]
-        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-        parts.append(f"{'accuracy' if name == 'accuracy' else 'ln pi'} {found[name]:+.3f}{interval}")
+        parts.append(f"{'accuracy' if name == 'accuracy' else 'ln pi'} {estimate_text(found[name], *found[key], signed=True)}")
     return ", ".join(parts)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from markovlm.intervals import MISSING, estimate_text
 from markovlm.tasks.answers import FAILURE_KINDS, FailureKind
 from markovlm.terminal.console import percent, stdout, table
 
@@ -86,12 +87,12 @@ def _lines(report: dict[str, Any], row: dict[str, Any], compared: bool) -> list[
     """A checkpoint's lines of the table, one an extractor (one alone where nothing is extracted)."""
     star = " *" if report["selection"] and row["checkpoint"] == report["best"] else ""
     lines: list[list[str]] = []
-    for number, (name, entry) in enumerate(list(row["extractors"].items()) or [("-", None)]):
-        accuracy = [percent(entry), f"{entry['no_answer']:.3f}"] if entry else ["-", "-"]
+    for number, (name, entry) in enumerate(list(row["extractors"].items()) or [(MISSING, None)]):
+        accuracy = [percent(entry), f"{entry['no_answer']:.3f}"] if entry else [MISSING, MISSING]
         if number:
             lines.append(["", "", name, *accuracy, ""] + ([""] * 2 if compared else []))
             continue
-        logprob = f"{row['logprob']:.3f}" + ("" if entry else f" {_interval(row['logprob_ci95'], '.3f')}")
+        logprob = f"{row['logprob']:.3f}" if entry else estimate_text(row["logprob"], *row["logprob_ci95"])
         first = [f"{row['checkpoint']}{star}", str(row["n"]), name, *accuracy, logprob]
         lines.append(first + (_paired(row["vs_base"]) if compared else []))
     return lines
@@ -101,14 +102,10 @@ def _paired(paired: dict[str, Any] | None) -> list[str]:
     if paired is None:
         return ["", ""]
     if paired["accuracy"] is None:
-        return [f"{paired['logprob']:+.3f} {_interval(paired['logprob_ci95'], '+.3f')} nats", ""]
+        return [f"{estimate_text(paired['logprob'], *paired['logprob_ci95'], signed=True)} nats", ""]
     if not paired["gained"] and not paired["lost"]:  # a bootstrap of equal values has an interval of width 0, which says too much
         return ["+0.000, none differs", "1"]
-    return [f"{paired['accuracy']:+.3f} {_interval(paired['ci95'], '+.3f')}", f"{paired['mcnemar_p']:.2g}"]
-
-
-def _interval(bounds: Sequence[float | None], form: str) -> str:
-    return f"[{', '.join('?' if bound is None else format(bound, form) for bound in bounds)}]"
+    return [estimate_text(paired["accuracy"], *paired["ci95"], signed=True), f"{paired['mcnemar_p']:.2g}"]
 
 
 def _show_selection(console: Console, report: dict[str, Any]) -> None:
@@ -152,7 +149,7 @@ def _show_references(console: Console, references: list[dict[str, Any]]) -> None
             f"{entry['value']:.3f}" + (f" (n {entry['n']})" if entry["n"] else ""),
             entry["checkpoint"],
             (entry["extractor"] or "log-likelihood") + ("" if entry["extractor_stated"] or not entry["extractor"] else " ?"),
-            f"{entry['gap']:+.3f} {_interval(entry['gap_ci95'], '+.3f')}",
+            estimate_text(entry["gap"], *entry["gap_ci95"], signed=True),
         ]
         for entry in references
     ]

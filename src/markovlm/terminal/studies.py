@@ -12,6 +12,7 @@ from rich.text import Text
 from markovlm.analysis.loadbearing import Found
 from markovlm.analysis.perturb import PERTURBATIONS
 from markovlm.analysis.render import visible
+from markovlm.intervals import MISSING, found_text
 from markovlm.terminal.attribution import explain_text
 from markovlm.terminal.console import table
 
@@ -134,7 +135,7 @@ def _single(console: Console, rows: Sequence[Mapping[str, Any]], twin: bool) -> 
             _by(row),
             f"{row['changed']:.0%}",
             *(estimate(row[key], 2) for key in keys),
-            row["expect"] or "-",
+            row["expect"] or MISSING,
             _happened(row),
         ]
         for row in single
@@ -160,7 +161,7 @@ def _paraphrases(found: Mapping[str, Any]) -> str:
 
 def _happened(row: Mapping[str, Any]) -> str:
     found = row["as_expected"]
-    return "-" if found is None else f"{estimate(found, 2)} (n={found['n']})"
+    return MISSING if found is None else f"{estimate(found, 2)} (n={found['n']})"
 
 
 def show_bypass(console: Console, result: Mapping[str, Any]) -> None:
@@ -246,8 +247,9 @@ def show_resample(console: Console, result: Mapping[str, Any]) -> None:
         console.print()
         rows = [
             [
-                visible(s["text"].strip())[:60], f"{s['occlusion']:+.2f}", estimate(s["tv"], 2), "-" if s["chance"] is None else f"{s['chance']:.2f}",
-                "-" if s["p"] is None else f"{s['p']:.3f}", _arrow(s), str(s["lacking"]),
+                visible(s["text"].strip())[:60], f"{s['occlusion']:+.2f}", estimate(s["tv"], 2),
+                MISSING if s["chance"] is None else f"{s['chance']:.2f}",
+                MISSING if s["p"] is None else f"{s['p']:.3f}", _arrow(s), str(s["lacking"]),
             ]
             for s in one["sentences"]
         ]  # fmt: skip
@@ -257,7 +259,7 @@ def show_resample(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _arrow(sentence: Mapping[str, Any]) -> str:
-    rates = ["-" if sentence[key] is None else f"{sentence[key]:.2f}" for key in ("accuracy_with", "accuracy_without")]
+    rates = [MISSING if sentence[key] is None else f"{sentence[key]:.2f}" for key in ("accuracy_with", "accuracy_without")]
     return " -> ".join(rates)
 
 
@@ -322,21 +324,12 @@ def _correlation(row: Mapping[str, Any]) -> str:
 
 
 def estimate(found: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """`0.93 [0.90, 0.95]`; dashes where there is nothing, or one question and so no interval."""
-    if found is None or found["mean"] is None:
-        return "-"
-    low, high = found["ci95"]
-    bounds = "[-, -]" if low is None else f"[{_rounded(low, digits)}, {_rounded(high, digits)}]"
-    return f"{_rounded(found['mean'], digits)} {bounds}"
-
-
-def _rounded(value: float, digits: int) -> str:
-    """What rounds to zero has no sign."""
-    return f"{round(value, digits) + 0.0:.{digits}f}"
+    """`0.93 [0.90, 0.95]`; a dash where there is nothing, or one question and so no interval."""
+    return found_text(found, digits)
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+    return MISSING if share is None else f"{share:.0%}"
 
 
 def _who(result: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from markovlm.intervals import MISSING, estimate_text
 from markovlm.terminal.console import stdout, table
 
 _EVERY = 1.0  # seconds between looks at the runs' files
@@ -103,7 +104,7 @@ def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> 
         [
             g.group,
             f"{len(g.seeds)}/{g.planned}",
-            _estimate(g.score),
+            estimate_text(*g.score),
             _verdicts(g.verdicts),
             "" if g.seconds is None else f"{g.seconds:.0f}",
         ]
@@ -117,7 +118,7 @@ def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> 
         )
     )
     if comparison.differences:
-        against = [[d.group, str(d.seeds), _estimate(d.difference), _p(d.p_adjusted)] for d in comparison.differences]
+        against = [[d.group, str(d.seeds), estimate_text(*d.difference), _p(d.p_adjusted)] for d in comparison.differences]
         title = f"difference to {comparison.reference}, paired by seed (95 % interval over {_over(comparison.differences)})"
         console.print(table(title, ["cell", "seeds", "difference", "p (Holm)"], against))
     for note in notes:
@@ -129,15 +130,8 @@ def _over(rows: Sequence[Any]) -> str:
     return " or ".join(dict.fromkeys(row.over for row in rows)) or "seeds"
 
 
-def _estimate(estimate: Any) -> str:
-    mean, low, high = estimate
-    if mean != mean:
-        return "-"
-    return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _p(p: float | None) -> str:
-    return "-" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return MISSING if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _verdicts(verdicts: Mapping[str, int]) -> str:

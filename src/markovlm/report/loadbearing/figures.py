@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from markovlm.intervals import decimal_texts
 from markovlm.logs.study_records import ACTOR, BASE, Chains, Damage, Estimate, Explain, Perturb, Point, Resample, Study, Transfer
 from markovlm.report.figures import COLOURS, Figure, blank
 from markovlm.report.loadbearing.chain_figures import chain_figures
 from markovlm.report.loadbearing.tables import EXPLAIN, severities
-from markovlm.report.loadbearing.words import cell_text, decimal_texts, severity_text
+from markovlm.report.loadbearing.words import cell_text, severity_text
 
 MOST_CELLS = 400
 _WHITE, _COSTS, _HELPS = "#f7f4ef", "#b5402a", "#2a62a8"

@@ -1,27 +1,15 @@
-"""Estimates as text. No number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies."""
+"""Estimates in cells and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from markovlm.intervals import MISSING, decimal_texts, estimate_text
 from markovlm.logs.study_records import Estimate
-
-
-def decimal_texts(values: Sequence[float], places: int, most: int = 5) -> list[str]:
-    """Numbers with one count of decimals, at least `places`; beyond `most`, small ones as powers of ten."""
-    while places < most and any(v != 0 and round(v, places) == 0 for v in values):
-        places += 1
-    return [f"{v:.0e}" if v != 0 and round(v, places) == 0 else f"{round(v, places) + 0.0:,.{places}f}" for v in values]
 
 
 def cell_text(e: Estimate, scale: float = 1.0, places: int = 2) -> str:
     """`1.20 [0.90, 1.50]`"""
-    if e.mean is None:
-        return "—"
-    if e.low is None or e.high is None:
-        return f"{decimal_texts([scale * e.mean], places)[0]} [no interval]"
-    mean, low, high = decimal_texts([scale * e.mean, scale * e.low, scale * e.high], places)
-    return f"{mean} [{low}, {high}]"
+    mean, low, high = (None if v is None else scale * v for v in (e.mean, e.low, e.high))
+    return estimate_text(mean, low, high, places=places)
 
 
 def _three(e: Estimate, scale: float, places: int) -> tuple[str, str, str]:
@@ -62,7 +50,7 @@ def opposite(e: Estimate) -> Estimate:
 
 def severity_text(severity: float | None) -> str:
     """`40 %`"""
-    return "—" if severity is None else f"{100 * severity:.4g} %"
+    return MISSING if severity is None else f"{100 * severity:.4g} %"
 
 
 def plain(name: str) -> str:

@@ -11,7 +11,7 @@ const node = (tag, className, text) => {
 const runs = data.runs;
 const runOf = new Map(runs.map((run) => [run.name, run]));
 const number = (value) => {
-  if (value === undefined || value === null || !Number.isFinite(value)) return "–";
+  if (value === undefined || value === null || !Number.isFinite(value)) return "—";
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
   const text = value.toPrecision(4);

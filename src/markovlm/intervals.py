@@ -1,0 +1,40 @@
+"""How an estimate reads, in the terminal, in reports and on pages: `0.932 [0.907, 0.951]`.
+
+What is missing is a dash; an estimate without an interval says so (`0.932 [—]`). All numbers of an estimate have one count of
+decimals, and no number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MISSING = "—"
+
+
+def decimal_texts(values: Sequence[float], places: int, *, signed: bool = False, most: int = 5) -> list[str]:
+    """Numbers with one count of decimals, at least `places`; beyond `most`, small ones as powers of ten. What rounds to 0 has no minus."""
+    while places < most and any(v != 0 and round(v, places) == 0 for v in values):
+        places += 1
+    sign = "+" if signed else ""
+    return [
+        f"{v:{sign}.0e}" if v != 0 and round(v, places) == 0 else f"{round(v, places) + 0.0:{sign},.{places}f}" for v in values
+    ]
+
+
+def estimate_text(
+    mean: float | None, low: float | None = None, high: float | None = None, *, places: int = 3, signed: bool = False
+) -> str:
+    """`0.932 [0.907, 0.951]`, with `signed` `+0.932 [+0.907, +0.951]`. None and NaN are missing."""
+    if mean is None or math.isnan(mean):
+        return MISSING
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return f"{decimal_texts([mean], places, signed=signed)[0]} [{MISSING}]"
+    middle, lower, upper = decimal_texts([mean, low, high], places, signed=signed)
+    return f"{middle} [{lower}, {upper}]"
+
+
+def found_text(found: Mapping[str, Any] | None, places: int = 3) -> str:
+    """The same of `{"mean": 0.932, "ci95": [0.907, 0.951]}`, as studies and evaluations keep it."""
+    return MISSING if found is None else estimate_text(found["mean"], *found["ci95"], places=places)
