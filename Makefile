@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo demo-real test test-slow test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
+.PHONY: setup demo demo-real test test-slow test-all test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
 
 setup: $(STAMP)
 
@@ -23,14 +23,20 @@ demo-real: setup
 	@if [ -e runs/demo-real/config.yaml ]; then $(BIN)/markovlm demo --resume runs/demo-real; \
 		else $(BIN)/markovlm demo --real --out runs/demo-real; fi
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# As many workers as there are cores, two at least: a worker that waits for a process or a browser leaves its core to the other.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test: setup
 	$(PYTEST) -m "not slow and not browser and not long and not real" $(PYTEST_ARGS)
 
-# The rest of what .ci/run asks: processes of their own, a browser, and single tests of more than about ten seconds.
+# Processes of their own, a browser, and single tests of more than about ten seconds.
 test-slow: setup
 	$(PYTEST) -m "(slow or browser) and not long and not real" $(PYTEST_ARGS)
+
+# Both in one session: what .ci/run asks.
+test-all: setup
+	$(PYTEST) -m "not long and not real" $(PYTEST_ARGS)
 
 # The tests that need data files, as on a machine that has none: each must skip. Seconds.
 test-without-data: setup

@@ -303,6 +303,7 @@ def test_a_report_draws_with_helpers_of_its_own(tmp_path: Path, monkeypatch: pyt
 # --- many runs, running runs, wrong places -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_hundred_runs(tmp_path: Path) -> None:
     crash = {"answer_logprob": -20.0, "reward_mean": -20.0}
     for i in range(200):
