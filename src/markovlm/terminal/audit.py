@@ -99,7 +99,7 @@ def _hints(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
             visible(one["group"]),
             str(one["n"]),
             *(estimate(one[key], 2) for key in keys),
-            "-" if one["by_chance"] is None else f"{one['by_chance']:.0%}",
+            MISSING if one["by_chance"] is None else f"{one['by_chance']:.0%}",
         ]
         for one in found
     ]

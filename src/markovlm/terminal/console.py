@@ -67,8 +67,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Group:
 
 
 def _is_number(cell: str) -> bool:
-    """A number, perhaps with a unit or an interval; not a sentence that begins with one ("135 M parameters, pretrained")."""
-    return cell[:1] in "+-0123456789" and not re.search("[A-Za-z]{4}", cell)
+    """A number, perhaps with a unit or an interval, or a missing one; not a sentence that begins with one ("135 M parameters, pretrained")."""
+    return cell[:1] in f"+-0123456789{MISSING}" and not re.search("[A-Za-z]{4}", cell)
 
 
 class TrainingProgress:
