@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from markovlm.health.diagnose import Diagnosis
-from markovlm.health.named_causes import CAUSES
 from markovlm.health.rules import RULES, UNEXPLAINED_TESTS, rules_table
 from markovlm.report import diagnose_paths
 from report.native import CONFIG, eval_row, sample_row, write_native
@@ -228,7 +227,7 @@ CRASH = {"answer_logprob": -15.0, "reward_mean": -15.0, "normalized_reward_mean"
                           "answer_correct_fraction": 0.1,
                           "identical_cot_fraction": 1.0}, CONFIG),
         ("learning_rate_too_high", CRASH | {"kl": 20.0}, CONFIG.replace("lr: 0.001", "lr: 0.004")),
-        ("degenerate_text", {"cot_length": 0.0}, CONFIG),
+        ("completions_collapsed", {"cot_length": 0.0}, CONFIG),
     ],
 )  # fmt: skip
 def test_named_causes(tmp_path: Path, cause: str, after: dict[str, float | None], config: str) -> None:
@@ -268,9 +267,9 @@ def test_empty_runs_are_unknown(tmp_path: Path) -> None:
 
 
 def test_the_tables_are_complete() -> None:
-    assert len(rules_table()) == len(RULES) + 1
+    assert len(rules_table()) == sum(bool(rule.fires) for rule in RULES)
     assert all(row["rule"] and row["looks at"] and row["fires when"] and row["confidence"] for row in rules_table())
-    assert len({cause.name for cause in CAUSES}) == len(CAUSES)
+    assert len({rule.as_cause for rule in RULES}) == len(RULES)
 
 
 def test_a_second_evaluation_of_a_foreign_run_counts(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from markovlm.health import KINDS
 from markovlm.health.course import MIN_ROWS
 from markovlm.health.monitor import HealthMonitor, Row, judge, thresholds_table
-from markovlm.health.thresholds import KINDS, THRESHOLDS
-from markovlm.health.tracks import WATCHES
+from markovlm.health.rules import THRESHOLDS, WATCHES
 from markovlm.health.verdict import Evidence
 from markovlm.texts.repetition import text_signals
 

@@ -5,12 +5,14 @@ sees, `diagnose` puts both together: verdict, cause and advice.
 """
 
 from markovlm.health.monitor import WATCHED, HealthMonitor, judge, thresholds_table
-from markovlm.health.thresholds import KINDS, THRESHOLDS, Threshold
+from markovlm.health.rules import RULES, THRESHOLDS
+from markovlm.health.thresholds import Threshold
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.texts.repetition import text_signals
 
 __all__ = [
     "KINDS",
+    "RULES",
     "THRESHOLDS",
     "WATCHED",
     "Evidence",
@@ -22,3 +24,7 @@ __all__ = [
     "text_signals",
     "thresholds_table",
 ]
+
+KINDS = {
+    rule.name: rule.sentence for rule in RULES if rule.live or rule.name == "evaluation_fell"
+}  # what live evidence can be of

@@ -12,10 +12,10 @@ from markovlm.health.verdict import Evidence
 class Alarm:
     """One threshold at one level: recent hits, and whether it is on. It goes off after twice the rows it was on (20 at least)."""
 
-    __slots__ = ("active", "clear", "hits", "kind", "level", "name", "needed", "on_rows", "recovered", "rows")
+    __slots__ = ("active", "clear", "hits", "kind", "level", "name", "needed", "on_rows", "recovered", "rows", "says")
 
     def __init__(self, row: Threshold, level: Level) -> None:
-        self.name, self.kind = row.signal, row.kind
+        self.name, self.kind, self.says = row.signal, row.kind, row.says
         self.level: Level = level
         self.needed, self.rows = row.needed, row.rows
         self.hits: list[tuple[int, int, float, float]] = []  # (index, step, value, limit)
@@ -60,10 +60,10 @@ class Alarm:
     def evidence(self) -> Evidence | None:
         if self.active is not None:
             step, value, limit = self.active
-            return Evidence(self.name, step, value, limit, self.level, self.kind)
+            return Evidence(self.name, step, value, limit, self.level, self.kind, says=self.says)
         if self.recovered is not None:
             step, value, limit = self.recovered
-            return Evidence(self.name, step, value, limit, "warn", self.kind, recovered=True)
+            return Evidence(self.name, step, value, limit, "warn", self.kind, recovered=True, says=self.says)
         return None
 
     def state(self) -> dict[str, Any]:

@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markovlm.health.causes import Named, named, portrait
+from markovlm.health.advice import advice_of
+from markovlm.health.case import Case, percent, scored
+from markovlm.health.cause import Cause, Event, cause_of, consequences, events, explaining
 from markovlm.health.evaluations import Measured, independent
 from markovlm.health.levels import levels
 from markovlm.health.monitor import WATCHED, judge
-from markovlm.health.named_causes import CAUSES, DOUBTS, Cause
-from markovlm.health.remedies import in_framework_words
-from markovlm.health.rules import Case, Confidence, Finding, findings, percent, scored
+from markovlm.health.rule import Confidence, Finding
+from markovlm.health.rules import RULE, findings
 from markovlm.health.series import evaluation_groups
-from markovlm.health.thresholds import KINDS
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData, training_rows
-from markovlm.logs.schema import FOREIGN_CONFIG, METRIC, components, label
+from markovlm.logs.schema import METRIC, label
 
-_RANK: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
+_SURE: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     advice: tuple[str, ...]
     case: Case = field(repr=False)
+    events: tuple[Event, ...] = ()  # what moved, in the order of appearance
+    found: tuple[Finding, ...] = field(default=(), repr=False)  # all that the rules found, consequences and fallbacks too
 
     @property
     def path(self) -> Path:
@@ -47,11 +49,17 @@ class Diagnosis:
     def why(self) -> str:
         """One short sentence: the strongest reason for the verdict."""
         health = self.case.verdict
-        if health.signals and self.verdict in ("collapsed", "warn"):
-            return _told(health.signals[0])
+        spoken = health.signals[0] if health.signals and self.verdict in ("collapsed", "warn") else None
+        moved = self.cause is not None and RULE[self.cause.rule].explains == "mechanism"
+        if spoken is not None and (self.verdict == "collapsed" or spoken.kind in _OUTCOMES or not moved):
+            return _told(spoken)
         if self.verdict == "warn":
-            late = next((f.evidence for f in self.findings if f.rule in _LATE_TROUBLE), None)
-            return late or (self.cause.sentence if self.cause is not None else "see the findings")
+            if self.cause is not None:
+                return next(
+                    (f"{RULE[f.rule].sentence}: {f.evidence}" for f in self.findings if f.rule == self.cause.rule),
+                    self.cause.sentence,
+                )
+            return next((f.evidence for f in self.findings if RULE[f.rule].warns and f.weight != "note"), "see the findings")
         if self.run.kind == "evaluation":
             return _evaluated(self.case)
         if self.run.training in ("supervised", "preference"):
@@ -60,22 +68,28 @@ class Diagnosis:
             return unjudged(self.case)
         if self.cause is not None:
             return f"stable training; {self.cause.sentence}"
-        moved = next((f.evidence for f in self.findings if f.rule == "trend"), None)
-        if moved is not None:
-            return f"no signal beyond its threshold in {health.rows:,} rows; {moved}"
+        course = next((f.evidence for f in self.findings if f.rule == "trend"), None)
+        if course is not None:
+            return f"no signal beyond its threshold in {health.rows:,} rows; {course}"
         return f"no signal beyond its threshold in {health.rows:,} rows" + _from_to(self.case)
 
     @property
     def doubt(self) -> str | None:
         """A doubt about a run whose training looks healthy, in two or three words."""
-        return DOUBTS.get(self.cause.name) if self.cause is not None and self.verdict != "collapsed" else None
+        return (RULE[self.cause.rule].doubt or None) if self.cause is not None and self.verdict != "collapsed" else None
 
     @property
     def best_step(self) -> int | None:
         """The checkpoint to use, where evaluations say."""
         return self.case.best_step
 
+    @property
+    def error(self) -> str | None:
+        """The error that ended the log, quoted."""
+        return next((str(e["text"]) for e in self.run.events if e.get("kind") == "error" and e.get("text")), None)
+
     def as_json(self) -> dict[str, Any]:
+        number, of = self.run.launch
         return {
             "path": str(self.path),
             "verdict": self.verdict,
@@ -83,7 +97,21 @@ class Diagnosis:
             "signals": [{"name": e.name, "step": e.step, "value": e.value, "threshold": e.threshold} for e in self.signals],
             "cause": None if self.cause is None else f"{self.cause.name}: {self.cause.sentence}",
             "advice": list(self.advice),
-            "launch": {"number": self.run.launch[0], "of": self.run.launch[1]},
+            "run": self.run.name,
+            "launch": {"number": number, "of": of},
+            "framework": self.run.framework,
+            "rows": self.run.steps,
+            "last_step": self.run.last_step,
+            "why": self.why,
+            "cause_confidence": self.cause_confidence,
+            "events": [{"step": e.step, "rule": e.rule, "what": e.what} for e in self.events],
+            "findings": [
+                {"rule": f.rule, "evidence": f.evidence, "confidence": f.confidence, "weight": f.weight, "step": f.step}
+                for f in self.findings
+            ],
+            "best_step": self.best_step,
+            "error": self.error,
+            "reading": list(self.run.problems),
         }
 
 
@@ -92,7 +120,7 @@ def _told(e: Evidence) -> str:
     name = METRIC[e.name].label if e.name in METRIC else e.name.replace("_", " ")
     back = "; it recovered" if e.recovered else ""
     bound = f"threshold {e.threshold:.3g}"
-    return f"{KINDS.get(e.kind, e.kind)}: {name} {e.value:.3g} at step {e.step:,}{e.between}, {bound}{back}{e.rarity}"
+    return f"{e.says or e.kind}: {name} {e.value:.3g} at step {e.step:,}{e.between}, {bound}{back}{e.rarity}"
 
 
 def judge_run(run: RunData) -> Verdict:
@@ -107,18 +135,16 @@ def judge_run(run: RunData) -> Verdict:
     return judge(training_rows(run).select(columns).iter_rows(named=True), measured)
 
 
-def named_collapses(case: Case) -> tuple[Named, ...]:
-    """The named collapses whose signature the run shows, the most telling first."""
-    rows = training_rows(case.run)
-    keys = ("step", *WATCHED, "eval_accuracy", *components(rows.columns))
-    return named(portrait({key: rows[key].to_list() for key in keys if key in rows.columns}, case.verdict))
-
-
 def diagnose_run(run: RunData) -> Diagnosis:
     """Verdict, findings and cause of one run, by itself."""
     case = Case(run, judge_run(run), _checkpoints(run))
-    found = findings(case)
-    return _conclude(case, found)
+    return _conclude(case, findings(case) if run.training not in ("supervised", "preference") else _unjudged_findings(case))
+
+
+def _unjudged_findings(case: Case) -> list[Finding]:
+    """Of a run that nothing is sampled in: how it ended."""
+    rules = (RULE[name] for name in ("not_finished", "ended_in_error", "non_finite"))
+    return [finding for rule in rules if rule.check is not None for finding in rule.check(case)]
 
 
 def _checkpoints(run: RunData) -> tuple[int, ...]:
@@ -129,81 +155,65 @@ def _checkpoints(run: RunData) -> tuple[int, ...]:
     return tuple(sorted(int(name) for name in names if name.isdecimal()))
 
 
-# Named collapses that make a run that looked healthy a warning, and those that are only worth a note.
-_NAMED_WARNINGS = frozenset({"garbage_is_paid", "groups_hopeless", "nothing_moves", "reward_hacking"})
-_TOLD_AS: Mapping[str, str] = {
-    "nothing_moves": "no_gradient",
-    "reward_hacking": "reward_without_accuracy",
-    "length_inflation": "cot_length_saturation",
-}
-_NAMED_NOTES = frozenset({"groups_solved", "healed_spike"})
-
-
-def _as_cause(telling: Named, framework: str) -> Cause:
-    return Cause(telling.name, f"{telling.sentence} ({telling.evidence})", telling.advice(framework), lambda *_: None)
-
-
-def _as_finding(telling: Named, framework: str) -> Finding:
-    note = telling.name in _NAMED_NOTES
-    advice = () if note else telling.advice(framework)
-    return Finding(
-        telling.name, f"{telling.sentence}: {telling.evidence}", "medium", "note" if note else "caution", advice=advice
-    )
-
-
 def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
-    by_rule: dict[str, Finding] = {}
-    for finding in found:
-        by_rule.setdefault(finding.rule, finding)
-    candidates: list[tuple[Confidence, Cause]] = [
-        (sure, cause) for cause in CAUSES if (sure := cause.applies(case, by_rule)) is not None
-    ]
-    best = min(candidates, key=lambda c: _RANK[c[0]], default=None)
     verdict, onset = case.verdict.verdict, case.verdict.onset_step
     if verdict == "healthy" and unjudgeable(case.run):
         verdict = "unknown"
-    telling = [n for n in named_collapses(case) if _TOLD_AS.get(n.name, n.name) not in by_rule] if verdict != "unknown" else []
-    main = next((n for n in telling if n.name not in _NAMED_NOTES), None)
-    # our own settings say more than a signature; another framework's log has none that we know
-    if main is not None and (best is None or best[1].name == "unknown_collapse" or (case.collapsed and case.run.framework)):
-        best = ("medium", _as_cause(main, case.run.framework))
-        telling.remove(main)
-        if verdict == "healthy" and main.name in _NAMED_WARNINGS:
-            verdict = "warn"
-    found = [*found, *(_as_finding(n, case.run.framework) for n in telling)]
-    late = _late_trouble(found)
-    if verdict in ("healthy", "unknown") and late is not None and (late.rule != "no_gradient" or case.run.steps >= LEAST_ROWS):
-        verdict, onset = "warn", late.step
+    likely = explaining(case, found)
+    first = likely[0] if likely else None
+    alarming = [
+        f for f in found if _alarms(f) and (verdict != "unknown" or case.run.steps >= LEAST_ROWS or f.rule in _SURE_OF_FEW)
+    ]
+    if verdict in ("healthy", "unknown") and alarming:
+        worst = first if first in alarming else alarming[0]
+        verdict, onset = "warn", worst.step
+    cause = cause_of(case, first) if first is not None else None
+    followed = consequences(case, first, found) if first is not None and verdict in ("warn", "collapsed") else []
+    shown = [
+        f
+        for f in found
+        if f is first or (RULE[f.rule].explains not in ("fallback", "settings") and f not in _silent(followed, verdict))
+    ]
     return Diagnosis(
         run=case.run,
         verdict=verdict,
         onset_step=onset,
         signals=case.verdict.signals,
-        cause=best[1] if best else None,
-        cause_confidence=best[0] if best else None,
-        findings=tuple(found),
-        advice=_advice(case, verdict, best[1] if best else None, found),
+        cause=cause,
+        cause_confidence=first.confidence if first is not None else None,
+        findings=tuple(shown),
+        advice=_advice(case, verdict, cause, first, [f for f in found if f not in followed]),
         case=case,
+        events=events(case, found),
+        found=tuple(found),
     )
 
 
+def _alarms(f: Finding) -> bool:
+    """Does a finding make a run that looked healthy a warning?"""
+    least = RULE[f.rule].warns
+    return least is not None and _SURE[f.confidence] <= _SURE[least] and f.weight != "note"
+
+
+def _silent(followed: Sequence[Finding], verdict: VerdictName) -> list[Finding]:
+    """Consequences that say nothing new beside the cause."""
+    return (
+        [f for f in followed if RULE[f.rule].explains == "summary" or f.rule in ("cannot_tell", "plateau")]
+        if verdict == "collapsed"
+        else []
+    )
+
+
+_OUTCOMES = ("reward_crash", "accuracy_crash", "logprob_crash", "evaluation_fell", "decay")
 # Findings whose advice the cause already gives.
 _TOLD_BY: Mapping[str, tuple[str, ...]] = {
     "ppo_frozen_anchor": ("frozen_anchor", "no_evaluation_during_training"),
     "reward_gradient_swamps_policy": ("term_balance",),
 }
-
-
-def _late_trouble(found: Sequence[Finding]) -> Finding | None:
-    """A finding of hindsight that makes a run that looked healthy a warning: it surely got worse, or holds no reasoning."""
-    sure = (f for f in found if f.rule in _LATE_TROUBLE and f.confidence == "high" and f.weight != "note")
-    return min(sure, key=lambda f: _LATE_TROUBLE.index(f.rule), default=None)
-
-
-_LATE_TROUBLE = ("copies_question", "ignores_question", "answer_gone", "no_gradient", "decay_after_peak")
+_SURE_OF_FEW = ("truncated_from_start", "rewards_equal")  # counts that a handful of rows settle
 LEAST_ROWS = 20  # a course of fewer is too short for a clean bill
 _READABLE = (
-    "reward_mean", "normalized_reward_mean", "answer_logprob", "answer_correct_fraction", "cot_contains_answer", "accuracy", "grad_norm",
+    "reward_mean", "normalized_reward_mean", "answer_logprob", "answer_correct_fraction", "cot_contains_answer", "accuracy",
 )  # fmt: skip
 
 
@@ -220,7 +230,7 @@ def _from_to(case: Case) -> str:
 
 
 def unjudgeable(run: RunData) -> bool:
-    """Too few rows, or nothing in them that tells of reward, log-prob or gradient."""
+    """Too few rows, or nothing in them that tells of reward or log-prob."""
     return run.steps < LEAST_ROWS or not any(run.has(key) for key in _READABLE)
 
 
@@ -230,13 +240,15 @@ def unjudged(case: Case) -> str:
     if not run.steps:
         return "no rows of metrics: nothing to judge"
     span = f" over {run.last_step - int(run.metrics['step'][0]) + 1:,} steps" if run.last_step else ""
-    there = [c for key in _READABLE[:-1] if (c := case.course(key)) is not None]
+    there = [c for key in _READABLE if (c := case.course(key)) is not None]
     told = "; ".join(f"{label(c.key)} {c.values[0]:.3g} to {c.values[-1]:.3g}" for c in there[:3])
     if not any(run.has(key) for key in _READABLE):
         columns = ", ".join(key for key in run.metrics.columns if key != "step") or "nothing else"
-        return f"{run.steps:,} rows without reward, log-prob or gradient: not enough to judge (there are: {columns[:120]})"
+        return f"{run.steps:,} rows without reward or log-prob: nothing to judge by (there are: {columns[:120]})"
     dense = run.last_step is not None and run.steps * 2 > run.last_step - int(run.metrics["step"][0])
     what = "too early to judge" if dense else "not enough to judge"
+    if (error := next((e["text"] for e in run.events if e.get("kind") == "error"), None)) is not None:
+        what = f"ended with an error, {error}"
     return f"{run.steps:,} row{'' if run.steps == 1 else 's'}{span}: {what}" + (f"; {told}" if told else "")
 
 
@@ -254,37 +266,42 @@ def _evaluated(case: Case) -> str:
     )  # fmt: skip
 
 
-def _advice(case: Case, verdict: VerdictName, cause: Cause | None, found: Sequence[Finding]) -> tuple[str, ...]:
+def _advice(
+    case: Case, verdict: VerdictName, cause: Cause | None, first: Finding | None, found: Sequence[Finding]
+) -> tuple[str, ...]:
     lines: list[str] = []
     early = _unknown_advice(case) if verdict == "unknown" and case.run.training not in ("supervised", "preference") else []
     if cause is None:
         lines += early
     if case.collapsed and case.verdict.onset_step is not None:
-        before = case.safe_step(case.verdict.onset_step - 1)
-        usable = [step for step in case.checkpoints if before is not None and step <= before and case.safe_step(step) == step]
-        trusted = (
-            f"the last one before is step {usable[-1]:,}"
-            if usable
-            else f"use one before step {before + 1:,}, if it was kept"
-            if before is not None
-            else "there is none before it that holds reasoning"
-        )
-        if before is not None and before + 1 < case.verdict.onset_step:
-            rule = next(name for start, _, name in case.stretches if start == before + 1)
-            trusted += f" (from step {before + 1:,} on the CoT {rule.replace('_', ' its ')} already)"
-        lines.append(f"do not use checkpoints from step {case.verdict.onset_step:,} on; {trusted}")
+        lines.append(_which_checkpoint(case, case.verdict.onset_step))
     if cause is not None:
         lines += cause.advice
-        lines += next((f.advice for f in found if f.rule == cause.name), ())
     for finding in found:
-        if finding.weight != "note" and not (cause is not None and finding.rule in _TOLD_BY.get(cause.name, ())):
-            lines += finding.advice
+        if finding is first or finding.weight == "note" or (cause is not None and finding.rule in _TOLD_BY.get(cause.rule, ())):
+            continue
+        if RULE[finding.rule].explains not in ("settings", "fallback"):
+            lines += advice_of(finding.advice or RULE[finding.rule].advice, case)
     lines += early if cause is not None else []
     if not lines and case.best_step is not None:
         lines.append(f"use the checkpoint at step {case.best_step:,}, the best evaluated")
-    if case.run.kind in ("g1", "g1b", "g1c", "g1d", "g2", "g3", "g4"):
-        lines = [in_their_words(line) for line in lines]
-    return tuple(dict.fromkeys(in_framework_words(line, case.run.framework) for line in lines))
+    return tuple(dict.fromkeys(lines))
+
+
+def _which_checkpoint(case: Case, onset: int) -> str:
+    before = case.safe_step(onset - 1)
+    usable = [step for step in case.checkpoints if before is not None and step <= before and case.safe_step(step) == step]
+    trusted = (
+        f"the last one before is step {usable[-1]:,}"
+        if usable
+        else f"use one before step {before + 1:,}, if it was kept"
+        if before is not None
+        else "there is none before it that holds reasoning"
+    )
+    if before is not None and before + 1 < onset:
+        rule = next(name for start, _, name in case.stretches if start == before + 1)
+        trusted += f" (from step {before + 1:,} on the CoT {rule.replace('_', ' its ')} already)"
+    return f"do not use checkpoints from step {onset:,} on; {trusted}"
 
 
 def _unknown_advice(case: Case) -> list[str]:
@@ -293,21 +310,10 @@ def _unknown_advice(case: Case) -> list[str]:
     if not case.run.steps:
         return ["too few rows to judge: check that the right file was given"]
     if not any(case.run.has(key) for key in _READABLE):
-        return ["log reward, log-prob or gradient norm, or check that the right file was given"]
+        return ["log the reward, or name the column that is it: --map reward=COLUMN"]
+    if any(e.get("kind") == "error" for e in case.run.events):
+        return ["mend the error that ended it and start again: there are too few rows to say more"]
     return ["too few rows to judge: let it run, or check that the right file was given"]
-
-
-# Our keys in advice -> the research code's, for runs of that code.
-_THEIR_KEYS = {ours: theirs for theirs, ours in FOREIGN_CONFIG.items() if "." in ours} | {
-    "objective.name: grpo": "parallel_samples: true"
-}
-
-
-def in_their_words(line: str) -> str:
-    """Advice with the research code's keys in place of ours, where it has them."""
-    for ours, theirs in _THEIR_KEYS.items():
-        line = line.replace(ours, theirs)
-    return line
 
 
 # --- several runs ------------------------------------------------------------------------------------------------------
@@ -339,9 +345,8 @@ def diagnose_all(runs: Sequence[RunData]) -> list[Diagnosis]:
         f"{text} (of {len(single)} runs; {others} others do not)",
         "low",
         "caution",
-        advice=("change that setting alone and repeat the run: being shared is not being the cause",),
     )
-    return [_conclude(d.case, [*d.findings, finding]) if d.verdict == "collapsed" else d for d in single]
+    return [_conclude(d.case, [*d.found, finding]) if d.verdict == "collapsed" else d for d in single]
 
 
 def _shared_by_collapsed(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Any]]:

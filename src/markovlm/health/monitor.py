@@ -25,9 +25,11 @@ from typing import Any, Literal
 
 from markovlm.health.alarm import Alarm
 from markovlm.health.course import CLAMP, FAST, MIN_ROWS, Course, Scale
+from markovlm.health.early import EarlyBreak
 from markovlm.health.evaluations import Evaluations, Measured
-from markovlm.health.thresholds import THRESHOLDS, Level, Threshold
-from markovlm.health.tracks import OUTCOMES, WATCHES, Track
+from markovlm.health.rules import RULE, THRESHOLDS, WATCHES
+from markovlm.health.thresholds import Level, Threshold
+from markovlm.health.tracks import Track
 from markovlm.health.verdict import Evidence, Verdict
 
 Standing = Literal["solved", "gained", "neither"]
@@ -50,8 +52,9 @@ WATCHED = (
     "distinct_bigram_fraction", "compression_ratio", "identical_cot_fraction", "entropy", "groups_without_spread", "grad_norm",
     "kl", "notes_frozen", "notes_copied", "notes_overflow", "notes_kept",
     "copies_question_fraction", "question_specificity", "answer_run_on_fraction",
-    "cot_length_saturated_fraction", "sampler_gap", "sampler_kl", "reward_std", "accuracy",
+    "cot_length_saturated_fraction", "sampler_gap", "sampler_kl", "reward_std", "accuracy", "sampler_prob_gap", "behavior_kl",
 )  # fmt: skip
+OUTCOMES = frozenset(watched.signal for watched in WATCHES if watched.outcome)
 
 
 COARSEST = 1.0 / 16.0  # medians of shares of fewer samples jump by themselves
@@ -74,7 +77,9 @@ def _read(row: Row) -> tuple[dict[str, float], int]:
 
 
 def _derive(values: dict[str, float]) -> None:
-    """Add the signals that are made from several metrics: `ratio` (either direction) and `char_run_share`."""
+    """Add the signals that are made from metrics: `ratio` (either direction), `off_policy_kl` (its size) and `char_run_share`."""
+    if "behavior_kl" in values:
+        values["off_policy_kl"] = abs(values["behavior_kl"])
     ratio = values.get("ratio_mean")
     if ratio is None:
         ratio = values.pop("ratio_max", None)
@@ -91,10 +96,11 @@ class HealthMonitor:
 
     def __init__(self) -> None:
         self.n = 0
-        self._seen = dict.fromkeys((*WATCHED, *(row.signal for row in THRESHOLDS)), 0)
+        self._seen = dict.fromkeys((*WATCHED, *(test.signal for test in (*THRESHOLDS, *WATCHES))), 0)
         self._courses = {name: Course(floor) for name, floor in COURSES.items()}
         self._tracks = {watched.signal: Track(watched) for watched in WATCHES}
         self.evaluations = Evaluations()
+        self._early = EarlyBreak()
         self._grad = Scale()
         self._alarms = [_alarms_of(row) for row in THRESHOLDS]
         self._busy: set[int] = set()  # numbers of the table rows with an alarm that is on or has hits
@@ -136,6 +142,7 @@ class HealthMonitor:
         if "grad_norm" in values:
             self._grad.add(values["grad_norm"])
         self._track(step, values)
+        self._early.add(step, values)
         self._compare(step, values)
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
@@ -263,9 +270,12 @@ class HealthMonitor:
         found = [e for alarms in self._alarms for e in _gravest(alarms)]
         tested = [e for track in self._tracks.values() if (e := track.evidence()) is not None]
         fell = self.evaluations.evidence()
-        found = (
-            tested + ([fell] if fell else []) + [e for e in found if (e.name, e.kind) not in {(t.name, t.kind) for t in tested}]
-        )
+        if fell is not None:
+            tested.append(replace(fell, says=RULE[fell.kind].sentence))
+        broke = self._broke_early()
+        if broke is not None and not any((e.name, e.level) == (broke.name, "collapsed") for e in (*tested, *found)):
+            tested = [broke, *(e for e in tested if (e.name, e.kind) != (broke.name, broke.kind))]
+        found = tested + [e for e in found if (e.name, e.kind) not in {(t.name, t.kind) for t in tested}]
         rising = self.rising
         if found and all(e.level == "warn" for e in found) and (rising or self._standing() == "solved"):
             found = [e for e in found if e.kind not in _OF_SUCCESS or e.recovered]
@@ -278,6 +288,11 @@ class HealthMonitor:
         if not found:
             return Verdict("healthy", None, (), self.n)
         return Verdict("collapsed" if found[0].level == "collapsed" else "warn", found[0].step, signals, self.n, rising)
+
+    def _broke_early(self) -> Evidence | None:
+        key = self._early.found["key"] if self._early.found is not None else "reward_mean"
+        rule = RULE["reward_crash" if key == "reward_mean" else "accuracy_crash"]
+        return self._early.evidence(rule.name, rule.sentence)
 
     @property
     def rising(self) -> bool:
@@ -303,7 +318,8 @@ class HealthMonitor:
             "grad": self._grad.state(),
             "tracks": {name: track.state() for name, track in self._tracks.items()},
             "evaluations": self.evaluations.state(),
-            "alarms": [{level: alarm.state() for level, alarm in alarms.items()} for alarms in self._alarms],
+            "early": self._early.state(),
+            "alarms": {name: {level: alarm.state() for level, alarm in self._alarms[n].items()} for n, name in enumerate(_NAMES)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -314,13 +330,18 @@ class HealthMonitor:
         self._seen |= state["seen"]
         for name, course in self._courses.items():
             course.load(state["courses"][name])
-        for name, track in self._tracks.items():
-            track.load(state["tracks"][name])
+        for name, stored in state["tracks"].items():  # an older run knew fewer of them
+            if name in self._tracks:
+                self._tracks[name].load(stored)
         self.evaluations.load(state["evaluations"])
         self._grad.load(state["grad"])
-        for alarms, stored in zip(self._alarms, state["alarms"], strict=False):  # an older run knew fewer rows of the table
-            for level, alarm in alarms.items():
-                alarm.load(stored[level])
+        if "early" in state:
+            self._early.load(state["early"])
+        stored_alarms = state["alarms"] if isinstance(state["alarms"], Mapping) else {}  # before, they had no names
+        for n, name in enumerate(_NAMES):
+            for level, alarm in self._alarms[n].items():
+                if name in stored_alarms:
+                    alarm.load(stored_alarms[name][level])
         for number in range(len(THRESHOLDS)):
             self._note(number)
         self._verdict = None
@@ -348,6 +369,9 @@ _PLAN: tuple[tuple[int, str, bool, float | None], ...] = tuple(
     )
     for n, row in enumerate(THRESHOLDS)
 )
+
+# A name for each row of the table in stored states: what it tests and for which rule.
+_NAMES: tuple[str, ...] = tuple(f"{row.kind}: {row.signal} {row.measure} {row.warn} {row.collapse}" for row in THRESHOLDS)
 
 
 def _gravest(alarms: Mapping[Level, Alarm]) -> Iterable[Evidence]:

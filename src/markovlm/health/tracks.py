@@ -35,26 +35,17 @@ class Watched:
 
     signal: str
     scale: Scale
-    kind: str
     floor: float  # least noise believed: of a share or in nats; of a reward as a share of its level
     drop: float = 0.0  # of a symptom: the rise that counts (a factor's logarithm on a log scale) ...
     least: float = 0.0  # ... and the level that three rows in a row must reach
     follows: bool = False  # risen above the level of the last rows; else above the lowest level of the run
+    kind: str = ""  # the rule's name
+    says: str = ""  # the rule's sentence
 
-
-WATCHES: tuple[Watched, ...] = (
-    Watched("answer_correct_fraction", "share", "accuracy_crash", 0.03),
-    Watched("accuracy", "share", "accuracy_crash", 0.03),
-    Watched("reward_mean", "reward", "reward_crash", 0.04),
-    Watched("normalized_reward_mean", "nats", "reward_crash", 0.1),
-    Watched("answer_logprob", "nats", "logprob_crash", 0.1),
-    Watched("cot_length_saturated_fraction", "rise", "truncation", 0.03, 0.4, 0.5),
-    Watched("entropy", "log_rise", "entropy_explosion", 0.05, math.log(3.0), 1.0, follows=True),
-    Watched("kl", "log_rise", "kl_runaway", 0.1, math.log(8.0), 1.0, follows=True),
-    Watched("sampler_gap", "log_rise", "sampler_mismatch", 0.1, math.log(3.0), 0.02),
-    Watched("sampler_kl", "log_rise", "sampler_mismatch", 0.1, math.log(3.0), 0.02),
-)
-OUTCOMES = frozenset(w.signal for w in WATCHES if w.scale in ("share", "nats", "reward"))
+    @property
+    def outcome(self) -> bool:
+        """Does it say whether the run still does what it is for?"""
+        return self.scale in ("share", "nats", "reward")
 
 
 class Track:
@@ -223,7 +214,7 @@ class Track:
         onset, phi = Onset(*on["onset"]), self.fall.noise.phi
         known = phi < UNCALIBRATED
         return Evidence(
-            self.watched.signal, on["step"], on["value"], on["bound"], level, self.watched.kind, recovered,
+            self.watched.signal, on["step"], on["value"], on["bound"], level, self.watched.kind, recovered, says=self.watched.says,
             onset=(min(onset.low, on["step"]), max(onset.high, on["step"])), chance_rows=min(chance, MOST_ROWS) if known else None,
             correlation=None if known else phi,
         )  # fmt: skip

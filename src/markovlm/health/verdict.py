@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from markovlm.health.thresholds import KINDS
-
 VerdictName = Literal["healthy", "warn", "collapsed", "unknown"]
 Level = Literal["warn", "collapsed"]
 
@@ -25,6 +23,7 @@ class Evidence:
     onset: tuple[int, int] | None = None  # steps between which it began (95 %), where a sequential test says
     chance_rows: float | None = None  # by chance such evidence appears once in so many healthy rows
     correlation: float | None = None  # of neighbouring rows, where it is so high that how often by chance is not known
+    says: str = ""  # what it means, as a clause
 
     def describe(self) -> str:
         """`answer_logprob -41 (threshold -4.1) at step 999`."""
@@ -76,4 +75,4 @@ class Verdict:
             return f"healthy over {self.rows} rows"
         what = "; ".join(e.describe() for e in self.signals[:4])
         rising = ", but accuracy is rising" if self.rising else ""
-        return f"{self.verdict}{rising} from step {self.onset_step}: {KINDS.get(self.signals[0].kind, self.signals[0].kind)} ({what})"
+        return f"{self.verdict}{rising} from step {self.onset_step}: {self.signals[0].says or self.signals[0].kind} ({what})"

@@ -39,6 +39,8 @@ class Change:
             "onset_step": found.onset_step,
             "last_step": found.run.last_step,
             "why": found.why,
+            "launch": {"number": found.run.launch[0], "of": found.run.launch[1]},
+            "cause": None if found.cause is None else found.cause.name,
         }
 
 

@@ -141,6 +141,8 @@ def _run(d: Diagnosis) -> str:
     lines = [f"### {escaped(d.run.name)}: {d.verdict}", escaped(d.why)]
     if d.cause is not None:
         lines.append(f"**Most likely cause** ({d.cause_confidence} confidence): {escaped(d.cause.sentence)}.")
+    if len(d.events) > 1:
+        lines.append("**In order**: " + "; ".join(f"step {e.step:,} {escaped(e.what)}" for e in d.events) + ".")
     if d.advice:
         lines.append("\n".join(f"{i}. {escaped(line)}" for i, line in enumerate(d.advice, 1)))
     if d.signals:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Levels
-from markovlm.health.rules import percent, scored
+from markovlm.health.rules import RULES, percent, scored
 from markovlm.logs.schema import label
 from markovlm.models.registry import highest_tried_lr
 from markovlm.report.run_rows import run_row
@@ -72,24 +72,7 @@ def _has(d: Diagnosis, *rules: str) -> bool:
 
 # --- patterns ----------------------------------------------------------------------------------------------------------
 
-_SHARED = {
-    "decay_after_peak": "got better and then worse",
-    "copies_question": "end by copying their question",
-    "ignores_question": "end with CoTs that would fit any question",
-    "answer_gone": "are paid more while the answer leaves the CoT",
-    "below_chance": "are right less often than by guessing",
-    "at_chance": "are no better than guessing",
-    "gap_to_reference": "lie far under the published accuracy",
-    "likelihood_accuracy_gap": "have answers that are likely and run on",
-    "unexplained_accuracy": "have log-probs that promise far more than evaluation found",
-    "extractors_disagree": "have extractors that disagree",
-    "no_learning": "learned nothing",
-    "cannot_tell": "are too noisy or short to say whether they learn",
-    "cot_length_saturation": "run into the CoT limit",
-    "no_evaluation_during_training": "were not evaluated on the way",
-    "idle_ratio": "use PPO whose ratio never left 1",
-    "no_gradient": "had no gradient at all",
-}
+_SHARED = {rule.name: rule.plural for rule in RULES if rule.plural}
 
 
 def _patterns(runs: Sequence[Diagnosis]) -> list[Pattern]:

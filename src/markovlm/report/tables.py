@@ -11,9 +11,8 @@ from typing import Any
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level, milestone_levels
-from markovlm.health.rules import percent, reference_of, rules_table
+from markovlm.health.rules import THRESHOLDS, percent, reference_of, rules_table
 from markovlm.health.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
-from markovlm.health.thresholds import THRESHOLDS
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import Evaluation, RunData
 from markovlm.logs.schema import METRIC

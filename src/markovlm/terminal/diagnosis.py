@@ -23,6 +23,9 @@ def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
     console = stdout()
     for diagnosis in diagnoses:
         head = Text(diagnosis.verdict, style=f"bold {_COLOUR[diagnosis.verdict]}").append(f"  {diagnosis.path}", style="bold")
+        number, of = diagnosis.run.launch
+        if of > 1:
+            head.append(f"  launch {number} of {of}", style="default")
         if diagnosis.onset_step is not None:
             head.append(f"  from step {diagnosis.onset_step:,}", style="default")
         console.print(head, soft_wrap=True)
@@ -31,6 +34,11 @@ def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
             console.print(
                 Text(f"  cause   {diagnosis.cause.sentence} (confidence: {diagnosis.cause_confidence})"), soft_wrap=True
             )
+        if len(diagnosis.events) > 1:
+            order = "; ".join(f"step {event.step:,} {event.what}" for event in diagnosis.events[:5])
+            console.print(Text(f"  order   {order}"), soft_wrap=True)
+        if diagnosis.error is not None:
+            console.print(Text(f"  ended   {diagnosis.error}"), soft_wrap=True)
         if diagnosis.best_step is not None:
             console.print(Text(f"  best    checkpoint at step {diagnosis.best_step:,}"), soft_wrap=True)
         for line in diagnosis.advice:
@@ -54,7 +62,10 @@ def show_change(change: Change, now: str, as_json: bool) -> None:
     found = change.diagnosis
     line = Text(f"{now}  ").append(f"{change.before} -> " if change.before else "")
     line.append(found.verdict, style=f"bold {_COLOUR[found.verdict]}")
-    line.append(f"  {change.path}", style="bold").append(f"  at step {found.run.last_step or 0:,}: {found.why}")
+    number, of = found.run.launch
+    line.append(f"  {change.path}", style="bold").append(f" (launch {number} of {of})" if of > 1 else "").append(
+        f"  at step {found.run.last_step or 0:,}: {found.why}"
+    )
     stdout().print(line, soft_wrap=True)
     if found.verdict == "collapsed":
         for advice in found.advice[:3]:

@@ -10,7 +10,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from markovlm.health.rules.case import Case, Finding, percent, scored
+from markovlm.health.case import Case, percent, scored
+from markovlm.health.rule import Finding, Rule
+from markovlm.health.thresholds import Threshold
 
 RUN_ON = 0.1  # share of replies from which likelihood and accuracy are said to part
 PROMISED = 0.3  # accuracy that the log-prob promises beyond the interval of what was found
@@ -109,3 +111,50 @@ def promise(case: Case) -> Promise | None:
         f"evaluation found {scored(e)}"
     )
     return Promise(evidence, promised - high, e.step)
+
+
+def unexplained_accuracy(case: Case) -> Iterable[Finding]:
+    """Stable training whose answer log-prob promises much more than evaluation finds, though the end of the reply was scored or seen."""
+    found = promise(case)
+    if found is not None and (end_is_scored(case) or ends_seen(case) is not None):
+        sure = "high" if found.excess > 0.5 else "medium"
+        yield Finding("unexplained_accuracy", found.evidence, sure, "problem", found.step, UNEXPLAINED_TESTS)
+
+
+RULES = (
+    Rule(
+        "answers_run_on",
+        "the gold answer is said and the reply runs on",
+        live=(
+            Threshold(
+                "answer_run_on_fraction", "value", "above", 0.1, None, 4, 5,
+                "After one CoT in ten all gold tokens are the reader's likeliest and the end of the reply is not: the reward is high and the reply "
+                "is wrong (`85+5=94` for 85). With the end of the reply scored it stays under 0.01; a study of both: docs/likelihood-gap.md.",
+            ),
+        ),
+    ),
+    Rule(
+        "likelihood_accuracy_gap",
+        "likelihood and accuracy part: nothing shows that the reward asks the reply to end where the answer ends, so the answers run on, or are "
+        "lost between model and extractor",
+        "replies that begin with the gold answer and do not end there; else answer log-prob in training and last accuracy",
+        "one in ten runs on; or, where the end of the reply was not scored, the log-prob promises 30 points more than the interval's upper end",
+        "high where the ends were seen, or over 50 points (what explains the gap is then open)",
+        check=likelihood_accuracy_gap,
+        explains="summary",
+        doubt="answers run on",
+        plural="have answers that are likely and run on",
+    ),
+    Rule(
+        "unexplained_accuracy",
+        "unexplained accuracy: the run's own log-probs promise much more than evaluation found, so suspect "
+        "evaluation, loading or extraction before training",
+        "answer log-prob in training, last accuracy",
+        "the log-prob promises 30 points more than the interval's upper end, and the end of the reply was scored or seen",
+        "high over 50 points",
+        check=unexplained_accuracy,
+        explains="summary",
+        doubt="accuracy unexplained",
+        plural="have log-probs that promise far more than evaluation found",
+    ),
+)  # fmt: skip

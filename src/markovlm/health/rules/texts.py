@@ -1,13 +1,16 @@
-"""Rules about what the CoTs say: the answer bare, the question again, nothing about the question."""
+"""What the CoTs say: one character or phrase over and over, the answer bare, the question again, nothing about the question."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
+from markovlm.health.advice import BEFORE
+from markovlm.health.case import Case, percent
 from markovlm.health.levels import levels
-from markovlm.health.rules.case import Case, Finding, percent
+from markovlm.health.rule import Finding, Rule
 from markovlm.health.samples import COPIES, alike_at_the_end
+from markovlm.health.thresholds import Threshold
 from markovlm.logs.records import Sample
 
 
@@ -30,7 +33,6 @@ def copies_answer(case: Case) -> Iterable[Finding]:
             f"{percent(copied)} of {len(late)} late CoTs are little more than the answer",
             "medium",
             "caution",
-            advice=("check fragility (markovlm perturb): an answer without reasoning is a code, not an explanation",),
         )
 
 
@@ -100,3 +102,156 @@ def _open_stretch(case: Case, rule: str) -> int | None:
     c = case.course(key)
     last = None if c is None else int(c.steps[-1])
     return next((start for start, end, name in case.stretches if name == rule and end == last), None)
+
+
+def degenerate(case: Case) -> Iterable[Finding]:
+    found = [e for e in case.verdict.signals if e.kind in ("repeated_character", "repetition") and e.level == "collapsed"]
+    if found and case.collapsed:
+        first = min(found, key=lambda e: e.step)
+        yield Finding("degenerate_text", "; ".join(e.describe() for e in found[:2]), "medium", "problem", first.step)
+
+
+def garbage_is_paid(case: Case) -> Iterable[Finding]:
+    """The text has lost its content and the reward has not noticed."""
+    if case.outcome_lost:
+        return
+    distinct, packed = case.now("distinct_bigram_fraction"), case.now("compression_ratio")
+    seen = []
+    if distinct is not None and distinct < 0.35:
+        seen.append(f"distinct bigrams {distinct:.3g}")
+    if packed is not None and packed < 0.15:
+        seen.append(f"CoTs compress to {packed:.3g}")
+    run, length = case.now("longest_char_run") or 0.0, case.now("cot_length") or 100.0
+    if run >= 20 and run / max(length, 1.0) > 0.5 and (distinct or 0.0) < 0.5:
+        seen.append(f"one character {run:.0f} times in a row")
+    outcome = next(
+        (
+            key
+            for key in ("answer_correct_fraction", "reward_mean", "answer_logprob", "normalized_reward_mean")
+            if case.now(key) is not None
+        ),
+        None,
+    )
+    if not seen or outcome is None:
+        return
+    first = min((e.step for e in case.verdict.signals if e.kind in ("repeated_character", "repetition")), default=None)
+    yield Finding(
+        "garbage_is_paid",
+        f"{', '.join(seen)}, while {outcome} is {case.now(outcome):.3g} (early {case.early(outcome):.3g})",
+        "medium",
+        "problem",
+        first,
+    )
+
+
+RULES = (
+    Rule(
+        "repeated_character",
+        "the CoT repeats one character",
+        live=(
+            Threshold(
+                "char_run_share", "value", "above", 0.3, 0.5, 4, 5,
+                "Longest run of one character over CoT tokens (over 100 where the length is not logged), run of at least 20. A token "
+                "is one to "
+                "four characters, so 0.5 is an eighth to a half of a CoT. Counted only where the group's bigrams agree: a "
+                "rule of dashes in one sample is no collapse.",
+                solved_excuses=True,
+            ),
+        ),
+    ),
+    Rule(
+        "repetition",
+        "the CoT repeats itself",
+        live=(
+            Threshold(
+                "distinct_bigram_fraction", "value", "below", 0.35, 0.2, 4, 5,
+                "Prose has 0.9, running sums of digits 0.6 and more, a repeated phrase of ten words 0.16, one character 0.02.",
+                solved_excuses=True,
+            ),
+            Threshold(
+                "compression_ratio", "value", "below", 0.2, 0.1, 4, 5,
+                "Prose compresses to 0.5, long running sums to 0.2 in the worst case, loops to 0.05.",
+                solved_excuses=True,
+            ),
+        ),
+    ),
+    Rule(
+        "garbage_is_paid",
+        "the text has no content and the reward stays: the reader has learned the answers, or the question leaks",
+        "repetition, outcomes",
+        "few distinct bigrams, high compression or one character, the outcome kept",
+        "medium: counts",
+        check=garbage_is_paid,
+        explains="mechanism",
+        advice=(
+            "read completions beside their rewards: does the reward see the question, or the answer in the prompt?",
+            "evaluate with a reader that was not trained",
+            "kl",
+        ),
+        doubt="garbage paid",
+        plural="are paid for garbage",
+        warns="medium",
+        seen=("https://github.com/verl-project/verl/issues/628", "https://github.com/modelscope/ms-swift/issues/3372"),
+    ),
+    Rule(
+        "degenerate_text",
+        "the CoT lost its content",
+        "repetition",
+        "a live test of repetition at its collapse level",
+        "medium: counts",
+        check=degenerate,
+        explains="mechanism",
+        advice=("kl", "lower objective.actor_reward_weight at the start", BEFORE, "rate"),
+        plural="lost their content",
+    ),
+    Rule(
+        "copies_question",
+        "the CoT restates its question instead of reasoning: the question is carried past its redaction",
+        "numbers and n-grams of the question in its CoT",
+        "to the end over half of the CoTs restate their question, lack the answer and add little",
+        "high over four fifths",
+        live=(
+            Threshold(
+                "copies_question_fraction", "value", "above", 0.8, None, 18, 20,
+                "Four of five CoTs say their question again, lack the answer and add little. Base models do so on sums before they learn to "
+                "reckon, with one sample a row in seven of ten rows: eighteen of twenty are asked for.",
+            ),
+        ),
+        check=copies_question,
+        explains="summary",
+        doubt="question copied",
+        plural="end by copying their question",
+        warns="high",
+    ),
+    Rule(
+        "ignores_question",
+        "the CoT would fit any question, so it holds no reasoning",
+        "numbers and words of the own and of another question",
+        "to the end CoTs hold no more of their own question than of another, and not the answer",
+        "high where it was different at the start",
+        live=(
+            Threshold(
+                "question_specificity", "value", "below", 0.05, None, 18, 20,
+                "The CoT holds as much of another question as of its own. CoTs that reason about word problems have 0.5 and more, sums 0.9. A bare "
+                "answer has 0 too, and is right.",
+                solved_excuses=True,
+            ),
+        ),
+        check=ignores_question,
+        explains="summary",
+        doubt="question ignored",
+        plural="end with CoTs that would fit any question",
+        warns="high",
+    ),
+    Rule(
+        "copies_answer",
+        "the CoT states the answer without reasoning",
+        "late samples",
+        "over half are little more than the answer",
+        "medium: from a choice of samples",
+        check=copies_answer,
+        explains="summary",
+        advice=("check fragility (markovlm perturb): an answer without reasoning is a code, not an explanation",),
+        doubt="no reasoning",
+    ),
+)  # fmt: skip

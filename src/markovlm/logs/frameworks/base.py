@@ -17,8 +17,8 @@ class Framework:
     """One framework's names. A log is recognised as its by keys that only it writes, whatever file it is in.
 
     `keys` is our metric -> its names, the first that a row has counts. `patterns` have one group, the name of a part (a reward function, a
-    data source), or none: then the prefix is our whole key. `settings` is our configuration key (or a knob of `health/advice.py`) -> its
-    names for it, the first being the one to advise.
+    data source), or none: then the prefix is our whole key. `settings` is our configuration key -> its names for it, the first being the one
+    to advise.
     """
 
     name: str
@@ -28,6 +28,9 @@ class Framework:
     step: tuple[str, ...] = ("step",)
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     flag: str = ""  # what stands before a setting on the command line
+    knobs: Mapping[str, str] = field(
+        default_factory=dict
+    )  # a knob of `health/advice.py` -> what to do there, where it is more than a setting
     notes: Mapping[str, str] = field(default_factory=dict)  # ours -> what this framework means by it
     sources: tuple[str, ...] = ()  # where its makers say so
 
@@ -61,4 +64,4 @@ class Framework:
     def setting(self, ours: str) -> str | None:
         """Its name for a setting of ours, as one writes it; None where it has none."""
         names = self.settings.get(ours)
-        return None if not names or not names[0] else self.flag + names[0]
+        return self.flag + names[0] if names else None

@@ -42,13 +42,16 @@ NEMO_RL = Framework(
         "rollouts.group_size": ("grpo.num_generations_per_prompt",),
         "rollouts.max_cot_tokens": ("policy.generation.max_new_tokens",),
         "rollouts.temperature": ("policy.generation.temperature",),
-        "rollouts.importance": ("loss_fn.use_importance_sampling_correction",),
         "clip_high": ("loss_fn.ratio_clip_max",),
-        "mask_truncated": ("grpo.overlong_filtering",),
-        "filter_groups": ("grpo.use_dynamic_sampling",),
-        "loading.dtype": ("policy.precision",),
         "model": ("policy.model_name",),
         "seed": ("grpo.seed",),
+    },
+    knobs={
+        "truncated": "set grpo.overlong_filtering=true, or charge for length before the limit (grpo.reward_shaping)",
+        "exploration": "raise loss_fn.ratio_clip_max (0.28)",
+        "sampler": "set loss_fn.use_importance_sampling_correction=true, and the same temperature, top_p and precision on both sides",
+        "filter": "set grpo.use_dynamic_sampling=true",
+        "dtype": "set policy.precision to bfloat16",
     },
     notes={
         "kl": "kl_penalty: the KL term before its weight, k3 by default",
@@ -104,10 +107,14 @@ SLIME = Framework(
     settings={
         "training.lr": ("lr",), "training.max_grad_norm": ("clip-grad",), "training.eval_every": ("eval-interval",),
         "objective.kl_weight": ("kl-loss-coef",), "objective.entropy_weight": ("entropy-coef",), "rollouts.group_size": ("n-samples-per-prompt",),
-        "rollouts.max_cot_tokens": ("rollout-max-response-len",), "rollouts.temperature": ("rollout-temperature",),
-        "rollouts.importance": ("use-tis",), "clip_high": ("eps-clip-high",), "filter_groups": ("dynamic-sampling-filter-path",),
+        "rollouts.max_cot_tokens": ("rollout-max-response-len",), "rollouts.temperature": ("rollout-temperature",), "clip_high": ("eps-clip-high",),
     },
     flag="--",
+    knobs={
+        "exploration": "raise --eps-clip-high (0.28)",
+        "sampler": "set --use-tis, and the same temperature, top_p and dtype on both sides",
+        "filter": "set --dynamic-sampling-filter-path to a filter of groups without spread",
+    },
     sources=("https://github.com/THUDM/slime/blob/main/slime/observability/rollout_metrics.py",),
 )  # fmt: skip
 SKYRL = Framework(
@@ -149,7 +156,7 @@ LLAMA_FACTORY = Framework(
     },
     settings={
         "training.lr": ("learning_rate",), "training.max_grad_norm": ("max_grad_norm",), "training.eval_every": ("eval_steps",),
-        "objective.kl_weight": ("ppo_target",), "loading.dtype": ("bf16",), "rollouts.max_cot_tokens": ("max_new_tokens",),
+         "rollouts.max_cot_tokens": ("max_new_tokens",),
     },
     notes={
         "reward_mean": "PPO: mean score of the reward model. In DPO logs `reward` is not written and `accuracy` is that of the preferences",

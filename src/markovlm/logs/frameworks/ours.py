@@ -14,6 +14,12 @@ OURS = Framework(
         "training.lr": ("training.lr",), "training.max_grad_norm": ("training.max_grad_norm",), "training.eval_every": ("training.eval_every",),
         "objective.kl_weight": ("objective.kl_weight",), "objective.entropy_weight": ("objective.entropy_weight",),
         "rollouts.group_size": ("rollouts.group_size",), "rollouts.max_cot_tokens": ("rollouts.max_cot_tokens",),
-        "rollouts.temperature": ("rollouts.temperature",), "rollouts.importance": ("rollouts.importance",), "loading.dtype": ("loading.dtype",),
+        "rollouts.temperature": ("rollouts.temperature",),
+    },
+    knobs={
+        "exploration": "raise objective.entropy_weight or rollouts.temperature",
+        "sampler": "set rollouts.importance, or rollouts.backend: hf (exact)",
+        "filter": "bring other data, or a reward with more steps (objective.reward: logprob)",
+        "dtype": "set loading.dtype to bfloat16 or float32",
     },
 )  # fmt: skip

@@ -75,16 +75,23 @@ TRL = Framework(
         "rollouts.group_size": ("num_generations",),
         "rollouts.max_cot_tokens": ("max_completion_length",),
         "rollouts.temperature": ("temperature",),
-        "rollouts.importance": ("vllm_importance_sampling_correction",),
         "seed": ("seed",),
         "model": ("model_name_or_path", "_name_or_path"),
         "loss_type": ("loss_type",),
         "scale_rewards": ("scale_rewards",),
         "num_iterations": ("num_iterations",),
         "clip_high": ("epsilon_high",),
-        "mask_truncated": ("mask_truncated_completions",),
-        "loading.dtype": ("bf16",),
-        "stop_tokens": ("processing_class.eos_token", "generation_kwargs"),
+    },
+    knobs={
+        "truncated": "set mask_truncated_completions=True (with beta 0), or charge for length before the limit",
+        "exploration": "raise temperature, or epsilon_high (0.28)",
+        "entropy": "lower temperature and epsilon_high (entropy_coef, where it is set)",
+        "sampler": "set vllm_importance_sampling_correction=True with vllm_importance_sampling_cap, and the same temperature, top_p and dtype on "
+        "both sides",
+        "filter": "bring other data, or a reward with more steps between wrong and right",
+        "dtype": "set bf16=True, and keep float32 weights",
+        "stop": "check that the tokenizer's eos_token is what ends the training data, and that eos_token_id in the generation settings has it",
+        "passes": "lower num_iterations or steps_per_generation, so that fewer updates are made of one batch",
     },
     notes={
         "kl": "mean over completion tokens of the k3 estimate of KL(policy || reference), nats per token; logged where beta is not 0",
@@ -103,8 +110,12 @@ TRL = Framework(
 TRANSFORMERS = replace(TRL, name="transformers", told_by=(r"(?!)",), notes={}, sources=())
 MS_SWIFT = replace(
     TRL, name="ms-swift", told_by=(r"(?!)",), notes={}, sources=(), flag="--",
-    settings={
-        **TRL.settings, "mask_truncated": ("overlong_filter",), "filter_groups": ("dynamic_sample",),
-        "rollouts.importance": ("rollout_importance_sampling_mode",), "loading.dtype": ("torch_dtype",), "stop_tokens": ("stop_words",),
+    knobs={
+        "truncated": "set --overlong_filter true, or charge for length before the limit",
+        "exploration": "raise --temperature, or --epsilon_high (0.28)",
+        "sampler": "set --rollout_importance_sampling_mode, and the same temperature, top_p and dtype on both sides",
+        "filter": "set --dynamic_sample true",
+        "dtype": "set --torch_dtype bfloat16",
+        "passes": "lower --num_iterations, so that fewer updates are made of one batch",
     },
 )  # fmt: skip

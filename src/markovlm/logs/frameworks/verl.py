@@ -61,13 +61,19 @@ VERL = Framework(
         "rollouts.group_size": ("actor_rollout_ref.rollout.n",),
         "rollouts.max_cot_tokens": ("data.max_response_length",),
         "rollouts.temperature": ("actor_rollout_ref.rollout.temperature",),
-        "rollouts.importance": ("algorithm.rollout_correction",),
         "model": ("actor_rollout_ref.model.path",),
         "clip_high": ("actor_rollout_ref.actor.clip_ratio_high",),
-        "mask_truncated": ("reward_model.overlong_buffer",),
-        "filter_groups": ("algorithm.filter_groups.enable",),
-        "loading.dtype": ("actor_rollout_ref.actor.fsdp_config.model_dtype",),
-        "stop_tokens": ("the model's generation_config.json (eos_token_id)",),
+    },
+    knobs={
+        "kl": "set actor_rollout_ref.actor.use_kl_loss=True and double actor_rollout_ref.actor.kl_loss_coef{now}",
+        "truncated": "charge for length before the limit: reward_model.overlong_buffer (DAPO)",
+        "exploration": "raise actor_rollout_ref.actor.clip_ratio_high (0.28) or actor_rollout_ref.actor.entropy_coeff",
+        "sampler": "set algorithm.rollout_correction (older: actor_rollout_ref.actor.tis_imp_ratio_cap) with "
+        "actor_rollout_ref.rollout.calculate_log_probs=True, and the same temperature, top_p and dtype on both sides",
+        "filter": "set algorithm.filter_groups.enable=True (DAPO recipe)",
+        "dtype": "set actor_rollout_ref.actor.fsdp_config.model_dtype to bfloat16 or fp32, not fp16",
+        "stop": "check eos_token_id in the model's generation_config.json, and that the chat template ends an answer with it",
+        "passes": "lower actor_rollout_ref.actor.ppo_epochs, or raise ppo_mini_batch_size, so that fewer updates are made of one batch",
     },
     notes={
         "kl": "actor/kl_loss: KL to the reference by kl_loss_type (low_var_kl is k3), averaged as loss_agg_mode says, without its "

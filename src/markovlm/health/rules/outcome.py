@@ -1,4 +1,4 @@
-"""Rules about courses: change points, decay, learning that stopped or never began."""
+"""What the run is for: reward, right answers, log-prob. Crashes, decay, learning that stopped or never began."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from markovlm.health.advice import BEFORE, OUR_GUARD
+from markovlm.health.case import Case, percent, scored
 from markovlm.health.levels import levels
-from markovlm.health.rules.case import Case, Confidence, Finding, percent, scored
+from markovlm.health.rule import Confidence, Finding, Rule
 from markovlm.health.series import (
     Course,
     best_evaluation,
@@ -17,8 +19,11 @@ from markovlm.health.series import (
     last_evaluation,
     noise,
 )
+from markovlm.health.thresholds import Threshold
+from markovlm.health.tracks import Watched
 from markovlm.health.trend import Direction, Trend, claimed, trend
 from markovlm.logs.schema import label
+from markovlm.models.registry import highest_tried_lr
 
 _LEAST_JUMP = {
     "answer_correct_fraction": 0.2,
@@ -41,7 +46,12 @@ def change_point(case: Case) -> Iterable[Finding]:
             yield Finding("change_point", text, "high" if jump.z > 15 else "medium", "caution" if down else "note", jump.step)
 
 
-def decay_of_accuracy(case: Case) -> Iterable[Finding]:
+def decay(case: Case) -> Iterable[Finding]:
+    yield from _decay_of_accuracy(case)
+    yield from _decay_of_signals(case)
+
+
+def _decay_of_accuracy(case: Case) -> Iterable[Finding]:
     best, last = best_evaluation(case.series), last_evaluation(case.series)
     if best is None or last is None or best.step == last.step:
         return
@@ -64,7 +74,7 @@ def decay_of_accuracy(case: Case) -> Iterable[Finding]:
     )
 
 
-def decay_of_signals(case: Case) -> Iterable[Finding]:
+def _decay_of_signals(case: Case) -> Iterable[Finding]:
     """Reward, log-prob and answers in the CoT, each judged by the share of its gain that is gone, in window means."""
     if len({e.step for e in case.series if e.of_actor and e.step > 0}) > 1 or case.collapsed:
         return
@@ -130,11 +140,6 @@ def answer_gone(case: Case) -> Iterable[Finding]:
         "high",
         "problem",
         answers.end.first_step,
-        (
-            "read the late samples: what does the reward pay for, if the answer is not in the CoT?",
-            "keep the reader from learning the answers by themselves: objective.reader=frozen or ema, with objective.actor_reward_weight=0 "
-            "(docs/findings.md, Fluent garbage)",
-        ),
     )
 
 
@@ -204,7 +209,6 @@ def learning(case: Case) -> Iterable[Finding]:
             f"no signal of success moved: {'; '.join(_told(t) for t, _ in found[:3])}",
             "medium",
             "caution",
-            advice=("check that the adapter trains (gradient norm, KL above 0) and that groups have a spread of rewards",),
         )
     elif "cannot tell" in said:
         t = next(t for t, direction in found if direction == "cannot tell")
@@ -212,7 +216,6 @@ def learning(case: Case) -> Iterable[Finding]:
             "cannot_tell",
             f"whether it learns cannot be told: {_told(t)}, and anything in that interval is possible",
             "high",
-            advice=("more rows, or more samples a row, are needed before a trend shows",),
         )
 
 
@@ -239,23 +242,184 @@ def plateau(case: Case) -> Iterable[Finding]:
             "plateau",
             f"{label(c.key)} gained {middle - first:.3g} in the first half of training and {last - middle:+.2g} in the second",
             "medium",
-            advice=(
-                "the second half added little: stop earlier, or change what limits it (CoT length, group size, temperature)",
-            ),
         )
 
 
-def length_saturation(case: Case) -> Iterable[Finding]:
-    c = case.course("cot_length_saturated_fraction")
-    if c is None or len(c) < 10 or case.setting("rollouts.fixed_length") is True:
+def high_rate(case: Case) -> Iterable[Finding]:
+    drifting = {
+        "ratio_explosion",
+        "gradient_blow_up",
+        "drift",
+        "logprob_crash",
+        "reward_crash",
+        "accuracy_crash",
+        "repeated_character",
+        "repetition",
+    }
+    if not case.collapsed or not drifting & {e.kind for e in case.verdict.signals if e.level == "collapsed"}:
         return
-    tenth = max(1, len(c) // 10)
-    first, last = float(c.values[:tenth].mean()), float(c.values[-tenth:].mean())
-    if last > 0.8 and last - first > 0.2:
-        yield Finding(
-            "cot_length_saturation",
-            f"CoTs that use the whole budget rose from {percent(first)} to {percent(last)}",
-            "high",
-            "caution",
-            advice=("raise rollouts.max_cot_tokens: reasoning is being cut off",),
-        )
+    rate, limit = case.setting("training.lr"), highest_tried_lr(str(case.setting("model")))
+    too_high = case.run.native and isinstance(rate, (int, float)) and rate > limit
+    said = "nothing else moved before the outcome fell"
+    if too_high:
+        said = f"training.lr is {rate:g}; the highest that held up on this model is {limit:g}"
+    yield Finding("learning_rate_too_high", said, "medium" if too_high else "low", "problem")
+
+
+def unexplained(case: Case) -> Iterable[Finding]:
+    if case.collapsed:
+        yield Finding("unknown_collapse", "the live tests speak, no rule says why", "low", "problem")
+
+
+_CRASH = (BEFORE, "rate", "kl", OUR_GUARD)
+RULES = (
+    Rule(
+        "logprob_crash",
+        "the answer's log-probability crashed",
+        live=(
+            Watched("answer_logprob", "nats", 0.1),
+            Threshold(
+                "answer_logprob", "below_early", "below", 1.0, 2.0, 1, 1,
+                "Nats per answer token under the run's early level, noise allowed for. 2 nats: the gold answer became 7 times less "
+                "likely per token than before training.",
+            ),
+        ),
+    ),
+    Rule(
+        "reward_crash",
+        "the reward crashed",
+        live=(
+            Watched("reward_mean", "reward", 0.04),
+            Watched("normalized_reward_mean", "nats", 0.1),
+            Threshold(
+                "reward_mean", "below_early", "below", 1.0, 2.0, 1, 1,
+                "The same for a log-prob reward (scaled up where the reward is a sum over tokens).",
+            ),
+            Threshold(
+                "normalized_reward_mean", "below_early", "below", 1.0, 2.0, 1, 1,
+                "The same for the reward less the frozen model's: below zero and falling, the CoT is worse than no training.",
+            ),
+            Threshold(
+                "reward_mean", "fraction_of_best", "below", None, 0.2, 1, 1,
+                "Where a run learns and breaks within its first twenty rows, before there is noise to test against: four fifths of the best "
+                "median of ten rows gone, the best being at least 0.3, a row resting on 16 samples or more.",
+            ),
+        ),
+    ),
+    Rule(
+        "accuracy_crash",
+        "right answers were lost",
+        live=(
+            Watched("answer_correct_fraction", "share", 0.03),
+            Watched("accuracy", "share", 0.03),
+            Threshold("answer_correct_fraction", "fraction_of_best", "below", None, 0.2, 1, 1, "The same for the share of right answers."),
+        ),
+    ),
+    Rule(
+        "decay",
+        "what was learned decays",
+        live=(
+            Threshold(
+                "answer_logprob", "below_best", "below", 2.0, None, 1, 1,
+                "2 nats per answer token under the run's best level: what was learned is being lost, text may still be fluent.",
+            ),
+            Threshold("normalized_reward_mean", "below_best", "below", 2.0, None, 1, 1, "The same for the normalised reward."),
+        ),
+    ),
+    Rule("evaluation_fell", "accuracy in evaluations fell"),
+    Rule(
+        "change_point",
+        "a sharp change of level",
+        "reward, answer log-prob, right answers",
+        "a sharp change of level of 0.7 nats (0.2 of a fraction)",
+        "high over 15, medium over 8 standard errors",
+        check=change_point,
+    ),
+    Rule(
+        "decay_after_peak",
+        "the run got better and then worse",
+        "evaluations; where nothing was evaluated on the way, reward, log-prob, answers in the CoT",
+        "the best checkpoint beats the last; best window over the last by 0.3 nats (0.1 of a fraction), 3.5 standard errors and a quarter "
+        "of the gain",
+        "evaluations: high z > 2.6, medium z > 1.6, low for 5 points; rows: high over 5 standard errors and half of the gain",
+        check=decay,
+        explains="summary",
+        cause="trained_past_its_best",
+        plural="got better and then worse",
+        warns="high",
+    ),
+    Rule(
+        "answer_gone",
+        "the reward rises while answers vanish from the CoT",
+        "reward, answers in the CoT",
+        "the reward ends above its start while CoTs with the answer fell by half",
+        "high: 3 standard errors of both",
+        check=answer_gone,
+        explains="summary",
+        advice=(
+            "read the late samples: what does the reward pay for, if the answer is not in the CoT?",
+            "keep the reader from learning the answers by themselves: objective.reader=frozen or ema, with objective.actor_reward_weight=0 "
+            "(docs/findings.md, Fluent garbage)",
+        ),
+        doubt="answer gone",
+        plural="are paid more while the answer leaves the CoT",
+        warns="high",
+    ),
+    Rule(
+        "trend",
+        "the course of learning",
+        "reward, log-prob, answers in the CoT, right answers",
+        "Theil-Sen change over the whole course, Mann-Kendall at 99 % with autocorrelation",
+        "high",
+        check=learning,
+    ),
+    Rule(
+        "no_learning",
+        "nothing was learned",
+        "the same",
+        "no signal of success moved in 40 rows or more",
+        "medium",
+        explains="summary",
+        advice=("check that the adapter trains (gradient norm, KL above 0) and that groups have a spread of rewards",),
+        doubt="nothing learned",
+        plural="learned nothing",
+    ),
+    Rule(
+        "cannot_tell",
+        "too few rows to say whether it learns",
+        "the same",
+        "a change that would matter is as possible as none",
+        "high",
+        advice=("more rows, or more samples a row, are needed before a trend shows",),
+        plural="are too noisy or short to say whether they learn",
+    ),
+    Rule(
+        "plateau",
+        "the second half added little",
+        "reward",
+        "second half without a gain beyond noise",
+        "medium",
+        check=plateau,
+        advice=("the second half added little: stop earlier, or change what limits it (CoT length, group size, temperature)",),
+    ),
+    Rule(
+        "learning_rate_too_high",
+        "the policy drifted away in few steps, as it does when steps are too long",
+        "training.lr, the collapse",
+        "a collapse with a rate above the highest that held up, or with nothing that moved before it",
+        "medium for a rate above it, else low",
+        check=high_rate,
+        explains="fallback",
+        advice=_CRASH,
+    ),
+    Rule(
+        "unknown_collapse",
+        "the signals show a collapse but not why",
+        "the live tests",
+        "a collapse that no other rule explains",
+        "low",
+        check=unexplained,
+        explains="fallback",
+        advice=(*_CRASH, "read the samples around the onset"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,194 @@
+"""Rewards by their parts: what is paid, and where the fall is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from markovlm.health.case import Case
+from markovlm.health.levels import level, memory_of, window_of
+from markovlm.health.rule import Finding, Rule
+from markovlm.health.series import Course, smooth
+from markovlm.health.trend import trend
+from markovlm.logs.schema import COMPONENT, SOURCE, components, label
+
+_Z = 3.3  # of a trend that is claimed (99.9 %)
+
+
+def reward_hacking(case: Case) -> Iterable[Finding]:
+    """One part of the reward, or the share of right answers, falls while another rises and the total does not fall."""
+    if case.outcome_lost:
+        return
+    falling = [f for key in (*_functions(case), "accuracy", "answer_correct_fraction") if (f := _falls(case, key)) is not None]
+    if not falling:
+        return
+    worst = max(falling, key=lambda f: f.share)
+    total = case.course("reward_mean")
+    rising = [
+        (key, gained) for key in _functions(case) if key != worst.key and (gained := _gain_since(case, key, worst.since)) > 0.0
+    ]
+    paid = max(rising, key=lambda pair: pair[1], default=None)
+    if (
+        paid is not None
+        and paid[1] >= 0.5 * worst.lost
+        and (total is None or _gain_since(case, "reward_mean", worst.since) > -0.2 * worst.lost)
+    ):
+        yield Finding(
+            "reward_hacking",
+            f"{label(paid[0])} rose {_from_to(case, paid[0], worst.since)} while {label(worst.key)} fell from {worst.before:.3g} to "
+            f"{worst.after:.3g}, from step {worst.since:,} on",
+            "high" if worst.share > 0.5 else "medium",
+            "problem",
+            worst.since,
+        )
+    elif (
+        worst.key in ("accuracy", "answer_correct_fraction")
+        and total is not None
+        and _gain_since(case, "reward_mean", worst.since) > 0.0
+    ):
+        t = trend(total)
+        if t is not None and t.low > 0.0:
+            yield Finding(
+                "reward_hacking",
+                f"the reward rose {_from_to(case, 'reward_mean', worst.since)} while {label(worst.key)} fell from {worst.before:.3g} to "
+                f"{worst.after:.3g}",
+                "high" if worst.share > 0.5 else "medium",
+                "problem",
+                worst.since,
+            )
+
+
+def _functions(case: Case) -> list[str]:
+    return [key for key in components(case.run.metrics.columns) if key.startswith(COMPONENT)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fall:
+    key: str
+    since: int  # first step after its best window
+    before: float
+    after: float
+
+    @property
+    def lost(self) -> float:
+        return self.before - self.after
+
+    @property
+    def share(self) -> float:
+        return self.lost / max(abs(self.before), 1e-9)
+
+
+def _falls(case: Case, key: str) -> _Fall | None:
+    """A part that surely fell: its trend since its best window, a third of that level at least, and more than noise."""
+    c = case.course(key)
+    if c is None or len(c) < 20:
+        return None
+    window = window_of(len(c))
+    means = smooth(c.values, window)[window // 2 : len(c) - (window - window // 2) + 1]
+    at = int(np.argmax(means))
+    best, end = level(c, at, at + window), level(c, len(c) - window, len(c))
+    rest = Course(key, c.steps[at:], c.values[at:])
+    t = trend(rest) if len(rest) >= 12 else None
+    lost = best.mean - end.mean
+    error = np.hypot(best.error or 0.0, end.error or 0.0)
+    if t is None or t.z > -_Z or lost < 0.3 * abs(best.mean) or lost < 4.0 * error or lost <= 0.0:
+        return None
+    left = np.flatnonzero(smooth(c.values, max(3, window // 2))[at:] < best.mean - 0.15 * lost)
+    return _Fall(key, int(c.steps[min(at + (int(left[0]) if len(left) else 0), len(c) - 1)]), best.mean, end.mean)
+
+
+def _gain_since(case: Case, key: str, step: int) -> float:
+    """How much a part gained from the rows around a step to the last; 0 within noise."""
+    c = case.course(key)
+    if c is None:
+        return 0.0
+    before, after = _around(c, step)
+    if len(before) < 3 or len(after) < 3:
+        return 0.0
+    gained = float(after.mean() - before.mean())
+    memory = memory_of(c)
+    error = np.hypot(memory.mean_error(before), memory.mean_error(after))
+    return gained if abs(gained) > 3.0 * error else 0.0
+
+
+def _around(c: Course, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the rows before a step, at most a tenth or ten; the last rows, as many)."""
+    at = int(np.searchsorted(c.steps, step))
+    window = max(5, min(window_of(len(c)), len(c) // 4))
+    return c.values[max(0, at - window) : max(at, min(window, len(c) // 4))], c.values[-window:]
+
+
+def _from_to(case: Case, key: str, step: int) -> str:
+    c = case.course(key)
+    if c is None:
+        return ""
+    before, after = _around(c, step)
+    return f"from {float(before.mean()):.3g} to {float(after.mean()):.3g}"
+
+
+def part_fell(case: Case) -> Iterable[Finding]:
+    """Where a reward that fell has lost: in which of its functions, or on which data."""
+    fell = [e for e in case.verdict.signals if e.kind in ("reward_crash", "accuracy_crash", "decay") and not e.recovered]
+    if not fell:
+        return
+    onset = min(fell, key=lambda e: e.step).step
+    for prefix, what in ((SOURCE, "data"), (COMPONENT, "reward function")):
+        parts = []
+        for key in (key for key in case.run.metrics.columns if key.startswith(prefix)):
+            c = case.course(key)
+            if c is None or len(c) < 8:
+                continue
+            before, after = c.values[c.steps < onset][-10:], c.values[c.steps >= onset][-10:]
+            if len(before) >= 2 and len(after) >= 2:
+                parts.append((key.removeprefix(prefix), float(before.mean()), float(after.mean())))
+        lost = [part for part in parts if part[1] - part[2] > 0.3 * abs(part[1]) and part[1] - part[2] > 0.0]
+        kept = [part for part in parts if part not in lost]
+        if len(parts) < 2 or not lost:
+            continue
+        lost.sort(key=lambda part: part[2] - part[1])
+        said = ", ".join(f"{name} ({was:.3g} to {now:.3g})" for name, was, now in lost[:3])
+        not_in = ", ".join(f"{name} ({was:.3g} to {now:.3g})" for name, was, now in kept[:3])
+        yield Finding(
+            "part_fell",
+            f"by {what} the fall is in {said}" + (f", not in {not_in}" if kept else ": in all of them"),
+            "high",
+            "caution" if kept else "note",
+            onset,
+            (f"look at {lost[0][0]} first: its completions around step {onset:,}, its share of the data and its reward",)
+            if kept
+            else (),
+        )
+
+
+RULES = (
+    Rule(
+        "reward_hacking",
+        "suspicion: the reward pays for something else than what is wanted",
+        "parts of the reward, right answers, the total",
+        "one surely falls by a third while another gains half of that, and the total does not fall",
+        "high where over half is lost",
+        check=reward_hacking,
+        explains="mechanism",
+        advice=(
+            "read the completions with the highest rewards: what are they paid for?",
+            "let the part that fell weigh more, or pay the other only where it is earned too",
+            "evaluate on held-out questions with another reward",
+            "kl",
+        ),
+        doubt="reward misleads",
+        plural="are paid for something else than what is wanted",
+        warns="medium",
+        seen=("https://github.com/OpenRLHF/OpenRLHF/issues/1263",),
+    ),
+    Rule(
+        "part_fell",
+        "the fall is in one part of the reward",
+        "reward by function and by data source",
+        "a part lost 30 % since the onset",
+        "high: measured",
+        check=part_fell,
+        plural="lost one part of their reward",
+    ),
+)  # fmt: skip
