@@ -42,7 +42,7 @@ def explaining(case: Case, found: Sequence[Finding]) -> list[Finding]:
     lost = case.loss_of_outcome
     late = lost.onset[1] if lost is not None and lost.onset is not None else lost.step if lost is not None else None
     if case.collapsed:
-        candidates = [f for f in candidates if _kind(f) != 2]
+        candidates = [f for f in candidates if _kind(f) != 2 and not (case.outcome_lost and f.rule in _SAY_THE_LOSS)]
         if late is not None:  # what moved after the outcome was lost did not lose it
             candidates = [f for f in candidates if f.step is None or _kind(f) != 1 or f.step <= late + TOGETHER * case.spacing]
     else:
@@ -91,6 +91,7 @@ def consequences(case: Case, cause: Finding, found: Sequence[Finding]) -> list[F
     ]
 
 
+_SAY_THE_LOSS = ("groups_hopeless",)  # that all are wrong now is the loss itself, not its cause
 _FOLLOW = ("idle_groups", "plateau", "cannot_tell")  # say nothing beside a mechanism
 _OWN = (
     "held_out_fell",
@@ -107,7 +108,10 @@ def events(case: Case, found: Sequence[Finding]) -> tuple[Event, ...]:
     happened = [
         Event(f.step, f.rule, RULE[f.rule].sentence)
         for f in found
-        if f.step is not None and RULE[f.rule].explains == "mechanism" and f.weight != "note"
+        if f.step is not None
+        and RULE[f.rule].explains == "mechanism"
+        and (f.weight != "note" or f.rule == "truncation")
+        and not (case.outcome_lost and f.rule in _SAY_THE_LOSS)
     ]
     known = {event.rule for event in happened}
     happened += [

@@ -121,6 +121,15 @@ def truncated_to_zero(case: Case) -> Iterable[Finding]:
     if found is None or found[1] or not case.outcome_lost:
         return
     move = found[0]
+    if _lost_before(case, _begun(case, move)):  # what was lost while completions still ended was not lost by cutting them off
+        yield Finding(
+            "truncation",
+            f"{move.after:.0%} of completions at the length limit from step {move.step:,} on ({move.before:.0%} before), after the outcome was lost",
+            "medium",
+            "note",
+            _begun(case, move),
+        )
+        return
     yield Finding(
         "truncated_to_zero",
         f"{move.after:.0%} of completions at the length limit from step {move.step:,} on ({move.before:.0%} before), the outcome lost",
@@ -128,6 +137,15 @@ def truncated_to_zero(case: Case) -> Iterable[Finding]:
         "problem",
         _begun(case, move),
     )
+
+
+def _lost_before(case: Case, step: int) -> bool:
+    """Was over half of the outcome gone in the last row before a step?"""
+    c = case.outcome
+    if c is None or c.values.min() < 0.0:
+        return False
+    before = c.values[c.steps < step]
+    return len(before) > 3 and float(before[-1]) < 0.5 * float(np.median(before[-12:-2]))
 
 
 def truncation_spiral(case: Case) -> Iterable[Finding]:
