@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from torch import nn
 from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.health import judge
-from markovlm.integrations.follow import follow
+from markovlm.integrations.follow import Change, follow
 from markovlm.integrations.tell import call_command, command_of, webhook_of
 from markovlm.integrations.watch import Watcher
 
@@ -130,6 +132,49 @@ def test_a_growing_log_is_read_again_and_a_run_that_appears_is_taken_up(tmp_path
         for c in follow([tmp_path], 1.0, 30.0, clock=lambda: next(times), sleep=sleep)
     ]
     assert found == [("a.jsonl", None, "healthy"), ("a.jsonl", "healthy", "collapsed"), ("b.jsonl", None, "healthy")]
+
+
+def stalls(
+    tmp_path: Path, limit: float | None, rows: Iterable[dict[str, Any]], more: Iterable[dict[str, Any]] = ()
+) -> list[Change]:
+    """What is said of a log that grew at second 0 and, with `more`, after 2,000 looks of a second each."""
+    log = tmp_path / "run.jsonl"
+    log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    times = iter(range(100_000))
+    looks = itertools.count()
+
+    def sleep(_: float) -> None:
+        if next(looks) == 2_000:
+            with open(log, "a") as file:
+                file.writelines(f"{json.dumps(row)}\n" for row in more)
+
+    return [
+        c for c in follow([log], 1.0, 6_000.0, stalled=limit, clock=lambda: next(times), sleep=sleep) if c.stalled is not None
+    ]
+
+
+def test_a_log_that_has_stopped_growing_is_said_once_and_again_after_it_has_grown(tmp_path: Path) -> None:
+    rows = [{"step": s, "reward": reward(s, 99), "loss": 0.1, "step_time": 90.0} for s in range(1, 41)]
+    (one,) = stalls(tmp_path, None, rows[:30])
+    assert one.usual == 90.0
+    assert one.stalled == pytest.approx(900.0, abs=10)  # ten times the usual time
+    assert one.as_json()["stalled_seconds"] == round(one.stalled or 0.0, 1)
+    assert len(stalls(tmp_path, 120.0, rows[:30], rows[30:])) == 2
+    assert stalls(tmp_path, 120.0, [*rows, {"train_runtime": 3600.0, "epoch": 1.0}]) == []  # the Trainer says that it is done
+    assert (
+        stalls(tmp_path, None, [{"step": s, "reward": 0.5, "loss": 0.1} for s in range(30)]) == []
+    )  # how long a row takes is not known
+
+
+def test_the_command_ends_with_4_on_a_stall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "run.jsonl", 1, 30, 99)
+    tell = tmp_path / "tell.py"
+    tell.write_text("import sys; open(sys.argv[1], 'w').write(sys.argv[2])")
+    command = f"{sys.executable} {tell} {tmp_path / 'said'}"
+    assert main(["watch", str(tmp_path), "--every", "0.02", "--stalled", "0.1", "--exec", command]) == 4
+    assert "nothing new for" in capsys.readouterr().out
+    assert (tmp_path / "said").read_text() == "stalled"
+    assert main(["watch", str(tmp_path), "--stalled", "0"]) == 2
 
 
 def test_the_command_ends_with_3_and_calls_a_command_and_a_webhook(tmp_path: Path) -> None:

@@ -15,44 +15,53 @@ from markovlm.terminal.plain import say
 @click.argument("paths", metavar="RUN|LOG|DIR ...", nargs=-1, required=True)
 @click.option("--every", type=float, default=5.0, help="seconds between looks [default 5]")
 @click.option("--idle", type=float, help="end (exit 0) when nothing has grown for so many seconds; 0 looks once [default: never]")
+@click.option(
+    "--stalled",
+    type=float,
+    metavar="SECONDS",
+    help="end (exit 4) when a log of a run that is not over has not grown for so long [default: only say so, after ten times the usual time]",
+)
 @click.option("--exec", "command", metavar="COMMAND", help="run it on every change, with VERDICT STEP PATH; JSON on its input")
 @click.option("--webhook", metavar="URL", help="POST every change as JSON to a port of this machine")
-@click.option("--keep-going", is_flag=True, help="go on after a collapse (other runs may still be well); exit 3 at the end")
+@click.option(
+    "--keep-going", is_flag=True, help="go on after a collapse or a stall (other runs may still be well); exit 3 or 4 at the end"
+)
 @map_option
 @click.option("--json", "as_json", is_flag=True, help="print changes as JSON, one a line")
 def watch(
     paths: tuple[str, ...],
     every: float,
     idle: float | None,
+    stalled: float | None,
     command: str | None,
     webhook: str | None,
     keep_going: bool,
     columns: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Follow growing logs; say when a verdict changes. Exit 3 on a collapse."""
+    """Follow growing logs; say when a verdict changes or a log stops growing. Exit 3 on a collapse, 4 on a stall."""
     from markovlm.integrations.follow import follow
     from markovlm.integrations.tell import call_command, call_webhook, command_of, webhook_of
     from markovlm.logs.mapping import read_mapping
     from markovlm.terminal.diagnosis import show_change
 
-    if every <= 0 or (idle is not None and idle < 0):
-        raise UserError("--every must be above 0 seconds, --idle 0 or more")
+    if every <= 0 or (idle is not None and idle < 0) or (stalled is not None and stalled <= 0):
+        raise UserError("--every and --stalled must be above 0 seconds, --idle 0 or more")
     words = command_of(command) if command is not None else None
     url = webhook_of(webhook) if webhook is not None else None
-    collapsed = False
+    collapsed, still = False, False
     try:
-        for change in follow(paths, every, idle, read_mapping(columns)):
+        for change in follow(paths, every, idle, read_mapping(columns), stalled):
             show_change(change, time.strftime("%H:%M:%S"), as_json)
             if change.matters:
                 message = change.as_json()
                 wrong = [call_command(words, message) if words else None, call_webhook(url, message) if url else None]
                 for line in filter(None, wrong):
                     say(f"markovlm: note: {line}", err=True)
-            if change.diagnosis.verdict == "collapsed":
-                collapsed = True
-                if not keep_going:
-                    return 3
+            still = still or (change.stalled is not None and stalled is not None)
+            collapsed = collapsed or (change.stalled is None and change.diagnosis.verdict == "collapsed")
+            if (collapsed or still) and not keep_going:
+                return 3 if collapsed else 4
     except KeyboardInterrupt:
         say("markovlm: no longer watching", err=True)
-    return 3 if collapsed else 0
+    return 3 if collapsed else 4 if still else 0

@@ -1,11 +1,12 @@
-"""Growing logs, judged again whenever they have grown."""
+"""Growing logs, judged again whenever they have grown; and logs that have stopped growing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from markovlm.health.diagnose import Diagnosis, diagnose_run
@@ -14,20 +15,24 @@ from markovlm.logs.find import find_runs, read_launches
 from markovlm.logs.frameworks import Framework
 
 _BUSY = 10.0  # at least this many times the time of a reading lies between two: a huge log is not read all the time
+_SLOW = 10.0  # times the usual time between two rows after which a log is said to have stopped, where no limit is given ...
+_LEAST = 600.0  # ... and at least so many seconds: evaluations and checkpoints take a while
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A verdict that is not what it was. `before` is None for a run's first."""
+    """A verdict that is not what it was, or a log that has stopped growing. `before` is None for a run's first."""
 
     path: Path
     before: str | None
     diagnosis: Diagnosis
+    stalled: float | None = None  # seconds since the log last grew, where that is what is to be said ...
+    usual: float | None = None  # ... and seconds between two rows before that, where known
 
     @property
     def matters(self) -> bool:
         """Is it more than a first look at a run without alarms?"""
-        return self.before is not None or self.diagnosis.verdict in ("warn", "collapsed")
+        return self.before is not None or self.stalled is not None or self.diagnosis.verdict in ("warn", "collapsed")
 
     def as_json(self) -> dict[str, Any]:
         found = self.diagnosis
@@ -41,7 +46,36 @@ class Change:
             "why": found.why,
             "launch": {"number": found.run.launch[0], "of": found.run.launch[1]},
             "cause": None if found.cause is None else found.cause.name,
+            "stalled_seconds": None if self.stalled is None else round(self.stalled, 1),
         }
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of one log."""
+
+    looks: Any  # what its files looked like
+    grown: float  # when it last grew, by the clock
+    verdicts: list[str]  # on each of its launches
+    latest: Diagnosis
+    gaps: list[float] = field(default_factory=list)  # seconds between its last growths, as seen from here
+    stalled: bool = False  # said already
+
+    @property
+    def usual(self) -> float | None:
+        """Seconds between two rows: as its rows say, else as it was seen to grow."""
+        c, spacing = self.latest.case.course("step_seconds"), self.latest.case.spacing
+        said = float(median(c.values[-20:])) * spacing if c is not None else None
+        seen = median(self.gaps[-20:]) if len(self.gaps) >= 3 else None
+        return max((value for value in (said, seen) if value is not None), default=None)
+
+    @property
+    def over(self) -> bool:
+        """Does the log say that the run has ended?"""
+        run = self.latest.run
+        planned = run.config.get("training.steps")
+        done = isinstance(planned, int) and run.last_step is not None and run.last_step + 1 >= planned
+        return done or any(event.get("kind") in ("end", "error") for event in run.events)
 
 
 def follow(
@@ -49,40 +83,58 @@ def follow(
     every: float,
     idle: float | None,
     mapping: Framework | None = None,
+    stalled: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Change]:
     """Changes of verdict, for ever, or until nothing has grown for `idle` seconds. Runs that appear later are taken up.
 
+    A log that has not grown for `stalled` seconds, and does not say that its run has ended, is said to be stalled, once until it grows again.
+    Where no limit is given it is ten times the usual time between two rows, ten minutes at least.
+
     Raises UserError where a path is not there, or where no run is there at first.
     """
-    seen: dict[Path, tuple[Any, list[str]]] = {}  # path -> (what its files looked like, the verdict on each of its launches)
-    verdicts: dict[Path, dict[int, str]] = {}
+    seen: dict[Path, _Seen] = {}
     grown = clock()
     found = find_runs(paths)
     while True:
         started = clock()
         for path in found:
-            looks = _looks(path)
-            before = seen.get(path)
-            if before is not None and before[0] == looks:
+            looks, known = _looks(path), seen.get(path)
+            if known is not None and known.looks == looks:
+                waited = started - known.grown
+                usual = known.usual
+                limit = stalled if stalled is not None else None if usual is None else max(_LEAST, _SLOW * usual)
+                if limit is not None and waited >= limit and not known.stalled and not known.over:
+                    known.stalled = True
+                    yield Change(path, known.latest.verdict, known.latest, waited, usual)
                 continue
-            grown = clock()
+            grown = started
             runs = read_launches(path, 0, mapping)
-            for run in (
-                runs if before is None else runs[min(len(before[1]), len(runs)) - 1 :]
-            ):  # earlier launches of the log are over
+            verdicts = [] if known is None else known.verdicts
+            for run in runs[max(0, min(len(verdicts), len(runs)) - 1) :]:  # earlier launches of the log are over
                 number = run.launch[0] - 1 if len(runs) > 1 else 0
-                said = before[1][number] if before is not None and number < len(before[1]) else None
+                said = verdicts[number] if number < len(verdicts) else None
                 diagnosis = diagnose_run(run)
-                verdicts.setdefault(path, {})[number] = diagnosis.verdict
+                verdicts = [*verdicts[:number], diagnosis.verdict]
+                if known is None:
+                    seen[path] = known = _Seen(looks, started - _age(path), verdicts, diagnosis)
+                known.verdicts, known.latest = verdicts, diagnosis
                 if said != diagnosis.verdict:
                     yield Change(path, said, diagnosis)
-            seen[path] = (looks, [verdicts[path][number] for number in range(len(runs))])
+            if known is not None and known.looks != looks:
+                known.gaps = [*known.gaps[-19:], started - known.grown]
+                known.looks, known.grown, known.stalled = looks, started, False
         if idle is not None and clock() - grown >= idle:
             return
         sleep(max(every, _BUSY * (clock() - started)))
         found = find_runs(paths)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a log that is seen for the first time last grew."""
+    newest = max((ns for _, _, ns in _looks(path)), default=None)
+    return 0.0 if newest is None else max(0.0, time.time() - newest / 1e9)
 
 
 def _looks(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -47,11 +47,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def call_command(command: list[str], message: dict[str, Any]) -> str | None:
-    """Run it with VERDICT, STEP and PATH as further arguments and the message as JSON on its input; what went wrong, or None."""
+    """Run it with VERDICT (or `stalled`), STEP and PATH as further arguments and the message as JSON on its input; what went wrong, or None."""
     step = message["onset_step"] if message["onset_step"] is not None else message["last_step"]
+    what = "stalled" if message.get("stalled_seconds") is not None else str(message["verdict"])
     path = str(message["path"])
     path = f"./{path}" if path.startswith("-") else path  # a name is never taken for an option
-    words = [*command, str(message["verdict"]), "" if step is None else str(step), path]
+    words = [*command, what, "" if step is None else str(step), path]
     try:
         done = subprocess.run(words, input=json.dumps(message), text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:

@@ -113,7 +113,7 @@ def fill(
     first = list(islice(rows, LOOK))
     keys = {str(key) for _, _, row in first for key in (*row, *numbers_of(row))}
     translator = translator_of(keys, framework)
-    read = one_a_step(_read(chain(first, rows), translator, settle is not None))
+    read = one_a_step(_read(chain(first, rows), translator, settle is not None, run))
     launches, columns, told = Launches(), Columns(max_rows), problems
     for row, following in with_following(read):
         if launches.begins(row, following):
@@ -131,8 +131,8 @@ def fill(
     return keys
 
 
-def _read(rows: Iterable[Row], translator: Translator, beside: bool) -> Iterator[LogRow]:
-    """Rows under our keys; what has nothing of ours is passed over."""
+def _read(rows: Iterable[Row], translator: Translator, beside: bool, run: RunData) -> Iterator[LogRow]:
+    """Rows under our keys; what has nothing of ours is passed over. A Trainer's closing row at the end becomes an event of the run."""
     ended = False
     for line, step, row in rows:
         if any(key in row for key in _NO_STEPS):
@@ -151,6 +151,8 @@ def _read(rows: Iterable[Row], translator: Translator, beside: bool) -> Iterator
         )  # fmt: skip
         ended = ended and not found.trains
         yield found
+    if ended:
+        run.events.append({"kind": "end"})
 
 
 def _finished(

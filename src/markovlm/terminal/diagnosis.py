@@ -60,6 +60,12 @@ def show_change(change: Change, now: str, as_json: bool) -> None:
         print(json.dumps({"time": now, **change.as_json()}), flush=True)
         return
     found = change.diagnosis
+    if change.stalled is not None:
+        usual = f"; a row came every {change.usual:,.3g} s before" if change.usual is not None else ""
+        line = Text(f"{now}  ").append("stalled", style="bold yellow").append(f"  {change.path}", style="bold")
+        line.append(f"  at step {found.run.last_step or 0:,}: nothing new for {change.stalled:,.0f} s{usual}")
+        stdout().print(line, soft_wrap=True)
+        return
     line = Text(f"{now}  ").append(f"{change.before} -> " if change.before else "")
     line.append(found.verdict, style=f"bold {_COLOUR[found.verdict]}")
     number, of = found.run.launch
