@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from markovlm.health.advice import number_text
+from markovlm.health.compare import Comparison
 from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
 from markovlm.terminal.console import stdout
@@ -52,6 +54,32 @@ def show_skipped(skipped: Sequence[Skipped]) -> None:
     console = stdout()
     for left in skipped:
         console.print(Text(f"left out  {left.path}: {left.why}", style="dim"), soft_wrap=True)
+
+
+def show_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """Two runs against each other: what differs in their settings, and where their courses part, in order."""
+    console = stdout()
+    for c in comparisons:
+        console.print(Text("compare ", style="bold").append(f"{c.a.run.name} against {c.b.run.name}"), soft_wrap=True)
+        for setting in c.settings:
+            seen = " (seen in the rows)" if setting.seen else ""
+            console.print(Text(f"  setting {setting.name}: {_said(setting.a)} against {_said(setting.b)}{seen}"), soft_wrap=True)
+        if not c.settings:
+            none = f"no difference in the {c.same:,} that both logs name" if c.same else "the logs name none"
+            console.print(Text(f"  setting {none}"), soft_wrap=True)
+        for parting in c.partings:
+            console.print(Text(f"  parts   {parting.what}"), soft_wrap=True)
+        if not c.partings:
+            of = (
+                f"none of {len(c.compared):,} metrics that both have parts beyond noise"
+                if c.compared
+                else "no metric has enough common rows"
+            )
+            console.print(Text(f"  parts   {of}"), soft_wrap=True)
+
+
+def _said(value: object) -> str:
+    return "not logged" if value is None else number_text(value) if isinstance(value, float) else str(value)
 
 
 def show_change(change: Change, now: str, as_json: bool) -> None:
