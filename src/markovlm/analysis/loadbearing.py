@@ -22,6 +22,7 @@ from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.ask import with_some_answer
+from markovlm.evaluation.ask_chain import ASKED, ask_thinking
 from markovlm.models.load import load_tokenizer
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
@@ -145,7 +146,6 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
 def explain_chain(request: Request, example: str | None, question: str | Example | None) -> Found:
     """One text of the split by its id, or (kind=thinking) a question of the user's: its words, and when the answer can be read."""
     from markovlm.analysis.chains import study_chains
-    from markovlm.evaluation.ask_chain import ASKED, ask_thinking
 
     target = request.target
     folder = request.folder(target)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.api.arguments import listed, mapping, require_count, require_temperature, require_text
-from markovlm.config import RunConfig, nest
+from markovlm.config import RunConfig, merge, nest
 from markovlm.errors import UserError
 from markovlm.tasks.base import Example
 
@@ -169,6 +169,4 @@ def load(target: str | Path, *, checkpoint: str | int = "last", config: Mapping[
 
 def settings(config: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> dict[str, Any]:
     """A nested configuration from a mapping and from single keys such as `training__lr`."""
-    from markovlm.config import merge
-
     return merge(mapping(config), nest({name.replace("__", "."): value for name, value in keys.items()}))

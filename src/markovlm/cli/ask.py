@@ -9,6 +9,8 @@ import click
 
 from markovlm.cli.common import force_flag
 from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, print_json
+from markovlm.content import read_content
+from markovlm.errors import UserError
 
 
 @click.command(cls=Command)
@@ -31,7 +33,6 @@ def ask(
     from dataclasses import asdict
 
     from markovlm.api.models import load
-    from markovlm.errors import UserError
     from markovlm.terminal.ask import show_asked
     from markovlm.terminal.chains import show_asked_chain
 
@@ -52,9 +53,6 @@ def ask(
 
 def read_text(path: Path) -> str:
     """A file of the user's. UserError in one line where it can't be read as text."""
-    from markovlm.content import read_content
-    from markovlm.errors import UserError
-
     try:
         return read_content(path).decode("utf-8")
     except UnicodeDecodeError:

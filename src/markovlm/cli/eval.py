@@ -9,6 +9,7 @@ import click
 
 from markovlm.cli.common import force_flag
 from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, print_json
+from markovlm.errors import UserError
 
 
 @click.command("eval", cls=Command)
@@ -68,8 +69,6 @@ def evaluate(
 
 
 def _lengths(given: str | None) -> tuple[int, ...]:
-    from markovlm.errors import UserError
-
     words = [word.strip() for word in (given or "").split(",") if word.strip()]
     if any(not word.isdecimal() or int(word) < 2 for word in words):
         raise UserError(f"--lengths {given}: numbers of chunks, each at least 2, are needed, such as 4,16,64")

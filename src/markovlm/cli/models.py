@@ -8,7 +8,7 @@ from markovlm.cli.flags import Command, print_json
 from markovlm.config import flatten
 from markovlm.errors import UserError
 from markovlm.models.fetch import fetch, is_fetched, place_of
-from markovlm.models.registry import EMBEDDED, FETCHED, KnownModel
+from markovlm.models.registry import EMBEDDED, FETCHED, SUGGESTED, KnownModel
 from markovlm.terminal.plain import say
 
 
@@ -20,7 +20,6 @@ from markovlm.terminal.plain import say
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def models(name: str | None, accept_terms: bool, as_json: bool) -> None:
     """Models known by name, and their defaults. Any causal LM works by path or Hub id."""
-    from markovlm.models.registry import SUGGESTED
     from markovlm.terminal.models import show_models
 
     if accept_terms and name is None:
