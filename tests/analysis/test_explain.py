@@ -62,7 +62,22 @@ def test_replacing_keeps_the_length(study: Study, monkeypatch: pytest.MonkeyPatc
     assert found.drop == pytest.approx(read(study, first, TEXTS[0]) - read(study, first, changed), abs=1e-9)
     asked = studied.scripted(monkeypatch, lambda v: Scored(-1.0, "4", "4", False))
     attribute(study, study.cots, Manner("sentence", "replace"))
-    assert {len(v.ids) for v in asked} == {len(text) for text in TEXTS}
+    assert {len(v.ids) for v in asked if not v.name.startswith("filler")} == {len(text) for text in TEXTS}
+
+
+def test_filler_alone_is_the_baseline_of_replacing(study: Study) -> None:
+    """As much filler before the unit as it has itself, and nothing taken away: what costs without a loss."""
+    first = study.cots[0]
+    result, _ = explain(study, Manner("word", "replace"))
+    [row] = [row for row in result["by_kind"] if row["kind"] == "operator"]
+    found = attribute(study, [first], Manner("word", "replace"))[0].units[2]
+    assert found.filler == pytest.approx(read(study, first, TEXTS[0]) - read(study, first, "1+..22=23. ok"), abs=1e-9)
+    assert found.filler != pytest.approx(found.drop, abs=1e-6)
+    units = [u for one in attribute(study, study.cots, Manner("word", "replace")) for u in one.units if u.kind == "operator"]
+    assert row["filler"]["mean"] == pytest.approx(sum(u.filler or 0.0 for u in units) / len(units))
+    removed, shown = explain(study, Manner("word", "remove"))
+    assert "filler" not in removed["by_kind"][0]
+    assert "filler" not in shown[0].to_json()["units"][0]
 
 
 def test_an_empty_cot_has_no_units(study: Study) -> None:

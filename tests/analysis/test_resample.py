@@ -15,8 +15,17 @@ import torch
 
 from markovlm.analysis import explain as explain_module
 from markovlm.analysis import resample as module
-from markovlm.analysis.resample import Resampling, divergence, first_sentence, resample, total_variation
-from markovlm.analysis.scoring import Variant
+from markovlm.analysis.resample import (
+    NO_ANSWER,
+    Importance,
+    Resampling,
+    alternatives,
+    divergence,
+    first_sentence,
+    resample,
+    total_variation,
+)
+from markovlm.analysis.scoring import Scored, Variant
 from markovlm.analysis.study import Study, open_study
 from markovlm.analysis.units import Unit
 from markovlm.cli.main import main
@@ -162,6 +171,25 @@ def test_divergences_by_hand() -> None:
     assert divergence(a, a, 0.5) == 0
 
 
+def test_what_was_written_instead() -> None:
+    def answers(text: str | None) -> Scored:
+        return Scored(-1.0, text, text, False)
+
+    written = [(" So 5.", answers("5")), ("so 5", answers("6")), ("It is 7.", answers(None)), ("", answers("5"))]
+    assert alternatives(written) == (
+        {"text": " So 5.", "count": 2, "answers": {"5": 1, "6": 1}},
+        {"text": "It is 7.", "count": 1, "answers": {NO_ANSWER: 1}},
+        {"text": "", "count": 1, "answers": {"5": 1}},
+    )
+
+
+def test_only_what_chance_does_not_explain_is_coloured() -> None:
+    sure = Importance("x", 0.0, 0.0, 9, 9, None, {"mean": 1.0, "ci95": [0.5, 1.0]}, 0.4, 0.01, None, None, None)
+    assert sure.causes == 1.0
+    assert replace(sure, p=0.43).causes == 0.0
+    assert replace(sure, tv=None, p=None).causes == 0.0
+
+
 def test_when_a_sentence_differs() -> None:
     assert not Resampling().differs(" 17+4=21,", "17+4=21")
     assert Resampling().differs("17+4=21", "17+4=22")
@@ -197,6 +225,7 @@ def test_the_command_says_its_cost_and_shows_both_maps(capsys: pytest.CaptureFix
     page = next(tmp_path.glob("resample-*.html")).read_text(encoding="utf-8")
     assert "<script" not in page
     assert ">bears<" in page.replace("\n", "")
+    assert "What the writer wrote instead" in page
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["kind"] == "resample"

@@ -126,6 +126,15 @@ def test_the_user_names_the_columns(tmp_path: Path) -> None:
         read(tmp_path / "x.jsonl", [row], cot="tracee")
 
 
+def test_the_right_choice_may_be_called_correct(tmp_path: Path) -> None:
+    """As in AQuA; elsewhere `correct` is a verdict."""
+    row = {"question": "How many?", "options": ["A)3", "B)4"], "rationale": "Two and two.", "correct": "B"}
+    [found] = read(tmp_path / "a.jsonl", [row]).rows
+    assert (found.answer, found.choices, found.right) == ("B", ("3", "4"), None)
+    [found] = read(tmp_path / "b.jsonl", [{**row, "correct": True, "answer": "A"}]).rows
+    assert (found.answer, found.right) == ("A", True)
+
+
 def test_columns_are_written_as_pairs() -> None:
     assert parse_columns(["question=a b,cot=c", "answer=d.e"]) == {"question": "a b", "cot": "c", "answer": "d.e"}
     for text, says in (

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 from markovlm.analysis.units import KINDS, By
@@ -32,6 +32,9 @@ class UnitDrop:
     kind: str  # of units.KINDS
     start: float  # fraction of the CoT's tokens before its first one, 0..1
     drop: float  # nats per answer token
+    filler: float | None = (
+        None  # of a unit replaced by filler: the drop when as much filler is put before it and nothing is taken away
+    )
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.drop):
@@ -75,7 +78,7 @@ class Attribution:
     def to_json(self) -> dict[str, Any]:
         """Only what JSON has, so that `from_json(json.loads(json.dumps(a.to_json()))) == a`."""
         row = asdict(self)
-        return row | {"choices": list(row["choices"]), "units": list(row["units"])}
+        return row | {"choices": list(row["choices"]), "units": list(map(_unit_row, self.units))}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Attribution:
@@ -86,11 +89,15 @@ class Attribution:
 
 
 def _known(kind: type[Attribution] | type[UnitDrop], row: Mapping[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in fields(kind)]
-    missing = [name for name in names if name not in row]
+    missing = [field.name for field in fields(kind) if field.name not in row and field.default is MISSING]
     if missing:
         raise ValueError(f"a row of {kind.__name__} lacks {', '.join(missing)}")
-    return {name: row[name] for name in names}
+    return {field.name: row[field.name] for field in fields(kind) if field.name in row}
+
+
+def _unit_row(unit: UnitDrop) -> dict[str, Any]:
+    """`filler` only of units that were replaced."""
+    return {key: value for key, value in asdict(unit).items() if key != "filler" or value is not None}
 
 
 # ------------------------------------------------------------------------------------------------------ over many CoTs
@@ -109,7 +116,8 @@ def aggregate(attributions: Sequence[Attribution], seed: int) -> dict[str, Any]:
 
     Give one target a CoT: drops towards the gold answer and towards a wrong one answer different questions. Means are
     over units, intervals from a bootstrap that draws whole questions (95 %, percentile). Bounds are null where a row has units
-    of one question only. `share`: of the sum of all positive drops, null where none is positive.
+    of one question only. `share`: of the sum of all positive drops, null where none is positive. Where units were replaced, rows have
+    `filler` as well: the mean drop by as much filler with nothing taken away, which a unit that bears nothing costs too.
 
         {"by", "how", "attributions", "questions", "units", "seed",
          "by_kind": [{"kind", "units", "questions", "drop": {"mean", "ci95": [low, high]}, "share", "share_of_units"}],
@@ -161,7 +169,12 @@ def _by_position(placed: Sequence[_Placed], seed: int) -> list[dict[str, Any]]:
 def _summary(placed: Sequence[_Placed], seed: int) -> dict[str, Any]:
     found = cluster_mean_ci([p.unit.drop for p in placed], [p.question for p in placed], seed)
     drop = {"mean": _or_null(found.mean), "ci95": [_or_null(found.low), _or_null(found.high)]}
-    return {"units": len(placed), "questions": len({p.question for p in placed}), "drop": drop}
+    row = {"units": len(placed), "questions": len({p.question for p in placed}), "drop": drop}
+    beside = [(p.unit.filler, p.question) for p in placed if p.unit.filler is not None]
+    if beside:
+        found = cluster_mean_ci([value for value, _ in beside], [question for _, question in beside], seed)
+        row["filler"] = {"mean": _or_null(found.mean), "ci95": [_or_null(found.low), _or_null(found.high)]}
+    return row
 
 
 def _top_examples(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
@@ -175,7 +188,7 @@ def _top_examples(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
             "target": a.target,
             "correct": a.correct,
             "logprob": a.logprob,
-            "units": [asdict(a.units[i]) for i in a.top()],
+            "units": [_unit_row(a.units[i]) for i in a.top()],
         }
         for a in shown
     ]

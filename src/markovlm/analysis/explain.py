@@ -94,11 +94,15 @@ def _attributions(study: Study, asked: Sequence[tuple[StudyCot, Example, Scored]
     variants: list[Variant] = []
     for (cot, example, _), own in zip(asked, units, strict=True):
         intact = replace(whole(study, cot, RAW), example=example, write=False)
-        without = (_without(study.setup.prompter, cot.ids, unit, manner.how) for unit in own)
+        prompter = study.setup.prompter
+        without = (_without(prompter, cot.ids, unit, manner.how) for unit in own)
         variants += [
             intact,
             *(replace(intact, name=f"{manner.how} {manner.by} {n}", ids=ids) for n, ids in enumerate(without)),
         ]
+        if manner.how == "replace":
+            beside = (_with_filler(prompter, cot.ids, unit) for unit in own)
+            variants += [replace(intact, name=f"filler before {manner.by} {n}", ids=ids) for n, ids in enumerate(beside)]
     scores = iter(study.read(variants, f"CoTs with one {manner.by} out"))
     return [_attribution(one, own, scores, manner) for one, own in zip(asked, units, strict=True)]
 
@@ -109,9 +113,9 @@ def _attribution(
     cot, example, read = asked
     whole_logprob = next(scores).logprob
     length = max(1, len(cot.ids))
-    drops = tuple(
-        UnitDrop(unit.text, unit.kind, unit.positions[0] / length, whole_logprob - next(scores).logprob) for unit in units
-    )
+    drops = [UnitDrop(unit.text, unit.kind, unit.positions[0] / length, whole_logprob - next(scores).logprob) for unit in units]
+    if manner.how == "replace":
+        drops = [replace(drop, filler=whole_logprob - next(scores).logprob) for drop in drops]
     return Attribution(
         id=cot.example.id,
         question=cot.example.question,
@@ -123,7 +127,7 @@ def _attribution(
         correct=read.correct,
         target=example.answer,
         logprob=whole_logprob,
-        units=drops,
+        units=tuple(drops),
         how=manner.how,
         by=manner.by,
     )
@@ -134,11 +138,21 @@ def _without(prompter: Prompter, ids: tuple[int, ...], unit: Unit, how: How) -> 
     if how == "remove":
         gone = set(unit.positions)
         return tuple(token for position, token in enumerate(ids) if position not in gone)
-    filler = encode_cot(prompter, FILLER.strip())
     changed = list(ids)
-    for nth, position in enumerate(unit.positions):
-        changed[position] = filler[nth % len(filler)]
+    for position, token in zip(unit.positions, _filler(prompter, len(unit.positions)), strict=True):
+        changed[position] = token
     return tuple(changed)
+
+
+def _with_filler(prompter: Prompter, ids: tuple[int, ...], unit: Unit) -> tuple[int, ...]:
+    """The CoT with as many tokens of filler before a unit as it has itself: what filler does where nothing is missing."""
+    at = unit.positions[0]
+    return ids[:at] + _filler(prompter, len(unit.positions)) + ids[at:]
+
+
+def _filler(prompter: Prompter, tokens: int) -> tuple[int, ...]:
+    filler = encode_cot(prompter, FILLER.strip())
+    return tuple(filler[nth % len(filler)] for nth in range(tokens))
 
 
 def pieces_of(prompter: Prompter, ids: tuple[int, ...]) -> list[str]:

@@ -136,7 +136,12 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
     environment.filters.update(visible=lambda value: visible(str(value)), one_line=lambda value: _one_line(str(value)), nats=nats)
     cards = [card_of(number, group) for number, group in enumerate(same_cot(attributions), 1)]
     return environment.get_template("explain.html").render(
-        title=title, cards=cards, study=_study(aggregate) if aggregate else None, kinds=KINDS, top_units=TOP_UNITS
+        title=title,
+        cards=cards,
+        study=_study(aggregate) if aggregate else None,
+        kinds=KINDS,
+        top_units=TOP_UNITS,
+        replaced=any(one.how == "replace" for one in attributions),
     )
 
 
@@ -157,7 +162,7 @@ def _both_maps(one: Any) -> dict[str, Any]:
         "of": one,
         "bears": [_shaded(s.text, s.occlusion / limit, f"{nats(s.occlusion)} nats") for s in one.sentences],
         "causes": [
-            _shaded(s.text, s.tv["mean"] if s.tv else 0.0, f"TV {with_interval(s.tv)}" if s.tv else "never another sentence here")
+            _shaded(s.text, s.causes, f"TV {with_interval(s.tv)}, p {s.p:.3f}" if s.tv else "never another sentence here")
             for s in one.sentences
         ],
     }
@@ -185,7 +190,15 @@ def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
         "false": false_equations(first),
         "limit": limit,
         "sections": [
-            {"role": role(a), "of": a, "method": method_of(a), "spans": _spans(a, limit), "named": _rows(a)} for a in group
+            {
+                "role": role(a),
+                "of": a,
+                "method": method_of(a),
+                "replaced": a.how == "replace",
+                "spans": _spans(a, limit),
+                "named": _rows(a),
+            }
+            for a in group
         ],
     }
 

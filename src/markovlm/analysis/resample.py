@@ -20,7 +20,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ from markovlm.runs.rows import read_rows
 from markovlm.tasks.folds import normalized
 
 NO_ANSWER = "(no answer)"
+LEVEL = 0.05  # of p, from which on a sentence is said to cause something
+_ALTERNATIVES = 5  # of a sentence that are kept
 _DRAWS = 2000  # of bootstrap and permutation
 _EDGES = " \t\r\n.,;:!?-*\"'"
 
@@ -88,6 +90,14 @@ class Importance:
     accuracy_with: float | None
     accuracy_without: float | None
     accuracy_drop: dict[str, Any] | None
+    alternatives: tuple[
+        dict[str, Any], ...
+    ] = ()  # what stood in its place, most frequent first: {"text", "count", "answers": {answer: count}}
+
+    @property
+    def causes(self) -> float:
+        """TV of a sentence whose continuations answer otherwise than chance explains (p at most `LEVEL`), else 0."""
+        return self.tv["mean"] if self.tv is not None and self.p is not None and self.p <= LEVEL else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,15 +288,29 @@ def _resampled(
     found = []
     for i, unit in enumerate(units):
         before = cot.ids[: unit.positions[0]]
-        lacking = [
-            scored
+        others = [
+            (sentence, scored)
             for ids, scored in zip(*cuts[i], strict=True)
-            if how.differs(unit.text, first_sentence(text(before), text(before + ids)))
+            if how.differs(unit.text, sentence := first_sentence(text(before), text(before + ids)))
         ]
+        lacking = [scored for _, scored in others]
         rng = stream(study.how.seed, "importance", cot.example.id, cot.number, i)
-        found.append(_importance(unit, len(cot.ids), occluded.units[i].drop, cuts[i + 1][1], lacking, how, rng))
+        one = _importance(unit, len(cot.ids), occluded.units[i].drop, cuts[i + 1][1], lacking, how, rng)
+        found.append(replace(one, alternatives=alternatives(others)))
     return Resampled(
         cot.example.id, cot.example.question, cot.example.answer, cot.text, own.extracted, own.correct, tuple(found), occluded
+    )
+
+
+def alternatives(others: Sequence[tuple[str, Scored]]) -> tuple[dict[str, Any], ...]:
+    """The sentences written in place of one, those alike but for case and edges together: text, how often, and the answers that came of it."""
+    alike: dict[str, list[tuple[str, Scored]]] = {}
+    for sentence, scored in others:
+        alike.setdefault(normalized(sentence).strip(_EDGES), []).append((sentence, scored))
+    often = sorted(alike.values(), key=len, reverse=True)[:_ALTERNATIVES]
+    return tuple(
+        {"text": own[0][0], "count": len(own), "answers": dict(Counter(_answer(scored) for _, scored in own).most_common())}
+        for own in often
     )
 
 

@@ -148,8 +148,11 @@ def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> Columns:
         _find(
             paths, "completion", first, taken - {paths.get("question", "")} if _is_conversation(paths.get("question")) else taken
         )
-    if "answer" not in paths:
-        _find(paths, "answer", first, taken)
+    if "answer" not in paths and not _find(paths, "answer", first, taken):
+        letters = _spelled(first, "correct")  # AQuA's name for the right choice; elsewhere a verdict
+        if letters is not None and letters not in taken and all(_flag(row.get(letters)) is None for row in first):
+            paths["answer"] = letters
+            taken.add(letters)
     if not {"cot", "completion"} & set(paths) and first and "####" in str(at_path(first[0], paths.get("answer", ""))):
         paths["completion"] = paths["answer"]  # GSM8K's own: a solution, and the answer behind ####
     for name in ("choices", "group", "truncated", "correct", "hint", "hint_answer", "answer_with_hint", "answer_without_hint"):

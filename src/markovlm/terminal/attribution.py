@@ -77,9 +77,12 @@ def _towards(attribution: Attribution, limit: float) -> list[RenderableType]:
     rows: list[list[str]] = []
     for rank, number in named_units(attribution):
         unit = attribution.units[number]
-        rows.append([rank, label_of_unit(unit), unit.kind, f"{unit.start:.0%}", nats(unit.drop), where_of(attribution, number)])
+        beside = [] if attribution.how == "remove" else ["-" if unit.filler is None else nats(unit.filler)]
+        where = where_of(attribution, number)
+        rows.append([rank, label_of_unit(unit), unit.kind, f"{unit.start:.0%}", nats(unit.drop), *beside, where])
     title = f"\nLargest drops of ln pi('{target}')"
-    return [head, cot, table(title, ["", "unit", "kind", "at", "drop", "where"], rows)]
+    beside = [] if attribution.how == "remove" else ["filler alone"]
+    return [head, cot, table(title, ["", "unit", "kind", "at", "drop", *beside, "where"], rows)]
 
 
 def shade(drop: float, limit: float) -> str:

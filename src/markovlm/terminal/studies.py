@@ -213,18 +213,22 @@ def show_leak(console: Console, result: Mapping[str, Any]) -> None:
 def show_explain(console: Console, result: Mapping[str, Any]) -> None:
     """Kinds and places."""
     title = f"Load by kind of {result['by']}, {_who(result)}: drop of ln pi(answer|CoT) when it is {result['how']}d (n={result['n']} questions)"
+    beside = ["as much filler, nothing taken"] if result["how"] == "replace" else []
+
+    def drops(row: Mapping[str, Any]) -> list[str]:
+        return [estimate(row["drop"]), *(estimate(row.get("filler")) for _ in beside)]
+
     rows = [
-        [row["kind"], str(row["units"]), estimate(row["drop"]), _percent(row["share"]), _percent(row["share_of_units"])]
+        [row["kind"], str(row["units"]), *drops(row), _percent(row["share"]), _percent(row["share_of_units"])]
         for row in result["by_kind"]
     ]
-    console.print(table(title, ["kind", "units", "drop of one, nats", "share of all positive drops", "share of the units"], rows))
+    heads = ["kind", "units", "drop of one, nats", *beside, "share of all positive drops", "share of the units"]
+    console.print(table(title, heads, rows))
     console.print()
     places = [
-        [f"{row['from']:.0%} to {row['to']:.0%}", str(row["units"]), estimate(row["drop"])]
-        for row in result["by_position"]
-        if row["units"]
+        [f"{row['from']:.0%} to {row['to']:.0%}", str(row["units"]), *drops(row)] for row in result["by_position"] if row["units"]
     ]
-    console.print(table("Load by place in the CoT", ["place", "units", "drop of one, nats"], places))
+    console.print(table("Load by place in the CoT", ["place", "units", "drop of one, nats", *beside], places))
 
 
 def show_resample(console: Console, result: Mapping[str, Any]) -> None:
