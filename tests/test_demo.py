@@ -88,7 +88,7 @@ def test_the_demo_of_a_real_model_fetches_it_first(
     }
     entry = replace(real, source=shop.source, defaults=defaults)
     monkeypatch.setitem(KNOWN, "smollm2", entry)
-    monkeypatch.setattr(registry, "FETCHED", {"smollm2": entry})
+    monkeypatch.setitem(registry.FETCHED, "smollm2", entry)
     monkeypatch.setattr(demo, "REAL", demo.Scale(6, 3, demo.Plan(("delete",), (1.0,)), 1, every_checkpoint=False))
     for name, value in {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shop.folder)}.items():
         monkeypatch.setenv(name, value)
