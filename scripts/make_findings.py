@@ -464,10 +464,10 @@ TABLES: Mapping[str, Sequence[Callable[[Sequence[Row]], Table]]] = {
 
 def placed(documents: dict[Path, str], name: str, text: str) -> None:
     """The document that has a place for a study, with that part exchanged. SystemExit where none has."""
-    pattern = re.compile(rf"(<!-- study:{name} -->\n).*?(\n<!-- /study:{name} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- study:{name} -->\n).*?(<!-- /study:{name} -->)", re.DOTALL)
     for path, document in documents.items():
         if pattern.search(document):
-            documents[path] = pattern.sub(lambda found: found[1] + text + found[2], document)
+            documents[path] = pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", document)
             return
     names = " or ".join(str(path.relative_to(ROOT)) for path in documents)
     raise SystemExit(f"{names}: has no place for {name}; write <!-- study:{name} --> and <!-- /study:{name} --> where it belongs")
