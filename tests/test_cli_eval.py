@@ -68,10 +68,13 @@ def test_own_questions_from_training_to_the_table(call, llama: Path, mine: Path)
     assert set(row["extractors"]["anchor"]) == {"accuracy", "ci95", "no_answer"}
     assert row["vs_base"]["n"] == 9
     assert sum(row["failures"].values()) == 9 - round(9 * row["extractors"]["final_number"]["accuracy"])
+    assert row["answer_run_on_fraction"] == row["answer_correct_fraction"] - row["answer_exact_fraction"]
     assert report["power"]["needed"] > 9
     code, out, _ = call("eval", "run", "--checkpoints", "all", "--baseline")
     assert code == 0
     assert "custom, test split" in out
+    assert "runs on" in out
+    assert "log-likelihood of the gold answer and the end " in out
     assert "* best of 3 checkpoints, evaluated during training on 3 dev questions" in out
     assert "warning: n = 9 is too small to show a difference of 0.05" in out
     assert "malformed rows were left out" in out

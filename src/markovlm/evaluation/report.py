@@ -93,6 +93,7 @@ def _row(result: Result, base: Result | None, seed: int) -> dict[str, Any]:
         "extractors": summary["extractors"],
         "logprob": summary["logprob"],
         "logprob_ci95": compare.logprob_interval(result.evaluation, seed),
+        **result.evaluation.ends(),
         "failures": summary["failures"],
         "vs_base": compare.paired(result.evaluation, base.evaluation, seed) if compared and base is not None else None,
         "how": summary["how"],

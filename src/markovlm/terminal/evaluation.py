@@ -66,11 +66,16 @@ def _alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _show_rows(console: Console, report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     compared = any(row["vs_base"] for row in rows)
-    columns = ["checkpoint", "n", "extractor", "accuracy [95 %]", "no answer", "ln pi(a|CoT)"]
+    ends = any(row.get("answer_run_on_fraction") is not None for row in rows)
+    columns = ["checkpoint", "n", "extractor", "accuracy [95 %]", "no answer", "ln pi(a|CoT)", *(["runs on"] if ends else [])]
     columns += ["vs base, paired [95 %]", "McNemar p"] if compared else []
-    cells = [line for row in rows for line in _lines(report, row, compared)]
+    cells = [line for row in rows for line in _lines(report, row, compared, ends)]
     console.print(table(_title(report, rows[0]), columns, cells))
-    _say(console, "accuracy: Wilson interval; ln pi(a|CoT): log-likelihood of the gold answer, mean nats per token")
+    end = rows[0]["how"].get("answer_end", "open")
+    answer = "the gold answer" if end == "open" else f"the gold answer and the end {end!r}"
+    _say(console, f"accuracy: Wilson interval; ln pi(a|CoT): log-likelihood of {answer}, mean nats per token")
+    if ends:
+        _say(console, "runs on: share of replies that begin with the gold answer and do not end there (docs/likelihood-gap.md)")
     _say(console, describe_how(rows[0]["how"]))
     if len(rows[0]["extractors"]) > 1:
         _say(console, f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best go by it")
@@ -83,19 +88,24 @@ def _title(report: dict[str, Any], row: dict[str, Any]) -> str:
     return f"{row['task']}, {row['split']} split{data}, {report['model']}"
 
 
-def _lines(report: dict[str, Any], row: dict[str, Any], compared: bool) -> list[list[str]]:
+def _lines(report: dict[str, Any], row: dict[str, Any], compared: bool, ends: bool) -> list[list[str]]:
     """A checkpoint's lines of the table, one an extractor (one alone where nothing is extracted)."""
     star = " *" if report["selection"] and row["checkpoint"] == report["best"] else ""
     lines: list[list[str]] = []
     for number, (name, entry) in enumerate(list(row["extractors"].items()) or [(MISSING, None)]):
         accuracy = [percent(entry), f"{entry['no_answer']:.3f}"] if entry else [MISSING, MISSING]
         if number:
-            lines.append(["", "", name, *accuracy, ""] + ([""] * 2 if compared else []))
+            lines.append(["", "", name, *accuracy, ""] + [""] * ends + ([""] * 2 if compared else []))
             continue
         logprob = f"{row['logprob']:.3f}" if entry else estimate_text(row["logprob"], *row["logprob_ci95"])
         first = [f"{row['checkpoint']}{star}", str(row["n"]), name, *accuracy, logprob]
+        first += [_share(row.get("answer_run_on_fraction"))] * ends
         lines.append(first + (_paired(row["vs_base"]) if compared else []))
     return lines
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _paired(paired: dict[str, Any] | None) -> list[str]:
