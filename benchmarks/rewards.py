@@ -19,8 +19,8 @@ from typing import Any
 
 from training_runs import Variant, made, markdown, test_accuracy, write_json
 
-from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Request, run_studies
+from markovlm.analysis.perturb import Plan
 from markovlm.config import RunConfig, build_config, nest
 from markovlm.models.registry import model_defaults
 from markovlm.runs.directory import RunDirectory

@@ -16,8 +16,8 @@ from typing import Any
 
 from training_runs import made, markdown, test_accuracy, write_json
 
-from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Request, run_studies
+from markovlm.analysis.perturb import Plan
 from markovlm.analysis.study import FOLDER
 from markovlm.config import RunConfig, build_config, load_yaml
 from markovlm.models.registry import model_defaults

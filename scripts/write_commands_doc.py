@@ -29,7 +29,7 @@ def render() -> str:
             continue
         context = click.Context(command, info_name=name, parent=root)
         usage = command.get_usage(context).removeprefix("Usage: ")
-        parts.append(f"## {name}\n\n    {usage}\n\n{command.get_short_help_str(1000)}\n")
+        parts.append(f"## {name}\n\n    {usage}\n\n{' '.join((command.help or '').split())}\n")
         rows = [
             f"| `{', '.join(parameter.opts)}{' ' + (parameter.metavar or 'VALUE') if not parameter.is_flag else ''}` | {parameter.help} |"
             for parameter in command.get_params(context)

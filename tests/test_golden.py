@@ -48,6 +48,7 @@ CALLS: dict[str, tuple[str, ...]] = {  # name of the file -> the command
         "audited",
     ),
     "audit-dry": ("audit", str(FIXTURES / "audit" / "samples_tiny_sums.jsonl"), "--reader", "embedded", *FEW, "--dry-run"),
+    "configs": ("configs",),
     "diagnose": ("diagnose", "run-0", "run-1"),
     "eval": ("eval", "run-0", "--checkpoints", "all", "--baseline", *FEW),
     "eval-no-cot": ("eval", "run-0", "--no-cot", *FEW),

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import Found, Request, default_readers, run_studies
+from markovlm.analysis.perturb import Plan
 from markovlm.config import RunConfig
 from markovlm.errors import MarkovlmError
 from markovlm.evaluation.compare import paired

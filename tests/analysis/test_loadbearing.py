@@ -12,8 +12,8 @@ import pytest
 
 from markovlm.analysis import study as study_module
 from markovlm.analysis.explain import Manner
-from markovlm.analysis.fragility import Plan
 from markovlm.analysis.loadbearing import PARTS, Part, Request, default_readers, explain_question, run_studies
+from markovlm.analysis.perturb import Plan
 from markovlm.errors import UserError
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.targets import Target, open_targets, sighted

@@ -15,7 +15,7 @@ import torch
 from markovlm.analysis import chains as analysis
 from markovlm.analysis.chain_study import open_chain_study
 from markovlm.analysis.chains import PARTS, study_chains
-from markovlm.analysis.fragility import Plan
+from markovlm.analysis.perturb import Plan
 from markovlm.chains.controls import CONTROLS
 from markovlm.cli.main import main
 from markovlm.errors import UserError

@@ -142,7 +142,7 @@ def test_every_objective_that_may_trains_chains(tiny_models: dict[str, Path], na
 
 
 def test_a_resumed_run_of_chains_has_the_same_bits(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    from markovlm.training.start import resumed_config
+    from markovlm.runs.ahead import resumed_config
 
     keys = {**KEYS, "task_options": {"chunks": 3, "min_chunks": 1}, "chain__reward": "answer", "training__steps": 4}
     train(runs.run_config(tiny_models["llama"], **keys), tmp_path / "whole")

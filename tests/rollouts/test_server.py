@@ -20,9 +20,9 @@ from markovlm.rollouts import server
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.server import ServerSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
+from markovlm.runs.ahead import resumed_config
 from markovlm.runs.directory import RunDirectory
 from markovlm.training.loop import train
-from markovlm.training.start import resumed_config
 from support import runs, tiny
 from support.fake_vllm import FakeVllm
 

@@ -23,9 +23,9 @@ from markovlm.models.logprobs import token_stats
 from markovlm.models.registry import resolve
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.rollouts.types import CoT, Decoding, Sampler, SampleRequest, SamplerPlace
+from markovlm.runs.ahead import resumed_config
 from markovlm.runs.directory import RunDirectory
 from markovlm.training.loop import train
-from markovlm.training.start import resumed_config
 from markovlm.training.state import Silent
 from support import runs, tiny
 

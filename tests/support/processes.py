@@ -24,10 +24,10 @@ import torch
 
 from markovlm.cli.main import main
 from markovlm.config import dump_yaml
+from markovlm.runs.ahead import resumed_config
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
-from markovlm.training.start import resumed_config
 from support import tiny
 
 MINUTE = 60.0

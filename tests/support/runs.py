@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from markovlm.runs.ahead import resumed_config
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import TrainResult, train
-from markovlm.training.start import resumed_config
 from markovlm.training.state import Silent
 from support import tiny
 

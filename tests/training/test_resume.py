@@ -17,12 +17,12 @@ from markovlm.cli.main import main
 from markovlm.config import build_config, dump_yaml, load_yaml
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.load import load_model
+from markovlm.runs.ahead import resumed_config
 from markovlm.runs.checkpoint import restore_optimizer, save_checkpoint
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.manifest import is_interim
 from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
-from markovlm.training.start import resumed_config
 from support import runs, tiny
 
 

@@ -19,7 +19,7 @@ from markovlm.analysis.chain_damage import damage, damaged_steps
 from markovlm.analysis.chain_facts import facts
 from markovlm.analysis.chain_study import ChainStudy, open_chain_study
 from markovlm.analysis.chain_words import words
-from markovlm.analysis.fragility import Plan
+from markovlm.analysis.perturb import Plan
 from markovlm.analysis.study import Counting, open_folder
 from markovlm.evaluation.run import label_of
 from markovlm.runs.rows import clean, replace_whole

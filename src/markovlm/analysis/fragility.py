@@ -9,13 +9,13 @@ itself is reported apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from markovlm.analysis.changes import last_result
 from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Reworded
-from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text, token_pool
+from markovlm.analysis.perturb import PERTURBATIONS, Context, Plan, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import CHANGE, RATE, CotKey, Study, StudyCot, estimate, estimate_some, minus
 from markovlm.errors import UserError
@@ -23,31 +23,6 @@ from markovlm.rollouts.streams import stream
 from markovlm.tasks.answers import is_correct
 
 INTACT, RAW = "intact", "raw"  # after a round trip of the tokenizer; as sampled
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which damage is done."""
-
-    perturbations: tuple[str, ...] = field(default_factory=lambda: tuple(PERTURBATIONS))
-    severities: tuple[float, ...] | None = None  # None: those of each perturbation; 0 always comes too, as a check
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.perturbations if name not in PERTURBATIONS]
-        if unknown:
-            raise UserError(f"--perturbations {unknown[0]}: unknown; known are {', '.join(PERTURBATIONS)}")
-        bad = [s for s in self.severities or () if not 0 <= s <= 1]
-        if bad:
-            raise UserError(f"--severities {bad[0]:g}: must be between 0 and 1")
-
-    def cells(self) -> list[tuple[str, float]]:
-        """(perturbation, severity), severity 0 first."""
-        cells: list[tuple[str, float]] = []
-        for name in dict.fromkeys(self.perturbations):
-            own = PERTURBATIONS[name].severities
-            graded = self.severities if self.severities is not None and len(own) > 1 else own
-            cells += [(name, severity) for severity in sorted({0.0, *graded})]
-        return cells
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from markovlm.analysis.attribution import Attribution
 from markovlm.analysis.controls import bypass, leak
 from markovlm.analysis.explain import MANNER, Manner, explain, explain_one, find_example, write_page, write_resampled
-from markovlm.analysis.fragility import RAW, Damage, Plan, measure_damage, perturb_result, require_twins, twin_name, whole
+from markovlm.analysis.fragility import RAW, Damage, measure_damage, perturb_result, require_twins, twin_name, whole
 from markovlm.analysis.intervention import intervene
 from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Paraphraser, Reworded, reword
+from markovlm.analysis.perturb import Plan
 from markovlm.analysis.resample import Resampling, resample
 from markovlm.analysis.study import FOLDER, Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer

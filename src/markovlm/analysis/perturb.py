@@ -15,7 +15,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, TypeVar, cast
 
@@ -74,6 +74,31 @@ class Perturbation:
     expect: Expect | None = "degrade"  # what should happen to the answer of a reader that reads; None: nobody says
     on_text: TextRule | None = None
     on_ids: IdsRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which damage is done."""
+
+    perturbations: tuple[str, ...] = field(default_factory=lambda: tuple(PERTURBATIONS))
+    severities: tuple[float, ...] | None = None  # None: those of each perturbation; 0 always comes too, as a check
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.perturbations if name not in PERTURBATIONS]
+        if unknown:
+            raise UserError(f"--perturbations {unknown[0]}: unknown; known are {', '.join(PERTURBATIONS)}")
+        bad = [s for s in self.severities or () if not 0 <= s <= 1]
+        if bad:
+            raise UserError(f"--severities {bad[0]:g}: must be between 0 and 1")
+
+    def cells(self) -> list[tuple[str, float]]:
+        """(perturbation, severity), severity 0 first."""
+        cells: list[tuple[str, float]] = []
+        for name in dict.fromkeys(self.perturbations):
+            own = PERTURBATIONS[name].severities
+            graded = self.severities if self.severities is not None and len(own) > 1 else own
+            cells += [(name, severity) for severity in sorted({0.0, *graded})]
+        return cells
 
 
 def perturb_text(name: str, text: str, severity: float, rng: np.random.Generator, context: Context) -> str:

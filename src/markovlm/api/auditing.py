@@ -34,7 +34,9 @@ def audit_request(
     minutes: float | None = None,
 ) -> AuditRequest:
     """The files read, the readers opened, nothing loaded. Raises UserError in one line."""
-    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.perturb import Plan
+
+    _check_ahead(listed("files", files, PATH, "paths"), listed("--readers", readers, str, "models"), limit)
     from markovlm.auditing.columns import parse_columns
     from markovlm.auditing.groups import parse_groups
     from markovlm.auditing.hints import has_hints
@@ -77,6 +79,23 @@ def audit_request(
     parts = tuple(name for name in PARTS if wanted is None or name in wanted)
     seed = int(over.get("seed") or 0)
     return AuditRequest(tuple(paths), material, audience, place, parts, plan, most_sentences, seed, judging, minutes)
+
+
+def _check_ahead(files: Sequence[str | Path], readers: Sequence[str], limit: int | None) -> None:
+    """What is plainly wrong, before torch is imported, which takes seconds."""
+    from markovlm.models.registry import check_path
+
+    if limit is not None:
+        require_count("--limit", limit)
+    for file in files:
+        if not Path(file).expanduser().exists():
+            raise UserError(f"{file}: no such file or directory")
+    for reader in readers:
+        if "://" not in reader and not Path(reader).expanduser().exists():
+            try:
+                check_path(reader)
+            except UserError as error:
+                raise UserError(f"--reader {reader}: {error}") from error
 
 
 def _pairs(groups: Mapping[str, str | Path | Sequence[str | Path]] | Sequence[str] | None) -> list[str]:

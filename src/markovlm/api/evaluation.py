@@ -74,8 +74,7 @@ def evaluate(
         markovlm.evaluate("runs/first", baseline=True, limit=200).accuracy
     """
     from markovlm.api.models import settings
-    from markovlm.evaluation.report import choose, evaluation_report
-    from markovlm.evaluation.run import Control, evaluate_targets, rescore_targets
+    from markovlm.runs.ahead import check_ahead
     from markovlm.runs.targets import open_targets
 
     if checkpoints is not None:
@@ -91,6 +90,7 @@ def evaluate(
     if run is None and "task" not in over and "task" not in model_defaults(chosen.model) and not rescore:
         raise UserError(f"--task: {name} is no run of markovlm, so say which task; one of {', '.join(task_names())}")
     split = split or chosen.data.test_split
+    check_ahead(chosen, split)
     store = Path(out) if out is not None else (run.path / "evaluations" if run else default_store(name, chosen.task))
     if chosen.chain.on:
         if no_cot or rescore:
@@ -102,6 +102,9 @@ def evaluate(
         return Evaluated(chain_report(chosen, split, found), [one for one in found if one.steps is None], store)
     if lengths:
         raise UserError("--lengths: only for chains; this run has none (chain.kind is not set)")
+    from markovlm.evaluation.report import choose, evaluation_report
+    from markovlm.evaluation.run import Control, evaluate_targets, rescore_targets
+
     if rescore:
         names = [one.checkpoint for one in targets] if checkpoints else None
         results = rescore_targets(store, split, names, run, chosen.data.dev_split, chosen.evaluation.extractors)

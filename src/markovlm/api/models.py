@@ -160,9 +160,11 @@ def load(target: str | Path, *, checkpoint: str | int = "last", config: Mapping[
 
         markovlm.load("embedded").ask("17+4+79").answer
     """
+    from markovlm.runs.ahead import check_ahead
     from markovlm.runs.targets import open_targets
 
     picked = open_targets(str(target), str(checkpoint), settings(config, keys))[0]
+    check_ahead(picked.config)
     setup = picked.prepare()
     return Model(setup.config, picked.checkpoint, setup, picked)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, mapping, require_count, require_text
 from markovlm.errors import UserError
-from markovlm.models.registry import model_defaults, peers
+from markovlm.models.registry import check_path, model_defaults, peers
 from markovlm.runs.store import default_store
 
 if TYPE_CHECKING:
     from markovlm.analysis.explain import Manner
-    from markovlm.analysis.fragility import Plan
     from markovlm.analysis.loadbearing import Found, Part, Request
+    from markovlm.analysis.perturb import Plan
     from markovlm.analysis.resample import Resampling
     from markovlm.analysis.study import Counting
     from markovlm.runs.targets import Target
@@ -44,8 +44,7 @@ def study_request(
     config: Mapping[str, Any] | None = None,
 ) -> Request:
     """What the studies are asked for: everything named is opened, nothing loaded. Raises UserError in one line."""
-    from markovlm.analysis.loadbearing import EXPLAINED, Request, default_readers
-    from markovlm.analysis.paraphrase import open_paraphraser
+    from markovlm.runs.ahead import check_ahead
     from markovlm.runs.targets import open_targets, sighted
 
     for flag, value in (("--limit", limit), ("--cots", cots)):
@@ -56,8 +55,17 @@ def study_request(
     studied = open_targets(name, str(checkpoint), over)[0]
     if studied.run is None and "task" not in over and "task" not in model_defaults(studied.config.model):
         raise UserError(f"--task: {name} is no run of markovlm, so say which task")
+    split = split or studied.config.data.test_split
+    check_ahead(studied.config, split)
     twin = _twin(str(against), str(checkpoint), over) if against is not None else None
     transferred = tuple(_with_base(name, checkpoints, over)) if "transfer" in parts else ()
+    for reader in readers:
+        _check_there("--readers", reader)
+    if paraphraser is not None:
+        _check_there("--paraphraser", str(paraphraser))
+    from markovlm.analysis.loadbearing import EXPLAINED, Request, default_readers
+    from markovlm.analysis.paraphrase import open_paraphraser
+
     if non_markovian:
         studied, twin, transferred = sighted(studied), twin and sighted(twin), tuple(map(sighted, transferred))
     if transferred and not readers:
@@ -73,7 +81,7 @@ def study_request(
         twin,
         transferred,
         tuple(dict.fromkeys(readers)),
-        split or studied.config.data.test_split,
+        split,
         limit,
         cots,
         explained=limit * cots if tuple(parts) in (("explain",), ("resample",)) else EXPLAINED,
@@ -81,6 +89,15 @@ def study_request(
         **({"manner": manner} if manner is not None else {}),
         **more,
     )
+
+
+def _check_there(flag: str, model: str) -> None:
+    """UserError for a path where nothing is."""
+    try:
+        if not Path(model).expanduser().exists():
+            check_path(model)
+    except UserError as error:
+        raise UserError(f"{flag} {model}: {error}") from error
 
 
 def _twin(name: str, checkpoint: str, over: dict[str, Any]) -> Target:
@@ -124,7 +141,7 @@ def perturb(
     `paraphraser`: a model that writes the paraphrases, which rules do otherwise. `how`: checkpoint, split, limit, cots, non_markovian, out,
     config, paraphrase_temperature. The result is what `markovlm perturb --json` prints.
     """
-    from markovlm.analysis.fragility import Plan
+    from markovlm.analysis.perturb import Plan
 
     names = {"perturbations": tuple(listed("--perturbations", perturbations, str, "names"))} if perturbations is not None else {}
     graded = None if severities is None else tuple(listed("--severities", severities, Real, "numbers"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, mapping
 from markovlm.config import RunConfig, build_config, load_recorded, load_yaml
+from markovlm.config.shipped import find_config
 from markovlm.errors import UserError
 from markovlm.models.registry import model_defaults
 from markovlm.plugins import load_plugin
@@ -49,6 +50,7 @@ def base_layer(file: Path) -> dict[str, Any]:
     """
     if (file.parent / "checkpoints").is_dir():
         return load_recorded(file)
+    file = find_config(file)
     layer = load_yaml(file)
     named = layer.get("plugins") or []
     if not isinstance(named, list) or not all(isinstance(path, str) for path in named):
@@ -79,9 +81,8 @@ def train(
         markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)
     """
     from markovlm.api.models import settings
+    from markovlm.runs.ahead import check_ahead, resumed_config
     from markovlm.runs.directory import new_run_directory
-    from markovlm.training.loop import train as run
-    from markovlm.training.start import resumed_config
 
     over = settings(None, keys)
     rows = None if questions is None else _rows(questions)
@@ -93,6 +94,10 @@ def train(
     else:
         made = configure(config, over=over if rows is None else {"task": "custom", **over})
         directory = Path(out) if out is not None else new_run_directory(made.task)
+    if rows is None:
+        check_ahead(made, made.data.train_split, made.data.dev_split)
+    from markovlm.training.loop import train as run
+
     with contextlib.nullcontext(None) if rows is None else _kept(directory, rows) as path:
         if path is not None:
             made = configure(made, over={"data": {"path": str(path)}})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from markovlm.analysis.fragility import Plan
+from markovlm.analysis.perturb import Plan
 from markovlm.analysis.segments import sentences
 from markovlm.auditing.groups import name_groups
 from markovlm.auditing.rows import AuditRow, Source

@@ -13,14 +13,17 @@ from markovlm.content import read_content
 from markovlm.errors import UserError
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Ask one question: the CoT, and the answer read from it.")
 @click.argument("target", metavar="RUN|MODEL")
 @click.argument("question", required=False)
 @click.option(
     "--choice", "choices", multiple=True, metavar="TEXT", help="of a multiple-choice task: one choice, in order; repeat it"
 )
 @click.option(
-    "--text", "text", type=click.Path(path_type=Path), help="of a run of chains: a file to read; its states are printed"
+    "--text",
+    "text",
+    type=click.Path(path_type=Path),
+    help="of a run that reads texts in chunks (chain.kind): a file to read; the notes after each chunk are printed",
 )
 @click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
@@ -29,7 +32,7 @@ from markovlm.errors import UserError
 def ask(
     target: str, question: str | None, choices: tuple[str, ...], text: Path | None, checkpoint: str, as_json: bool, **flags: Any
 ) -> None:
-    """One CoT, and the answer read from it alone; of chains, the states of a text and the answer read from the last one."""
+    """One CoT, and the answer read from it alone. Of a run that reads texts in chunks: its notes, and the answer read from the last one."""
     from dataclasses import asdict
 
     from markovlm.api.models import load

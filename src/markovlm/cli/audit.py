@@ -24,7 +24,7 @@ _KEYS = (
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="CoTs from any source: do their answers follow from them?")
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--reader",
@@ -74,8 +74,6 @@ _KEYS = (
 def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_json: bool, **flags: Any) -> None:
     """Chains of thought from any source, read by models that did not write them: do the answers follow, and from what?"""
     from markovlm.api.auditing import audit_request, preview, run_audit
-    from markovlm.terminal.audit import show_audit, show_preview
-    from markovlm.terminal.console import counting, stderr, stdout
 
     if flags.get("short__data") is not None or flags.get("options"):
         raise UserError("--data and --option: an audit takes its questions from FILE; name a task with --task")
@@ -95,6 +93,9 @@ def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_j
         out=flags["out"],
         config=overrides({key: value for key, value in flags.items() if key.startswith("key__") or key == "short__device"}),
     )
+    from markovlm.terminal.audit import show_audit, show_preview
+    from markovlm.terminal.console import counting, stderr, stdout
+
     if dry_run:
         found = preview(request)
         print_json(found) if as_json else show_preview(stdout(), found)

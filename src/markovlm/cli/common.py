@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from markovlm.errors import UserError
 from markovlm.plugins import loaded_plugins
 
 
@@ -21,6 +24,13 @@ def _force(context: click.Context, _: click.Parameter, force: bool) -> None:
         from markovlm.runs.manifest import accept_damaged
 
         context.with_resource(accept_damaged())
+
+
+def check_there(paths: Sequence[str]) -> None:
+    """UserError for a path where nothing is, before the readers of logs are imported. Addresses (`wandb:…`) are left to them."""
+    for path in paths:
+        if ":" not in path and not Path(path).expanduser().exists():
+            raise UserError(f"{path}: no such file or directory; name a run directory, a log, or a directory of them")
 
 
 def rank() -> int:

@@ -11,7 +11,7 @@ from markovlm.errors import UserError
 from markovlm.runs.directory import new_run_directory
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="The whole method on a tiny model, in a minute or two.")
 @click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/demo-…")
 @click.option("--seed", default="0", help="of everything random [default 0]")
 @click.option(
@@ -28,11 +28,9 @@ from markovlm.runs.directory import new_run_directory
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option("--device", default="auto", help="cpu, cuda or auto")
 def demo(out: Path | None, seed: str, words: bool, real: bool, resume: Path | None, as_json: bool, device: str) -> None:
-    """The whole method in about a minute and a half: evaluate the embedded model, train it, evaluate again, study its CoTs."""
+    """The whole method in a minute or two: evaluate the embedded model, train it, evaluate again, study its CoTs."""
     from markovlm.api.training import configure
-    from markovlm.demo import demo as run_demo
-    from markovlm.terminal.console import counting, stderr, training_progress
-    from markovlm.training.start import resumed_config
+    from markovlm.runs.ahead import resumed_config
 
     if words and real:
         raise UserError("--words and --real name two models; give one")
@@ -43,6 +41,9 @@ def demo(out: Path | None, seed: str, words: bool, real: bool, resume: Path | No
         config = configure(over={"model": model, "seed": seed, "loading": {"device": device}}, source="demo")
     else:
         config = resumed_config(resume, {"loading": {"device": device}})
+    from markovlm.demo import demo as run_demo
+    from markovlm.terminal.console import counting, stderr, training_progress
+
     console = stderr()
     directory = resume or out or new_run_directory(name)
     try:

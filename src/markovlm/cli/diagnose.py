@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from markovlm.cli.common import check_there
 from markovlm.cli.flags import Command, map_option, print_json
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Is a run or log healthy? Since when, why, what to change.")
 @click.argument("paths", metavar="RUN|LOG ...", nargs=-1, required=True)
 @click.option(
     "--compare", is_flag=True, help="compare the first run with each other one: which settings differ, where the courses part"
@@ -16,6 +17,7 @@ from markovlm.cli.flags import Command, map_option, print_json
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def diagnose(paths: tuple[str, ...], compare: bool, columns: tuple[str, ...], as_json: bool) -> int:
     """A verdict for each run or log, since when, why, and what to change. Exit 3 if any collapsed."""
+    check_there(paths)
     from markovlm.api.judging import diagnose as judge
     from markovlm.health.compare import compare_all
     from markovlm.logs.find import Skipped

@@ -12,7 +12,7 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 from markovlm.errors import UserError
 
 
-@click.command("eval", cls=Command)
+@click.command("eval", cls=Command, short_help="Accuracy from the CoT alone: of a run, adapters or a model.")
 @click.argument("target", metavar="RUN|ADAPTERS|MODEL")
 @click.option("--checkpoints", help="last, best, all, base, or steps such as 100,200 [default last]")
 @click.option("--baseline", is_flag=True, help="evaluate the base model too, and compare with it question by question")
@@ -20,7 +20,9 @@ from markovlm.errors import UserError
 @click.option("--limit", type=int, help="only so many questions")
 @click.option("--non-markovian", is_flag=True, help="control: the reader sees the question too")
 @click.option("--no-cot", is_flag=True, help="control: answer the question directly, without a CoT")
-@click.option("--lengths", help="of chains: numbers of chunks to evaluate at too, such as 4,16,64")
+@click.option(
+    "--lengths", help="of a run that reads texts in chunks (chain.kind): numbers of chunks to evaluate at too, such as 4,16,64"
+)
 @click.option("--rescore", is_flag=True, help="read kept answers again with the extractors as they are now; generates nothing")
 @click.option("--difference", type=float, default=0.05, help="of accuracy; warns where n is too small to show it [default 0.05]")
 @click.option("--out", type=click.Path(path_type=Path), help="where readings go; default RUN/evaluations or runs/evaluations/…")

@@ -7,12 +7,20 @@ from typing import Any
 import click
 
 from markovlm.cli.flags import Command
-from markovlm.cli.study import explain_one_question, manner_flags, request_of, resample_one_question, run_study, study_flags
+from markovlm.cli.study import (
+    check_run,
+    explain_one_question,
+    manner_flags,
+    request_of,
+    resample_one_question,
+    run_study,
+    study_flags,
+)
 from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Which words or sentences of a CoT does the answer need?")
 @click.argument("run", metavar="RUN|MODEL")
 @click.option("--example", metavar="ID", help="one question of the split, by its id")
 @click.option("--question", metavar="TEXT", help="one question of your own")
@@ -20,7 +28,7 @@ from markovlm.terminal.plain import say
 @click.option(
     "--different-below", type=float, help="resample: a new sentence differs below this similarity; default 1, not equal"
 )
-@click.option("--resamples", type=int, help="resample: continuations of each cut, K [default 20]")
+@click.option("--resamples", type=int, help="with --how resample: continuations written from each cut [default 20]")
 @manner_flags("remove", "replace", "resample")
 @study_flags(50)
 def explain(
@@ -29,16 +37,17 @@ def explain(
 ) -> None:  # fmt: skip
     """Which tokens, words or sentences of a CoT bear the load; over many CoTs, which kinds and where. With --how resample, what each
     sentence causes: the writer goes on from before it."""
-    from markovlm.analysis.explain import Manner
-    from markovlm.analysis.resample import Resampling
     from markovlm.tasks.base import Example
 
+    check_run(run, flags)
     if choices and question is None:
         raise UserError("--choice: belongs to --question")
     asked = Example("question", question, "", choices) if question is not None and choices else question
     if how == "resample":
         if by not in (None, "sentence"):
             raise UserError(f"--by {by}: --how resample goes by sentence")
+        from markovlm.analysis.resample import Resampling
+
         given = {"k": resamples, "below": different_below}
         resampling = Resampling(**{name: value for name, value in given.items() if value is not None})
         more = {"resampling": resampling, "say": lambda line: say(line, err=True)}
@@ -52,6 +61,8 @@ def explain(
         raise UserError("--resamples and --different-below: belong to --how resample")
     if example is not None and question is not None:
         raise UserError("--example and --question: give one of them")
+    from markovlm.analysis.explain import Manner
+
     manner = Manner(by or "token", how)  # pyright: ignore[reportArgumentType]  click has checked both
     request = request_of(run, ("explain",), flags, manner=manner)
     if example is None and question is None:

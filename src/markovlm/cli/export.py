@@ -12,7 +12,7 @@ from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="The trained adapter or merged model, with a model card.")
 @click.argument("run")
 @click.option("--to", type=click.Path(path_type=Path), help="new directory; with --push default runs/exports/NAME")
 @click.option("--merge", is_flag=True, help="write the base model with the adapter merged in, instead of the adapter")
@@ -33,19 +33,20 @@ def export(
     as_json: bool, trust: bool | None,
 ) -> None:  # fmt: skip
     """The trained adapter (or merged model) as a directory that transformers and PEFT load, with a model card; --push publishes it."""
-    from markovlm.runs.export import check_merge, is_hub_id, model_card
-    from markovlm.runs.export import export as write_export
-    from markovlm.runs.publish import check_repository, plan_push
-    from markovlm.runs.publish import push as upload
     from markovlm.runs.targets import open_targets
 
     if trust is not None and not merge:
         raise UserError("--loading.trust_remote_code belongs to --merge: an adapter is exported without its model being loaded")
     if to is None and push is None:
         raise UserError("export: say where to: --to DIRECTORY, or --push ORG/NAME")
+    target = open_targets(run, checkpoint, {} if trust is None else {"loading": {"trust_remote_code": trust}})[0]
+    from markovlm.runs.export import check_merge, is_hub_id, model_card
+    from markovlm.runs.export import export as write_export
+    from markovlm.runs.publish import check_repository, plan_push
+    from markovlm.runs.publish import push as upload
+
     if push is not None:
         check_repository(push)
-    target = open_targets(run, checkpoint, {} if trust is None else {"loading": {"trust_remote_code": trust}})[0]
     if push is not None and base_model is None and not merge and not is_hub_id(target.config.model):
         raise UserError(
             f"--push: the run's base is {target.config.model!r}, which nobody else has; name it on the Hub with --base-model ID, or --merge"

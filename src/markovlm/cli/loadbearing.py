@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from markovlm.cli.flags import Command, print_json
-from markovlm.cli.study import damage_flags, listed, manner_flags, plan_of, request_of, show, studied, study_flags
+from markovlm.cli.study import check_run, damage_flags, listed, manner_flags, plan_of, request_of, show, studied, study_flags
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="All studies of a run's CoTs in one go, with a report.")
 @click.argument("run", metavar="RUN")
 @damage_flags
 @manner_flags("remove", "replace")
@@ -24,6 +24,7 @@ def loadbearing(
     **flags: Any,
 ) -> None:  # fmt: skip
     """All studies of a run in one go, and its report with them."""
+    check_run(run, flags)
     from markovlm.analysis.explain import Manner
     from markovlm.analysis.loadbearing import PARTS
     from markovlm.report import write_report

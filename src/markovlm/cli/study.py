@@ -14,8 +14,8 @@ from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 if TYPE_CHECKING:
-    from markovlm.analysis.fragility import Plan
     from markovlm.analysis.loadbearing import Part, Request
+    from markovlm.analysis.perturb import Plan
     from markovlm.tasks.base import Example
 
 _Command = Callable[..., Any]
@@ -46,7 +46,7 @@ def damage_flags(command: _Command) -> _Command:
     names = "comma-separated; default all (docs/perturbations.md)"
     command = click.option("--severities", metavar="LIST", help="comma-separated, 0 to 1; default 0.2,0.4,0.6,0.8,1")(command)
     command = click.option("--perturbations", "--only", "perturbations", metavar="LIST", help=names)(command)
-    text = "a second run, the non-Markovian twin: the difference of the drops is the fragility"
+    text = "a paired control run, mostly the non-Markovian one: how much more does damage cost this run than that one (its fragility)?"
     return click.option("--against", metavar="RUN", help=text)(command)
 
 
@@ -67,9 +67,20 @@ def listed(texts: tuple[str, ...]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
+def check_run(run: str, flags: dict[str, Any]) -> None:
+    """UserError for a run, checkpoint, split or number that is plainly wrong: before torch is imported, which takes seconds."""
+    from markovlm.api.arguments import require_count
+    from markovlm.runs.ahead import check_ahead
+    from markovlm.runs.targets import open_targets
+
+    for flag in ("limit", "cots"):
+        require_count(f"--{flag}", flags[flag])
+    config = open_targets(run, str(flags.get("checkpoint", "last")), overrides(flags))[0].config
+    check_ahead(config, flags["split"] or config.data.test_split)
+
+
 def plan_of(perturbations: str | None, severities: str | None) -> Plan:
-    from markovlm.analysis.fragility import Plan
-    from markovlm.analysis.perturb import PERTURBATIONS
+    from markovlm.analysis.perturb import PERTURBATIONS, Plan
 
     names = tuple(name.strip() for name in perturbations.split(",")) if perturbations else tuple(PERTURBATIONS)
     try:

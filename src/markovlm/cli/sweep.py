@@ -12,7 +12,7 @@ from markovlm.errors import RunFailed, UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Run a matrix of runs and compare them over seeds.")
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="what runs the cells [default local]")
 @click.option("--jobs", type=int, help="runs at the same time; default what the cores and GPUs carry")

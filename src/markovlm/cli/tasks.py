@@ -10,7 +10,7 @@ from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.config import build_config
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="The tasks; with NAME, parsed examples and exact prompts.")
 @click.argument("name", required=False)
 @click.option("--split", default="test", help="split to preview [default test]")
 @click.option("--limit", type=int, default=3, help="examples to show [default 3]")

@@ -13,7 +13,7 @@ from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Train a model; every configuration key is a flag.")
 @click.argument("config_file", metavar="[CONFIG.yaml]", required=False, type=click.Path(path_type=Path))
 @click.option("--config", "config_option", type=click.Path(path_type=Path), help="the same as the argument")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="continue a run from its last checkpoint")
@@ -31,8 +31,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model. Every configuration key is a flag; flags win over the file, the file over a model's defaults."""
     from markovlm.api import training as api
+    from markovlm.runs.ahead import check_ahead, resumed_config
     from markovlm.terminal.console import stderr, training_progress
-    from markovlm.training.start import resumed_config
 
     over = overrides(flags)
     file = config_file or config_option
@@ -46,6 +46,7 @@ def train(
         config = resumed_config(resume, over)
     else:
         config = api.configure(file, over=with_plugins(over), source=str(file) if file else "train")
+    check_ahead(config, config.data.train_split, config.data.dev_split)
     if dry_run:
         _show_plan(config, processes or 1, as_json)
         return

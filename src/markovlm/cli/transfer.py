@@ -10,7 +10,7 @@ from markovlm.cli.flags import Command
 from markovlm.cli.study import listed, request_of, run_study, study_flags
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Do other models understand the CoTs?")
 @click.argument("run", metavar="RUN")
 @click.option(
     "--readers", required=True, multiple=True, metavar="MODEL", help="model or run that reads; repeat or separate by commas"

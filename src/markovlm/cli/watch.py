@@ -11,7 +11,7 @@ from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Follow logs while they grow; say when a verdict changes.")
 @click.argument("paths", metavar="RUN|LOG|DIR ...", nargs=-1, required=True)
 @click.option("--every", type=float, default=5.0, help="seconds between looks [default 5]")
 @click.option("--idle", type=float, help="end (exit 0) when nothing has grown for so many seconds; 0 looks once [default: never]")

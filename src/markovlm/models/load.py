@@ -13,11 +13,10 @@ from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
 from markovlm.models.adapters import LOAD_ERRORS, with_adapter
 from markovlm.models.folding import fold_layers
-from markovlm.models.gguf import gguf_file
 from markovlm.models.language import LanguageModel
 from markovlm.models.probes import caching_of, can_share, enable_checkpointing, takes_back
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
-from markovlm.models.registry import EMBEDDED, KNOWN, resolve
+from markovlm.models.registry import EMBEDDED, KNOWN, check_path, resolve
 
 if TYPE_CHECKING:
     from markovlm.models.sharding import Shards
@@ -170,22 +169,6 @@ def _without_dropout(config: Any) -> Any:
             if isinstance(value, float) and ("dropout" in key or key.endswith("_pdrop")):
                 setattr(part, key, 0.0)
     return config
-
-
-def check_path(name: str) -> None:
-    """UserError for a local path that is plainly wrong, told before transformers tries the Hub."""
-    path = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf") or path.exists()
-    if not looks_local or name in KNOWN or gguf_file(name) is not None:
-        return
-    if not path.exists():
-        raise UserError(
-            f"model: {name!r} does not exist; give a directory made by save_pretrained, a GGUF file, a Hub id, or {' or '.join(KNOWN)}"
-        )
-    if not path.is_dir():
-        raise UserError(f"model: {name!r} is a file; a directory made by save_pretrained or a GGUF file is needed")
-    if not (path / "config.json").exists():
-        raise UserError(f"model: {name!r} has no config.json; a directory made by save_pretrained is needed")
 
 
 def _explain_load_error(name: str, error: Exception) -> str:

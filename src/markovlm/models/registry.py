@@ -7,9 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from markovlm.errors import UserError
 from markovlm.models.fetch import converted, fetched, is_fetched
 from markovlm.models.gguf import gguf_file
 from markovlm.models.sources import GEMMA3_270M, SMOLLM2, Source
+from markovlm.registry import close_match
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,33 @@ def resolve(model: str) -> str:
         return str(KNOWN[model].path)
     file = gguf_file(model)
     return model if file is None else str(converted(file))
+
+
+def check_path(name: str) -> None:
+    """UserError for a name that can only be a local path, or only a known model's, and is neither: before transformers tries the Hub."""
+    path = Path(name).expanduser()
+    if name in KNOWN or gguf_file(name) is not None:
+        return
+    if not path.exists() and "/" not in name and (close := close_match(name, KNOWN)):
+        raise UserError(f"model: there is no {name!r}{close}")
+    if not _looks_local(name, path):
+        return
+    if not path.exists():
+        raise UserError(
+            f"model: {name!r} does not exist; give a run, a directory made by save_pretrained, a GGUF file, a Hub id, or {' or '.join(KNOWN)}"
+        )
+    if not path.is_dir():
+        raise UserError(f"model: {name!r} is a file; a directory made by save_pretrained or a GGUF file is needed")
+    if not (path / "config.json").exists():
+        raise UserError(f"model: {name!r} has no config.json; a directory made by save_pretrained is needed")
+
+
+def _looks_local(name: str, path: Path) -> bool:
+    """A Hub id is `NAME` or `ORG/NAME`; what begins with a directory that is here, or with the one where runs go, is none."""
+    first, slash, rest = name.partition("/")
+    if name.startswith((".", "/", "~")) or name.endswith(".gguf") or "/" in rest or (slash and not rest) or path.exists():
+        return True
+    return bool(slash) and (first == "runs" or Path(first).is_dir())
 
 
 def is_here(model: str) -> bool:

@@ -1,4 +1,7 @@
-"""What a command was pointed at: a run and one of its checkpoints, foreign adapters, or a plain model."""
+"""What a command was pointed at: a run and one of its checkpoints, foreign adapters, or a plain model.
+
+Opening one imports no torch, so that what is not there is said at once.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from markovlm.config import RunConfig, build_config, load_recorded
 from markovlm.content import read_content
 from markovlm.errors import UserError
 from markovlm.models.gguf import gguf_file
-from markovlm.models.memory import release_memory
-from markovlm.models.registry import model_defaults
+from markovlm.models.registry import check_path, model_defaults
 from markovlm.runs.asking import options_of, part_of, source_of
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.manifest import check_base
 from markovlm.runs.rows import read_rows
-from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Loaded
+
+if TYPE_CHECKING:
+    from markovlm.runs.setup import Setup
 
 BASE = "base"
 _MOST = 1 << 20  # bytes of a PEFT configuration
@@ -65,6 +68,10 @@ class Target:
 
     def prepare(self) -> Setup:
         """Load it. A model that nobody holds any more goes first: two may not fit."""
+        from markovlm.models.memory import release_memory
+        from markovlm.runs.manifest import check_base
+        from markovlm.runs.setup import prepare
+
         gc.collect()
         release_memory()
         setup = prepare(self.config, adapter=self.adapter)
@@ -118,6 +125,7 @@ def open_targets(name: str, checkpoints: str, overrides: dict[str, Any]) -> list
             f"{name}: neither a run (config.yaml and checkpoints/), nor adapters (adapter_1000/adapter_config.json, ...), "
             "nor a model (config.json, or a GGUF file)"
         )
+    check_path(name)
     if overrides.get("model", name) != name:
         raise UserError(f"--model {overrides['model']}: the model is {name} already; name it once")
     for word in _words(checkpoints):

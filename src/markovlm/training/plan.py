@@ -12,8 +12,7 @@ from typing import Any
 from markovlm.chains.prompter import ChainPrompter
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
-from markovlm.models.load import check_path
-from markovlm.models.registry import is_here, resolve
+from markovlm.models.registry import check_path, is_here, resolve
 from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.setup import check_splits, is_endless, load_examples, prompter_of, resolve_config, task_with_extractors

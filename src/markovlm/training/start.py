@@ -288,21 +288,6 @@ def trainer_state(run: Run) -> dict[str, Any]:
     }
 
 
-def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
-    """The configuration of the run in `out`. Only `training.steps` and what changes no number may be overridden."""
-    if not out.exists():
-        raise UserError(f"--resume {out}: does not exist; name a run directory")
-    if not out.is_dir():
-        raise UserError(f"--resume {out}: is a file; name a run directory")
-    path = out / "config.yaml"
-    if not path.exists():
-        raise UserError(f"--resume {out}: has no config.yaml, so it is not a run (or died before it began); start it anew")
-    for key in flatten(overrides):
-        if key not in CHANGEABLE and not key.startswith("logging."):
-            raise UserError(f"--resume keeps the run's configuration: {key} can't be changed; start a new run for that")
-    return build_config(load_recorded(path), overrides, source=str(path))
-
-
 def environment(setup: Setup, fingerprint: str) -> dict[str, Any]:
     """What a run depended on: versions, machine, seed, base model."""
     import accelerate
