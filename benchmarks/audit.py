@@ -1,10 +1,10 @@
-"""What an audit costs beside its reader's own passes: processor seconds a token, and tokens that shared prefixes save. Question by question.
+"""What an audit costs beside its reader's own passes: processor seconds a token, and tokens that shared prefixes save.
 
     OMP_NUM_THREADS=1 python benchmarks/audit.py COTS.jsonl [--reader smollm2] [--limit 8] [--only damage,load] [--columns cot=rationale]
 
-For each question everything that the studies of `markovlm audit` ask for is read, then the model alone passes over the same prompts with their CoTs,
-one at a time, several times. Both are given as tokens that the decoder computed, padding with them, in a second of processor time: the machine may
-be busy. The ratio is the model's own pace over the audit's, the greedy answers of a token a pass included; the aim is 1.2.
+For a few questions at a time everything that the studies of `markovlm audit` ask for is read, then the model alone passes over the same prompts
+with their CoTs, one at a time, several times. Both are given as tokens that the decoder computed, padding with them, in a second of processor time:
+the machine may be busy. The ratio is the model's own pace over the audit's, greedy answers of a token a pass included; the aim is 1.2.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("file")
     parser.add_argument("--reader", default="smollm2")
     parser.add_argument("--limit", type=int, default=8, help="questions")
+    parser.add_argument("--together", type=int, default=4, help="questions read together: what an audit reads together are all")
     parser.add_argument("--only", help="of the studies")
     parser.add_argument("--columns")
     given = parser.parse_args()
@@ -124,11 +125,12 @@ def main() -> None:
         opened = open_reader(*request.readers[0], request, None)
         ids = list(dict.fromkeys(cot.example.id for cot in request.material.cots))
         found: list[dict[str, float]] = []
-        for wanted in ids:
+        for at in range(0, len(ids), given.together):
+            wanted = set(ids[at : at + given.together])
             groups = {
                 group: own
                 for group, cots in request.material.groups.items()
-                if (own := tuple(cot for cot in cots if cot.example.id == wanted))
+                if (own := tuple(cot for cot in cots if cot.example.id in wanted))
             }
             found.append(one_question(opened, replace(request, material=replace(request.material, groups=groups))))
             one = found[-1]
@@ -142,7 +144,9 @@ def main() -> None:
         rest = time.process_time() - began
     total = {key: sum(one[key] for one in found) for key in found[0]}
     middle, low, high = ratio_interval([one["computed"] / one["spent"] for one in found], [one["alone"] for one in found])
-    print(f"the model's own pace / the audit's: {middle:.2f} [{low:.2f}, {high:.2f}], n = {len(found)} questions")
+    print(
+        f"the model's own pace / the audit's: {middle:.2f} [{low:.2f}, {high:.2f}], n = {len(found)} times {given.together} questions"
+    )
     print(
         f"studies and their statistics, when all is read: {rest:.1f} s beside {total['spent']:.1f} s of reading (legibility among the former)"
     )
