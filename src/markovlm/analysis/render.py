@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
 from markovlm.analysis.units import KINDS
 from markovlm.intervals import found_text
+from markovlm.pages import page_environment
 from markovlm.tasks.equations import equations
 
 LEAST_LIMIT = 0.1  # nats: the end of the colour scale is never nearer, so that noise stays pale
@@ -130,9 +129,7 @@ def method_of(attribution: Attribution) -> str:
 
 def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, Any] | None, title: str) -> str:
     """One page without scripts or anything from outside. `aggregate`: what `attribution.aggregate` returned."""
-    environment = Environment(
-        loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("markovlm.analysis")
     environment.filters.update(visible=lambda value: visible(str(value)), one_line=lambda value: _one_line(str(value)), nats=nats)
     cards = [card_of(number, group) for number, group in enumerate(same_cot(attributions), 1)]
     return environment.get_template("explain.html").render(
@@ -147,9 +144,7 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
 
 def resample_html(result: Mapping[str, Any], cots: Sequence[Any], title: str) -> str:
     """Both maps of CoTs whose sentences were resampled (`analysis.resample.Resampled`), as one page without scripts."""
-    environment = Environment(
-        loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("markovlm.analysis")
     environment.filters.update(
         visible=lambda v: visible(str(v)), one_line=lambda v: _one_line(str(v)), nats=nats, ci=with_interval
     )

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from markovlm.analysis.render import visible
 from markovlm.intervals import found_text
+from markovlm.pages import page_environment
 
 _TEXTS = 12  # shown with their words
 _QUESTIONS = 60  # rows of the picture of facts
@@ -17,9 +16,7 @@ _QUESTIONS = 60  # rows of the picture of facts
 
 def chains_html(result: Mapping[str, Any]) -> str:
     """The result of `study_chains` as one page."""
-    environment = Environment(
-        loader=PackageLoader("markovlm.analysis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("markovlm.analysis")
     environment.filters.update(visible=lambda value: visible(str(value)), estimate=found_text)
     facts = result.get("facts")
     words = result.get("words")

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader
-
 from markovlm.analysis.render import card_of, nats, visible, with_interval
 from markovlm.auditing.listing import MOST_LISTED, listed
 from markovlm.auditing.measures import MEASURES
 from markovlm.auditing.plan import AuditRequest
 from markovlm.auditing.reading import ReaderRead
 from markovlm.auditing.result import PAGE
+from markovlm.pages import page_environment
 from markovlm.runs.rows import clean, replace_whole
 
 COTS = "cots.jsonl"
@@ -33,12 +32,7 @@ def write_page(request: AuditRequest, result: Mapping[str, Any], reads: Sequence
 
 def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], rows: Sequence[Mapping[str, Any]], title: str) -> str:
     """No scripts, nothing from outside."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("markovlm.auditing", "templates"), PackageLoader("markovlm.analysis", "templates")]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("markovlm.auditing", "markovlm.analysis")
     environment.filters.update(
         visible=lambda value: visible(str(value)),
         one_line=lambda value: visible(" ".join(str(value).split())),

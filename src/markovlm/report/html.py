@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import RunData, Sample
+from markovlm.pages import page_environment
 from markovlm.report import tables
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
 from markovlm.report.figures.printing import best_of, checkpoints_of
@@ -124,9 +125,7 @@ class _Links:
 
 
 def _environment(links: _Links, library: str) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("markovlm.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("markovlm.report")
     environment.globals.update(href=links.of, css=_own_file("report.css"), script=_own_script(), vega=script_text(library))
     environment.filters["words"] = lambda text: str(text).replace("_", " ")
     environment.filters["as_source"] = Source

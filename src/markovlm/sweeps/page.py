@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from markovlm.pages import page_environment
 from markovlm.report import write_report
 from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.report.spreadsheet import csv_value
@@ -224,9 +224,7 @@ def _html(
     about: Mapping[str, Any], found: Comparison, outcomes: Sequence[Outcome], tables: Mapping[str, list[Row]],
     svgs: Sequence[tuple[str, str]], runs_href: str | None,
 ) -> str:  # fmt: skip
-    environment = Environment(
-        loader=PackageLoader("markovlm.sweeps", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("markovlm.sweeps")
     environment.filters["shown"] = shown
     css = resources.files("markovlm.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     return environment.get_template("cells.html").render(
