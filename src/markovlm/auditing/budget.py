@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from markovlm.analysis.scoring import Variant
 from markovlm.analysis.study import Counting
+from markovlm.auditing.opening import open_reader
 from markovlm.auditing.plan import AuditRequest, Material
-from markovlm.auditing.readers import duration, open_reader, tokens_of
+from markovlm.auditing.readers import duration, tokens_of
 from markovlm.auditing.reading import Gathered, gather_studies
 
 _TRIAL = 0.1  # of the time: spent on the first questions, by which the pace is known

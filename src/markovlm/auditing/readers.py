@@ -16,7 +16,7 @@ import torch
 
 from markovlm.analysis.scoring import Variant, encode_cot
 from markovlm.analysis.study import Counting, Reader, StudyCot, bar, open_folder
-from markovlm.auditing.plan import AuditCot, AuditRequest, ServerTarget, cost
+from markovlm.auditing.plan import AuditCot, AuditRequest, cost
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import how_evaluated
 from markovlm.evaluation.run import label_of
@@ -69,14 +69,8 @@ class OpenReader:
             return by_row(stats.logp, span.row, len(batch.rows)).tolist()
 
 
-def open_reader(
-    name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str = "--reader"
-) -> OpenReader:
-    """Load a reader, with prompts of a style that can carry the questions. UserError in one line where that can't be."""
-    if isinstance(target, ServerTarget):
-        from markovlm.auditing.server import open_server  # it is made of what stands here
-
-        return open_server(name, target, request, counting, flag)
+def open_model(name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str) -> OpenReader:
+    """Load a model, with prompts of a style that can carry the questions. UserError in one line where that can't be."""
     examples = [cot.example for cot in request.material.cots]
     try:
         setup = target.prepare()
