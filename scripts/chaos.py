@@ -13,7 +13,9 @@ Not part of the tests: what it found has tests of its own. Root is needed for th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -32,6 +34,8 @@ import torch  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401  imported before the forks
 from chaos_parts import bombs, damage, hostile, kills, servers, strangers, together  # noqa: E402
 from chaos_parts.harness import Case, Part, Place  # noqa: E402
+
+from support import tiny  # noqa: E402
 
 PARTS: dict[str, tuple[str, Part]] = {
     "kills": ("Training, killed at random moments", kills.training),
@@ -63,6 +67,7 @@ def main() -> int:
     parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}")
     parser.add_argument("--kills", type=int, default=100, help="of training [default 100]")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases of each part, drawn at random [default 1]")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which a part ends with what it has tried")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "chaos.json", help="where results are kept, part by part")
     parser.add_argument("--write", action="store_true", help="put the counts into docs/reliability.md")
@@ -71,34 +76,40 @@ def main() -> int:
     if unknown := [name for name in wanted if name not in PARTS]:
         parser.error(f"--only {unknown[0]}: unknown")
     torch.set_num_threads(1)
+    common = Path(tempfile.mkdtemp(prefix="chaos-"))  # a model, and runs that several parts begin with
+    place = Place(common, tiny.save_model("llama", common / "model"), given.seed, given.kills, given.share)
     kept = json.loads(given.out.read_text()) if given.out.exists() else {}
-    for name in wanted:
-        kept[name] = run_part(name, given.kills, given.share, given.seed)
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    try:
+        for name in wanted:
+            kept[name] = run_part(name, place, given.minutes)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            given.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    finally:
+        shutil.rmtree(common, ignore_errors=True)
     if given.write:
         write(kept)
     return int(any(kept[name]["faults"] for name in wanted))
 
 
-def run_part(name: str, count: int, share: float, seed: int) -> dict[str, Any]:
-    """Every case of a part, as it comes; its directory is removed at the end."""
+def run_part(name: str, common: Place, minutes: float) -> dict[str, Any]:
+    """The cases of a part, as they come; its directory is removed at the end."""
     title, part = PARTS[name]
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
-    began, cases = time.monotonic(), list[Case]()
-    from support import tiny
-
-    place = Place(folder, tiny.save_model("llama", folder / "model"), seed, count, share)
+    began, cases, cut = time.monotonic(), list[Case](), False
+    place = dataclasses.replace(common, path=folder)
     try:
         for one in part(place):
             cases.append(one)
             if one.fault:
                 print(f"  FAULT {one.fault}", flush=True)
+            if time.monotonic() - began > 60 * minutes:
+                cut = True
+                break
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     faults = [one.fault for one in cases if one.fault]
     print(f"{title}: {len(cases)} cases, {len(faults)} faults, {time.monotonic() - began:.0f} s", flush=True)
-    return {"cases": len(cases), "share": share, "faults": faults, "names": [one.name for one in cases]}
+    return {"cases": len(cases), "share": place.share, "cut": cut, "faults": faults, "names": [one.name for one in cases]}
 
 
 def write(kept: dict[str, Any]) -> None:
@@ -107,7 +118,11 @@ def write(kept: dict[str, Any]) -> None:
     for name, (title, part) in PARTS.items():
         does = " ".join((part.__doc__ or "").split())
         found = kept.get(name)
-        counts = f"{found['share']:.0%} | {found['cases']:,} | {len(found['faults'])}" if found else "not run | |"
+        counts = (
+            f"{found['share']:.0%}{', cut short' if found['cut'] else ''} | {found['cases']:,} | {len(found['faults'])}"
+            if found
+            else "not run | |"
+        )
         rows.append(f"| **{title}.** {does} | {counts} |")
     text = DOCUMENT.read_text(encoding="utf-8")
     written = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: "\n".join([BEGIN, *rows, END]), text, flags=re.DOTALL)

@@ -46,7 +46,7 @@ class Place:
     seed: int
     kills: int
     share: float = 1.0  # of the cases that are tried
-    made: dict[str, Path] = field(default_factory=dict)  # things that several parts use, by name
+    made: dict[str, Path] = field(default_factory=dict)  # things that several parts use, by name; shared by all parts
     _drawn: int = 0
 
     def new(self, name: str) -> Path:
@@ -55,11 +55,13 @@ class Place:
         return made
 
     def some(self, all_of_them: Iterable[T]) -> list[T]:
-        """A random `share` of them, at least one, in their order."""
+        """A random `share` of them, at least one, in random order; all of them in their own where the share is 1."""
         items = list(all_of_them)
+        if self.share == 1:
+            return items
         self._drawn += 1
         chosen = random.Random(f"{self.seed} {self._drawn}").sample(range(len(items)), max(1, round(self.share * len(items))))
-        return [items[index] for index in sorted(chosen)]
+        return [items[index] for index in chosen]
 
 
 Part = Callable[[Place], Iterator[Case]]

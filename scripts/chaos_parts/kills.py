@@ -89,11 +89,11 @@ def training(place: Place) -> Iterator[Case]:
 def finished_run(place: Place) -> Path:
     """A run that several parts look at."""
     if "run" not in place.made:
-        out = place.path / "finished"
+        out = place.model.parent / "finished"
         place.made["run"] = out
         wait(start("train", cwd=place.path, work=trainer(place, "grpo", out)), 600)
-        wait(start("train", cwd=place.path, work=trainer(place, "rloo", place.path / "other")), 600)
-        place.made["other"] = place.path / "other"
+        place.made["other"] = out.with_name("other")
+        wait(start("train", cwd=place.path, work=trainer(place, "rloo", place.made["other"])), 600)
     return place.made["run"]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from markovlm.cli import main
 from markovlm.runs.directory import RunDirectory
@@ -166,6 +168,28 @@ def test_a_hub_that_says_no(
     printed = capsys.readouterr().err
     assert said in printed
     assert (out / "model.safetensors").exists()  # finished work is kept
+
+
+def test_a_full_disk_leaves_nothing_and_the_next_call_does_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".out.tmp").mkdir()  # of a call that was killed
+    (tmp_path / ".out.tmp" / "half.safetensors").touch()
+
+    def full(self: Any, directory: str) -> None:
+        (Path(directory) / "model.safetensors").write_bytes(bytes(10))
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    words = ["export", str(run), "--to", str(tmp_path / "out"), "--merge"]
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", full)
+        assert main(words) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("markovlm: ")]
+    assert "out: cannot be written: No space left on device; free space and run the command again" in line
+    assert not list(tmp_path.iterdir())
+    assert main(words) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not (tmp_path / "out" / "half.safetensors").exists()
 
 
 def test_nothing_is_written_over(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -336,7 +336,10 @@ def test_no_pickle_is_ever_run(run: Path, tmp_path: Path, name: str) -> None:
     as_before(run)
     (last(run) / ADAPTER).unlink() if name.endswith(".bin") else None
     (last(run) / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    assert "step-000004" in refused(lambda: runs.resume(run))
+    message = refused(lambda: runs.resume(run))
+    assert "step-000004" in message
+    assert f"{name} is no file of tensors" in message
+    assert "weights_only" not in message  # torch's advice would run it
     assert not (tmp_path / "sprung").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from markovlm.errors import RunFailed, UserError
+from markovlm.errors import MarkovlmError, RunFailed, UserError
+from markovlm.runs import directory
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import clean, parse_row, read_rows, writing
 
@@ -94,6 +96,19 @@ def test_writing_errors_are_one_line_with_the_path(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     assert failed.value.exit_code == 1
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EROFS, "make it writable, or copy it"), (errno.ENOSPC, "free space and run")]
+)
+def test_a_run_whose_lock_cannot_be_written(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str) -> None:
+    def refuse(path: Path, *_: Any) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(directory, "open", refuse, raising=False)
+    with pytest.raises(MarkovlmError, match=remedy) as failed, run.locked():
+        pass
+    assert os.strerror(number) in str(failed.value)
 
 
 def test_a_directory_with_something_in_it_is_not_taken(tmp_path: Path) -> None:

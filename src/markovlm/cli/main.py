@@ -126,10 +126,13 @@ def _notes() -> Iterator[None]:
     with warnings.catch_warnings():
         others = warnings.showwarning
         warnings.simplefilter("default", Note)
+        said: set[str] = set()  # the filter forgets what it showed when any library changes the filters
 
         def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             if issubclass(category, Note):
-                say(f"markovlm: note: {' '.join(str(message).split())}", err=True) if not rank() else None
+                text = " ".join(str(message).split())
+                say(f"markovlm: note: {text}", err=True) if not rank() and text not in said else None
+                said.add(text)
             else:
                 others(message, category, *where)
 

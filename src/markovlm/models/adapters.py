@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
 
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
+NOT_TENSORS = "{} is no file of tensors, and nothing else is ever unpickled"
 _LACKS = "Found missing adapter keys"  # how PEFT begins to say that tensors of a saved adapter are missing
 _PASSED_BY = "dt_proj"  # Mamba's layers read its weight themselves: an adapter on it would do nothing
 _NO_LORA_IN_MAMBA = ("out_proj", "conv1d")  # PEFT refuses them in these families: their fast kernels pass the layer by
@@ -35,6 +37,7 @@ def with_adapter(base: Any, name: str, lora: Lora | None, adapter: Path | None, 
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 for a property that it has deprecated
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*meta parameter in the current model", category=UserWarning)  # dealt: later
+        warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)  # of a file that is refused
         warnings.filterwarnings("error", message=_LACKS)
         return (_saved(base, name, lora, adapter), True) if adapter is not None else _fresh(base, name, lora, seed)
 
@@ -49,6 +52,8 @@ def _saved(base: Any, name: str, lora: Lora | None, adapter: Path) -> Any:
         model = PeftModel.from_pretrained(base, str(adapter), is_trainable=lora is not None, autocast_adapter_dtype=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
+    except pickle.UnpicklingError as error:  # torch advises to load it all the same
+        raise BadAdapter(adapter, NOT_TENSORS.format("adapter_model.bin")) from error
     except (
         Exception
     ) as error:  # whatever PEFT, safetensors and the unpickler make of a file that is no adapter, or another model's

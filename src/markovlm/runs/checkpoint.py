@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from markovlm.content import read_content
 from markovlm.errors import MarkovlmError
-from markovlm.models.adapters import check_adapter, save_adapter, set_adapter
+from markovlm.models.adapters import NOT_TENSORS, check_adapter, save_adapter, set_adapter
 from markovlm.models.language import LanguageModel
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.manifest import (
@@ -116,6 +117,8 @@ def reading_checkpoint(directory: Path, name: str) -> Iterator[None]:
         yield
     except (MarkovlmError, MemoryError, torch.OutOfMemoryError):
         raise
+    except pickle.UnpicklingError as error:  # torch advises to load it all the same
+        raise damaged(directory, NOT_TENSORS.format(name)) from error
     except Exception as error:  # torch, PEFT, pydantic and plug-ins each have their own kinds
         raise damaged(directory, f"{name} cannot be read ({_reason(error)})") from error
 

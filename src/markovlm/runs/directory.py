@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any, TextIO
 
 from markovlm.content import check_regular, read_content
 from markovlm.errors import UserError
-from markovlm.runs.rows import encode_rows, parse_row, replace_whole, writing
+from markovlm.runs.rows import CannotWrite, encode_rows, parse_row, replace_whole, writing
 
 QUESTIONS_FILE = "questions.jsonl"  # of a run on questions that a program brought
 ROW_FILES = ("metrics.jsonl", "samples.jsonl", "evals.jsonl")
@@ -98,6 +99,8 @@ class RunDirectory:
                 check_regular(path)
             return open(path, "w")
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise CannotWrite(path, error.errno, error.strerror or str(error)) from error
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror}), and training writes into the run: make it writable, or copy it "
                 "to a place that is and continue it there"
