@@ -13,10 +13,13 @@ Not part of the tests: what it found has tests of its own. Root is needed for th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import importlib
 import json
 import math
 import os
+import pkgutil
 import re
 import shutil
 import sys
@@ -30,11 +33,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts"), str(ROOT / "src")]
 
+import peft  # noqa: E402, F401
+import polars  # noqa: E402, F401
 import torch  # noqa: E402
-import transformers.models.llama.modeling_llama  # noqa: E402, F401  imported before the forks
+import transformers.models.llama.modeling_llama  # noqa: E402, F401
 from chaos_parts import bombs, damage, hostile, kills, servers, strangers, together  # noqa: E402
 from chaos_parts.harness import Case, Part, Place  # noqa: E402
 
+import markovlm  # noqa: E402
 from support import tiny  # noqa: E402
 
 PARTS: dict[str, tuple[str, Part]] = {
@@ -76,6 +82,10 @@ def main() -> int:
     if unknown := [name for name in wanted if name not in PARTS]:
         parser.error(f"--only {unknown[0]}: unknown")
     torch.set_num_threads(1)
+    for module in pkgutil.walk_packages(markovlm.__path__, "markovlm."):  # once, and not in every fork
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # an optional dependency
+                importlib.import_module(module.name)
     common = Path(tempfile.mkdtemp(prefix="chaos-"))  # a model, and runs that several parts begin with
     place = Place(common, tiny.save_model("llama", common / "model"), given.seed, given.kills, given.share)
     kept = json.loads(given.out.read_text()) if given.out.exists() else {}

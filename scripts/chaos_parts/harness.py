@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 ROOT = Path(__file__).parents[2]
-MEMORY = 24 << 30  # of addresses: a command that wants more is ended by it, and not the machine
+MEMORY = 24 << 30  # bytes of data: a command that wants more is ended by it, and not the machine
 LIMIT = 2_000  # MB of resident memory beyond what it starts with
 SECONDS = 60.0  # of computing
 PATIENCE = 300.0  # seconds, for what waits or has to share the processor
@@ -144,7 +144,7 @@ def _child(
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, handle in enumerate(handles, 1):
             os.dup2(handle, number)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))  # not of addresses: the drawer of figures reserves more
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         from markovlm.cli.main import main
 
