@@ -610,6 +610,18 @@ def test_a_flag_takes_the_choices_of_every_objective() -> None:
     assert {"reward", "one", "grpo", "rloo", "dr_grpo"} == set(found["objective.advantage"])
 
 
+def test_a_key_of_numbers_and_a_word_takes_both() -> None:
+    """A closed list of choices at the command line would refuse the numbers."""
+    found = {key.name: key.choices for key in keys()}
+    assert found["evaluation.temperature"] == ()
+    assert found["evaluation.decoding"] == ("sampled", "greedy")
+    assert build_config(nest({"evaluation.temperature": "training"})).evaluation.temperature == "training"
+    assert build_config(nest({"evaluation.temperature": 0.5})).evaluation.temperature == 0.5
+    for wrong in ("hot", 0, -1, True, float("nan"), float("inf"), []):
+        with pytest.raises(UserError, match=r"^configuration: evaluation\.temperature: a positive number is needed, or training"):
+            build_config(nest({"evaluation.temperature": wrong}))
+
+
 @pytest.mark.parametrize("key", ["training.steps", "seed", "rollouts.max_cot_tokens", "training.max_grad_norm"])
 def test_true_is_no_number(key: str) -> None:
     with pytest.raises(UserError, match=rf"^configuration: {key}: a number is needed \(got true\)$"):

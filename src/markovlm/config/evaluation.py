@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from markovlm.config.base import Section
 
@@ -15,7 +15,7 @@ class EvaluationConfig(Section):
     dev_size: int = Field(200, ge=1, description="dev questions used during training")
     test_size: int | None = Field(None, ge=1, description="test questions of markovlm eval; default: all of the split")
     decoding: Literal["sampled", "greedy"] = Field("sampled", description="how the CoT is decoded; the answer is always greedy")
-    temperature: Annotated[float, Field(gt=0)] | Literal["training"] | None = Field(
+    temperature: float | Literal["training"] | None = Field(
         None,
         description="of sampled CoTs; default: 1, whatever training used, so that runs that differ in it are compared alike; "
         "training: the training temperature at that step",
@@ -23,3 +23,17 @@ class EvaluationConfig(Section):
     reader: Literal["same", "actor", "frozen"] = Field("same", description="who answers; same: the objective's reader")
     extractors: tuple[str, ...] = Field((), description="how answers are read, the first decides; default: the task's own")
     batch_size: int = Field(128, ge=1, description="questions evaluated at once")
+
+    @field_validator("temperature", mode="before")
+    @classmethod
+    def _positive_or_training(cls, value: Any) -> Any:
+        """One message in place of one for each type it may have."""
+        if value is None or value == "training":
+            return value
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = 0.0
+        if isinstance(value, bool) or not 0 < number < float("inf"):
+            raise ValueError(f"a positive number is needed, or training (got {value!r:.80})")
+        return number

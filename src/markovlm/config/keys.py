@@ -91,10 +91,12 @@ def _walk(cls: type[Section], prefix: str) -> Iterator[Key]:
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
+    """All values that a key can have besides null; empty where it can have others, such as any number beside a word."""
     if get_origin(annotation) is Literal:
         return tuple(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+        parts = [_choices(part) for part in get_args(annotation) if part is not types.NoneType]
+        return tuple(choice for part in parts for choice in part) if all(parts) else ()
     return ()
 
 
