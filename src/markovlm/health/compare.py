@@ -19,8 +19,8 @@ from markovlm.errors import UserError
 from markovlm.health.advice import framework_of
 from markovlm.health.case import Case
 from markovlm.health.diagnose import Diagnosis
-from markovlm.health.levels import memory_of
-from markovlm.health.series import Course, Floats, noise
+from markovlm.health.levels import window_error
+from markovlm.health.series import Course, Floats
 from markovlm.logs.schema import METRIC, components, held_out, label
 
 Z = 5.0  # standard errors in a window
@@ -182,7 +182,9 @@ def _parting(a: Course, b: Course) -> Parting | None:
     inner_a, inner_b = (np.log(a.values), np.log(b.values)) if logarithmic else (a.values, b.values)
     n = len(inner_a)
     window = max(4, min(20, n // 8))
-    error = math.hypot(_error(Course(a.key, a.steps, inner_a), window), _error(Course(b.key, b.steps, inner_b), window))
+    error = math.hypot(
+        window_error(Course(a.key, a.steps, inner_a), window), window_error(Course(b.key, b.steps, inner_b), window)
+    )
     span = float(max(inner_a.max(), inner_b.max()) - min(inner_a.min(), inner_b.min()))
     fraction = a.key in METRIC and METRIC[a.key].unit == "fraction"
     shares = fraction or (
@@ -227,16 +229,3 @@ def _apart_to_the_end(a: Floats, b: Floats, least: float) -> int | None:
 def _means(values: Floats, window: int) -> Floats:
     sums = np.concatenate(([0.0], np.cumsum(values)))
     return (sums[window:] - sums[:-window]) / window
-
-
-def _error(c: Course, window: int) -> float:
-    """Standard error of the mean of a window: the noise of a row and how long rows remember, both without the jumps of the course."""
-    steps = np.diff(c.values)
-    most = 2.5 * max(noise(c.values), 0.25 * float(np.std(steps)) / math.sqrt(2.0)) * math.sqrt(2.0)
-    calm = np.concatenate(([0.0], np.cumsum(np.clip(steps, -most, most))))  # a jump of the level is neither noise nor memory
-    rho = memory_of(Course(c.key, c.steps, calm)).rho
-    spread = float(np.std(np.clip(steps, -most, most))) / math.sqrt(
-        2.0 * max(1.0 - rho, 0.02)
-    )  # of neighbours that remember each other
-    f = ((1.0 + rho) / (1.0 - rho) - 2.0 * rho * (1.0 - rho**window) / (window * (1.0 - rho) ** 2)) / window
-    return max(spread * math.sqrt(f), 1e-9)

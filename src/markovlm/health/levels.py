@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from markovlm.health.series import Course, course, smooth
+from markovlm.health.series import Course, Floats, course, noise, smooth
 from markovlm.health.trend import Persistence, persistence
 from markovlm.logs.records import RunData
 from markovlm.logs.schema import METRIC
@@ -74,6 +74,25 @@ def level(c: Course, start: int, end: int, memory: Persistence | None = None) ->
 def memory_of(c: Course) -> Persistence:
     """How long its rows remember; fewer than eight can't show it."""
     return persistence(c.values) if len(c) >= 8 else Persistence(0.0)
+
+
+def window_error(c: Course, window: int) -> float:
+    """Standard error of the mean of a window of a course that may change its level: the noise of a row and how long rows remember, both without
+    the course's jumps (which `memory_of` takes for memory)."""
+    steps = np.diff(c.values)
+    most = 2.5 * max(noise(c.values), 0.25 * float(np.std(steps)) / math.sqrt(2.0)) * math.sqrt(2.0)
+    clipped = np.clip(steps, -most, most)
+    rho = memory_of(Course(c.key, c.steps, np.concatenate(([0.0], np.cumsum(clipped))))).rho
+    spread = float(np.std(clipped)) / math.sqrt(2.0 * max(1.0 - rho, 0.02))  # of neighbours that remember each other
+    f = ((1.0 + rho) / (1.0 - rho) - 2.0 * rho * (1.0 - rho**window) / (window * (1.0 - rho) ** 2)) / window
+    return max(spread * math.sqrt(f), 1e-9)
+
+
+def surely_above(c: Course, high: Floats, low: Floats) -> bool:
+    """Is one stretch of a course above another, by five standard errors of the means, or row by row? A slow change looks like noise that rows share,
+    so means alone would miss it; five, as one of the two is often the best of several."""
+    error = math.hypot(window_error(c, len(high)), window_error(c, len(low)))
+    return float(high.mean() - low.mean()) > 5.0 * error or bool(high.min() > low.max())
 
 
 def levels(c: Course) -> Levels:

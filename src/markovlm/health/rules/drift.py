@@ -9,10 +9,10 @@ import numpy as np
 
 from markovlm.health.advice import BEFORE
 from markovlm.health.case import Case
-from markovlm.health.levels import levels
+from markovlm.health.levels import surely_above, window_of
 from markovlm.health.moves import rise
 from markovlm.health.rule import Finding, Rule
-from markovlm.health.series import Course
+from markovlm.health.series import Course, smooth
 from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Watched
 
@@ -61,11 +61,12 @@ def _gained(case: Case) -> bool:
     c = case.outcome
     if c is None or len(c) < 8:
         return False
-    found = levels(c)
-    gain = max(found.best.mean, found.end.mean) - found.start.mean
-    error = math.hypot(found.start.error or 0.0, found.end.error or 0.0)
+    window = window_of(len(c))
+    means = smooth(c.values, window)
+    at = int(np.argmax(means))
+    best, start = c.values[max(0, at - window // 2) :][:window], c.values[:window]
     worth = 0.1 if c.values.min() >= 0.0 and c.values.max() <= 1.0 else 0.1 * float(np.ptp(c.values))
-    return gain > max(worth, 3.0 * error)
+    return float(best.mean() - start.mean()) > worth and surely_above(c, best, start)
 
 
 def off_policy(case: Case) -> Iterable[Finding]:

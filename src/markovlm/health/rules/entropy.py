@@ -14,7 +14,7 @@ from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Watched
 
 _FACTOR, _LEAST = 3.0, 1.0  # of an explosion: times the early level, nats a token
-_SLOW = 20  # rows (or a tenth of the run) from half of an explosion to all of it: more is growth
+_SLOW = 10  # rows (or an eighth of the run) from half of an explosion to all of it: more is growth
 
 
 def _tripled(case: Case) -> tuple[Course, Move, int] | None:
@@ -25,7 +25,7 @@ def _tripled(case: Case) -> tuple[Course, Move, int] | None:
 
 
 def _is_slow(c: Course, move: Move, left: int) -> bool:
-    return int((c.steps[: move.row] >= left).sum()) > max(_SLOW, len(c) // 10)
+    return int((c.steps[: move.row] >= left).sum()) > max(_SLOW, len(c) // 8)
 
 
 def explosion(case: Case) -> Iterable[Finding]:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from markovlm.health.case import Case
-from markovlm.health.levels import level, memory_of, window_of
+from markovlm.health.levels import surely_above, window_of
 from markovlm.health.rule import Finding, Rule
 from markovlm.health.series import Course, smooth
 from markovlm.health.trend import trend
 from markovlm.logs.schema import COMPONENT, SOURCE, components, label
-
-_Z = 3.3  # of a trend that is claimed (99.9 %)
 
 
 def reward_hacking(case: Case) -> Iterable[Finding]:
@@ -81,22 +79,21 @@ class _Fall:
 
 
 def _falls(case: Case, key: str) -> _Fall | None:
-    """A part that surely fell: its trend since its best window, a third of that level at least, and more than noise."""
+    """A part that surely fell and stayed down: from its best window to its last, a third of that level at least, and more than noise."""
     c = case.course(key)
     if c is None or len(c) < 20:
         return None
     window = window_of(len(c))
     means = smooth(c.values, window)[window // 2 : len(c) - (window - window // 2) + 1]
     at = int(np.argmax(means))
-    best, end = level(c, at, at + window), level(c, len(c) - window, len(c))
-    rest = Course(key, c.steps[at:], c.values[at:])
-    t = trend(rest) if len(rest) >= 12 else None
-    lost = best.mean - end.mean
-    error = np.hypot(best.error or 0.0, end.error or 0.0)
-    if t is None or t.z > -_Z or lost < 0.3 * abs(best.mean) or lost < 4.0 * error or lost <= 0.0:
+    best, end = c.values[at : at + window], c.values[-max(window, (len(c) - at) // 4) :]
+    lost = float(best.mean() - end.mean())
+    if len(c) - at < 12 or lost <= 0.0 or lost < 0.3 * abs(best.mean()) or not surely_above(c, best, end):
         return None
-    left = np.flatnonzero(smooth(c.values, max(3, window // 2))[at:] < best.mean - 0.15 * lost)
-    return _Fall(key, int(c.steps[min(at + (int(left[0]) if len(left) else 0), len(c) - 1)]), best.mean, end.mean)
+    left = np.flatnonzero(smooth(c.values, max(3, window // 2))[at:] < best.mean() - 0.15 * lost)
+    return _Fall(
+        key, int(c.steps[min(at + (int(left[0]) if len(left) else 0), len(c) - 1)]), float(best.mean()), float(end.mean())
+    )
 
 
 def _gain_since(case: Case, key: str, step: int) -> float:
@@ -108,9 +105,7 @@ def _gain_since(case: Case, key: str, step: int) -> float:
     if len(before) < 3 or len(after) < 3:
         return 0.0
     gained = float(after.mean() - before.mean())
-    memory = memory_of(c)
-    error = np.hypot(memory.mean_error(before), memory.mean_error(after))
-    return gained if abs(gained) > 3.0 * error else 0.0
+    return gained if surely_above(c, max(before, after, key=np.mean), min(before, after, key=np.mean)) else 0.0
 
 
 def _around(c: Course, step: int) -> tuple[np.ndarray, np.ndarray]:
