@@ -135,6 +135,14 @@ def test_the_right_choice_may_be_called_correct(tmp_path: Path) -> None:
     assert (found.answer, found.right) == ("A", True)
 
 
+@pytest.mark.parametrize("options", ["a ) 1 , 5 , b ) 4", "A. 1 , 5\nB. 4"])
+def test_choices_may_be_one_text(tmp_path: Path, options: str) -> None:
+    """As in MathQA, whose options have commas in them."""
+    row = {"Problem": "how many ?", "Rationale": "two and two .", "options": options, "correct": "b"}
+    [found] = read(tmp_path / "m.jsonl", [row]).rows
+    assert (found.choices, found.answer) == (("1 , 5", "4"), "b")
+
+
 def test_columns_are_written_as_pairs() -> None:
     assert parse_columns(["question=a b,cot=c", "answer=d.e"]) == {"question": "a b", "cot": "c", "answer": "d.e"}
     for text, says in (

@@ -18,6 +18,8 @@ from markovlm.auditing.files import Record
 from markovlm.auditing.rows import AuditRow, Source, Unfit, as_text, plain
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
+from markovlm.tasks.choices import split_choices
+from markovlm.tasks.mathqa import options
 from markovlm.tasks.rows import Row, RowError, numbered_choices, text_list, without_labels
 
 FIELDS: dict[str, str] = {
@@ -404,6 +406,9 @@ def _choices(row: Mapping[str, Any], value: Any) -> tuple[tuple[str, ...], tuple
                     texts = text_list(table["text"], "choices.text")
                 else:  # {"A": "iron", "B": "wood"}
                     labels, texts = tuple(map(str, table)), tuple(as_text(one, "a choice") for one in table.values())
+            elif isinstance(value, str) and not value.lstrip().startswith("["):
+                _, texts = split_choices(f"Which?\n{value}")  # lines `A. …`
+                texts = texts or options(value)  # `a ) 38 , b ) 27.675`, as in MathQA
             else:
                 listed = value if isinstance(value, list) else [value]
                 listed = [one.get("text", one.get("content")) if isinstance(one, Mapping) else one for one in listed]
