@@ -91,6 +91,23 @@ def test_a_text_cannot_end_its_turn(server: FakeOpenAI, cots: Path) -> None:
     assert all(body["add_special_tokens"] is False for body in server.asked)
 
 
+@pytest.mark.parametrize(
+    ("written", "reason", "read"), [(" 12", "length", None), (" 12", "stop", "12"), (" 12\nQuestion: 2", "length", "12")]
+)
+def test_a_number_that_the_limit_cut_is_no_answer(
+    server: FakeOpenAI, cots: Path, monkeypatch: pytest.MonkeyPatch, written: str, reason: str, read: str | None
+) -> None:
+    complete = server.complete
+
+    def answers(body: dict[str, Any]) -> dict[str, Any]:
+        return complete(body) if body.get("echo") else {"choices": [{"text": written, "finish_reason": reason}]}
+
+    monkeypatch.setattr(server, "complete", answers)
+    audit(cots, server.url, out=cots.parent / "out", only=[])
+    rows = [json.loads(line) for file in cots.parent.rglob("readings-*.jsonl") for line in file.read_text().splitlines()]
+    assert {row["extracted"] for row in rows if row["answer"] is not None} == {read}
+
+
 def test_one_of_several_models_and_none_of_that_name(server: FakeOpenAI, cots: Path) -> None:
     assert audit(cots, f"{server.url}/v1#other", only=[])["readers"][0]["model"] == "other"
     with pytest.raises(UserError, match="serves tiny, other, not 'gpt-9'"):

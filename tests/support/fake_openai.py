@@ -102,7 +102,7 @@ class FakeOpenAI:
                 break
         written = lm.tokenizer.decode([token for token in ids[given:] if token not in lm.terminators])
         if not body.get("echo"):
-            return {"choices": [{"text": written, "finish_reason": "length"}]}
+            return {"choices": [{"text": written, "finish_reason": "stop" if ids[-1] in lm.terminators else "length"}]}
         pieces = [lm.tokenizer.decode([token]) for token in ids]  # that of <bos> has five characters
         offsets = [sum(map(len, pieces[:i])) for i in range(len(pieces))]
         return {

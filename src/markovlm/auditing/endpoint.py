@@ -135,13 +135,14 @@ class Endpoint:
             raise RunFailed(f"{self.url}: its log-probs are no numbers")
         return [float(value) for value in found if value is not None]
 
-    def greedy(self, text: str, most: int, *, special: bool) -> str:
-        """The greedy continuation of a text, at most so many tokens."""
+    def greedy(self, text: str, most: int, *, special: bool) -> tuple[str, bool]:
+        """The greedy continuation of a text, at most so many tokens; False: the server says that the limit cut it."""
         body = {"prompt": text, "max_tokens": most, "temperature": 0.0, **self._specials(special)}
-        said = self._choice(self.complete(body)).get("text")
+        choice = self._choice(self.complete(body))
+        said = choice.get("text")
         if not isinstance(said, str):
             raise RunFailed(f"{self.url}: its completion has no text")
-        return said[: 64 * most]
+        return said[: 64 * most], choice.get("finish_reason") != "length"
 
     def complete(self, body: Mapping[str, Any]) -> Any:
         return self.ask("/v1/completions", {"model": self.model, **body})

@@ -96,10 +96,12 @@ class ServerReader(Reader):
         mean = sum(logps) / len(logps)
         if not variant.write or not task.extractors:
             return Scored(mean)
-        said = ended(self.endpoint.greedy(before, task.max_answer_tokens, special=special), prompter.answer_stop)
+        reply, whole = self.endpoint.greedy(before, task.max_answer_tokens, special=special)
+        said = ended(reply, prompter.answer_stop)
+        whole = whole or len(said) < len(reply)
         letters = self._letters(task, variant, before, special) if task.extractors[0] == LIKELIHOOD else {}
-        found = score_text(task, variant.example, prompter.text(variant.ids), said, letters)
-        return Scored(mean, said, found.extracted[task.extractors[0]], found.correct[task.extractors[0]])
+        found = score_text(task, variant.example, prompter.text(variant.ids), said, letters, ended=whole)
+        return Scored(mean, said, found.extracted[task.extractors[0]], found.correct[task.extractors[0]], whole)
 
     def _letters(self, task: Task, variant: Variant, before: str, special: bool) -> dict[str, float]:
         return {
