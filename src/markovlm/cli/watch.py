@@ -24,6 +24,19 @@ from markovlm.terminal.plain import say
 @click.option("--exec", "command", metavar="COMMAND", help="run it on every change, with VERDICT STEP PATH; JSON on its input")
 @click.option("--webhook", metavar="URL", help="POST every change as JSON to a port of this machine")
 @click.option(
+    "--notify",
+    multiple=True,
+    metavar="SERVICE",
+    help="one message a change to slack, discord or webhook (any https URL); the URL is read from MARKOVLM_SLACK_WEBHOOK, "
+    "MARKOVLM_DISCORD_WEBHOOK, MARKOVLM_WEBHOOK, or from VARIABLE with SERVICE=VARIABLE; repeatable",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["collapsed", "warn"]),
+    default="collapsed",
+    help="the verdict to end at with exit code 3: a collapse [default], or a warning too",
+)
+@click.option(
     "--keep-going", is_flag=True, help="go on after a collapse or a stall (other runs may still be well); exit 3 or 4 at the end"
 )
 @map_option
@@ -35,12 +48,16 @@ def watch(
     stalled: float | None,
     command: str | None,
     webhook: str | None,
+    notify: tuple[str, ...],
+    fail_on: str,
     keep_going: bool,
     columns: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Follow growing logs; say when a verdict changes or a log stops growing. Exit 3 on a collapse, 4 on a stall."""
+    from markovlm.health.verdict import FAILS_ON
     from markovlm.integrations.follow import follow
+    from markovlm.integrations.notify import Notifier, channels_of, check
     from markovlm.integrations.tell import call_command, call_webhook, command_of, webhook_of
     from markovlm.logs.mapping import read_mapping
     from markovlm.terminal.diagnosis import show_change
@@ -49,19 +66,26 @@ def watch(
         raise UserError("--every and --stalled must be above 0 seconds, --idle 0 or more")
     words = command_of(command) if command is not None else None
     url = webhook_of(webhook) if webhook is not None else None
-    collapsed, still = False, False
+    channels = channels_of(notify)
+    check(channels)
+    notifier = Notifier(channels, lambda line: say(f"markovlm: note: {line}", err=True))
+    failed, still = False, False
     try:
         for change in follow(paths, every, idle, read_mapping(columns), stalled):
             show_change(change, time.strftime("%H:%M:%S"), as_json)
             if change.matters:
                 message = change.as_json()
+                notifier.send(message)
                 wrong = [call_command(words, message) if words else None, call_webhook(url, message) if url else None]
                 for line in filter(None, wrong):
                     say(f"markovlm: note: {line}", err=True)
             still = still or (change.stalled is not None and stalled is not None)
-            collapsed = collapsed or (change.stalled is None and change.diagnosis.verdict == "collapsed")
-            if (collapsed or still) and not keep_going:
-                return 3 if collapsed else 4
+            failed = failed or (change.stalled is None and change.diagnosis.verdict in FAILS_ON[fail_on])
+            if (failed or still) and not keep_going:
+                return 3 if failed else 4
     except KeyboardInterrupt:
         say("markovlm: no longer watching", err=True)
-    return 3 if collapsed else 4 if still else 0
+        notifier.close(5.0)
+    finally:
+        notifier.close()
+    return 3 if failed else 4 if still else 0

@@ -10,6 +10,7 @@ from typing import Any
 from markovlm.health.advice import advice_of
 from markovlm.health.case import Case, percent, scored
 from markovlm.health.cause import Cause, Event, cause_of, consequences, events, explaining
+from markovlm.health.cost import Cost, cost_of
 from markovlm.health.evaluations import Measured, independent
 from markovlm.health.levels import levels
 from markovlm.health.monitor import WATCHED, judge
@@ -88,6 +89,11 @@ class Diagnosis:
         """The error that ended the log, quoted."""
         return next((str(e["text"]) for e in self.run.events if e.get("kind") == "error" and e.get("text")), None)
 
+    @property
+    def cost(self) -> Cost:
+        """What was paid for nothing."""
+        return cost_of(self.run, self.onset_step if self.verdict == "collapsed" else None)
+
     def as_json(self) -> dict[str, Any]:
         number, of = self.run.launch
         return {
@@ -97,6 +103,7 @@ class Diagnosis:
             "signals": [{"name": e.name, "step": e.step, "value": e.value, "threshold": e.threshold} for e in self.signals],
             "cause": None if self.cause is None else f"{self.cause.name}: {self.cause.sentence}",
             "advice": list(self.advice),
+            "cost": self.cost.as_json(),
             "run": self.run.name,
             "launch": {"number": number, "of": of},
             "framework": self.run.framework,

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 VerdictName = Literal["healthy", "warn", "collapsed", "unknown"]
 Level = Literal["warn", "collapsed"]
+
+FAILS_ON: Mapping[str, tuple[VerdictName, ...]] = {  # `--fail-on` -> the verdicts with exit code 3
+    "collapsed": ("collapsed",),
+    "warn": ("collapsed", "warn"),
+    "unknown": ("collapsed", "warn", "unknown"),
+    "never": (),
+}
 
 
 @dataclass(frozen=True, slots=True)

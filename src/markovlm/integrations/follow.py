@@ -44,6 +44,7 @@ class Change:
             "onset_step": found.onset_step,
             "last_step": found.run.last_step,
             "why": found.why,
+            "cost": found.cost.as_json(),
             "launch": {"number": found.run.launch[0], "of": found.run.launch[1]},
             "cause": None if found.cause is None else found.cause.name,
             "stalled_seconds": None if self.stalled is None else round(self.stalled, 1),

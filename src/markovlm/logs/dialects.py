@@ -77,14 +77,26 @@ class Translator:
             place = self.place(key)
             if place is not None and place[1] <= ranks.get(place[0], 99):
                 out[place[0]], ranks[place[0]] = value, place[1]
-        solved, hopeless = out.pop("groups_solved", None), out.pop("groups_hopeless", None)
-        if solved is not None and hopeless is not None:
-            out["groups_without_spread"] = solved + hopeless
+        _add_idle_groups(out, counts="groups_mixed" in self.framework.keys)
         for prefix, whole in _PARTS.items():
             parts = [value for key, value in out.items() if key.startswith(prefix)]
             if parts and whole not in out:
                 out[whole] = sum(parts) / len(parts)
         return out
+
+
+def _add_idle_groups(row: dict[str, float], counts: bool) -> None:
+    """Groups all right and all wrong are those without spread. What may be `counts` becomes shares with those in between (`groups_mixed`)."""
+    right, wrong = row.pop("groups_all_right", None), row.pop("groups_all_wrong", None)
+    mixed = row.pop("groups_mixed", None)
+    if right is None or wrong is None or (counts and mixed is None):
+        return
+    groups = right + wrong + mixed if counts and mixed is not None else 1.0
+    if right >= 0 and wrong >= 0 and 0 < groups < float("inf") and right + wrong <= groups * (1 + 1e-6):
+        row |= {
+            key: value / groups
+            for key, value in (("groups_all_right", right), ("groups_all_wrong", wrong), ("groups_without_spread", right + wrong))
+        }
 
 
 def dialect_of(keys: Iterable[str]) -> Framework:

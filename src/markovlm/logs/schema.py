@@ -29,6 +29,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward_max", "highest reward", "", "highest r"),
     Metric("normalized_reward_mean", "normalised reward", "nats", "mean of R = r - b, b from the frozen model's own CoT"),
     Metric("groups_without_spread", "groups without spread", "fraction", "groups whose rewards are all equal"),
+    Metric("groups_all_right", "groups all right", "fraction", "groups without spread whose answers are all right"),
+    Metric("groups_all_wrong", "groups all wrong", "fraction", "groups without spread whose answers are all wrong"),
     Metric("advantage_abs_mean", "|advantage|", "", "mean absolute advantage"),
     Metric("answer_logprob", "answer log-prob, actor", "nats/token", "mean ln pi_theta(a|z) per answer token"),
     Metric(

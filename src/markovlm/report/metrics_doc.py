@@ -84,12 +84,10 @@ def _framework(dialect: Framework) -> str:
 
 
 def _said(ours: str) -> str:
-    both = {
-        "groups_solved": "`groups_without_spread` (the sum of both)",
-        "groups_hopeless": "`groups_without_spread` (the sum of both)",
-    }
+    if ours == "groups_mixed":
+        return "with both others: shares of the groups, and `groups_without_spread`"
     unit = METRIC[ours].unit if ours in METRIC else ""
-    return both.get(ours, f"`{ours}`" + (f", {unit}" if unit else ""))
+    return f"`{ours}`" + (f", {unit}" if unit else "")
 
 
 def _lines(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -43,6 +43,8 @@ def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
             console.print(Text(f"  ended   {diagnosis.error}"), soft_wrap=True)
         if diagnosis.best_step is not None:
             console.print(Text(f"  best    checkpoint at step {diagnosis.best_step:,}"), soft_wrap=True)
+        for line in diagnosis.cost.lines:
+            console.print(Text(f"  cost    {line}"), soft_wrap=True)
         for line in diagnosis.advice:
             console.print(Text(f"  do      {line}"), soft_wrap=True)
         for problem in diagnosis.run.problems[:3]:

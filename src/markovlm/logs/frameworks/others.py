@@ -74,6 +74,8 @@ PRIME_RL = Framework(
         "grad_norm": ("optim/grad_norm",),
         "lr": ("optim/lr",),
         "step_seconds": ("time/step",),
+        "groups_all_right": ("solve_all/all", "generation/solve_all/rate", "batch/solve_all"),
+        "groups_all_wrong": ("solve_none/all", "generation/solve_none/rate", "batch/solve_none"),
     },
     patterns=((r"reward/(?!all/)([^/]+)/mean", SOURCE), (r"eval_(.+?)/avg@\d+", EVAL_REWARD), (r"eval/(.+?)/avg@\d+", EVAL_REWARD)),
     settings={

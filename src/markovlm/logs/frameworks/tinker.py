@@ -22,8 +22,8 @@ TINKER = Framework(
         "step_seconds": ("time/total",),
         "eval_reward": ("test/env/all/reward/total",),
         "eval_accuracy": ("test/env/all/correct",),
-        "groups_solved": ("env/all/by_group/frac_all_good",),
-        "groups_hopeless": ("env/all/by_group/frac_all_bad",),
+        "groups_all_right": ("env/all/by_group/frac_all_good",),
+        "groups_all_wrong": ("env/all/by_group/frac_all_bad",),
     },
     patterns=(
         (r"env/all/reward/(?!total$)(.+)", COMPONENT),

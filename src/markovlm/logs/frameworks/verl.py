@@ -42,6 +42,9 @@ VERL = Framework(
         "sampler_prob_gap": ("training/rollout_probs_diff_mean",),
         "sampler_kl": ("rollout_corr/k3_kl", "rollout_corr/kl", "mismatch/mismatch_k3_kl", "mismatch/mismatch_kl"),
         "step_seconds": ("timing_s/step", "perf/time_per_step"),
+        "groups_all_right": ("batch/solve_all",),
+        "groups_all_wrong": ("batch/solve_none",),
+        "groups_mixed": ("batch/solve_partial",),
     },
     patterns=(
         (r"val-core/(.+)/acc/mean@\d+", EVAL_ACCURACY),
