@@ -10,8 +10,18 @@ from markovlm.cli.main import cli
 
 _HEAD = """# Commands
 
-Written by `python scripts/write_commands_doc.py`. Exit codes: 0 done, 1 the work failed, 2 bad input (one
-line), 3 a verdict that says stop, 130 interrupted at once. A run or a sweep that is asked to stop (Ctrl-C once, SIGTERM) ends after its
+Written by `python scripts/write_commands_doc.py`. Exit codes:
+
+| code | what |
+|---|---|
+| 0 | done |
+| 1 | the work failed: a full disk, a loss that is not finite, a server that is gone |
+| 2 | bad input: one line says what is wrong and what would be right |
+| 3 | a verdict that says stop: a collapse; what `diagnose --fail-on` and `watch --fail-on` name; `train` where `health.policy` is `stop` |
+| 4 | a log that has stopped growing (`watch --stalled`) |
+| 130 | interrupted at once (Ctrl-C twice) |
+
+A run or a sweep that is asked to stop (Ctrl-C once, SIGTERM) ends after its
 step, with a checkpoint and exit code 0; `events.jsonl` says `interrupted`. Every command
 that computes takes `--json`. Flags that are configuration keys (`--training.lr`, `--objective.name`, …) are in
 [the configuration](configuration.md): `train` takes them all, commands that evaluate those of `model`, `loading`, `data`, `prompt`,

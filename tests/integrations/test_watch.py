@@ -137,7 +137,7 @@ def test_a_growing_log_is_read_again_and_a_run_that_appears_is_taken_up(tmp_path
 def stalls(
     tmp_path: Path, limit: float | None, rows: Iterable[dict[str, Any]], more: Iterable[dict[str, Any]] = ()
 ) -> list[Change]:
-    """What is said of a log that grew at second 0 and, with `more`, after 2,000 looks of a second each."""
+    """What is said of a log that grew at second 0 and, with `more`, after 2,000 looks; each reads the clock three times."""
     log = tmp_path / "run.jsonl"
     log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     times = iter(range(100_000))
@@ -149,7 +149,7 @@ def stalls(
                 file.writelines(f"{json.dumps(row)}\n" for row in more)
 
     return [
-        c for c in follow([log], 1.0, 6_000.0, stalled=limit, clock=lambda: next(times), sleep=sleep) if c.stalled is not None
+        c for c in follow([log], 1.0, 9_000.0, stalled=limit, clock=lambda: next(times), sleep=sleep) if c.stalled is not None
     ]
 
 

@@ -165,7 +165,7 @@ def test_ms_swift_llama_factory_tinker_and_openrlhf(tmp_path: Path) -> None:
     assert run.framework == "tinker-cookbook"
     assert found == {
         "step": 1, "reward_mean": 0.5, "accuracy": 0.25, "sampler_kl": 0.125, "groups_without_spread": 0.75, "entropy": 0.75,
-        "eval_accuracy": 0.5,
+        "groups_all_right": 0.5, "groups_all_wrong": 0.25, "eval_accuracy": 0.5,
     }  # fmt: skip
     line = "(PPOTrainer pid=1) INFO x] ✨ Global step {s}: {{'policy_loss': 0.1, 'actor_lr': 1e-6, 'reward': 0.5, 'kl': 0.25}}\n"
     (tmp_path / "open.log").write_text("".join(line.format(s=s) for s in (1, 2)))

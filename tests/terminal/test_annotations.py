@@ -10,7 +10,7 @@ import pytest
 from markovlm.cli.main import main
 from markovlm.health.diagnose import diagnose_paths
 from markovlm.health.verdict import FAILS_ON
-from markovlm.terminal.annotations import annotations
+from markovlm.terminal.annotations import annotation_lines
 
 
 def log(path: Path, fall: int = 999, n: int = 80, **more: object) -> Path:
@@ -97,6 +97,6 @@ def test_what_a_log_says_is_no_command(
 
 def test_of_many_the_rest_is_counted(tmp_path: Path) -> None:
     paths = [log(tmp_path / f"{i:02}.jsonl", fall=40) for i in range(12)]
-    lines = annotations(diagnose_paths(paths), [], FAILS_ON["collapsed"])
+    lines = annotation_lines(diagnose_paths(paths), [], FAILS_ON["collapsed"])
     assert [line[:8] for line in lines] == ["::error "] * 9 + ["::notice"]
     assert lines[-1].endswith("12 runs: 12 collapsed; 3 of them without an annotation of their own (GitHub shows 10 of a kind)")

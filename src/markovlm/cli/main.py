@@ -79,7 +79,7 @@ for _command in COMMANDS:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 130 interrupted at once."""
+    """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 4 a log that stands still, 130 interrupted at once."""
     try:
         _start_log(os.environ.get(_LOG))
         rest, files = take_plugins(sys.argv[1:] if arguments is None else arguments)

@@ -21,11 +21,11 @@ _ORDER: Sequence[VerdictName] = ("collapsed", "warn", "unknown", "healthy")
 
 def show_annotations(diagnoses: Sequence[Diagnosis], skipped: Sequence[Skipped], failing: Sequence[VerdictName]) -> None:
     """Errors for the verdicts that fail, warnings and notices for others, the gravest first; one notice says how many runs there are of each."""
-    for line in annotations(diagnoses, skipped, failing):
+    for line in annotation_lines(diagnoses, skipped, failing):
         say(line)
 
 
-def annotations(diagnoses: Sequence[Diagnosis], skipped: Sequence[Skipped], failing: Sequence[VerdictName]) -> list[str]:
+def annotation_lines(diagnoses: Sequence[Diagnosis], skipped: Sequence[Skipped], failing: Sequence[VerdictName]) -> list[str]:
     """The lines."""
     told = sorted((d for d in diagnoses if d.verdict != "healthy"), key=lambda d: _ORDER.index(d.verdict))
     lines: list[str] = []

@@ -27,5 +27,18 @@ def answer_columns(config: RunConfig, samples: Sequence[Sample]) -> dict[str, fl
     }
 
 
+_SPREAD = 1e-6  # rewards of a group closer than this count as equal
+
+
+def group_columns(rewards: Sequence[Sequence[float]], correct: Sequence[Sequence[bool]]) -> dict[str, float]:
+    """Shares of the groups whose rewards are all equal, and of those among them whose answers are all right, and all wrong."""
+    idle = [max(group) - min(group) < _SPREAD for group in rewards]
+    return {
+        "groups_without_spread": _mean(idle),
+        "groups_all_right": _mean([equal and all(group) for equal, group in zip(idle, correct, strict=True)]),
+        "groups_all_wrong": _mean([equal and not any(group) for equal, group in zip(idle, correct, strict=True)]),
+    }
+
+
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)

@@ -10,11 +10,10 @@ from typing import Any
 from markovlm.chains.prompter import Turn
 from markovlm.config import RunConfig
 from markovlm.texts.notes import note_signals
-from markovlm.training.answer_metrics import answer_columns
+from markovlm.training.answer_metrics import answer_columns, group_columns
 from markovlm.training.records import Sample, StepResult
 
 Text = Callable[[tuple[int, ...]], str]
-_SPREAD = 1e-6
 NOTES = ("notes_frozen", "notes_copied", "notes_kept")
 
 
@@ -35,7 +34,7 @@ def chain_columns(config: RunConfig, result: StepResult, text: Text) -> dict[str
         "reward_min": min(rewards),
         "reward_max": max(rewards),
         "normalized_reward_mean": _mean(rewards) - _mean(baselines) if baselines else None,
-        "groups_without_spread": _mean([max(group) - min(group) < _SPREAD for group in groups]),
+        **group_columns(groups, [[s.correct for s in result.samples[at : at + size]] for at in range(0, len(to_go), size)]),
         "answer_logprob": _mean([s.answer_logprob for s in scored]),
         "baseline_answer_logprob": _mean(logprobs) if logprobs else None,
         **answer_columns(config, scored),

@@ -14,7 +14,7 @@ from markovlm.config import RunConfig
 from markovlm.objectives.base import RATIO_METRICS
 from markovlm.texts.question import question_signals
 from markovlm.texts.repetition import text_signals
-from markovlm.training.answer_metrics import answer_columns
+from markovlm.training.answer_metrics import answer_columns, group_columns
 from markovlm.training.chain_metrics import chain_columns
 from markovlm.training.records import OWN_METRIC, Sample, StepResult
 from markovlm.training.update import learning_rate
@@ -25,7 +25,6 @@ _LOSSES = ("loss_policy", "loss_actor_reward", "loss_kl", "loss_entropy")
 _MEANS = (*_LOSSES, "kl", "entropy", "behavior_gap", "behavior_kl")
 _EXTREMES = {"ratio_min": min, "ratio_max": max, "sampler_gap_max": max, "sampler_ratio_min": min, "sampler_ratio_max": max}
 _SAMPLER = ("sampler_gap", "sampler_gap_max", "sampler_kl", "sampler_ratio_min", "sampler_ratio_mean", "sampler_ratio_max")
-_SPREAD = 1e-6  # rewards of a group closer than this count as equal
 
 
 def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, seconds: float, lr_scale: float) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
         "reward_min": min(rewards),
         "reward_max": max(rewards),
         "normalized_reward_mean": _mean(rewards) - _mean(baselines) if baselines else None,
-        "groups_without_spread": _mean([max(group) - min(group) < _SPREAD for group in groups]),
+        **group_columns(groups, [[s.correct for s in group] for group in _groups(config, samples)]),
         "advantage_abs_mean": _mean([abs(s.advantage) for s in samples]),
         "answer_logprob": _mean([s.answer_logprob for s in samples]),
         "baseline_answer_logprob": _mean(baseline_logprobs) if baseline_logprobs else None,
