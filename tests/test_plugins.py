@@ -218,7 +218,7 @@ def test_a_sampler(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None
         ("from markovlm import register\n@register.objective\nclass O: pass", r"needs a class attribute Config"),
         ("from markovlm import *\nclass C(ObjectiveConfig):\n    name: str = 'o'\n@register.objective\nclass O(PolicyGradient):\n    Config = C",
             r"objective 'o' has no method credit\(self, reward\), which gives a markovlm\.Credit$"),
-        ("from markovlm import register\n@register.extractor('a b', answer_type='text')\ndef e(t, c): 0", "'a b' is no name for a thing"),
+        ("from markovlm import register\n@register.extractor('a b', answer_type='text')\ndef e(t, c): 0", "'a b' is not a valid name"),
         ("from markovlm import register\nregister.task(3)", r"a task needs name, summary, prompt_kind"),
         ("from markovlm import register\n@register.task('t', answer_type='number')\ndef t(split): 0",
             r"the generator of task 't' is called as \(split, seed, options\): too many positional arguments"),

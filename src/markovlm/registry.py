@@ -91,7 +91,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def add(self, name: str, item: T, source: str, module: str = "") -> None:
         """Register a thing that `module` defines. UserError where the name is taken by another one."""
         if not name or not all(part.isidentifier() for part in name.split("-")):
-            raise UserError(f"{source}: {name!r} is no name for a thing of the kind {self.kind}: letters, digits, _ and - are")
+            raise UserError(f"{source}: {name!r} is not a valid name ({self.kind}): use letters, digits, _ and -")
         self._scan()
         old = self._entries.get(name)
         if old is not None and old.target is not None and old.target.partition(":")[0] == module:

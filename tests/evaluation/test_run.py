@@ -318,7 +318,7 @@ def test_the_best_is_chosen_on_dev_and_reported_on_test(run: Path) -> None:
     report = evaluation_report(target.config, results, selection)
     assert report["best"] == "step-000001"
     assert report["results"][1]["vs_base"]["gained"] == 3
-    assert "best (step-000001) and second best (step-000002) can't be told apart" in report["warnings"]
+    assert "best (step-000001) and second best (step-000002) are not significantly different" in report["warnings"]
 
 
 def test_chosen_on_test_is_said_to_be_optimistic(run: Path) -> None:

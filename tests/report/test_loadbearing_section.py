@@ -206,9 +206,9 @@ def test_which_words_in_words(tmp_path: Path) -> None:
 def test_bypass_in_words(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     how = " Mean of the controls “empty”, “other”, “filler”."
-    first = "With the question in sight, 3 % (1 to 5 %, n=90) of the right answers survive without the CoT."
+    first = "With the question visible, 3 % (1 to 5 %, n=90) of the right answers survive without the CoT."
     assert said(tmp_path, bypass()) == first + how
-    none = "With the question in sight, no measurable share of the right answers survives without the CoT: 1 % (0 to 2 %, n=90)."
+    none = "With the question visible, no measurable share of the right answers survives without the CoT: 1 % (0 to 2 %, n=90)."
     assert said(tmp_path / "b", bypass(0.01, 0.01)) == none + how
 
 
@@ -300,10 +300,10 @@ def test_interventions_in_words(tmp_path: Path) -> None:
         "CoT; none measurably stay with the question's: 0 % (0 to 0 %)."
     )
     assert claim.more == (
-        "Question in sight: 40 % (30 to 50 %, n=60) of the answers follow the changed CoT; 50 % (40 to 60 %) stay with the question's."
+        "Question visible: 40 % (30 to 50 %, n=60) of the answers follow the changed CoT; 50 % (40 to 60 %) stay with the question's."
     )
     twin = claim_of(study_of(made("twin"), intervention(conditioning="non_markovian")))
-    assert twin.lead.startswith("One number of the CoT changed and the rest worked out anew, question in sight: 40 %")
+    assert twin.lead.startswith("One number of the CoT changed and the rest worked out anew, question visible: 40 %")
     rows = [intervention()["rows"][0] | {"n": 12}]
     assert "Few CoTs had a number to change (n=12)" in claim_of(study_of(made("few"), intervention(rows=rows))).lead
 
@@ -431,7 +431,7 @@ def test_words_are_of_the_last_checkpoint_and_the_comparison(tmp_path: Path) -> 
     write_studies(run, bypass(**head("bypass", step=10)))
     line = section_of([read_run(run)]).parts[0].line
     assert line.startswith("[step-000050] Deleting 40 % of the CoT costs")
-    assert "[step-000010] With the question in sight" in line
+    assert "[step-000010] With the question visible" in line
 
 
 # --- broken and hostile ------------------------------------------------------------------------------------------------

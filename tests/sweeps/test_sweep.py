@@ -253,7 +253,7 @@ def test_a_sweep_runs_compares_and_continues(
     assert "2 runs, 2 to run (2 only to evaluate)" in planned["lines"][0]
     assert main([*command, "--only", "kl-weight=0.1"]) == 0
     captured = capsys.readouterr()
-    assert "1 of 1 cells are trained, and evaluated again" in captured.err
+    assert "1 of 1 cells are trained already" in captured.err
     page = Path(json.loads(captured.out)["report"]).read_text(encoding="utf-8")
     assert "1 of 2 runs compared" in page  # the other cell's old numbers are not shown as new
     assert "n = 5 a run" in page
@@ -395,7 +395,7 @@ def test_a_changed_evaluation_is_owed_by_all_cells(tmp_path: Path) -> None:
     engine, notes = Fake([0, 0], evaluate_as_asked), Notes()
     assert set(run_sweep(changed, engine=engine, watcher=notes).statuses.values()) == {"done"}
     assert len(engine.started) == 2
-    assert notes.said == ["2 of 2 cells are trained, and evaluated again: `evaluate` says something else now"]
+    assert notes.said == ["2 of 2 cells are trained already; they are evaluated again because `evaluate` has changed"]
     assert set(statuses_of(opened(limit=40, checkpoint="best", baseline=True)).values()) == {"done"}
 
 

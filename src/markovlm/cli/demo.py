@@ -13,7 +13,7 @@ from markovlm.runs.directory import new_run_directory
 
 @click.command(cls=Command, short_help="The whole method on a tiny model, in a minute or two.")
 @click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/demo-…")
-@click.option("--seed", default="0", help="of everything random [default 0]")
+@click.option("--seed", default="0", help="random seed [default 0]")
 @click.option(
     "--words",
     is_flag=True,

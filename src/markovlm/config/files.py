@@ -121,14 +121,14 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class _Once(Yaml):
-    """Refuses a key that stands twice in one mapping: the second would silently win."""
+    """Refuses a duplicate key in a mapping: the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             name = str(key.value)
             if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {name}", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 

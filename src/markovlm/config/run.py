@@ -46,7 +46,7 @@ class RunConfig(Section):
     model: str = Field(
         "embedded", description="a name from `markovlm models` (embedded, smollm2, …), a directory, a GGUF file, or a Hub id"
     )
-    seed: int = Field(0, ge=0, description="of everything random")
+    seed: int = Field(0, ge=0, description="random seed of the whole run")
     task_options: dict[str, Scalar] = Field(
         {}, description="options of the task, e.g. task_options.max_terms (see `markovlm tasks NAME`)"
     )

@@ -141,7 +141,7 @@ def _of_differences(rows: Sequence[dict[str, Any]], base: Result) -> list[str]:
         more = f"; if real, about {needed:,} questions would show it" if needed and needed > paired["n"] else ""
         numbers = f"{paired['accuracy']:+.3f}, McNemar p = {paired['mcnemar_p']:.2g}, n = {paired['n']}"
         unclear.append(f"{row['checkpoint']} ({numbers}{more})")
-    return [f"can't be told apart from the base: {', '.join(unclear)}"] if unclear else []
+    return [f"not significantly different from the base: {', '.join(unclear)}"] if unclear else []
 
 
 def _of_selection(selection: dict[str, Any] | None) -> list[str]:
@@ -154,5 +154,5 @@ def _of_selection(selection: dict[str, Any] | None) -> list[str]:
             f"on the same {selection['split']} questions that are reported"
         )
     if selection["told_apart"] is False:
-        found.append(f"best ({selection['checkpoint']}) and second best ({selection['second']}) can't be told apart")
+        found.append(f"best ({selection['checkpoint']}) and second best ({selection['second']}) are not significantly different")
     return found

@@ -33,7 +33,7 @@ def our_key(name: str, where: str) -> str:
         return ours
     near = get_close_matches(name, [*SHORT, *METRIC], 1)
     raise UserError(
-        f"{where}: {name!r} is no metric{f'; did you mean {near[0]}?' if near else ''} (docs/metrics.md lists them; reward/NAME is a component)"
+        f"{where}: unknown metric {name!r}{f'; did you mean {near[0]}?' if near else ''} (docs/metrics.md lists them; reward/NAME is a component)"
     )
 
 

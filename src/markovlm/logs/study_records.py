@@ -373,5 +373,5 @@ class Study:
         one, hidden = ("text", "past") if notes else ("question", "question")
         n = f"n={self.n:,} {one}s{cots}" if self.n is not None else ""
         split = f"{self.split} split" if self.split else ""
-        sight = {"markovian": f"{hidden} hidden", "non_markovian": f"{hidden} in sight"}.get(self.conditioning, "")
+        sight = {"markovian": f"{hidden} hidden", "non_markovian": f"{hidden} visible"}.get(self.conditioning, "")
         return ", ".join(part for part in (self.checkpoint or "checkpoint ?", split, n, sight) if part)

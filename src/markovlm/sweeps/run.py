@@ -152,7 +152,7 @@ class _Scheduler:
         again = sum(self._is_owed_another_evaluation(self.by_name[name]) for name in self.queue)
         if again:
             self.watch.note(
-                f"{again} of {len(self.sweep.cells)} cells are trained, and evaluated again: `evaluate` says something else now"
+                f"{again} of {len(self.sweep.cells)} cells are trained already; they are evaluated again because `evaluate` has changed"
             )
         for doubt in doubts(self.sweep.spec, self.sweep.cells):
             self.watch.note(doubt)

@@ -156,9 +156,7 @@ def _bypass(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     ]
     if body:
         heads = ["group", "reader", "bypass", "without CoT", "with another question's", "with filler"]
-        console.print(
-            table("Bypass: with the question in sight, how many right answers stay right without the CoT?", heads, body)
-        )
+        console.print(table("Bypass: with the question visible, how many right answers stay right without the CoT?", heads, body))
 
 
 def _survivors(one: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ _NAMES = {
     "last_tokens": "last tokens of the text",
     "other_text": "state of another text",
     "frozen": "frozen model's state",
-    "past_in_sight": "own state, past in sight",
+    "past_in_sight": "own state, past visible",
 }
 _KINDS = {"answer": "answers to questions", "next_chunk": "next chunks"}
 

@@ -132,7 +132,7 @@ def _show_selection(console: Console, report: dict[str, Any]) -> None:
     difference = chosen["difference"]
     if difference is not None:
         value, p = _paired(difference)
-        verdict = "can be told apart" if chosen["told_apart"] else "can't be told apart"
+        verdict = "differs significantly" if chosen["told_apart"] else "does not differ significantly"
         test = f", McNemar p = {p}" if p else ""
         _say(console, f"  from the second best ({chosen['second']}) it {verdict}: {value}{test}, n = {difference['n']}")
 

@@ -78,7 +78,7 @@ def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> 
     console.print(table("Damage to the CoT", ["damage", "of it", "drop of ln pi(answer|CoT)", "drop of accuracy"], body))
     bypass, leak, transfer = results["bypass"], results["leak"], results["transfer"]
     empty = next(row for row in bypass["rows"] if row["control"] == "empty" and row["reader"] == "sees the question")
-    say(console, f"with the question in sight and no CoT, accuracy is {estimate(empty['accuracy'], 2)}")
+    say(console, f"with the question visible and no CoT, accuracy is {estimate(empty['accuracy'], 2)}")
     say(
         console,
         f"the answer stands in {estimate(leak['leaks'], 2)} of the CoTs; cut before it, accuracy {estimate(leak['accuracy_cut_before'], 2)}",
@@ -181,7 +181,7 @@ def show_bypass(console: Console, result: Mapping[str, Any]) -> None:
     if result["bypass"] is not None:
         say(
             console,
-            f"bypass: with the question in sight, {estimate(result['bypass'])} of the answers that are right with the CoT stay right without it "
+            f"bypass: with the question visible, {estimate(result['bypass'])} of the answers that are right with the CoT stay right without it "
             "(mean of the three that stand in for it)",
         )
 

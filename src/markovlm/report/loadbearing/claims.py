@@ -257,9 +257,9 @@ def _bypass(study: Study) -> _Said:
     controls = [f"“{c}”" for c in dict.fromkeys(r.control for r in found.rows if plain(r.control) != "own")]
     how = [f"Mean of the controls {', '.join(controls)}."] if len(controls) > 1 else []
     if e.sign == 0:
-        text = f"With the question in sight, no measurable share of the right answers survives without the CoT: {share(e, n)}."
+        text = f"With the question visible, no measurable share of the right answers survives without the CoT: {share(e, n)}."
     else:
-        text = f"With the question in sight, {share(e, n)} of the right answers survive without the CoT."
+        text = f"With the question visible, {share(e, n)} of the right answers survive without the CoT."
     few = n is not None and n < FEW <= (study.n or 0)
     rough = [f"Few right answers (n={n}): read this interval as rough."] if few else []
     return _Said([text, *rough], how)
@@ -320,7 +320,7 @@ def _intervention(study: Study) -> _Said:
 
 
 def _sight(row: ThreeWay) -> str:
-    return {"question hidden": "question hidden", "sees the question": "question in sight"}.get(
+    return {"question hidden": "question hidden", "sees the question": "question visible"}.get(
         row.reader, row.reader or "reader ?"
     )
 
