@@ -8,6 +8,7 @@ import pytest
 
 from markovlm.logs.families import family, likely_reward
 from markovlm.logs.find import find_runs, read_run
+from markovlm.logs.mapping import read_mapping
 from markovlm.logs.records import RunData
 
 
@@ -136,3 +137,16 @@ def test_a_log_without_a_known_reward_says_how_to_name_it(tmp_path: Path) -> Non
     assert (run.training, run.has("reward_mean")) == ("supervised", False)
     pairs = "".join(f'{{"current_steps": {k}, "total_steps": 9, "loss": 0.6, "accuracy": 0.9, "lr": 1e-6}}\n' for k in range(30))
     assert read(tmp_path / "c.jsonl", pairs).training == "preference"
+
+
+def test_rows_of_unknown_names_say_how_to_name_them(tmp_path: Path) -> None:
+    log = tmp_path / "odd.jsonl"
+    log.write_text("".join(f'{{"update": {n}, "solved_frac": {0.01 * n}, "toks": 100, "note": "x"}}\n' for n in range(1, 31)))
+    run = read_run(log)
+    assert run.problems == [
+        "odd.jsonl: no column is a metric we know (it has solved_frac, toks, update); name them: --map reward=solved_frac --map step=update"
+    ]
+    named = read_run(log, mapping=read_mapping(["reward=solved_frac", "step=update"]))
+    assert (named.steps, named.last_step) == (30, 30)
+    (tmp_path / "data.jsonl").write_text('{"id": 1, "question": "a", "answer": "b"}\n' * 3)
+    assert read_run(tmp_path / "data.jsonl").problems == ["data.jsonl: not a log: no line is a record of a known kind"]

@@ -7,7 +7,9 @@ up. Only where the log's framework has no name of its own for the reward.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 from markovlm.logs.schema import COMPONENT, EVAL_ACCURACY, EVAL_REWARD
 
@@ -102,3 +104,23 @@ def likely_reward(keys: Iterable[str]) -> str | None:
         key for key in keys if any(word.startswith(REWARDING) for word in words(key)) and not set(words(key)) & _SPREAD.keys()
     ]
     return min(hits, key=lambda key: (any(w in _HELD_OUT for w in words(key)), len(key)), default=None)
+
+
+def how_to_name(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Of rows of numbers under names that nobody knows: the `--map` options that would read them; None where the rows are something else.
+
+    >>> how_to_name([{"update": n, "solved_frac": 0.1 * n} for n in range(1, 4)])
+    'no column is a metric we know (it has solved_frac, update); name them: --map reward=solved_frac --map step=update'
+    """
+    numbers = [
+        {key: value for key, value in row.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+        for row in rows
+    ]
+    if len(rows) < 2 or any(len(kept) < 2 or 2 * len(kept) < len(row) for kept, row in zip(numbers, rows, strict=True)):
+        return None
+    common = sorted(set(numbers[0]).intersection(*numbers))
+    counts = [key for key in common if all(isinstance(row[key], int) for row in numbers)]
+    steps = [key for key in counts if all(a[key] < b[key] for a, b in pairwise(numbers))]
+    here = ", ".join(key[:40] for key in common[:12])
+    step = f" --map step={min(steps, key=len)}" if steps else ""
+    return f"no column is a metric we know (it has {here}); name them: --map reward={likely_reward(common) or 'COLUMN'}{step}"

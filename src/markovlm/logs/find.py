@@ -13,6 +13,7 @@ from markovlm.content import check_regular
 from markovlm.errors import UserError
 from markovlm.logs.dialects import dialect_of
 from markovlm.logs.duplicates import without_duplicates
+from markovlm.logs.families import how_to_name
 from markovlm.logs.files import split_run
 from markovlm.logs.foreign import external_runs, is_external_path, read_external, runs_of_table
 from markovlm.logs.frameworks import OURS, Framework
@@ -217,7 +218,7 @@ def _read_file(path: Path, max_samples: int, mapping: Framework | None) -> RunDa
     external = read_external(path, max_samples)
     if external is not None:
         return external
-    what = "empty" if path.stat().st_size == 0 else "not a log: no line is a record of a known kind"
+    what = "empty" if path.stat().st_size == 0 else how_to_name(rows) or "not a log: no line is a record of a known kind"
     return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {what}"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ def event_launches(folder: Path) -> list[list[Path]]:
     A launch writes its first scalars at step 0 or 1, or after one logging interval; a file that begins later goes on from the launch before it, and
     so does one that only evaluates.
     """
-    files = sorted(folder.resolve().glob("*tfevents*"), key=lambda file: file.name)
+    files = sorted(folder.resolve().glob("*tfevents*"), key=_by_numbers)
     if not _has_tensorboard():
         return [files]
     launches: list[list[Path]] = []
@@ -64,6 +65,11 @@ def event_launches(folder: Path) -> list[list[Path]]:
         else:
             launches.append([file])
     return launches
+
+
+def _by_numbers(file: Path) -> list[tuple[int, str]]:
+    """`events.out.tfevents.TIME.HOST.PID.COUNT`: the tenth file of a second comes after its ninth."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ from rich.text import Text
 from markovlm.health.advice import number_text
 from markovlm.health.compare import Comparison
 from markovlm.health.diagnose import Diagnosis
+from markovlm.health.rules import RULE
 from markovlm.logs.find import Skipped
 from markovlm.terminal.console import stdout
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from markovlm.integrations.follow import Change
 
 _COLOUR = {"healthy": "green", "warn": "yellow", "collapsed": "red", "unknown": "dim"}
+_SHOWN = ("part_fell", "best_by_reward", "slower_steps", "healed_spike")  # findings that neither cause nor advice would tell
 
 
 def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
@@ -33,14 +35,19 @@ def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
         console.print(head, soft_wrap=True)
         console.print(Text(f"  why     {diagnosis.why}"), soft_wrap=True)
         if diagnosis.cause is not None:
-            console.print(
-                Text(f"  cause   {diagnosis.cause.sentence} (confidence: {diagnosis.cause_confidence})"), soft_wrap=True
-            )
+            said = f"{RULE[diagnosis.cause.rule].sentence}: "
+            sentence = (
+                said[:-2] if diagnosis.why.startswith(said) else diagnosis.cause.sentence
+            )  # its numbers are in the line above
+            console.print(Text(f"  cause   {sentence} (confidence: {diagnosis.cause_confidence})"), soft_wrap=True)
         if len(diagnosis.events) > 1:
             order = "; ".join(f"step {event.step:,} {event.what}" for event in diagnosis.events[:5])
             console.print(Text(f"  order   {order}"), soft_wrap=True)
         if diagnosis.error is not None:
             console.print(Text(f"  ended   {diagnosis.error}"), soft_wrap=True)
+        for finding in diagnosis.findings:
+            if finding.rule in _SHOWN:
+                console.print(Text(f"  also    {finding.evidence}"), soft_wrap=True)
         if diagnosis.best_step is not None:
             console.print(Text(f"  best    checkpoint at step {diagnosis.best_step:,}"), soft_wrap=True)
         for line in diagnosis.cost.lines:
