@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -42,3 +44,28 @@ def test_every_example_is_run_and_listed() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SAID)
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}.py`" in listed for name in SAID)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_it_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell by cell as IPython does: the value of a last expression is shown, by `_repr_html_` where it has one. Fewer steps and questions."""
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    space: dict[str, object] = {}
+    shown: list[str] = []
+    for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+        tree = ast.parse(source.replace("STEPS = 10", "STEPS = 2").replace("LIMIT = 50", "LIMIT = 4"))
+        last = tree.body.pop()
+        assert isinstance(last, ast.Expr)
+        exec(compile(tree, "notebook", "exec"), space)
+        value = eval(compile(ast.Expression(last.value), "notebook", "eval"), space)
+        assert len(repr(value)) < 2000
+        shown.append(value._repr_html_() if hasattr(value, "_repr_html_") else repr(value))
+    model, asked, run, _, evaluated, frame, damage, verdict = shown
+    assert model == "Model('embedded', base, task arithmetic, float32 on cpu)"
+    assert "17+4+79" in asked
+    assert "<polyline" in run
+    assert evaluated.count("<circle") == 2
+    assert "step-000002" in frame
+    assert "digit_replace" in damage
+    assert "verdict" in verdict

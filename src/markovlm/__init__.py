@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from markovlm.api.evaluation import Evaluated, evaluate
     from markovlm.api.judging import diagnose, write_report
     from markovlm.api.models import Model, Reading, Thought, load
+    from markovlm.api.results import Diagnoses, StudyResult
     from markovlm.api.studies import explain, loadbearing, perturb, transfer
     from markovlm.api.training import configure, train
     from markovlm.config.base import Section as Options
@@ -60,6 +61,8 @@ _PLACES = {
     "Thought": "api.models",
     "Reading": "api.models",
     "Evaluated": "api.evaluation",
+    "StudyResult": "api.results",
+    "Diagnoses": "api.results",
     "RunConfig": "config.run",
     "Example": "tasks.base",
     "MarkovlmError": "errors",
@@ -90,6 +93,7 @@ __all__ = [
     "Answers",
     "ChainExample",
     "Credit",
+    "Diagnoses",
     "Evaluated",
     "Example",
     "ForeignSampler",
@@ -109,6 +113,7 @@ __all__ = [
     "Sampler",
     "SamplerPlace",
     "StopVerdict",
+    "StudyResult",
     "Task",
     "Thought",
     "UserError",

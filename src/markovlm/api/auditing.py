@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import PATH, listed, mapping, require_count
+from markovlm.api.results import StudyResult
 from markovlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def preview(request: AuditRequest) -> dict[str, Any]:
 
 def audit(
     files: str | Path | Sequence[str | Path], readers: str | Sequence[str] = (), *, counting: Counting | None = None, **how: Any
-) -> dict[str, Any]:
+) -> StudyResult:
     """How well answers follow from CoTs of any source, as `markovlm audit --json` prints it.
 
     `how`: task, only, perturbations, severities, most_sentences, limit, out, config, `columns` ({"question": "problem", …}: what the
@@ -135,4 +136,4 @@ def audit(
     """
     named = [files] if isinstance(files, str | Path) else files
     request = audit_request(named, [readers] if isinstance(readers, str) else readers, **how)
-    return run_audit(request, counting=counting)[0]
+    return StudyResult(run_audit(request, counting=counting)[0])

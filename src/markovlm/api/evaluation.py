@@ -13,8 +13,11 @@ from markovlm.errors import UserError
 from markovlm.models.registry import model_defaults
 from markovlm.runs.store import default_store
 from markovlm.tasks import task_names
+from markovlm.texts.markup import html_table, intervals_svg
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from markovlm.evaluation.chain_run import ChainResult
     from markovlm.evaluation.run import Counting, Result
 
@@ -42,6 +45,39 @@ class Evaluated:
     @property
     def n(self) -> int:
         return self._last["n"]
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row a checkpoint: checkpoint, n, accuracy, ci_low, ci_high (95 %, Wilson), logprob (nats per answer token)."""
+        import polars as pl
+
+        kinds = {
+            "checkpoint": pl.String,
+            "n": pl.Int64,
+            **dict.fromkeys(("accuracy", "ci_low", "ci_high", "logprob"), pl.Float64),
+        }
+        return pl.DataFrame([dict(zip(kinds, row, strict=True)) for row in self._table()], schema=kinds)
+
+    def _table(self) -> list[tuple[str, int, float | None, float | None, float | None, float | None]]:
+        rows: list[tuple[str, int, float | None, float | None, float | None, float | None]] = []
+        for result in self.results:
+            found = result.evaluation.summary()
+            low, high = found["ci95"] or (None, None)
+            rows.append((str(result.checkpoint), found["n"], found["accuracy"], low, high, found.get("logprob")))
+        return rows
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{name} {f'log-likelihood {logprob:.3f}' if right is None else f'accuracy {right:.3f} [{low:.3f}, {high:.3f}]'} (n = {n})"
+            for name, n, right, low, high, logprob in self._table()
+        ]
+        return f"Evaluated({'; '.join(parts)}; kept in {self.store})"
+
+    def _repr_html_(self) -> str:
+        rows = self._table()
+        columns = ["checkpoint", "n", "accuracy", "95 % from", "to", "ln π(answer | CoT)"]
+        shown = [(name, right, low, high) for name, _, right, low, high, _ in rows if None not in (right, low, high)]
+        drawn = intervals_svg(shown) if shown else ""  # pyright: ignore[reportArgumentType]
+        return html_table("Accuracy from the CoT alone", columns, rows) + drawn
 
     @property
     def _last(self) -> dict[str, Any]:

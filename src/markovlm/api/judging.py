@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import PATH, listed
+from markovlm.api.results import Diagnoses
 from markovlm.errors import UserError
 
 if TYPE_CHECKING:
     from markovlm.logs.find import Skipped
-    from markovlm.report import Diagnosis, ReportResult
+    from markovlm.report import ReportResult
 
 
 def diagnose(
@@ -19,7 +20,7 @@ def diagnose(
     columns: Mapping[str, str] | Sequence[str] | str | Path | None = None,
     *,
     skipped: list[Skipped] | None = None,
-) -> list[Diagnosis]:
+) -> Diagnoses:
     """A verdict on each run or log; or on one run given as metric rows, dicts in step order (docs/metrics.md names the keys).
 
     `columns` says what a table's columns are called, ours -> theirs ({"reward": "train/reward"}), or names a file that does.
@@ -32,14 +33,15 @@ def diagnose(
     from markovlm.logs.native import run_of_rows
 
     if isinstance(what, str | Path):
-        return diagnose_paths([what], skipped, _mapping(columns))
+        return Diagnoses(diagnose_paths([what], skipped, _mapping(columns)))
     given = listed("diagnose", what, (*PATH, Mapping), "paths, or of metric rows")
     if not given:
         raise UserError("diagnose: nothing to judge; give paths, or metric rows")
     if all(isinstance(one, Mapping) for one in given):
         rows: Any = given
-        return [diagnose_run(run_of_rows(rows))]
-    return diagnose_paths(listed("diagnose", given, PATH, "paths alone, or of metric rows alone"), skipped, _mapping(columns))
+        return Diagnoses([diagnose_run(run_of_rows(rows))])
+    paths = listed("diagnose", given, PATH, "paths alone, or of metric rows alone")
+    return Diagnoses(diagnose_paths(paths, skipped, _mapping(columns)))
 
 
 def _mapping(columns: Mapping[str, str] | Sequence[str] | str | Path | None) -> Any:

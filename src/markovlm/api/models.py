@@ -43,6 +43,12 @@ class Model:
     setup: Any  # markovlm.runs.setup.Setup, for those who go deeper
     target: Any  # markovlm.runs.targets.Target
 
+    def __repr__(self) -> str:
+        lm = self.setup.lm
+        return f"Model({self.config.model!r}, {self.checkpoint}, task {self.setup.task.name}, {lm.dtype} on {lm.device})".replace(
+            "torch.", ""
+        )
+
     def examples(self, split: str = "test", limit: int | None = None) -> list[Example]:
         """Questions of a split of the task. Raises UserError where there is no such split."""
         if limit is not None:

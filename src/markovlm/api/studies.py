@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, mapping, require_count, require_text
+from markovlm.api.results import StudyResult
 from markovlm.errors import UserError
 from markovlm.models.registry import check_path, model_defaults, peers
 from markovlm.runs.store import default_store
@@ -135,7 +136,7 @@ def perturb(
     paraphraser: str | Path | None = None,
     counting: Counting | None = None,
     **how: Any,
-) -> dict[str, Any]:
+) -> StudyResult:
     """What damage to the CoT does to the answer; with `against`, how much more than to a twin (fragility).
 
     `paraphraser`: a model that writes the paraphrases, which rules do otherwise. `how`: checkpoint, split, limit, cots, non_markovian, out,
@@ -147,12 +148,12 @@ def perturb(
     graded = None if severities is None else tuple(listed("--severities", severities, Real, "numbers"))
     plan = Plan(**names, severities=graded)
     request = study_request(target, ("perturb",), against=against, plan=plan, paraphraser=paraphraser, **how)
-    return study(request, counting).results["perturb"]
+    return StudyResult(study(request, counting).results["perturb"])
 
 
-def transfer(target: str | Path, readers: Sequence[str], *, counting: Counting | None = None, **how: Any) -> dict[str, Any]:
+def transfer(target: str | Path, readers: Sequence[str], *, counting: Counting | None = None, **how: Any) -> StudyResult:
     """Do other models understand the CoTs, over training? As `markovlm transfer --json`."""
-    return study(study_request(target, ("transfer",), readers=readers, **how), counting).results["transfer"]
+    return StudyResult(study(study_request(target, ("transfer",), readers=readers, **how), counting).results["transfer"])
 
 
 def explain(
@@ -183,7 +184,7 @@ def explain(
     manner: Any = Manner(by, "replace" if replace else "remove")  # pyright: ignore[reportArgumentType]
     request = study_request(target, ("explain",), manner=manner, **{"limit": 50, **how})
     if question is None:
-        return study(request, counting).results["explain"]
+        return StudyResult(study(request, counting).results["explain"])
     if request.target.config.chain.on:
         return explain_chain(request, None, question).results["explain"]
     return explain_question(request, None, question)[0]
@@ -191,8 +192,9 @@ def explain(
 
 def loadbearing(
     target: str | Path, *, against: str | Path | None = None, counting: Counting | None = None, **how: Any
-) -> dict[str, Any]:
+) -> StudyResult:
     """All studies of a run in one go: part -> result, as `markovlm loadbearing --json` prints them."""
     from markovlm.analysis.loadbearing import PARTS
 
-    return study(study_request(target, PARTS, against=against, **how), counting).results
+    found = study(study_request(target, PARTS, against=against, **how), counting).results
+    return StudyResult({part: StudyResult(result) if isinstance(result, dict) else result for part, result in found.items()})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, mapping
+from markovlm.api.progress import ShownProgress, is_watched
 from markovlm.config import RunConfig, build_config, load_recorded, load_yaml
 from markovlm.config.shipped import find_config
 from markovlm.errors import UserError
@@ -68,7 +69,7 @@ def train(
     on_step: Callable[[Row], bool | None] | None = None,
     on_evaluation: Callable[[Row], None] | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **keys: Any,
 ) -> TrainResult:
     """Train a run in the directory `out` (default runs/TASK-DATE-TIME-XXXX); with `resume` continue the one that is there.
@@ -76,6 +77,7 @@ def train(
     `config` is a mapping, a YAML file or a RunConfig, `keys` single ones with `__` for the dot (`training__steps=20`).
     `questions`: your own, kept in the run directory and cut into splits by a fixed rule. `on_step` gets each metric row
     (docs/run-directory.md) and ends the run after that step, resumable, by returning False; `on_evaluation` each row of evals.jsonl.
+    A terminal or a notebook shows a bar, unless `progress` is False.
     Raises UserError for what can't be started, RunFailed for what broke on the way, StopVerdict where the guard ended it.
 
         markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)
@@ -101,7 +103,8 @@ def train(
     with contextlib.nullcontext(None) if rows is None else _kept(directory, rows) as path:
         if path is not None:
             made = configure(made, over={"data": {"path": str(path)}})
-        return run(made, directory, resume=resume, progress=watch, stop=watch.asked_to_stop)
+        with contextlib.closing(watch):
+            return run(made, directory, resume=resume, progress=watch, stop=watch.asked_to_stop)
 
 
 @contextlib.contextmanager
@@ -149,11 +152,16 @@ class _Watch:
     """Passes on to a progress display and to callbacks."""
 
     def __init__(
-        self, progress: Progress | None, on_step: Callable[[Row], bool | None] | None, on_evaluation: Callable[[Row], None] | None
+        self,
+        progress: Progress | bool | None,
+        on_step: Callable[[Row], bool | None] | None,
+        on_evaluation: Callable[[Row], None] | None,
     ):
         from markovlm.training.state import Silent
 
-        self._progress = progress or Silent()
+        shown = is_watched() if progress is None else progress
+        self._bar = ShownProgress() if shown is True else None
+        self._progress = self._bar or (Silent() if isinstance(shown, bool) else shown)
         self._on_step, self._on_evaluation = on_step, on_evaluation
         self._stop = False
 
@@ -172,6 +180,10 @@ class _Watch:
 
     def note(self, message: str) -> None:
         self._progress.note(message)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def asked_to_stop(self) -> bool:
         return self._stop

@@ -42,6 +42,10 @@ class Diagnosis:
     events: tuple[Event, ...] = ()  # what moved, in the order of appearance
     found: tuple[Finding, ...] = field(default=(), repr=False)  # all that the rules found, consequences and fallbacks too
 
+    def __repr__(self) -> str:
+        since = "" if self.onset_step is None else f" since step {self.onset_step}"
+        return f"Diagnosis({self.path}: {self.verdict}{since}; {self.why})"
+
     @property
     def path(self) -> Path:
         return self.run.path

@@ -35,6 +35,7 @@ from markovlm.report.settings import settings as settings_of
 from markovlm.report.spreadsheet import to_csv
 from markovlm.report.synthesis import synthesis
 from markovlm.report.tables import Table
+from markovlm.texts.markup import html_table
 
 PRINTED_CURVES = 9  # figures beside the Markdown file; the page has all
 PRINTED_SPREADS = 4
@@ -51,6 +52,13 @@ class ReportResult:
     steps: int
     seconds: float
     diagnoses: tuple[Diagnosis, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"ReportResult({self.html}; {self.runs} runs, {self.steps} steps, {self.seconds:.1f} s)"
+
+    def _repr_html_(self) -> str:
+        rows = [(one.path, one.verdict, one.onset_step, one.why) for one in self.diagnoses]
+        return html_table(f"{self.runs} runs: {self.html}", ["run", "verdict", "since step", "why"], rows)
 
     def as_json(self) -> dict[str, object]:
         return {

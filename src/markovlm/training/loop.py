@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markovlm.config import RunConfig
 from markovlm.errors import MarkovlmError, PeerLost, RunFailed
 from markovlm.models.fingerprint import base_fingerprint
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import CannotWrite
+from markovlm.runs.rows import CannotWrite, read_rows
+from markovlm.texts.markup import curve_svg, html_table
 from markovlm.training.distributed import World
 from markovlm.training.keeping import checkpoint, evaluate_dev, judge_evaluation, judge_row, keeps_checkpoint
 from markovlm.training.metrics import metric_row, sample_rows
@@ -24,6 +25,9 @@ from markovlm.training.start import close_sampler, start_run
 from markovlm.training.state import Progress, Run, Silent, note_event
 from markovlm.training.step import take_step
 from markovlm.training.tracking import tracking
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,19 @@ class TrainResult:
     seconds: float
     best_step: int | None
     interrupted: bool
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row a step: metrics.jsonl (docs/run-directory.md)."""
+        import polars as pl
+
+        return pl.DataFrame(list(read_rows(self.run / "metrics.jsonl")), infer_schema_length=None, strict=False)
+
+    def _repr_html_(self) -> str:
+        rows = list(read_rows(self.run / "metrics.jsonl"))
+        table = html_table(
+            str(self.run), ["steps", "seconds", "best step"], [(self.steps, round(self.seconds, 1), self.best_step)]
+        )
+        return table + curve_svg([row.get("reward_mean") for row in rows], "mean reward of a step, nats per answer token")
 
 
 def train(
