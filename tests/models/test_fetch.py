@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from markovlm.api.training import configure
 from markovlm.cli.main import main
 from markovlm.config.model import Loading
 from markovlm.errors import RunFailed, UserError
@@ -216,3 +217,9 @@ def test_steps_can_be_chosen_without_more(capsys: pytest.CaptureFixture[str]) ->
     """A default such as a warm-up of two steps would refuse a run of one."""
     assert main(["train", "--model", "smollm2", "--training.steps", "1", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1
+
+
+def test_prompts_of_chains_name_the_budget_though_the_models_own_do_not() -> None:
+    assert configure(over={"model": "smollm2"}).prompt.mention_budget is False
+    chain = configure(over={"model": "smollm2", "chain": {"kind": "thinking", "steps": 2}})
+    assert chain.prompt.mention_budget and chain.rollouts.group_size == 16

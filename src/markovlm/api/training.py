@@ -41,7 +41,10 @@ def configure(
     over = dict(over or {})
     model, task = (over.get(key, layer.get(key, default)) for key, default in (("model", "embedded"), ("task", None)))
     named = "" if layer.get("tasks") or over.get("tasks") else task  # several tasks are no one's own
-    return build_config(model_defaults(str(model), named), layer, over, source=source or "config")
+    defaults = model_defaults(str(model), named)
+    if ("chain" in layer or "chain" in over) and "chain" not in defaults:
+        defaults = {key: value for key, value in defaults.items() if key != "prompt"}  # prompts of chains always say the budget
+    return build_config(defaults, layer, over, source=source or "config")
 
 
 def base_layer(file: Path) -> dict[str, Any]:
