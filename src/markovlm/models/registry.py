@@ -98,7 +98,7 @@ KNOWN: dict[str, KnownModel] = {
             # With a live gradient at this rate the reader learns which answers are frequent before a CoT is worth reading.
             "objective": {"actor_reward_weight": 0, "baseline_every": 10},
             "rollouts": {"questions_per_step": 2, "group_size": 16, "max_cot_tokens": 24, "temperature": 0.7},
-            "training": {"steps": 60, "lr": "linear 1e-3 -> 0", "warmup_steps": 2, "eval_every": 20, "checkpoint_every": 20},
+            "training": {"steps": 30, "lr": "linear 1e-3 -> 0", "warmup_steps": 2, "eval_every": 15, "checkpoint_every": 15},
             "evaluation": {"batch_size": 60, "dev_size": 60},
         },
         source=SMOLLM2,
