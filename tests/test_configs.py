@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from markovlm.api.training import configure
 from markovlm.config import RunConfig, build_config, dump_yaml, flatten, load_yaml
 from markovlm.models.registry import model_defaults
 from markovlm.objectives import build_objective
@@ -52,7 +53,14 @@ def test_the_sets_are_complete() -> None:
     assert {path.stem for path in of("seed")} == set(SEED_STEPS)
     assert {path.stem for path in of("paper")} == {path.stem for path in of("recommended")} - {SMALL} == set(TABLE)
     assert len(FILES) == 10 + 2 * len(TABLE) + 1
-    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded", "chains"}
+    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded", "chains", "smollm2"}
+
+
+def test_the_configuration_of_the_real_demo_is_what_it_trains() -> None:
+    shown = flatten(load_yaml(CONFIGS / "smollm2/words.yaml"))
+    made = flatten(configure(over={"model": "smollm2"}).model_dump(mode="json"))
+    assert flatten(model_defaults("smollm2")).items() <= shown.items()
+    assert flatten(configure(CONFIGS / "smollm2/words.yaml").model_dump(mode="json")) == {**made, "prompt.style": "chat"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
