@@ -78,6 +78,7 @@ def main() -> int:
     parser.add_argument("--reader", action="append")
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--only", default="leak,legibility")
+    parser.add_argument("--dtype", default="float32", help="of the reader's weights")
     given = parser.parse_args()
     if given.arithmetic:
         items, own = sums(given.limit), ["embedded", "embedded-shortcut"]
@@ -92,7 +93,11 @@ def main() -> int:
     good = True
     for reader in readers:
         request = audit_request(
-            [file], [reader], only=given.only.split(","), out=given.out / re.sub(r"\W+", "-", reader).strip("-")
+            [file],
+            [reader],
+            only=given.only.split(","),
+            out=given.out / re.sub(r"\W+", "-", reader).strip("-"),
+            config={"loading": {"dtype": given.dtype}},
         )
         result, page = run_audit(request, say=lambda line: print(line, file=sys.stderr))
         order = [row["group"] for row in result["studies"]["ranking"]]
