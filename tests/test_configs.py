@@ -53,7 +53,14 @@ def test_the_sets_are_complete() -> None:
     assert {path.stem for path in of("seed")} == set(SEED_STEPS)
     assert {path.stem for path in of("paper")} == {path.stem for path in of("recommended")} - {SMALL} == set(TABLE)
     assert len(FILES) == 10 + 2 * len(TABLE) + 1
-    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"seed", "paper", "recommended", "embedded", "chains", "smollm2"}
+    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {
+        "seed",
+        "paper",
+        "recommended",
+        "embedded",
+        "chains",
+        "smollm2",
+    }
 
 
 def test_the_configuration_of_the_real_demo_is_what_it_trains() -> None:
