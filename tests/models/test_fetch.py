@@ -222,4 +222,5 @@ def test_steps_can_be_chosen_without_more(capsys: pytest.CaptureFixture[str]) ->
 def test_prompts_of_chains_name_the_budget_though_the_models_own_do_not() -> None:
     assert configure(over={"model": "smollm2"}).prompt.mention_budget is False
     chain = configure(over={"model": "smollm2", "chain": {"kind": "thinking", "steps": 2}})
-    assert chain.prompt.mention_budget and chain.rollouts.group_size == 16
+    assert chain.prompt.mention_budget
+    assert chain.rollouts.group_size == 16
