@@ -126,8 +126,9 @@ def test_of_a_log_that_stands_still_and_of_one_of_several_launches() -> None:
     assert (
         still == "stalled: out/run.jsonl (launch 2 of 3) at step 1,100 on h\nno new row for 2.0 hours; verdict so far: collapsed"
     )
-    first = text_of({**CHANGE, "host": "h", "before": None, "onset_step": None, "last_step": None, "cost": {"lines": []}})
-    assert first == f"collapsed: out/run.jsonl on h\n{CHANGE['why']}"
+    bare = {"before": None, "onset_step": None, "last_step": None, "cost": {"lines": []}, "cause": "kl_runaway"}
+    first = text_of({**CHANGE, "host": "h", **bare})
+    assert first == f"collapsed: out/run.jsonl on h\n{CHANGE['why']}\ncause: kl runaway"
 
 
 def test_the_id_is_the_changes() -> None:
@@ -175,7 +176,6 @@ def test_what_can_not_work_is_one_line_without_the_secret(name: str, environment
 def test_a_host_inside_ends_the_command_before_it_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(notify, "public_addresses", posting.__dict__["public_addresses"])
     monkeypatch.setenv("MARKOVLM_WEBHOOK", "https://localhost/SECRET")
 
     def inside(_: object) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from torch import nn
 from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.health import judge
+from markovlm.integrations import tell
 from markovlm.integrations.follow import Change, follow
 from markovlm.integrations.tell import call_command, command_of, webhook_of
 from markovlm.integrations.watch import Watcher
@@ -228,6 +231,34 @@ def test_a_webhook_elsewhere_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="--webhook"):
         webhook_of(url)
     assert main(["watch", ".", "--webhook", url]) == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\n\r\n", None]
+)
+def test_a_webhook_that_hangs_breaks_off_or_leads_elsewhere_is_a_note(
+    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tell, "_HOOK_SECONDS", 10.0 if answer is not None else 0.3)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(10_000)
+                connection.sendall(answer if answer is not None else b"HTTP/1.1 200 OK\r\n")
+                while answer is None and not over.wait(0.02):
+                    connection.sendall(b"X")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        started = time.monotonic()
+        assert (tell.call_webhook(url, {"verdict": "warn"}) or "").startswith(url)
+        assert time.monotonic() - started < 8
+        over.set()
+        thread.join(5)
 
 
 def test_a_command_that_fails_is_a_note(tmp_path: Path) -> None:

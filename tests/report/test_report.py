@@ -364,6 +364,15 @@ def test_a_report_without_rows(tmp_path: Path) -> None:
     assert "No samples" in text
 
 
+def test_what_a_collapse_cost_is_on_the_page_and_in_the_markdown(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    rows = [{"step": s, "reward": 0.8 if s < 40 else 0.0, "loss": 0.1, "step_time": 90.0} for s in range(1, 81)]
+    log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    result = write_report([log], tmp_path / "out")
+    assert "<b>Cost</b> 41 of 80 steps since step 40: 1.0 of 2.0 hours, 51 % of the time</p>" in result.html.read_text()
+    assert "**Cost**: 41 of 80 steps since step 40: 1.0 of 2.0 hours, 51 % of the time." in result.markdown.read_text()
+
+
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     run = write_native(tmp_path / "a")
     (tmp_path / "file").write_text("x")

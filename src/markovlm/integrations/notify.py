@@ -144,7 +144,8 @@ def text_of(change: Mapping[str, Any]) -> str:
     else:
         before = f" (was {change['before']})" if change.get("before") else ""
         since = f", since step {change['onset_step']:,}" if change.get("onset_step") is not None else ""
-        lines = [f"{change['verdict']}{before}: {where}{since}", str(change["why"])]
+        cause = [f"cause: {str(change['cause']).replace('_', ' ')}"] if change.get("cause") else []
+        lines = [f"{change['verdict']}{before}: {where}{since}", str(change["why"]), *cause]
     lines += [f"cost: {line}" for line in (change.get("cost") or {}).get("lines", ())]
     return "\n".join(_plain(line)[:_LONGEST_LINE] for line in lines)[:_LONGEST_TEXT]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
+import queue
 import shlex
 import socket
 import subprocess
-import urllib.error
+import threading
 import urllib.parse
 import urllib.request
 from typing import Any
 
 from markovlm.errors import UserError
 
-_SECONDS = 60.0
+_SECONDS = 60.0  # that a command has
+_HOOK_SECONDS = 10.0
 
 
 def command_of(text: str) -> list[str]:
@@ -66,11 +69,20 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def call_webhook(url: str, message: dict[str, Any]) -> str | None:
-    """POST the message as JSON, no proxy and no redirect; what went wrong, or None."""
+    """POST the message as JSON, no proxy and no redirect; what went wrong, or None. A server that hangs or drips is given ten seconds."""
+    outcome: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=lambda: outcome.put(_post(url, message)), daemon=True).start()
+    try:
+        return outcome.get(timeout=_HOOK_SECONDS)
+    except queue.Empty:
+        return f"{url}: no answer within {_HOOK_SECONDS:g} s"
+
+
+def _post(url: str, message: dict[str, Any]) -> str | None:
     request = urllib.request.Request(url, json.dumps(message).encode(), {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
     try:
-        with opener.open(request, timeout=10.0):
+        with opener.open(request, timeout=_HOOK_SECONDS):
             return None
-    except (OSError, urllib.error.URLError) as error:
-        return f"{url}: {error}"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"{url}: {error or type(error).__name__}"

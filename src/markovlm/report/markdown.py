@@ -143,6 +143,7 @@ def _run(d: Diagnosis) -> str:
         lines.append(f"**Most likely cause** ({d.cause_confidence} confidence): {escaped(d.cause.sentence)}.")
     if len(d.events) > 1:
         lines.append("**In order**: " + "; ".join(f"step {e.step:,} {escaped(e.what)}" for e in d.events) + ".")
+    lines += [f"**Cost**: {escaped(line)}." for line in d.cost.lines]
     if d.advice:
         lines.append("\n".join(f"{i}. {escaped(line)}" for i, line in enumerate(d.advice, 1)))
     if d.signals:
