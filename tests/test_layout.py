@@ -75,3 +75,9 @@ def test_a_broken_rule_is_found(package: Path) -> None:
         "pack.low.b imports pack.high.a",
     ]
     assert circles(imports(known, types=True)) == [["pack", "pack.high.a", "pack.low.b"]]
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by their names; the second could not be collected."""
+    names = [path.name for path in CONTRIBUTING.parent.joinpath("tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

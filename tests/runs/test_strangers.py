@@ -11,9 +11,9 @@ from markovlm.api.training import configure
 from markovlm.cli.main import main
 from markovlm.config import load_recorded, load_yaml
 from markovlm.errors import UserError
+from markovlm.runs.ahead import resumed_config
 from markovlm.runs.targets import open_targets
 from markovlm.training.loop import train
-from markovlm.training.start import resumed_config
 from support import runs
 
 CODE = "open({path!r}, 'w').close()\n"
