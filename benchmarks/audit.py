@@ -23,8 +23,9 @@ import torch
 from step import ratio_interval
 
 from markovlm.api.auditing import audit_request
+from markovlm.auditing.opening import open_reader
 from markovlm.auditing.plan import AuditRequest
-from markovlm.auditing.readers import SIGHTED, OpenReader, open_reader
+from markovlm.auditing.readers import SIGHTED, OpenReader
 from markovlm.auditing.reading import gather_studies, read_all
 from markovlm.models.language import LanguageModel
 

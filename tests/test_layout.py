@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.imports import PACKAGE, circles, imports, modules
+from support.imports import PACKAGE, circles, imports, missing, modules
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -81,3 +81,23 @@ def test_no_two_files_of_tests_have_one_name() -> None:
     """pytest imports them by their names; the second could not be collected."""
     names = [path.name for path in CONTRIBUTING.parent.joinpath("tests").rglob("test_*.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_what_is_imported_from_the_package_is_there() -> None:
+    """In benchmarks and scripts too, which no other test imports."""
+    root = CONTRIBUTING.parent
+    files = [
+        path
+        for folder in ("src", "tests", "benchmarks", "scripts", "examples", "studies")
+        for path in root.joinpath(folder).rglob("*.py")
+    ]
+    assert len(files) > 500
+    assert missing(files, modules()) == []
+
+
+def test_a_name_that_has_moved_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "old.py"
+    file.write_text(
+        "def f():\n    from markovlm.errors import UserError, Gone\n    from markovlm.nowhere import there\n    from markovlm import train\n"
+    )
+    assert missing([file], modules()) == ["old.py: markovlm.errors.Gone", "old.py: markovlm.nowhere.there"]

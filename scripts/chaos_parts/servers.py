@@ -119,7 +119,7 @@ class _Gate:
 def samplers(place: Place) -> Iterator[Case]:
     """Answers that are wrong in some thirty ways, from the first or in the middle of a run: one line in bounded time and memory, the steps
     before are kept, and the run goes on with a server that is well."""
-    from markovlm.training.start import resumed_config
+    from markovlm.runs.ahead import resumed_config
 
     with FakeVllm(place.model) as good:
         for name, wrong in WRONG.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "src" / "markovlm"
@@ -72,4 +72,33 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     for module in graph:
         if module not in index:
             visit(module)
+    return found
+
+
+def missing(files: Iterable[Path], known: Mapping[str, Path]) -> list[str]:
+    """`FILE: MODULE.NAME` of what `files` import from the package and is not there: moved, renamed or deleted. Nothing is imported."""
+    there = {module: _names(ast.parse(path.read_text(encoding="utf-8"))) for module, path in known.items()}
+    found: list[str] = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) and node.level == 0 else ""
+            if not isinstance(node, ast.ImportFrom) or module.partition(".")[0] != PACKAGE.name:
+                continue
+            wanted = [alias.name for alias in node.names]
+            lazy = "__getattr__" in there.get(module, ())  # such as the package itself: its names are looked up when used
+            gone = [name for name in wanted if not lazy and name not in there.get(module, ()) and f"{module}.{name}" not in known]
+            found += [f"{file.name}: {module}.{name}" for name in gone]
+    return found
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """What a module defines or imports, at any depth."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
     return found
