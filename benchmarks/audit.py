@@ -39,6 +39,7 @@ class Meter:
     tokens: int = 0  # that the decoder computed
     passes: int = 0
     seconds: float = 0.0  # of the processor, in both
+    stepping: float = 0.0  # of them, in passes over a token of each row: greedy answers being written
 
 
 @contextmanager
@@ -49,7 +50,10 @@ def metered() -> Iterator[Meter]:
     def counted(self: LanguageModel, input_ids: torch.Tensor, **how: Any) -> Any:
         meter.tokens += input_ids.numel()
         meter.passes += 1
-        return timed(decode, self, input_ids, **how)
+        before = meter.seconds
+        found = timed(decode, self, input_ids, **how)
+        meter.stepping += meter.seconds - before if input_ids.shape[1] == 1 else 0.0
+        return found
 
     def timed(work: Any, *given: Any, **how: Any) -> Any:
         began = time.process_time()
@@ -100,6 +104,7 @@ def one_question(opened: OpenReader, request: AuditRequest) -> dict[str, float]:
         "passes": meter.passes,
         "spent": spent,
         "model": meter.seconds,
+        "stepping": meter.stepping,
         "alone": alone(opened, rows),
     }
 
@@ -137,7 +142,8 @@ def main() -> None:
             one = found[-1]
             print(
                 f"{one['readings']:4.0f} readings, {one['wanted']:7,.0f} tokens, computed {one['computed']:7,.0f} in {one['passes']:4.0f} passes: "
-                f"{one['computed'] / one['spent']:5.0f} tokens/s ({one['model'] / one['spent']:.0%} in the model); alone {one['alone']:5.0f}",
+                f"{one['computed'] / one['spent']:5.0f} tokens/s ({one['model'] / one['spent']:.0%} in the model, "
+                f"{one['stepping'] / one['spent']:.0%} writing answers); alone {one['alone']:5.0f}",
                 flush=True,
             )
         began = time.process_time()
@@ -152,7 +158,8 @@ def main() -> None:
         f"studies and their statistics, when all is read: {rest:.1f} s beside {total['spent']:.1f} s of reading (legibility among the former)"
     )
     print(
-        f"in the model {total['model'] / total['spent']:.0%} of the time; shared prefixes: {total['wanted'] / total['computed']:.2f} tokens for one"
+        f"in the model {total['model'] / total['spent']:.0%} of the time, {total['stepping'] / total['spent']:.0%} writing answers; "
+        f"shared prefixes: {total['wanted'] / total['computed']:.2f} tokens for one"
     )
 
 

@@ -367,6 +367,8 @@ def test_a_budget_chooses_how_many_questions_are_read(tmp_path: Path, capsys: py
 
     def questions(minutes: float) -> int:
         result = audit(file, "embedded", only=["leak"], minutes=minutes)
+        longer = any("are read, and that took longer than" in note for note in result["notes"])
+        assert longer == (minutes < 1)
         assert {group["n"] for group in result["groups"]} == {result["groups"][0]["n"]}
         assert any(f"{result['groups'][0]['n']} of 6 questions of a group" in note for note in result["notes"])
         return result["groups"][0]["n"]

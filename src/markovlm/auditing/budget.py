@@ -10,7 +10,7 @@ from markovlm.analysis.scoring import Variant
 from markovlm.analysis.study import Counting
 from markovlm.auditing.opening import open_reader
 from markovlm.auditing.plan import AuditRequest, Material
-from markovlm.auditing.readers import duration, tokens_of
+from markovlm.auditing.readers import tokens_of
 from markovlm.auditing.reading import Gathered, gather_studies
 
 _TRIAL = 0.1  # of the time: spent on the first questions, by which the pace is known
@@ -18,7 +18,7 @@ _FEWEST = 3  # questions that are read whatever the time
 
 
 def within_minutes(request: AuditRequest, counting: Counting | None, say: Callable[[str], None]) -> AuditRequest:
-    """The request with as many questions of each group as its readers can read in `request.minutes`.
+    """The request with as many questions of each group as its readers can read in `request.minutes`, but at least three.
 
     What is kept from before takes no time, so the same command again reads further. Every reader gets the same share of the time, and all
     read the same questions.
@@ -26,16 +26,18 @@ def within_minutes(request: AuditRequest, counting: Counting | None, say: Callab
     assert request.minutes is not None
     each = 60 * request.minutes / max(1, len(request.readers))
     most = max(len({cot.example.id for cot in cots}) for cots in request.material.groups.values())
-    chosen = most
+    chosen, late = most, False
     for name, target in request.readers:
         opened = open_reader(name, target, request, counting)
         gathered = gather_studies(opened, request)
+        began = time.perf_counter()
         chosen = min(chosen, _readable(gathered, each, most))
+        late = late or time.perf_counter() - began > each
         del opened, gathered
     material = limited(request.material, chosen)
-    note = (
-        f"--budget {request.minutes:g}: {chosen} of {most} questions of a group can be read in {duration(60 * request.minutes)}"
-    )
+    what = f"--budget {request.minutes:g}: {chosen} of {most} questions of a group"
+    said = "are read, and that took longer than" if late else "can be read in"
+    note = f"{what} {said} {request.minutes:g} minutes"
     note += "; the same command again reads further" if chosen < most else ""
     say(note)
     return replace(request, material=replace(material, notes=(*material.notes, note)))
