@@ -48,6 +48,7 @@ CALLS: dict[str, tuple[str, ...]] = {  # name of the file -> the command
         "audited",
     ),
     "audit-dry": ("audit", str(FIXTURES / "audit" / "samples_tiny_sums.jsonl"), "--reader", "embedded", *FEW, "--dry-run"),
+    "check": ("check", "grpo.yaml"),
     "configs": ("configs",),
     "diagnose": ("diagnose", "run-0", "run-1"),
     "eval": ("eval", "run-0", "--checkpoints", "all", "--baseline", *FEW),
@@ -101,6 +102,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     home = tmp_path_factory.mktemp("golden")
     (home / "text.txt").write_text("a has 3\n", encoding="utf-8")
     (home / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
+    (home / "grpo.yaml").write_text("num_generations: 1\nbeta: 0.001\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         printed = {name: json.loads(called(*arguments)) for name, arguments in MADE.items()}

@@ -21,6 +21,7 @@ from markovlm._version import __version__ as __version__
 if TYPE_CHECKING:
     from markovlm import register
     from markovlm.api.auditing import audit
+    from markovlm.api.checking import check
     from markovlm.api.evaluation import Evaluated, evaluate
     from markovlm.api.judging import diagnose, write_report
     from markovlm.api.models import Model, Reading, Thought, load
@@ -53,6 +54,7 @@ _PLACES = {
     "loadbearing": "api.studies",
     "audit": "api.auditing",
     "diagnose": "api.judging",
+    "check": "api.checking",
     "write_report": "api.judging",
     "Watcher": "integrations.watch",
     "accept_damaged": "runs.manifest",
@@ -121,6 +123,7 @@ __all__ = [
     "accept_damaged",
     "audit",
     "chain_example",
+    "check",
     "configure",
     "diagnose",
     "evaluate",

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from markovlm.checks.ours import doubts
 from markovlm.config import ObjectiveBase, RunConfig, build_config, nest
 from markovlm.errors import UserError
 from markovlm.models.load import LanguageModel
@@ -23,7 +24,6 @@ from markovlm.objectives.ppo import PpoConfig
 from markovlm.objectives.ppo_frozen_anchor import PpoFrozenAnchorConfig
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
-from markovlm.training.guard import doubts
 from markovlm.training.loop import train
 from markovlm.training.records import StepResult
 from markovlm.training.step import take_step

@@ -17,6 +17,7 @@ import click
 from markovlm._version import __version__
 from markovlm.cli.ask import ask
 from markovlm.cli.audit import audit
+from markovlm.cli.check import check
 from markovlm.cli.common import rank
 from markovlm.cli.configs import configs
 from markovlm.cli.demo import demo
@@ -43,7 +44,7 @@ from markovlm.terminal.plain import say
 SECTIONS = {
     "Train and evaluate": (demo, train, evaluate, ask, sweep, export),
     "Does the answer depend on the CoT? (runs, adapters, models)": (perturb, transfer, explain, loadbearing),
-    "Without training anything: CoTs and logs of any source": (audit, diagnose, watch, report),
+    "Without training anything: CoTs and logs of any source": (check, audit, diagnose, watch, report),
     "What there is": (tasks, models, configs),
 }
 COMMANDS = (*(command for some in SECTIONS.values() for command in some), sweep_cell)

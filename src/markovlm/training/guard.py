@@ -6,17 +6,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from markovlm.config import RunConfig
 from markovlm.config.health import HealthConfig
 from markovlm.health.evaluations import Measured
 from markovlm.health.monitor import HealthMonitor
 from markovlm.health.verdict import Verdict
-from markovlm.models.registry import highest_tried_lr
-from markovlm.objectives.ppo_frozen_anchor import NOTICE
-from markovlm.runs.asking import task_of
-
-_SMALL_GROUP = 8
-_PPO_LR_SHARE = 0.5
 
 
 class Guard:
@@ -110,48 +103,3 @@ class Guard:
         copy.deepcopy(self.monitor).update({"step": self.monitor.n + 1})  # a damaged state fails here, and not steps later
         self.verdict = self.monitor.verdict() if self.monitor.n else None
         self.healthy, self.rollbacks = list(state["healthy"]), state["rollbacks"]
-
-
-def doubts(config: RunConfig) -> list[str]:
-    """Settings that work on paper and have failed in practice: one line each, with a pointer."""
-    objective, training = config.objective, config.training
-    tried = highest_tried_lr(config.model)
-    live = objective.actor_reward_weight.maximum > 0
-    found = []
-    if objective.name == "ppo_frozen_anchor":
-        found.append(NOTICE)
-        if objective.cot_logprob == "sum":
-            found.append(
-                "objective.cot_logprob=sum with ppo_frozen_anchor: the ratio of a whole CoT to the base leaves the clip at once and learning "
-                "stalls; the research code takes the mean (docs/findings.md, What collapsed PPO?)"
-            )
-    if objective.name == "ppo" and live and training.lr.maximum > _PPO_LR_SHARE * tried:
-        found.append(
-            f"objective.name=ppo with a live actor reward at training.lr {training.lr.maximum:g}: several passes multiply the step; "
-            f"half the usual rate ({_PPO_LR_SHARE * tried:g}) is safer (docs/objectives.md, PPO)"
-        )
-    if objective.answer_end == "open" and live and task_of(config).prompt_kind != "continuation":
-        found.append(
-            "objective.answer_end=open with a live gradient through the reward: replies came to run on behind the gold answer in 13 of 13 runs, "
-            "and the reward does not see it; set objective.answer_end=scored (docs/likelihood-gap.md)"
-        )
-    if objective.conditioning == "non_markovian" and objective.reader == "actor" and objective.reward == "logprob" and live:
-        found.append(
-            "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
-            "accuracy and load where it knew answers at sight; objective.reader=frozen with objective.actor_reward_weight=0 did not "
-            "(docs/objectives.md, rewards side by side)"
-        )
-    if not training.eval_every:
-        found.append(
-            "training.eval_every=0: without evaluation during training a peak can't be told from a decline (docs/objectives.md, evaluation)"
-        )
-    if objective.grouped and config.rollouts.group_size < _SMALL_GROUP:
-        found.append(
-            f"rollouts.group_size={config.rollouts.group_size}: the mean and spread of a group under {_SMALL_GROUP} are mostly noise "
-            "(docs/objectives.md, group size)"
-        )
-    if training.lr.maximum > tried:
-        found.append(
-            f"training.lr {training.lr.maximum:g} is above {tried:g}, the highest that held up (docs/objectives.md, learning rate)"
-        )
-    return found

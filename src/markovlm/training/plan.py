@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from markovlm.chains.prompter import ChainPrompter
+from markovlm.checks.ours import doubts
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.models.registry import check_path, is_here, resolve
@@ -20,7 +21,6 @@ from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
 from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed, on_gpu
 from markovlm.training.estimate import Spread, Workload, element_bytes, estimate
-from markovlm.training.guard import doubts
 from markovlm.training.shapes import Shape, read_shape
 from markovlm.training.strategy import check_share
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from markovlm._version import __version__
+from markovlm.checks.ours import doubts
 from markovlm.config import CHANGEABLE, RunConfig, build_config, dump_yaml, flatten, load_recorded
 from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
@@ -30,7 +31,7 @@ from markovlm.tasks.base import Loaded
 from markovlm.tasks.prompts import loses
 from markovlm.training.agreement import begin_sampling
 from markovlm.training.distributed import World
-from markovlm.training.guard import Guard, doubts
+from markovlm.training.guard import Guard
 from markovlm.training.questions import MixedQuestions, Questions
 from markovlm.training.readers import reading_room
 from markovlm.training.records import Learner

@@ -1,0 +1,42 @@
+"""Configurations looked at before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markovlm.api.arguments import PATH, listed
+from markovlm.errors import UserError
+
+if TYPE_CHECKING:
+    from markovlm.checks.finding import Checked
+
+
+def check(
+    configs: str | Path | Sequence[str | Path],
+    *,
+    framework: str | None = None,
+    processes: int | None = None,
+    answers: str | Path | None = None,
+    answers_column: str | None = None,
+) -> list[Checked]:
+    """Settings with a known outcome in configurations of TRL (GRPO), verl and markovlm (docs/check.md), one `Checked` a file.
+
+    `processes` is how many the trainer will have; `answers` a data file of reference answers, which the limit on completions is compared
+    with (`answers_column`: in which column). Raises UserError for a file that cannot be read or belongs to no known framework.
+
+        for finding in markovlm.check("grpo.yaml", processes=8)[0].findings:
+            print(finding.level, finding.what, finding.change, finding.source)
+    """
+    from markovlm.checks.check import Answers, check_files
+
+    named = [configs] if isinstance(configs, str | Path) else listed("check", configs, PATH, "paths")
+    if not named:
+        raise UserError("check: nothing to check; give paths of configurations")
+    if processes is not None and processes < 1:
+        raise UserError(f"check: processes={processes}: at least 1")
+    if answers is None and answers_column is not None:
+        raise UserError("check: answers_column says nothing without answers, a file of reference answers")
+    reference = None if answers is None else Answers(Path(answers).expanduser(), answers_column)
+    return check_files([Path(path).expanduser() for path in named], framework, processes, reference)

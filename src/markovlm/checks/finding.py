@@ -1,0 +1,51 @@
+"""What is said about a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Level = Literal["fails", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One setting, or several together, with a known outcome. `fails`: training stops, or nothing can be learned."""
+
+    name: str  # stable: programs may read it
+    level: Level
+    what: str  # the settings and what comes of them
+    change: str
+    source: str  # an address, or a page of our documentation
+
+    def as_json(self) -> dict[str, str]:
+        return {"name": self.name, "level": self.level, "what": self.what, "change": self.change, "source": self.source}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One configuration: `fails` where any finding does, `warn` where there is another, else `clear`."""
+
+    path: str
+    framework: str
+    settings: int  # how many were read
+    findings: tuple[Finding, ...]
+    unread: tuple[str, ...] = ()  # settings that are there and whose value could not be known
+
+    @property
+    def verdict(self) -> Literal["fails", "warn", "clear"]:
+        levels = {finding.level for finding in self.findings}
+        return "fails" if "fails" in levels else "warn" if levels else "clear"
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "path": self.path, "framework": self.framework, "verdict": self.verdict, "settings": self.settings,
+            "findings": [finding.as_json() for finding in self.findings], "unread": list(self.unread),
+        }  # fmt: skip
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """In order of gravity; of equals as they came."""
+    return tuple(sorted(findings, key=lambda finding: finding.level != "fails"))
