@@ -25,7 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from markovlm.health.compare import parting
 from markovlm.health.diagnose import Diagnosis, diagnose_paths
+from markovlm.health.series import Course
 from markovlm.statistics import wilson
 
 Rows = list[dict[str, float]]
@@ -523,17 +525,50 @@ def real(folder: Path, wrong: bool) -> None:
             print(f"    {d.run.name}: {d.verdict} {d.onset_step}, {d.cause.name if d.cause else d.why}")
 
 
+def pairs(seeds: int) -> None:
+    """`diagnose --compare`: how often two made runs of one kind part in a metric, and how often a fall of one of them is found."""
+    for n in (12, 40, 100, 400):
+        for rho in (0.0, 0.5, 0.9):
+            false = found = 0
+            late: list[int] = []
+            for seed in range(seeds):
+                rng = np.random.default_rng(seed)
+                steps = np.arange(1.0, n + 1)
+                a, b = (0.5 + np.linspace(0, 0.2, n) + 0.05 * autoregressive(n, rho, rng) for _ in range(2))
+                false += parting(Course("reward_mean", steps, a), Course("reward_mean", steps, b)) is not None
+                fallen = np.where(steps > n // 2, 0.01 * np.abs(rng.normal(size=n)), b)
+                said = parting(Course("reward_mean", steps, a), Course("reward_mean", steps, fallen))
+                found += said is not None
+                late += [said.step - (n // 2 + 1)] if said is not None else []
+            delay = f", median {np.median(late):.0f} rows late" if late else ""
+            print(
+                f"  {n} rows, correlation {rho}: parted falsely {share(false, seeds)}; a fall found {share(found, seeds)}{delay}",
+                flush=True,
+            )
+
+
+def autoregressive(n: int, rho: float, rng: np.random.Generator) -> np.ndarray:
+    """Of variance 1."""
+    out = rng.normal(size=n)
+    for i in range(1, n):
+        out[i] = rho * out[i - 1] + math.sqrt(1 - rho**2) * out[i]
+    return out
+
+
 def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--faults", type=Path)
     parser.add_argument("--logs", type=Path)
+    parser.add_argument("--pairs", type=int, default=0, help="pairs of runs for `diagnose --compare`")
     parser.add_argument("--wrong", action="store_true")
     given: Any = parser.parse_args(None if argv is None else list(argv))
     if given.faults is not None:
         files(given.faults, given.wrong)
     if given.logs is not None:
         real(given.logs, given.wrong)
+    if given.pairs:
+        pairs(given.pairs)
     if given.seeds:
         made(given.seeds, given.wrong)
 

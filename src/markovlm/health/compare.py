@@ -123,7 +123,7 @@ def compare(a: Diagnosis, b: Diagnosis) -> Comparison:
         if together is None:
             continue
         compared.append(key)
-        found = _parting(*together)
+        found = parting(*together)
         if found is not None:
             partings.append(found)
     partings.sort(key=lambda p: p.step)
@@ -177,7 +177,8 @@ def _binned(c: Course, every: float) -> tuple[Floats, Floats]:
     return found, np.bincount(at, weights=c.values) / np.bincount(at)
 
 
-def _parting(a: Course, b: Course) -> Parting | None:
+def parting(a: Course, b: Course) -> Parting | None:
+    """Where one metric of two runs, at common steps, parts; None where it does not."""
     logarithmic = a.key in _LOG and a.values.min() > 0.0 and b.values.min() > 0.0
     inner_a, inner_b = (np.log(a.values), np.log(b.values)) if logarithmic else (a.values, b.values)
     n = len(inner_a)
@@ -196,21 +197,22 @@ def _parting(a: Course, b: Course) -> Parting | None:
         sign = math.copysign(1.0, differences[at])
         later = sign * differences[at:]
         if float((later > max(0.5 * Z * error, 0.5 * least)).mean()) >= STAYS and later[-1] >= 0.5 * least:
-            return _told(a, b, sign * (inner_a - inner_b), int(at), window, float(abs(differences[at])), error)
+            return _parted(a, b, sign * (inner_a - inner_b), int(at), window, float(abs(differences[at])), error)
     at = _apart_to_the_end(inner_a, inner_b, max(least, 2.0 * error / Z))
     if at is None:
         return None
     sign = math.copysign(1.0, inner_a[-1] - inner_b[-1])
-    return _told(a, b, sign * (inner_a - inner_b), at, window, float(np.mean(np.abs(inner_a[at:] - inner_b[at:]))), error)
+    return _parted(a, b, sign * (inner_a - inner_b), at, window, float(np.mean(np.abs(inner_a[at:] - inner_b[at:]))), error)
 
 
-def _told(a: Course, b: Course, apart: Floats, at: int, window: int, difference: float, error: float) -> Parting:
+def _parted(a: Course, b: Course, apart: Floats, at: int, window: int, difference: float, error: float) -> Parting:
     """The step within a window from which every row shows half of the difference, and the levels of both runs."""
-    rows = apart[at : at + window]
-    first = next((k for k in range(len(rows)) if rows[k:].min() > 0.0 and rows[k] > 0.5 * difference), 0)
-    means = (float(values[at : at + window].mean()) for values in (a.values, b.values))
-    last = (float(values[-window:].mean()) for values in (a.values, b.values))
-    return Parting(a.key, int(a.steps[at + first]), *means, min(difference / error, 999.0), *last)
+    near = apart[at : at + window]
+    first = next((k for k in range(len(near)) if near[k:].min() > 0.0 and near[k] > 0.5 * difference), 0)
+    (mean_a, mean_b), (last_a, last_b) = (
+        (float(a.values[rows].mean()), float(b.values[rows].mean())) for rows in (slice(at, at + window), slice(-window, None))
+    )
+    return Parting(a.key, int(a.steps[at + first]), mean_a, mean_b, min(difference / error, 999.0), last_a, last_b)
 
 
 def _apart_to_the_end(a: Floats, b: Floats, least: float) -> int | None:
