@@ -22,9 +22,9 @@ and those of the research code, which read what its extractors read, on its own 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ from markovlm.tasks.base import LETTERS, AnswerType
 from markovlm.tasks.equations import has_wrong_equation
 from markovlm.tasks.folds import normalized
 from markovlm.tasks.letters import read_letter
+from markovlm.tasks.limits import OutOfTime, processor_limit
 from markovlm.tasks.numbers import MAX_NUMBER_CHARACTERS, normalize_number, written_numbers
 from markovlm.tasks.reading import normalized_answer, read_number, read_text
 from markovlm.tasks.statements import first_sentence
@@ -263,27 +264,38 @@ def _math_verify_parse(text: str) -> list[Any]:
     """Math-Verify's reading: a SymPy value and the text it was read from, or nothing.
 
     Bold type and exclamation marks are taken away first, which the library reads as powers and factorials, and signs that it does not know are
-    written as it knows them. The library stops itself by a signal, which only the main thread has, and which does not interrupt SymPy inside one
-    huge power. So texts with a power of a power, or one of four digits, are not read at all.
+    written as it knows them. What takes more than two seconds of *processor* time is not read, however busy the machine is. The
+    signal for it belongs to the main thread, and does not interrupt SymPy inside one huge power: texts with a power of a power, or
+    one of four digits, are not read at all.
     """
     tail = text[-MATH_VERIFY_CHARACTERS:].replace("\N{MINUS SIGN}", "-").replace("\\$", "$")
     tail = _WRAPPED.sub(r"\1", _EXCLAMATION.sub(" ", _BOLD.sub("", tail)))
     if _TOWER.search(tail) or _HUGE.search(tail):
         return []
-    from math_verify import parse  # imports SymPy: about a second
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every text that took too long
-    return cast(list[Any], parse(tail, parsing_timeout=_signal_seconds()))
+    parse, _ = _math_verify()
+    try:
+        with processor_limit(MATH_VERIFY_SECONDS):
+            return cast(list[Any], parse(tail, parsing_timeout=0))
+    except OutOfTime:
+        return []
 
 
 def _math_verify_equal(predicted: str, gold: str) -> bool:
-    """Math-Verify's verdict on two answers, each read as a formula."""
-    from math_verify import verify
-
+    """Math-Verify's verdict on two answers, each read as a formula; False where it does not come to one in time."""
     formulas = [_math_verify_parse(f"${side.strip('$ ')}$") for side in (gold, predicted)]
-    return bool(verify(formulas[0], formulas[1], timeout_seconds=_signal_seconds()))
+    _, verify = _math_verify()
+    try:
+        with processor_limit(MATH_VERIFY_SECONDS):
+            return bool(verify(formulas[0], formulas[1], timeout_seconds=0))
+    except OutOfTime:
+        return False
 
 
-def _signal_seconds() -> int:
-    """Time limit that the library may set; 0 is none."""
-    return MATH_VERIFY_SECONDS if threading.current_thread() is threading.main_thread() else 0
+@functools.cache
+def _math_verify() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`parse` and `verify`, once they have read a text: importing SymPy and its grammar takes a second or two that count for no answer."""
+    from math_verify import parse, verify
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every text that took too long
+    verify(parse("$1$", parsing_timeout=0), parse("$1$", parsing_timeout=0), timeout_seconds=0)
+    return parse, verify
