@@ -353,7 +353,7 @@ def test_mmlu_real(load, real):
 def test_custom_maps_columns(load, fixtures):
     loaded = load("custom", fixtures / "custom" / "rows.csv", question="prompt", answer="gold")
     assert [(e.question, e.answer) for e in loaded.examples] == [("How many legs?", "1004")]
-    assert "rows.csv:3: 'gold' is 'many', expected a number (or use answer_type=text)" in loaded.skipped[0]
+    assert "rows.csv:3: 'gold' is 'many', expected a number (or set data.answer_kind=text)" in loaded.skipped[0]
 
 
 def test_custom_letters(load, fixtures):

@@ -27,7 +27,7 @@ def parse(row: Row, question: str, answer: str, choices: str, answer_type: Answe
         return Example(identity, text, gold)
     number = normalize_number(gold)
     if number is None:
-        raise RowError(f"{answer!r} is {gold[:30]!r}, expected a number (or use answer_type=text)")
+        raise RowError(f"{answer!r} is {gold[:30]!r}, expected a number (or set data.answer_kind=text)")
     return Example(identity, text, number)
 
 
