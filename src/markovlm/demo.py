@@ -37,7 +37,7 @@ class Scale:
 
 
 SMALL = Scale(500, 50, Plan(("delete", "truncate_back", "digit_replace")), 25)
-REAL = Scale(200, 24, Plan(("delete", "truncate_back", "digit_replace"), (0.4, 1.0)), 4, every_checkpoint=False)
+REAL = Scale(200, 60, Plan(("delete", "truncate_back", "digit_replace"), (0.4, 1.0)), 4, every_checkpoint=False)
 
 
 def scale_of(model: str) -> Scale:
