@@ -47,7 +47,7 @@ def test_another_thread_is_not_limited() -> None:
 
 def test_an_answer_that_takes_too_long_to_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "MATH_VERIFY_SECONDS", 0.05)
-    monkeypatch.setattr(answers, "_math_verify", lambda: (lambda *a, **k: spin(5), lambda *a, **k: spin(5)))
+    monkeypatch.setattr(answers, "_library", lambda: (lambda *a, **k: spin(5), lambda *a, **k: spin(5)))
     assert answers.extract(r"so \frac{1}{2} of it", "math_verify") is None
     monkeypatch.setattr(answers, "_math_verify_parse", lambda text: [text])
     assert not answers._math_verify_equal("42", "43")

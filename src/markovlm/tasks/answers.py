@@ -272,7 +272,7 @@ def _math_verify_parse(text: str) -> list[Any]:
     tail = _WRAPPED.sub(r"\1", _EXCLAMATION.sub(" ", _BOLD.sub("", tail)))
     if _TOWER.search(tail) or _HUGE.search(tail):
         return []
-    parse, _ = _math_verify()
+    parse, _ = _library()
     try:
         with processor_limit(MATH_VERIFY_SECONDS):
             return cast(list[Any], parse(tail, parsing_timeout=0))
@@ -283,7 +283,7 @@ def _math_verify_parse(text: str) -> list[Any]:
 def _math_verify_equal(predicted: str, gold: str) -> bool:
     """Math-Verify's verdict on two answers, each read as a formula; False where it does not come to one in time."""
     formulas = [_math_verify_parse(f"${side.strip('$ ')}$") for side in (gold, predicted)]
-    _, verify = _math_verify()
+    _, verify = _library()
     try:
         with processor_limit(MATH_VERIFY_SECONDS):
             return bool(verify(formulas[0], formulas[1], timeout_seconds=0))
@@ -292,7 +292,7 @@ def _math_verify_equal(predicted: str, gold: str) -> bool:
 
 
 @functools.cache
-def _math_verify() -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _library() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`parse` and `verify`, once they have read a text: importing SymPy and its grammar takes a second or two that count for no answer."""
     from math_verify import parse, verify
 
