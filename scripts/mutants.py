@@ -199,7 +199,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("statistics.py", "total = max(ms_seed + ms_question - ms_rest, ms_seed, ms_question)", "total = ms_seed", "an interval over seeds and questions that leaves the questions out"),
     M("statistics.py", "score = ended - at_risk @ (ends / at_risk.sum(axis=0))", "score = ended - at_risk @ (ends / len(times))", "a log-rank test that forgets who is still at risk"),
     M("evaluation/compare.py", "mcnemar_exact(gained, lost)", "mcnemar_exact(gained, gained)", "a p-value of nothing"),
-    M("statistics.py", 'proportion_ci(confidence, method="wilson")', 'proportion_ci(confidence, method="exact")', "another interval than it says"),
+    M("statistics.py", "(k + z * z / 2) / (n + z * z), z", "k / n, z", "an interval around the rate itself"),
     M("statistics.py", "binomtest(b, b + c, 0.5).pvalue", 'binomtest(b, b + c, 0.5, alternative="greater").pvalue', "a one-sided test"),
     # analysis
     M("analysis/explain.py", "if position not in gone)", "if position in gone)", "all but the unit is taken out"),

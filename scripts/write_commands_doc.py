@@ -34,8 +34,8 @@ def render() -> str:
     root = click.Context(cli, info_name="markovlm")
     parts = [_HEAD]
     for name in cli.list_commands(root):
-        command = cli.commands[name]
-        if command.hidden:
+        command = cli.get_command(root, name)
+        if command is None or command.hidden:
             continue
         context = click.Context(command, info_name=name, parent=root)
         usage = command.get_usage(context).removeprefix("Usage: ")

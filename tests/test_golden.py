@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from markovlm import demo
-from markovlm.cli.main import COMMANDS, main
+from markovlm.cli.main import NAMES, main
 from markovlm.models.registry import KNOWN
 from markovlm.runs.rows import read_rows
 from support import golden
@@ -134,7 +134,7 @@ def test_json_of_the_commands_that_make_runs_and_studies(name: str, made: tuple[
 
 
 def test_every_command_is_among_them() -> None:
-    assert {command.name for command in COMMANDS} - ELSEWHERE == {arguments[0] for arguments in (CALLS | MADE).values()}
+    assert set(NAMES) - ELSEWHERE == {arguments[0] for arguments in (CALLS | MADE).values()}
 
 
 def test_json_of_the_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

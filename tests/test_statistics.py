@@ -19,6 +19,7 @@ from markovlm.statistics import (
     minimum_detectable_difference,
     paired_bootstrap,
     sample_size_for_difference,
+    t_p_value,
     wilson,
 )
 
@@ -32,6 +33,17 @@ def test_wilson_by_hand():
     low, high = wilson(8, 10)
     assert low == pytest.approx(0.490162, abs=1e-5)
     assert high == pytest.approx(0.943318, abs=1e-5)
+
+
+@given(COUNTS.filter(lambda counts: counts[1] > 0), st.sampled_from([0.5, 0.95, 0.99]))
+def test_wilson_is_scipys(counts, confidence):
+    theirs = stats.binomtest(*counts).proportion_ci(confidence, method="wilson")
+    assert wilson(*counts, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@given(st.floats(-30, 30), st.floats(0.3, 1e5))
+def test_p_of_students_t_is_scipys(t, freedom):
+    assert t_p_value(t, freedom) == pytest.approx(2 * stats.t.sf(abs(t), freedom), rel=1e-5, abs=1e-300)
 
 
 @given(COUNTS, st.sampled_from([0.5, 0.9, 0.95, 0.99]))

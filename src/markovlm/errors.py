@@ -19,6 +19,17 @@ class RunFailed(MarkovlmError):
     exit_code = 1
 
 
+# Packages that `pip install markovlm` leaves out, and `markovlm[train]` brings.
+TRAINING = frozenset({
+    "torch", "transformers", "peft", "accelerate", "safetensors", "datasets", "scipy", "math_verify", "gguf", "tokenizers", "huggingface_hub",
+})  # fmt: skip
+
+
+def missing(package: str, what: str = "this") -> UserError:
+    """What is said where one of them is asked for and not there."""
+    return UserError(f"{what} needs {package.partition('.')[0]}, which is not installed: pip install 'markovlm[train]'")
+
+
 class Note(UserWarning):
     """Something to know that stops nothing: the command line says it in one line (`markovlm: note: …`)."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
-from markovlm.config import Key, keys, merge, nest
 from markovlm.errors import UserError
 from markovlm.terminal.plain import escaped_json
+
+if TYPE_CHECKING:  # the configuration costs a tenth of a second, and commands on logs have none
+    from markovlm.config import Key
 
 _SHORT = {"device": "loading.device", "data": "data.path"}  # flags that every command shares -> configuration keys
 EVAL_SECTIONS = (
@@ -57,6 +58,8 @@ def config_flags(*sections: str) -> Callable[[Any], Any]:
 
 
 def _config_options(sections: Sequence[str]) -> list[click.Parameter]:
+    from markovlm.config import keys
+
     made: list[click.Parameter] = [
         click.Option(
             ["--option", "options"],
@@ -112,6 +115,8 @@ def _help(key: Key) -> str:
 
 def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that the given flags make up, nested."""
+    from markovlm.config import keys, merge, nest
+
     flat: dict[str, Any] = {}
     names = {_parameter(key.name): key for key in keys()}
     for flag, value in flags.items():
@@ -127,6 +132,8 @@ def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(key: Key, text: str) -> Any:
     """A list or null as YAML writes it, a comma-separated list where the key is one; everything else is for the config to read."""
+    import yaml
+
     if key.name == "tasks":
         return dict(_pair(part.strip()) for part in text.split(",")) if not text.startswith("{") else yaml.safe_load(text)
     if text == "null" or text.startswith("["):
@@ -137,6 +144,8 @@ def _value(key: Key, text: str) -> Any:
 
 
 def _pair(text: str) -> tuple[str, Any]:
+    import yaml
+
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UserError(f"{text!r}: write KEY=VALUE (--option max_terms=7, --tasks gsm8k=2,svamp=1)")

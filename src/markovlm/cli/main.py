@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import logging
 import os
 import sys
@@ -15,52 +16,44 @@ from typing import Any
 import click
 
 from markovlm._version import __version__
-from markovlm.cli.ask import ask
-from markovlm.cli.audit import audit
-from markovlm.cli.check import check
 from markovlm.cli.common import rank
-from markovlm.cli.configs import configs
-from markovlm.cli.demo import demo
-from markovlm.cli.diagnose import diagnose
-from markovlm.cli.eval import evaluate
-from markovlm.cli.explain import explain
-from markovlm.cli.export import export
 from markovlm.cli.flags import take_plugins, task_option_flags
-from markovlm.cli.loadbearing import loadbearing
-from markovlm.cli.models import models
-from markovlm.cli.perturb import perturb
-from markovlm.cli.report import report
-from markovlm.cli.sweep import sweep
-from markovlm.cli.sweep_cell import sweep_cell
-from markovlm.cli.tasks import tasks
-from markovlm.cli.train import train
-from markovlm.cli.transfer import transfer
-from markovlm.cli.watch import watch
-from markovlm.errors import MarkovlmError, Note, PeerLost, UserError
+from markovlm.errors import TRAINING, MarkovlmError, Note, PeerLost, UserError, missing
 from markovlm.plugins import load_plugin
 from markovlm.registry import ALL
 from markovlm.terminal.plain import say
 
 SECTIONS = {
-    "Train and evaluate": (demo, train, evaluate, ask, sweep, export),
-    "Does the answer depend on the CoT? (runs, adapters, models)": (perturb, transfer, explain, loadbearing),
-    "Without training anything: CoTs and logs of any source": (check, audit, diagnose, watch, report),
-    "What there is": (tasks, models, configs),
+    "Train and evaluate": ("demo", "train", "eval", "ask", "sweep", "export"),
+    "Does the answer depend on the CoT? (runs, adapters, models)": ("perturb", "transfer", "explain", "loadbearing"),
+    "Without training anything: CoTs and logs of any source": ("check", "audit", "diagnose", "watch", "report"),
+    "What there is": ("tasks", "models", "configs"),
 }
-COMMANDS = (*(command for some in SECTIONS.values() for command in some), sweep_cell)
+NAMES = (*(name for some in SECTIONS.values() for name in some), "sweep-cell")
+_FUNCTIONS = {"eval": "evaluate"}  # those that are not called like their command
 _LOG = "MARKOVLM_LOG"  # environment variable: the level from which the package's log is printed
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _GRACE = 10.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 
 
 class _Sections(click.Group):
-    """Commands by what they are for, in `--help`."""
+    """Commands by what they are for, in `--help`. A command's file is imported when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NAMES:
+            return None
+        module = cmd_name.replace("-", "_")
+        return getattr(importlib.import_module(f"markovlm.cli.{module}"), _FUNCTIONS.get(cmd_name, module))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(len(command.name or "") for command in COMMANDS if not command.hidden)
-        for title, commands in SECTIONS.items():
+        width = max(map(len, NAMES))
+        for title, names in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([((command.name or "").ljust(width), command.get_short_help_str(200)) for command in commands])
+                commands = [(name, self.get_command(ctx, name)) for name in names]
+                formatter.write_dl([(name.ljust(width), found.get_short_help_str(200)) for name, found in commands if found])
 
 
 @click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -75,12 +68,9 @@ def cli(context: click.Context) -> None:
         )
 
 
-for _command in COMMANDS:
-    cli.add_command(_command)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 4 a log that stands still, 130 interrupted at once."""
+    rest: Sequence[str] = ()
     try:
         _start_log(os.environ.get(_LOG))
         rest, files = take_plugins(sys.argv[1:] if arguments is None else arguments)
@@ -97,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{' '.join(error.format_message().split())} (see `{where} --help`)", 2)
     except MarkovlmError as error:
         return _complain(str(error), error.exit_code, own=error.exit_code == 1 and not isinstance(error, PeerLost))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING:
+            raise
+        asked = next((word for word in rest if word in NAMES), "this")
+        return _complain(str(missing(error.name or "", asked)), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 from markovlm.health.series import Course, Floats, bucketed
+from markovlm.statistics import t_p_value
 
-stats: Any = scipy_stats
 Direction = Literal["rises", "falls", "level", "cannot tell"]
 Z95 = 1.959964
 _LAGS = 10  # autocorrelation is summed over lags up to a tenth of the series
@@ -136,7 +135,7 @@ def claimed(t: Trend) -> bool:
     if t.effective < LEAST_EFFECTIVE:
         return False
     alpha = _ALPHA if t.n >= 40 else _ALPHA / 4
-    return abs(t.z) > float(stats.t.ppf(1.0 - alpha / 2, t.effective - 2.0))
+    return t_p_value(t.z, t.effective - 2.0) < alpha
 
 
 def _ties(values: Floats) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 import yaml
 
-from markovlm.config import flatten
 from markovlm.content import check_regular, parse_yaml, read_content
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.files import open_lines
@@ -85,6 +84,8 @@ def _read_settings(run: RunData, folder: Path) -> None:
             run.problems.append("config.yaml: cannot be read as YAML")
             loaded = None
         if isinstance(loaded, Mapping):
+            from markovlm.config.keys import flatten  # imports pydantic, which logs of others have no use for
+
             run.config = flatten({str(k): v for k, v in loaded.items()})
     environment = folder / "environment.json"
     if environment.exists():

@@ -128,7 +128,7 @@ def interval_of(accuracy: float, n: int) -> tuple[float | None, float | None]:
     """95 % Wilson interval of an accuracy over n questions; (None, None) where n is not known."""
     if n < 1:
         return None, None
-    from markovlm.statistics import wilson  # scipy takes a second to import; most logs carry their intervals
+    from markovlm.statistics import wilson
 
     low, high = wilson(round(accuracy * n), n)
     return low, high

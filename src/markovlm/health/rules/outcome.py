@@ -23,7 +23,6 @@ from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Watched
 from markovlm.health.trend import Direction, Trend, claimed, trend
 from markovlm.logs.schema import label
-from markovlm.models.registry import highest_tried_lr
 
 _LEAST_JUMP = {
     "answer_correct_fraction": 0.2,
@@ -258,11 +257,14 @@ def high_rate(case: Case) -> Iterable[Finding]:
     }
     if not case.collapsed or not drifting & {e.kind for e in case.verdict.signals if e.level == "collapsed"}:
         return
-    rate, limit = case.setting("training.lr"), highest_tried_lr(str(case.setting("model")))
-    too_high = case.run.native and isinstance(rate, (int, float)) and rate > limit
+    rate, too_high = case.setting("training.lr"), False
     said = "nothing else moved before the outcome fell"
-    if too_high:
-        said = f"training.lr is {rate:g}; the highest that held up on this model is {limit:g}"
+    if case.run.native and isinstance(rate, (int, float)):
+        from markovlm.models.registry import highest_tried_lr  # slow to import, and logs of others have no use for it
+
+        limit = highest_tried_lr(str(case.setting("model")))
+        too_high = rate > limit
+        said = f"training.lr is {rate:g}; the highest that held up on this model is {limit:g}" if too_high else said
     yield Finding("learning_rate_too_high", said, "medium" if too_high else "low", "problem")
 
 
