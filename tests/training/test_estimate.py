@@ -16,6 +16,7 @@ from markovlm.cli.main import main
 from markovlm.errors import UserError
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.runs.setup import prepare
+from markovlm.terminal.plan import show_plan
 from markovlm.training.cards import fits
 from markovlm.training.estimate import Spread, Workload, estimate
 from markovlm.training.estimate import kept as kept_bytes
@@ -277,3 +278,20 @@ def test_a_dry_run_for_several_processes(capsys: pytest.CaptureFixture[str], tin
         assert said in capsys.readouterr().err
     assert main(["train", "--model", "embedded", "--processes", "2"]) == 2
     assert "belongs to --dry-run" in capsys.readouterr().err
+
+
+def test_each_estimate_says_its_device_and_type(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU two estimates are printed, one for this CPU and one for a GPU; with one, they are the same run."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = plan(tiny.config("meta-llama/Llama-3.1-8B-Instruct", task="gsm8k", loading__device="auto", loading__dtype="auto"))
+    show_plan(found)
+    here, there = capsys.readouterr().out.split("on a GPU")
+    assert "on this machine's CPU" in here
+    assert "base in float32, 4 bytes" in here
+    assert "in place of this CPU" in there
+    assert "base in bfloat16, 2 bytes" in there
+    show_plan(plan(tiny.config("meta-llama/Llama-3.1-8B-Instruct", task="gsm8k", loading__device="cuda", loading__dtype="auto")))
+    text = capsys.readouterr().out
+    assert "on this machine's GPU" in text
+    assert "float32" not in text
+    assert "in place of" not in text

@@ -61,7 +61,9 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
         say("memory", f"no estimate: {memory['note']}")
         return
     size = {name: _bytes(value) for name, value in found.items() if name not in ("peak_phase", "microbatch_rows")}
-    say("memory", f"ESTIMATE: peak about {size['peak']}, in {found['peak_phase']} ({memory['note']})")
+    here = "GPU" if memory["device"] == "gpu" else "CPU"
+    say("memory", f"ESTIMATE for this run on this machine's {here}: peak about {size['peak']}, in {found['peak_phase']}")
+    say("", f"({memory['note']})")
     if memory["processes"] > 1:
         dealt = "the base dealt over them (fsdp2)" if memory["dealt"] else "the base whole on each (ddp)"
         say("", f"of each of {memory['processes']} processes, {dealt}; by formula, not measured with several")
@@ -81,7 +83,9 @@ def _show_cards(say: Callable[[str, str], None], memory: dict[str, Any]) -> None
     """Which GPUs are large enough, and what would make the smallest of the others do."""
     fit = [card for card, fits in memory["cards"].items() if fits]
     peak = f"peak {_bytes(memory['gpu']['peak'])}, in {memory['gpu']['peak_phase']}; {memory['gpu_note']}"
-    say("on a GPU", f"needs {_bytes(memory['gpu_needed'])} ({peak})")
+    if memory["device"] == "cpu":
+        say("on a GPU", "ESTIMATE for the same run on a CUDA device in place of this CPU:")
+    say("" if memory["device"] == "cpu" else "on a GPU", f"needs {_bytes(memory['gpu_needed'])} ({peak})")
     say("fits", ", ".join(fit) if fit else "none of " + ", ".join(memory["cards"]))
     advice = memory["advice"]
     if advice is None:

@@ -145,7 +145,7 @@ def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = A
 
 def _tokens_at_once(config: RunConfig, shape: Shape) -> int:
     """As `models.logprobs.tokens_at_once`."""
-    return max(1, chunk_elements("cuda" if _on_cuda(config) else "cpu") // shape.vocabulary)
+    return max(1, chunk_elements("cuda" if on_cuda(config) else "cpu") // shape.vocabulary)
 
 
 def _logits(config: RunConfig, shape: Shape, tokens: int) -> int:
@@ -160,10 +160,11 @@ def element_bytes(config: RunConfig) -> int:
     dtype = config.loading.dtype
     if dtype != "auto":
         return _BYTES[dtype]
-    return 2 if _on_cuda(config) else 4
+    return 2 if on_cuda(config) else 4
 
 
-def _on_cuda(config: RunConfig) -> bool:
+def on_cuda(config: RunConfig) -> bool:
+    """Will the run use a CUDA device of this machine?"""
     device = config.loading.device
     return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
@@ -210,7 +211,7 @@ def _prompts(config: RunConfig, rows: int) -> int:
 
 def _shares_keys(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int) -> bool:
     """Do rows look at the keys of a prefix in one place (`shared_prefix.can_share`, `pays`), if they share it at all?"""
-    cpu = config.loading.device == "cpu" or (config.loading.device == "auto" and not _on_cuda(config))
+    cpu = config.loading.device == "cpu" or (config.loading.device == "auto" and not on_cuda(config))
     plain = cpu and config.loading.attention in ("auto", "sdpa") and shape.plain_attention
     return plain and saves_enough(rows, prefixes, prefix, shape.key)
 
@@ -230,7 +231,7 @@ def _in_one_shape(config: RunConfig) -> bool:
     if config.rollouts.foreign or config.loading.quantization != "none" or config.loading.attention.startswith("flash"):
         return False
     setting = config.rollouts.static_cache
-    return setting == "on" or (setting == "auto" and _on_cuda(config))
+    return setting == "on" or (setting == "auto" and on_cuda(config))
 
 
 def _scoring(config: RunConfig, shape: Shape, work: Workload, rows: int) -> int:
@@ -345,7 +346,7 @@ def _token_bytes(config: RunConfig, shape: Shape) -> int:
     h, q, i = shape.hidden, shape.query, shape.inner
     inputs = 5 * h + q + i  # of the seven adapters
     # dropout keeps its mask, a byte an element on CUDA, and an input of its own for every adapter
-    mask = 0 if config.lora.dropout == 0 else 1 if _on_cuda(config) else max(size, 4)
+    mask = 0 if config.lora.dropout == 0 else 1 if on_cuda(config) else max(size, 4)
     if size >= 4 and not mask:
         return size * (4 * h + 3 * q + 4 * i)
     if size >= 4:  # the adapters' inputs are kept behind dropout instead

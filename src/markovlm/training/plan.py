@@ -20,7 +20,7 @@ from markovlm.runs.setup import check_splits, is_endless, load_examples, prompte
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
 from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed, on_gpu
-from markovlm.training.estimate import Spread, Workload, element_bytes, estimate
+from markovlm.training.estimate import Spread, Workload, element_bytes, estimate, on_cuda
 from markovlm.training.shapes import Shape, read_shape
 from markovlm.training.strategy import check_share
 
@@ -205,6 +205,9 @@ def _memory(config: RunConfig, work: Workload, spread: Spread) -> dict[str, Any]
     gpu = on_gpu(config)
     there, advice = estimate(gpu, shape, work, spread), advise(gpu, shape, work, spread)
     return {
+        "device": "gpu"
+        if on_cuda(config)
+        else "cpu",  # of "estimate"; "gpu" and "advice" are of a CUDA device wherever this is asked
         "estimate": estimate(config, shape, work, spread).to_json(),
         "processes": spread.processes,
         "dealt": spread.dealt,
@@ -220,5 +223,7 @@ def _memory(config: RunConfig, work: Workload, spread: Spread) -> dict[str, Any]
 
 
 def _kind(config: RunConfig) -> str:
-    size, quantization = element_bytes(config), config.loading.quantization
-    return f"{size} bytes a weight" if quantization == "none" else f"{quantization}, computed in {size} bytes"
+    size, quantization, dtype = element_bytes(config), config.loading.quantization, config.loading.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if on_cuda(config) else "float32"
+    return f"{dtype}, {size} bytes a weight" if quantization == "none" else f"{quantization}, computed in {dtype}"
