@@ -11,7 +11,9 @@ from rich.text import Text
 
 from markovlm.cli.flags import print_json
 from markovlm.cli.main import main
+from markovlm.evaluation.ask import Asked
 from markovlm.terminal import console
+from markovlm.terminal.ask import show_asked
 from markovlm.terminal.plain import printable, say
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\u202edetrevni\x08\x7f\x00\ud800\tz\n"
@@ -70,3 +72,13 @@ def test_errors_and_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert controls(printed) == []
     assert json.loads(printed) == {"cot": HOSTILE}
+
+
+def test_ask_shows_control_characters_of_the_model_and_sends_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """Question, CoT, choices, and both an answer that was read and a text in which none was found."""
+    for answer in (HOSTILE, None):
+        show_asked(HOSTILE, Asked(HOSTILE, HOSTILE, answer, HOSTILE, 3, (HOSTILE, "b")))
+    printed = capsys.readouterr()
+    assert controls(printed.out + printed.err) == []
+    assert printed.out.count("a␛[31mred␛]0;title") >= 7  # shown, not dropped
+    assert "\\x1b[31mred" in printed.out  # the text without an answer is quoted
