@@ -562,3 +562,12 @@ def test_tiny_learner_and_registry_agree() -> None:
     config = tiny.config("embedded")
     assert config.objective.name in OBJECTIVES
     assert list(OBJECTIVES)[:7] == ["grpo", "rloo", "dr_grpo", "ema", "expert_iteration", "ppo", "ppo_frozen_anchor"]
+
+
+def test_all_missing_plugins_are_named_at_once(plugin) -> None:
+    first, second = plugin("x = 1"), plugin("y = 1")
+    with pytest.raises(UserError) as caught:
+        build_config({"plugins": [first, second, first]}, source="run/config.yaml")
+    assert str(caught.value).endswith(
+        f"{first}, {second}, which are Python code: load them with --plugin {first} --plugin {second}"
+    )

@@ -126,7 +126,8 @@ def test_the_functions(call: Call, said: str, tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_refused_questions_leave_nothing(questions: Any, said: str, tmp_path: Path) -> None:
-    refused(lambda: markovlm.train(questions=questions, out=tmp_path / "run", training__steps=1), said)
+    keys: dict[str, Any] = {"training__steps": 1, "data__answer_kind": "number"}
+    refused(lambda: markovlm.train(questions=questions, out=tmp_path / "run", **keys), said)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import polars
 import pytest
 
-from markovlm.config import build_config
+from markovlm.config import build_config, load_recorded
 from markovlm.errors import UserError
-from markovlm.runs.asking import task_of
+from markovlm.runs.asking import chosen_kind, task_of, with_kind
 from markovlm.runs.setup import load_examples
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Loaded, LoadRequest
@@ -116,3 +116,48 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
         task_of(config)
     with pytest.raises(UserError, match=r"20 rows do not fit, the first: .*q.csv:2: no 'question'; the row has 'ask', 'gold'"):
         loaded(path)
+
+
+KINDS = {
+    "number": [{"question": f"{i}?", "answer": f"${i},000"} for i in range(20)],
+    "letter": [{"question": f"{i}?", "answer": "xyz"[i % 3], "choices": ["x", "y", "z"]} for i in range(20)],
+    "text": [{"question": f"{i}?", "answer": f"city {i}" if i % 5 else "7"} for i in range(20)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kind_of_answers_is_chosen_by_looking_and_said(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "q.jsonl", KINDS[kind])
+    config = build_config({"task": "custom", "data": {"path": str(path)}})
+    assert task_of(config).answer_type == kind
+    found = loaded(path)
+    assert len(found.examples) == 20
+    (note,) = (line for line in found.notes if "answers are read as" in line)
+    assert f"kind {kind!r}" in note
+    assert "data.answer_kind" in note
+    assert with_kind(config).data.answer_kind == kind  # what a run records, and does not choose again
+    assert chosen_kind(with_kind(config)) is None
+    mixed = build_config({"tasks": {"arithmetic": 1, "custom": {"path": str(path)}}})
+    assert with_kind(mixed).tasks["custom"].answer_kind == kind
+
+
+def test_one_answer_in_ten_may_be_of_another_kind_and_what_is_said_wins(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}?", "answer": "many" if i in (3, 4) else str(i)} for i in range(20)]
+    path = written(tmp_path / "q.csv", rows)
+    assert [len(part) for part in (loaded(path).examples, loaded(path).skipped)] == [18, 2]
+    assert loaded(path, answer_kind="text").examples[0].answer == "0"
+    assert not any("answers are read as" in note for note in loaded(path, answer_kind="text").notes)
+    written(tmp_path / "q.csv", [{**row, "answer": "many" if i < 3 else str(i)} for i, row in enumerate(rows)])
+    assert task_of(build_config({"task": "custom", "data": {"path": str(path)}})).answer_type == "text"  # 17 of 20 are too few
+
+
+def test_a_record_without_a_kind_is_of_numbers(tmp_path: Path) -> None:
+    """As it was when it was written, whatever the file would be taken for now."""
+    path, record = written(tmp_path / "q.jsonl", KINDS["text"]), tmp_path / "config.yaml"
+    for given, wanted in ((None, "number"), ("letter", "letter")):
+        record.write_text(json.dumps({"task": "custom", "data": {"path": str(path), "answer_kind": given}}))
+        assert task_of(build_config(load_recorded(record))).answer_type == wanted
+    record.write_text(json.dumps({"task": "custom", "task_options": {"answer_type": "text"}, "data": {"path": str(path)}}))
+    assert task_of(build_config(load_recorded(record))).answer_type == "text"
+    record.write_text(json.dumps({"tasks": {"arithmetic": 1, "custom": {"weight": 1, "path": str(path)}}}))
+    assert build_config(load_recorded(record)).tasks["custom"].answer_kind == "number"

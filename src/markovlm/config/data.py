@@ -40,7 +40,8 @@ class Data(Section):
     hub_subset: str | None = Field(None, description="the subset (configuration) of data.hub, where it has several")
     columns: Columns = Columns()  # pyright: ignore[reportCallIssue]
     answer_kind: Literal["number", "letter", "text"] | None = Field(
-        None, description="what the answers of task custom are; default number"
+        None,
+        description="what the answers of task custom are; default: as the first 200 in the file look; of the Hub, number",
     )
     train_split: str = Field("train", description="split that training draws from")
     dev_split: str = Field("dev", description="split on which checkpoints are chosen")

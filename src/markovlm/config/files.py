@@ -37,9 +37,14 @@ def build_config(*layers: Mapping[str, Any], source: str = "configuration") -> R
 
 def _require_plugins(named: Any, source: str) -> None:
     """A configuration can name Python files, but not have them run: that is for the user to say."""
-    for path in cast("list[Any]", named) if isinstance(named, list | tuple) else ():
-        if not is_loaded(str(path)):
-            raise UserError(f"{source}: was made with the plug-in {path}, which is Python code: load it with --plugin {path}")
+    paths = map(str, cast("list[Any]", named)) if isinstance(named, list | tuple) else ()
+    missing = [path for path in dict.fromkeys(paths) if not is_loaded(path)]
+    if not missing:
+        return
+    flags = " ".join(f"--plugin {path}" for path in missing)
+    if len(missing) == 1:
+        raise UserError(f"{source}: was made with the plug-in {missing[0]}, which is Python code: load it with {flags}")
+    raise UserError(f"{source}: was made with the plug-ins {', '.join(missing)}, which are Python code: load them with {flags}")
 
 
 def _objective(values: Mapping[str, Any], source: str) -> ObjectiveBase:
@@ -112,7 +117,21 @@ def load_recorded(path: Path) -> dict[str, Any]:
         recorded["objective"] = {**objective, "answer_end": "open"}
         if evaluation.get("decoding") != "greedy":
             recorded["evaluation"] = {**evaluation, "temperature": evaluation.get("temperature") or "training"}
+    _fill_answer_kind(recorded)
     return recorded
+
+
+def _fill_answer_kind(recorded: dict[str, Any]) -> None:
+    """Up to 0.1 the answers of task custom were numbers unless the configuration said otherwise; later records always say."""
+    tasks = _section(recorded, "tasks")
+    if recorded.get("task") == "custom" and "answer_type" not in _section(recorded, "task_options"):
+        recorded["data"] = {
+            **_section(recorded, "data"),
+            "answer_kind": _section(recorded, "data").get("answer_kind") or "number",
+        }
+    own = _section(tasks, "custom")
+    if own and "answer_type" not in _section(own, "options"):
+        recorded["tasks"] = {**tasks, "custom": {**own, "answer_kind": own.get("answer_kind") or "number"}}
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.tasks import get_task, task_options
 from markovlm.tasks.base import HubSource, Task
+from markovlm.tasks.custom import Kind, kind_of_answers
 from markovlm.tasks.mixture import Mixture
 
 OWN = "custom"  # the task whose columns and kind of answer are the user's
@@ -34,7 +35,37 @@ def part_of(config: RunConfig, name: str) -> RunConfig:
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
-    """Options of the task: `task_options`, and for task custom what `data.columns` and `data.answer_kind` say."""
+    """Options of the task: `task_options`, and for task custom what `data.columns` and `data.answer_kind` say.
+
+    Where nothing says what the answers of task custom are, the file decides: see `chosen_kind`.
+    """
+    options = _options_given(config)
+    found = chosen_kind(config)
+    return options if found is None else {**options, "answer_type": found.answer_type}
+
+
+def chosen_kind(config: RunConfig) -> Kind | None:
+    """What the answers of the user's own file are, where the configuration does not say; None elsewhere, and for data of the Hub."""
+    if config.task != OWN or config.tasks or config.data.path is None:
+        return None
+    options = _options_given(config)
+    return None if "answer_type" in options else kind_of_answers(Path(config.data.path).expanduser(), options)
+
+
+def with_kind(config: RunConfig) -> RunConfig:
+    """The configuration with the kind of the user's own answers in it, so that a run's record holds what was chosen."""
+    if OWN in config.tasks:
+        part = part_of(config, OWN)
+        share = config.tasks[OWN].model_copy(update={"answer_kind": with_kind(part).data.answer_kind})
+        return config.model_copy(update={"tasks": {**config.tasks, OWN: share}})
+    if config.task != OWN or config.data.answer_kind or "answer_type" in config.task_options:
+        return config
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"answer_kind": options_of(config).get("answer_type", "number")})}
+    )
+
+
+def _options_given(config: RunConfig) -> dict[str, Any]:
     options: dict[str, Any] = dict(config.task_options)
     if config.task != OWN:
         if config.data.answer_kind is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, build_prompter
 from markovlm.rollouts.streams import torch_seed
 from markovlm.rollouts.types import Sampler
-from markovlm.runs.asking import columns_of, hub_of, options_of, parts_of, task_of
+from markovlm.runs.asking import chosen_kind, columns_of, hub_of, options_of, parts_of, task_of, with_kind
 from markovlm.runs.manifest import check_checkpoint, damaged
 from markovlm.tasks.base import ENDLESS, Example, Loaded, LoadRequest, Task
 from markovlm.tasks.chain import ChainExample
@@ -43,6 +43,7 @@ class Setup:
     task: Task
     lm: LanguageModel
     prompter: Prompter
+    notes: tuple[str, ...] = ()  # what was chosen where the configuration left it open, to be said with the data's notes
 
     def sampler(self) -> Sampler:
         """The trainer's own sampler, with which runs are evaluated and studied; `rollouts.backend` chooses that of training."""
@@ -51,7 +52,8 @@ class Setup:
 
     def load(self, split: str, limit: int | None = None, *, disjoint: bool = True) -> Loaded:
         """Examples of a split; `disjoint` as in `load_examples`."""
-        return load_examples(self.config, self.task, split, limit=limit, tokenizer=self.lm.tokenizer, disjoint=disjoint)
+        loaded = load_examples(self.config, self.task, split, limit=limit, tokenizer=self.lm.tokenizer, disjoint=disjoint)
+        return replace(loaded, notes=(*self.notes, *loaded.notes)) if self.notes else loaded
 
 
 def prepare(
@@ -83,7 +85,8 @@ def prepare(
     end = prompter.end
     if prompter.answer_end == "scored" and end is not None and not prompter.answer_stop and end not in lm.terminators:
         lm.terminators += (end,)  # some generation configs do not name their own template's end of turn
-    return Setup(resolved, task, lm, prompter)
+    chosen = [kind.note for part in parts_of(config).values() if (kind := chosen_kind(part)) is not None]
+    return Setup(resolved, task, lm, prompter, tuple(chosen))
 
 
 def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
@@ -124,7 +127,7 @@ def resolve_config(config: RunConfig, task: Task, tokenizer: Any, questions: Seq
         style = build_chain_prompter(config.chain, task, tokenizer, config.prompt.style, tokens, None, answer_end=end).style
     else:
         style = build_prompter(task, tokenizer, config.prompt.style, tokens, None, questions, answer_end=end).style
-    return config.model_copy(
+    return with_kind(config).model_copy(
         update={
             "rollouts": config.rollouts.model_copy(
                 update={
@@ -167,7 +170,8 @@ def load_examples(
         _check_loaded(task, loaded)
     if not config.chain.on and len(loaded.examples) and isinstance(loaded.examples[0], ChainExample):
         raise UserError(f"task {task.name} is read in chunks: set chain.kind=notes_then_questions (docs/chains.md)")
-    return loaded
+    kind = chosen_kind(config)
+    return loaded if kind is None else replace(loaded, notes=(kind.note, *loaded.notes))
 
 
 def _check_loaded(task: Task, loaded: object) -> None:

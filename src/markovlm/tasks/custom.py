@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from markovlm.errors import UserError
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LETTERS, AnswerType, Example
-from markovlm.tasks.folds import normalized
+from markovlm.tasks.folds import WHOLE, normalized
 from markovlm.tasks.numbers import normalize_number
 from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
-from markovlm.tasks.sources import Dataset
+from markovlm.tasks.sources import Dataset, Files, find_files
+
+_LOOKED_AT = 200  # rows by which the kind of the answers is chosen
+_MOSTLY = 0.9  # of them are of a kind; the others are then left out, with a count
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the answers of a file are, and one line that says so and how to say otherwise."""
+
+    answer_type: AnswerType
+    note: str
 
 
 def parse(row: Row, question: str, answer: str, choices: str, answer_type: AnswerType) -> Example:
@@ -75,6 +89,45 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
         extractors=DEFAULT_EXTRACTORS[answer_type],
         max_answer_tokens=ANSWER_TOKENS[answer_type],
     )
+
+
+def kind_of_answers(data: Path, options: Mapping[str, Any]) -> Kind | None:
+    """What the first answers in a file or directory are: letters if they choose among choices, else numbers, else texts.
+
+    `options`: those of the task, with the names of its columns. None where nothing can be read there: loading then says why.
+    """
+    try:
+        stat = data.stat()
+        return _kind(data, (stat.st_mtime_ns, stat.st_size), *(str(options.get(name, own)) for name, own in _COLUMNS.items()))
+    except (OSError, UserError):
+        return None
+
+
+@lru_cache(maxsize=32)
+def _kind(data: Path, _changed: tuple[int, int], _question: str, answer: str, choices: str) -> Kind | None:
+    source = find_files(data, TASK) if data.is_dir() else Files(str(data), {WHOLE: (data,)}, TASK.read_file)
+    split = next(name for name in (*TASK.splits, WHOLE) if name in source.available)
+    rows = [row for row in islice(source.rows(split), _LOOKED_AT) if isinstance(row, Row) and row.get(answer) is not None]
+    if not rows:
+        return None
+    fits = {"letter": _count(rows, lambda row: _letter(row.require(answer), *_choices(row, choices)))}
+    fits["number"] = _count(rows, lambda row: normalize_number(row.text(answer)))
+    found = next((kind for kind, n in fits.items() if n >= _MOSTLY * len(rows)), "text")
+    because = (
+        f"{fits[found]} of the first {len(rows)} answers are {'one of their choices' if found == 'letter' else 'numbers'}"
+        if found in fits
+        else f"of the first {len(rows)} answers {fits['number']} are numbers and {fits['letter']} one of their choices"
+    )
+    return Kind(cast(AnswerType, found), f"answers are read as kind {found!r}: {because} (data.answer_kind says otherwise)")
+
+
+def _count(rows: Sequence[Row], read: Callable[[Row], object]) -> int:
+    """Rows that can be read so."""
+    n = 0
+    for row in rows:
+        with suppress(RowError):
+            n += read(row) is not None
+    return n
 
 
 _COLUMNS = {"question": "question", "answer": "answer", "choices": "choices"}

@@ -152,7 +152,7 @@ def _warn_at_start(run: Run, loaded: list[Loaded]) -> None:
         warn(run, f"{run.config.model}: {_SLOW[run.setup.lm.caching]} (docs/architectures.md)")
     elif run.setup.lm.checkpointing == "whole":
         warn(run, f"{run.config.model}: {_WHOLE}")
-    for note in dict.fromkeys(note for part in loaded for note in part.notes):
+    for note in dict.fromkeys((*run.setup.notes, *(note for part in loaded for note in part.notes))):
         warn(run, note)
     skipped = [line for part in loaded for line in part.skipped]
     for line in skipped[:_SHOWN_SKIPS]:
