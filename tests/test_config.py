@@ -199,6 +199,7 @@ IN_A_RUN: dict[str, tuple[Any, dict[str, Any]]] = {
     "lora.dropout": (0.3, {}),
     "lora.targets": (["q_proj"], {}),
     "prompt.answer_header": (" So:", {}),
+    "prompt.mention_budget": (False, {}),
     "data.train_split": ("test", {"data.test_split": "dev"}),
     "data.dev_split": ("test", {}),
     "rollouts.questions_per_step": (3, {}),

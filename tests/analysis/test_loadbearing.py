@@ -24,6 +24,15 @@ Twins = tuple[Path, Path]
 PLAN = Plan(("delete", "token_delete", "filler"), (0.5,))
 
 
+def rounded(value: Any) -> Any:
+    """Twelve digits of each number: other rows in a batch change the last ones."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
 def one(run: Path | str, checkpoint: str = "last", **overrides: Any) -> Target:
     return open_targets(str(run), checkpoint, overrides)[0]
 
@@ -93,7 +102,7 @@ def test_an_interrupted_study_comes_to_the_same(twins: Twins, tmp_path: Path, mo
             with open(file, "ab") as torn:
                 torn.write(b'{"id": "arith')
     again = run_studies(request_of(twins, tmp_path / "cut"))
-    assert again.results == whole.results
+    assert rounded(again.results) == rounded(whole.results)
     assert again.attributions == whole.attributions
     assert len(counted) == total  # nothing twice
 

@@ -94,8 +94,8 @@ def test_the_other_methods_of_a_model(model: markovlm.Model, call: Callable[[Any
         (lambda: markovlm.explain("embedded", "1+2", cots=0), "^--cots 0: must be at least 1$"),
         (lambda: markovlm.audit([], "embedded"), "^files: nothing to audit"),
         (lambda: markovlm.audit([1], "embedded"), r"^files: must be a list of paths, but \[0\] is 1$"),  # type: ignore
-        (lambda: markovlm.audit("x.jsonl", "embedded", only="damage"), "^--only: must be a list of parts, not 'damage'$"),
-        (lambda: markovlm.audit("x.jsonl", "embedded", perturbations="delete"), "^--perturbations: must be a list of names"),
+        (lambda: markovlm.audit(__file__, "embedded", only="damage"), "^--only: must be a list of parts, not 'damage'$"),
+        (lambda: markovlm.audit(__file__, "embedded", perturbations="delete"), "^--perturbations: must be a list of names"),
         (lambda: markovlm.diagnose([1, 2]), r"^diagnose: must be a list of paths, or of metric rows, but \[0\] is 1$"),  # type: ignore
         (lambda: markovlm.diagnose({"step": 1}), "^diagnose: must be a list of paths, or of metric rows, not {'step': 1}$"),  # type: ignore
         (lambda: markovlm.diagnose(["x", {"step": 1}]), r"^diagnose: must be .* alone, but \[1\] is {'step': 1}$"),  # type: ignore

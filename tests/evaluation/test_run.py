@@ -246,7 +246,7 @@ def test_rescoring_reads_kept_answers_with_new_extractors(run: Path, monkeypatch
     _, before = evaluated(run, "base,7")
     other = Extractor(lambda text, choices: "41", "number")
     monkeypatch.setattr(EXTRACTORS._entries["anchor"], "item", other)
-    monkeypatch.setattr("markovlm.runs.targets.prepare", lambda *_, **__: pytest.fail("nothing is generated"))
+    monkeypatch.setattr("markovlm.runs.setup.prepare", lambda *_, **__: pytest.fail("nothing is generated"))
     after = rescore_targets(run / "evaluations", "test", None, RunDirectory(run), "dev")
     assert [one.checkpoint for one in after] == ["base", "step-000007"]
     assert {reading.extracted["anchor"] for one in after for reading in one.evaluation.readings} == {"41"}

@@ -100,6 +100,9 @@ def test_no_real_log_is_called_collapsed(real: Path) -> None:
     assert verdicts.pop("gsm8k-eval-mistral.json") == "unknown"  # an evaluation, no training
     assert verdicts.pop("g4-header-only.jsonl") == "unknown"
     assert verdicts.pop("g4-arithmetic-gpt2-a.jsonl") == "unknown"
+    assert (
+        verdicts.pop("g3-gsm8k-llama-ei.jsonl") == "warn"
+    )  # KL to the start from .36 to 1.1 nats a token, and no reward gained by it
     assert set(verdicts.values()) == {"healthy"}
 
 

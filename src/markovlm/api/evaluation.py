@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markovlm.api.arguments import listed, require_count, require_text
 from markovlm.errors import UserError
+from markovlm.intervals import estimate_text
 from markovlm.models.registry import model_defaults
 from markovlm.runs.store import default_store
 from markovlm.tasks import task_names
@@ -67,7 +68,7 @@ class Evaluated:
 
     def __repr__(self) -> str:
         parts = [
-            f"{name} {f'log-likelihood {logprob:.3f}' if right is None else f'accuracy {right:.3f} [{low:.3f}, {high:.3f}]'} (n = {n})"
+            f"{name} {f'log-likelihood {logprob:.3f}' if right is None else f'accuracy {estimate_text(right, low, high)}'} (n = {n})"
             for name, n, right, low, high, logprob in self._table()
         ]
         return f"Evaluated({'; '.join(parts)}; kept in {self.store})"

@@ -44,7 +44,17 @@ def configure(
     defaults = model_defaults(str(model), named)
     if ("chain" in layer or "chain" in over) and "chain" not in defaults:
         defaults = {key: value for key, value in defaults.items() if key != "prompt"}  # prompts of chains always say the budget
-    return build_config(defaults, layer, over, source=source or "config")
+    return build_config(_with_fitting_warmup(defaults, layer, over), layer, over, source=source or "config")
+
+
+def _with_fitting_warmup(defaults: Mapping[str, Any], *above: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model's defaults, with no longer a warm-up than the steps that were asked for."""
+    sections = [layer["training"] for layer in above if isinstance(layer.get("training"), Mapping)]
+    steps = next((section["steps"] for section in reversed(sections) if "steps" in section), None)
+    training = defaults.get("training", {})
+    if not str(steps).isdecimal() or training.get("warmup_steps", 0) <= int(steps):  # the command line's values are still texts
+        return defaults
+    return {**defaults, "training": {**training, "warmup_steps": int(steps)}}
 
 
 def base_layer(file: Path) -> dict[str, Any]:
