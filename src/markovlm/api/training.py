@@ -52,7 +52,9 @@ def _with_fitting_warmup(defaults: Mapping[str, Any], *above: Mapping[str, Any])
     sections = [layer["training"] for layer in above if isinstance(layer.get("training"), Mapping)]
     steps = next((section["steps"] for section in reversed(sections) if "steps" in section), None)
     training = defaults.get("training", {})
-    if not str(steps).isdecimal() or training.get("warmup_steps", 0) <= int(steps):  # the command line's values are still texts
+    if (
+        steps is None or not str(steps).isdecimal() or training.get("warmup_steps", 0) <= int(steps)
+    ):  # the command line's values are still texts
         return defaults
     return {**defaults, "training": {**training, "warmup_steps": int(steps)}}
 
