@@ -13,6 +13,7 @@ from markovlm.logs.records import RunData
 from markovlm.report import diagnose_paths
 from markovlm.report.figures import CHARTS, calm, curves, first_shown, for_print
 from markovlm.report.figures.base import Line
+from markovlm.report.figures.curves import _spec
 from markovlm.report.figures.thin import domain, line
 from markovlm.report.html import _environment, _Links
 from markovlm.report.overview import folded, groupings, overview
@@ -143,3 +144,17 @@ def test_what_the_runs_say_together_is_shown_as_text(tmp_path: Path) -> None:
     assert "no run here" in page
     assert "and 2 more" in page
     assert _environment(_Links(tmp_path), "").get_template("together.html").render(ids={}).strip() == ""
+
+
+def test_the_run_in_front_keeps_its_series_apart() -> None:
+    """Two series: the second stays thin. More: each keeps its dashes."""
+    for series in (["the actor's", "frozen"], ["a", "b", "c"]):
+        layers = {layer["data"]["name"]: layer for layer in _spec("title", "linear", series)["layer"]}
+        front, calm_layer = layers["front"]["encoding"], layers["calm"]["encoding"]
+        assert front["strokeDash"] == calm_layer["strokeDash"]
+        if len(series) == 2:
+            thin = front["strokeWidth"]["condition"]
+            assert thin["test"] == {"field": "series", "equal": "frozen"}
+            assert thin["value"] < front["strokeWidth"]["value"] / 2
+        else:
+            assert front["strokeDash"]["field"] == "series"

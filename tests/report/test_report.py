@@ -111,6 +111,26 @@ def test_the_order_of_the_page_and_its_first_words(seed_report: ReportResult) ->
     assert "arc/run1" not in trust
 
 
+def test_why_no_run_is_trusted_is_a_table_and_the_accuracies_can_be_sorted(seed_report: ReportResult) -> None:
+    text = seed_report.html.read_text()
+    why = text[text.index('id="untrusted"') :].split("</table>")[0]
+    tasks = re.findall(r"<tr><td>([^<]*)</td>", why)
+    assert len(tasks) >= 2
+    assert "native" not in why
+    accuracy = text[text.index('<section id="accuracy"') :].split("</table>")[0]
+    assert accuracy.count('data-column="') == accuracy.count('<button type="button">') == len(re.findall("<th ", accuracy))
+    assert re.search(r'<td class="[^"]*number[^"]*" data-value="0\.\d+"', accuracy)
+
+
+def test_a_sample_says_what_was_answered_or_why_it_does_not(seed_report: ReportResult) -> None:
+    text = seed_report.html.read_text()
+    rows = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])["samples"]
+    assert rows
+    assert all(("answered" in row) != ("unanswered" in row) for row in rows)
+    assert "[answer read" not in text
+    assert any("training scores it" in row.get("unanswered", "") for row in rows if row["run"] == "native")
+
+
 def test_numbers_link_to_the_file_and_line_they_came_from(seed_report: ReportResult) -> None:
     text = seed_report.html.read_text()
     found = re.search(r'<a class="src" href="([^"]+)" title="log.jsonl, line 4">-41</a>', text)

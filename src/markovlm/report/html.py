@@ -29,7 +29,7 @@ from markovlm.report.overview import FEW_RUNS, folded, groupings, overview
 from markovlm.report.settings import settings
 from markovlm.report.synthesis import synthesis
 from markovlm.report.tables import Source, Table
-from markovlm.report.trust import verdict_on_tasks
+from markovlm.report.trust import Trust, verdict_on_tasks
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
 MANY_SAMPLES = 500  # above this, texts of samples are cut shorter
@@ -197,9 +197,9 @@ def render_html(
     return _environment(_Links(out_dir), library).get_template("report.html").render(context)
 
 
-def untrusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, str]]:
-    """(task, why) where no run is to be trusted."""
-    return [(found.task, found.why) for found in verdict_on_tasks(all_of_them) if found.run is None]
+def untrusted(all_of_them: Sequence[Diagnosis]) -> list[Trust]:
+    """The tasks of which no run is to be trusted."""
+    return [found for found in verdict_on_tasks(all_of_them) if found.run is None]
 
 
 def trusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Diagnosis]]:
@@ -285,8 +285,19 @@ def _figure(f: Figure, index: Mapping[str, int]) -> dict[str, Any]:
 
 def _sample(run: RunData, sample: Sample, most: int) -> dict[str, Any]:
     row = asdict(sample)
-    for key in ("question", "cot", "baseline_cot", "answer"):
+    for key in ("question", "cot", "baseline_cot", "answer", "answered"):
         value = row[key]
         if value is not None and len(value) > most:
             row[key] = f"{value[:most]} … [cut here; {sample.source}, line {sample.line:,}]"
+    if sample.answered is None:
+        row["unanswered"] = _unanswered(run, sample)
     return {key: value for key, value in row.items() if value is not None} | {"run": run.name}
+
+
+def _unanswered(run: RunData, sample: Sample) -> str:
+    """Why a sample shows no answer: training scores the gold answer and writes none."""
+    if not run.native or sample.correct is None:
+        return "the log does not say"
+    if sample.correct:
+        return "the gold answer is the likeliest (training scores it and writes none)"
+    return "another answer is likelier than the gold one (training scores the gold answer and writes none)"

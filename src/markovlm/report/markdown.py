@@ -14,7 +14,7 @@ from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Ru
 from markovlm.report.settings import settings
 from markovlm.report.synthesis import Synthesis, synthesis
 from markovlm.report.tables import Cell, Table
-from markovlm.report.trust import verdict_on_tasks
+from markovlm.report.trust import Trust, verdict_on_tasks
 
 MOST_TEXT = 700  # characters of a sample's text
 SAMPLES_OF_A_RUN = 3
@@ -91,12 +91,21 @@ def _figure(figure: Figure, path: str | None) -> str:
     return f"![{title}]({path})" if path else f"({title}: could not be drawn)"
 
 
+def _not_trusted(found: Trust) -> str:
+    """A line of a list, with one below it for each of several runs."""
+    if len(found.objections) < 2:
+        return f"- {escaped(found.task)}: {escaped(found.why)}"
+    return "\n".join(
+        (f"- {escaped(found.task)}:", *(f"    - {escaped(d.run.name)}: {escaped(why)}" for d, why in found.objections))
+    )
+
+
 def _trusted(all_of_them: Sequence[Diagnosis]) -> str:
     found = verdict_on_tasks(all_of_them)
     good = "; ".join(
         f"{escaped(t.task)}: {escaped(t.run.run.name)}, step {t.run.best_step:,}, {escaped(t.why)}" for t in found if t.run
     )
-    none = "\n".join(f"- {escaped(t.task)}: {escaped(t.why)}" for t in found if not t.run)
+    none = "\n".join(_not_trusted(t) for t in found if not t.run)
     parts = [
         f"**Run to trust** (the most accurate whose interval beats chance and its base, and that is not in doubt): {good}."
         if good
@@ -220,8 +229,9 @@ def _samples(d: Diagnosis) -> str:
     for s in {(s.line, s.step): s for s in picked}.values():
         outcome = "" if s.correct is None else ", right" if s.correct else ", wrong"
         reward = "" if s.reward is None else f", reward {tables.number_text(s.reward)}"
+        answered = "" if s.answered is None else f", answered {escaped(s.answered[:80])}"
         lines.append(
-            f"Step {s.step:,}{outcome}{reward}; gold answer {escaped(s.answer[:80])}; {escaped(s.source)}, line {s.line:,}"
+            f"Step {s.step:,}{outcome}{reward}; gold answer {escaped(s.answer[:80])}{answered}; {escaped(s.source)}, line {s.line:,}"
         )
         lines.append(fenced(f"{s.question}\n---\n{s.cot}"))
     return "\n\n".join(lines)

@@ -393,6 +393,7 @@ def samples(runs: Sequence[RunData]) -> Table:
                 s.reward,
                 s.normalized_reward,
                 s.advantage,
+                s.answered,
             ]
             rows.append((plain(run.name), Cell(s.step, f"{s.step:,}", source), *(plain(c) for c in cells[1:])))
     columns = (
@@ -406,6 +407,7 @@ def samples(runs: Sequence[RunData]) -> Table:
         "reward",
         "normalized_reward",
         "advantage",
+        "answered",
     )
     return Table("samples", "Samples", columns, tuple(rows))
 

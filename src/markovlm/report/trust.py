@@ -23,6 +23,7 @@ class Trust:
     task: str
     run: Diagnosis | None
     why: str
+    objections: tuple[tuple[Diagnosis, str], ...] = ()  # where there is none: of each evaluated run, the most accurate first
 
 
 def _published_base(d: Diagnosis) -> Reference | None:
@@ -102,4 +103,5 @@ def _of_task(task: str, runs: Sequence[Diagnosis]) -> Trust:
             task, None, ("no run was evaluated" if len(runs) > 1 else f"{runs[0].run.name} was never evaluated") + _by_log(runs)
         )
     listed = "; ".join(f"{d.run.name}: {told[id(d)]}" for d in evaluated[:3])
-    return Trust(task, None, listed + (f"; and {len(runs) - 3} more" if len(runs) > 3 else ""))
+    reasons = tuple((d, told[id(d)] or "") for d in evaluated)
+    return Trust(task, None, listed + (f"; and {len(runs) - 3} more" if len(runs) > 3 else ""), reasons)

@@ -91,9 +91,12 @@ def _spec(title: str, scale: Scale, series: list[str]) -> dict[str, Any]:
     y = _y(scale)
     detail = {"field": "series", "type": "nominal"}
     width: dict[str, Any] = {"value": 2.1}
+    width_in_front: dict[str, Any] = {"value": 3}
     style = dash()
     if len(series) == 2:  # the second thin
-        width = {"condition": {"test": {"field": "series", "equal": series[1]}, "value": 1}, "value": 2.1}
+        thin = {"field": "series", "equal": series[1]}
+        width = {"condition": {"test": thin, "value": 1}, "value": 2.1}
+        width_in_front = {"condition": {"test": thin, "value": 1.3}, "value": 3.2}
     elif len(series) > 2:  # dashes tell series apart, not runs
         legend = {"title": None, "orient": "bottom", "symbolType": "stroke", "symbolSize": 300, "labelLimit": 180, "columns": 2}
         dashes = [[], [6, 3], [2, 2], [9, 3, 2, 3], [4, 1], [1, 3]]
@@ -120,8 +123,8 @@ def _spec(title: str, scale: Scale, series: list[str]) -> dict[str, Any]:
             },
             {
                 "data": {"name": "front"},
-                "mark": {"type": "line", "strokeJoin": "round", "strokeWidth": 3, "clip": True},
-                "encoding": shared,
+                "mark": {"type": "line", "strokeJoin": "round", "clip": True},
+                "encoding": shared | {"strokeDash": style, "strokeWidth": width_in_front},
             },
             {
                 "data": {"name": "dots"},

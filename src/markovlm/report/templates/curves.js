@@ -340,7 +340,8 @@ const choose = (element, list) => {
   const hit = list[0];
   if (!hit) return;
   if (look.pinned?.run === hit.run && look.pinned.step === hit.step) { letGo(); return; }
-  pin(hit.run, hit.step, `${$("figcaption", element).textContent} ${number(hit.value)}`);
+  const several = data.figures[element.dataset.figure].series.length > 1 && !hit.e;
+  pin(hit.run, hit.step, `${several ? hit.series : $("figcaption", element).textContent} ${number(hit.value)}`);
 };
 
 const pointed = (element, event) => {

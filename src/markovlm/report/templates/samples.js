@@ -27,7 +27,7 @@ const form = $("#sample-filter");
 if (form) {
   const PAGE = 12;
   let limit = PAGE, current = -1, linked = null;
-  const lower = data.samples.map((s) => `${s.question}\n${s.cot}\n${s.answer}`.toLowerCase());
+  const lower = data.samples.map((s) => `${s.question}\n${s.cot}\n${s.answer}\n${s.answered ?? ""}`.toLowerCase());
   const twins = new Map(); // samples of one line of one file are told apart by a number
   const links = data.samples.map((s) => {
     const place = `#sample/${encodeURIComponent(s.run)}/${encodeURIComponent(s.source)}/${s.line}`;
@@ -36,6 +36,20 @@ if (form) {
   });
   const linkOf = new Map(data.samples.map((s, i) => [s, links[i]]));
   const fields = () => Object.fromEntries(new FormData(form));
+  // No question twice before all came once, and steps far apart next to each other: multiples of the golden ratio fill 0 to 1 evenly.
+  const spread = (list) => {
+    const times = new Map();
+    return list.sort((a, b) => a.step - b.step)
+      .map((sample, i) => ({ sample, at: ((i + 1) * 0.6180339887498949) % 1 }))
+      .sort((a, b) => a.at - b.at)
+      .map(({ sample }) => {
+        const round = times.get(sample.question) ?? 0;
+        times.set(sample.question, round + 1);
+        return { sample, round };
+      })
+      .sort((a, b) => a.round - b.round)
+      .map(({ sample }) => sample);
+  };
   const chosen = () => {
     const f = fields();
     const text = f.text.toLowerCase();
@@ -48,7 +62,8 @@ if (form) {
       step: (a, b) => a.step - b.step, worst: (a, b) => rewardOf(a) - rewardOf(b), best: (a, b) => rewardOf(b) - rewardOf(a),
       near: (a, b) => Math.abs(a.step - f.near) - Math.abs(b.step - f.near),
     }[f.order];
-    const ordered = (f.order === "step" || f.order === "near" ? list : list.filter((s) => rewardOf(s) !== undefined)).sort(by);
+    const ordered = f.order === "spread" ? spread(list)
+      : (f.order === "step" || f.order === "near" ? list : list.filter((s) => rewardOf(s) !== undefined)).sort(by);
     return linked ? [linked, ...ordered.filter((s) => s !== linked)] : ordered;
   };
   const card = (sample) => {
@@ -78,7 +93,17 @@ if (form) {
     };
     side("CoT of the trained model", sample.cot);
     if (sample.baseline_cot !== undefined) side("CoT of the frozen model", sample.baseline_cot);
-    made.append(pair, node("h4", "", "Gold answer"), marked("", sample.answer));
+    made.append(pair);
+    const answers = node("div", "pair");
+    const answer = (title, text) => {
+      const column = node("div");
+      column.append(node("h4", "", title), text);
+      answers.append(column);
+    };
+    answer("Gold answer", marked("", sample.answer));
+    if (sample.answered !== undefined) answer("Answered", marked("", sample.answered, sample.answer));
+    else answer("Answered", node("p", "note", sample.unanswered));
+    made.append(answers);
     return made;
   };
   const show = () => {
@@ -111,7 +136,7 @@ if (form) {
     if (!link) return;
     linked = null;
     const step = link.dataset.near;
-    set({ ...all, run: link.dataset.of, order: step === undefined ? "step" : "near", near: step ?? "" });
+    set({ ...all, run: link.dataset.of, order: step === undefined ? "spread" : "near", near: step ?? "" });
   });
   onHash.push((hash) => {
     if (!hash.startsWith("#sample/")) return false;

@@ -1,3 +1,34 @@
+// Sorting by a click on a heading, of the table of runs and of every table.sortable.
+const cellValue = (row, column) => {
+  const cell = row.cells[column];
+  const value = cell.dataset.value ?? cell.textContent;
+  return value === "" || value === "—" ? null : Number.isNaN(+value) ? value : +value;
+};
+const compareBy = (state) => (a, b) => {
+  if (state.column === null) return a.order - b.order;
+  const [x, y] = [cellValue(a.row, state.column), cellValue(b.row, state.column)];
+  if (x === null || y === null) return (x === null) - (y === null) || a.order - b.order; // what is missing comes last
+  const way = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+  return (state.down ? -way : way) || a.order - b.order;
+};
+const sortByHeads = (heads, state, arrange) => {
+  for (const head of heads) {
+    $("button", head).addEventListener("click", () => {
+      const column = +head.dataset.column;
+      const numeric = head.classList.contains("number");
+      state.down = state.column === column ? !state.down : numeric; // numbers: largest first
+      state.column = column;
+      for (const other of heads) other.setAttribute("aria-sort", other !== head ? "none" : state.down ? "descending" : "ascending");
+      arrange();
+    });
+  }
+};
+for (const plain of $$("table.sortable")) {
+  const body = $("tbody", plain);
+  const rows = $$("tr", body).map((row, order) => ({ row, order }));
+  const state = { column: null, down: false };
+  sortByHeads($$("th[data-column]", plain), state, () => body.replaceChildren(...rows.toSorted(compareBy(state)).map(({ row }) => row)));
+}
 // The table of runs: sorted by any column, grouped by task, verdict or setting; what cannot be judged folded at its end.
 const table = $("#runs-table");
 if (table) {
@@ -7,17 +38,6 @@ if (table) {
   const groupBy = $("#group-runs");
   const width = $$("thead tr:last-child th", table).length + $$("thead tr:first-child th[rowspan]", table).length;
   const state = { column: null, down: false, unjudged: false };
-  const valueOf = (row, column) => {
-    const value = row.cells[column].dataset.value;
-    return value === undefined || value === "" ? null : Number.isNaN(+value) ? value : +value;
-  };
-  const compare = (a, b) => {
-    if (state.column === null) return a.order - b.order;
-    const [x, y] = [valueOf(a.row, state.column), valueOf(b.row, state.column)];
-    if (x === null || y === null) return (x === null) - (y === null) || a.order - b.order; // what is missing comes last
-    const way = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
-    return (state.down ? -way : way) || a.order - b.order;
-  };
   const heading = (text, count) => {
     const row = node("tr", "group");
     const cell = node("th", "", `${text} `);
@@ -40,7 +60,7 @@ if (table) {
     return row;
   };
   const arrange = () => {
-    const here = rows.filter(({ run }) => found(run.name)).sort(compare);
+    const here = rows.filter(({ run }) => found(run.name)).sort(compareBy(state));
     const foldable = rows.length > 12; // FEW_RUNS of overview.py
     const judged = here.filter(({ run }) => !foldable || run.verdict !== "unknown");
     const rest = here.filter(({ run }) => foldable && run.verdict === "unknown");
@@ -62,16 +82,7 @@ if (table) {
     const count = $("#runs-count");
     if (count) count.textContent = here.length === rows.length ? `${rows.length} runs` : `${here.length} of ${rows.length} runs`;
   };
-  for (const head of heads) {
-    $("button", head).addEventListener("click", () => {
-      const column = +head.dataset.column;
-      const numeric = head.classList.contains("number");
-      state.down = state.column === column ? !state.down : numeric; // numbers: largest first
-      state.column = column;
-      for (const other of heads) other.setAttribute("aria-sort", other !== head ? "none" : state.down ? "descending" : "ascending");
-      arrange();
-    });
-  }
+  sortByHeads(heads, state, arrange);
   groupBy?.addEventListener("change", arrange);
   onFind.push(arrange);
   addEventListener("beforeprint", () => { state.unjudged = true; arrange(); });
