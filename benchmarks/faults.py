@@ -401,6 +401,8 @@ def judged(found: Diagnosis, want: Right) -> tuple[bool, bool]:
 
 
 def share(k: int, n: int) -> str:
+    if n == 0:
+        return "none"
     low, high = wilson(k, n)
     return f"{k} of {n} ({100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}])"
 
