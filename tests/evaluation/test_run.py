@@ -208,7 +208,8 @@ def test_a_run_is_evaluated_on_another_task(run: Path, questions: Path) -> None:
     over = {"task": "custom", "data": {"path": str(questions)}, "task_options": {"question": "prompt", "answer": "gold"}}
     targets, [done] = evaluated(run, "last", limit=20, overrides=over)
     assert done.evaluation.n == 20  # a foreign file is taken whole
-    assert done.notes == ("trained on arithmetic, evaluated on custom",)
+    assert done.notes[0].startswith("answers are read as kind 'number'")
+    assert done.notes[1:] == ("trained on arithmetic, evaluated on custom",)
     assert chosen_in_training(targets[0], [7], "test", done.evaluation.how) is None
     row = read_rows(run / "evals.jsonl")[-1]
     assert (row["how"]["task"], row["how"]["data"]) == ("custom", str(questions))

@@ -188,7 +188,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert found["memory"]["estimate"]["peak"] > 0
     assert found["prompt_tokens"]["source"] == "measured on 64 questions"
     assert main(arguments) == 0
-    assert "ESTIMATE: peak about" in capsys.readouterr().out
+    assert "ESTIMATE for this run on this machine's CPU: peak about" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
