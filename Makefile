@@ -91,7 +91,7 @@ findings: setup
 # The documentation as a site, in build/site; no network but the package index is needed, a dead link fails.
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
-	@echo "build/site/index.html"
+	@echo "build/site/index.html; for search: python -m http.server --directory build/site"
 
 .venv-docs/.installed: requirements-docs.lock
 	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
