@@ -166,6 +166,7 @@ def test_slow_huge_refused_and_absent_servers_are_one_line(
     monkeypatch.setattr(endpoint, "_PATIENCE", 600.0)
     assert "does not answer" in says("http://127.0.0.1:9", 2)
     assert "is no address" in says("http://", 2)
+    assert "is no address" in says("http://[::1", 2)
     monkeypatch.setattr(endpoint, "_PATIENCE", 600.0)
     assert main(["audit", str(cots), "--reader", server.url, "--perturbations", "token_replace"]) == 2
     assert "damages tokens, and those of a reader behind a server are not known here" in capsys.readouterr().err

@@ -53,8 +53,11 @@ class Endpoint:
     def __init__(self, address: str):
         """`http://HOST:8000`, or `http://HOST:8000#MODEL` of a server with several. UserError for what is no address."""
         url, _, model = address.partition("#")
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urllib.parse.urlsplit(url)
+        except ValueError:  # a bracket that nothing closes
+            parts = None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
             raise UserError(
                 f"{address!r} is no address; http://HOST:8000 is one, http://HOST:8000#MODEL names one of several models"
             )

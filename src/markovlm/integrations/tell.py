@@ -33,7 +33,10 @@ def command_of(text: str) -> list[str]:
 
 def webhook_of(url: str) -> str:
     """The URL where it is on this machine; raises UserError for any other."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # a bracket that nothing closes
+        raise UserError(f"--webhook {url}: give http://localhost:PORT/PATH") from None
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not host:
         raise UserError(f"--webhook {url}: give http://localhost:PORT/PATH")

@@ -25,6 +25,7 @@ const marked = (className, text, answer) => {
 };
 const form = $("#sample-filter");
 if (form) {
+  form.addEventListener("submit", (event) => event.preventDefault());
   const PAGE = 12;
   let limit = PAGE, current = -1, linked = null;
   const lower = data.samples.map((s) => `${s.question}\n${s.cot}\n${s.answer}\n${s.answered ?? ""}`.toLowerCase());
