@@ -226,7 +226,9 @@ def test_a_live_log_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert time.monotonic() - started < 60
 
 
-@pytest.mark.parametrize("url", ["http://example.com/x", "ftp://localhost/", "http://169.254.169.254/", "localhost:80", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["http://example.com/x", "ftp://localhost/", "http://169.254.169.254/", "localhost:80", "http://[::1"]
+)
 def test_a_webhook_elsewhere_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="--webhook"):
         webhook_of(url)
