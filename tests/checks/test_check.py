@@ -254,6 +254,19 @@ def test_our_own_configurations(tmp_path: Path) -> None:
         checked(tmp_path, {"task": "arithmetic", "plugins": ["mine.py"]})
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "smollm2", "training": {"steps": 1}},  # under the warm-up that comes with the model
+        {"model": "smollm2", "task": "wiki", "chain": {"kind": "thinking", "steps": 2}},  # whose prompts say the budget
+        {"model": "embedded-notes", "tasks": {"words": 1, "arithmetic": 1}},  # neither is that model's own
+    ],
+)
+def test_the_defaults_of_a_model_are_those_of_train(tmp_path: Path, settings: dict[str, Any]) -> None:
+    markovlm.api.training.configure(settings)
+    assert "refused" not in dict(names(checked(tmp_path, settings)))
+
+
 def test_no_shipped_configuration_fails() -> None:
     for one in shipped().values():
         assert check_file(one.path).verdict != "fails", one.name

@@ -12,7 +12,7 @@ from markovlm.api.progress import ShownProgress, is_watched
 from markovlm.config import RunConfig, build_config, load_recorded, load_yaml
 from markovlm.config.shipped import find_config
 from markovlm.errors import UserError
-from markovlm.models.registry import model_defaults
+from markovlm.models.registry import defaults_under
 from markovlm.plugins import load_plugin
 from markovlm.runs.rows import encode_rows, replace_whole
 from markovlm.tasks.base import Example
@@ -39,24 +39,7 @@ def configure(
     else:
         layer = mapping(config)
     over = dict(over or {})
-    model, task = (over.get(key, layer.get(key, default)) for key, default in (("model", "embedded"), ("task", None)))
-    named = "" if layer.get("tasks") or over.get("tasks") else task  # several tasks are no one's own
-    defaults = model_defaults(str(model), named)
-    if ("chain" in layer or "chain" in over) and "chain" not in defaults:
-        defaults = {key: value for key, value in defaults.items() if key != "prompt"}  # prompts of chains always say the budget
-    return build_config(_with_fitting_warmup(defaults, layer, over), layer, over, source=source or "config")
-
-
-def _with_fitting_warmup(defaults: Mapping[str, Any], *above: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A model's defaults, with no longer a warm-up than the steps that were asked for."""
-    sections = [layer["training"] for layer in above if isinstance(layer.get("training"), Mapping)]
-    steps = next((section["steps"] for section in reversed(sections) if "steps" in section), None)
-    training = defaults.get("training", {})
-    if (
-        steps is None or not str(steps).isdecimal() or training.get("warmup_steps", 0) <= int(steps)
-    ):  # the command line's values are still texts
-        return defaults
-    return {**defaults, "training": {**training, "warmup_steps": int(steps)}}
+    return build_config(defaults_under(layer, over), layer, over, source=source or "config")
 
 
 def base_layer(file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from markovlm.config import RunConfig, build_config
 from markovlm.config.shipped import find_config
 from markovlm.errors import UserError
 from markovlm.logs.frameworks import NAMED
-from markovlm.models.registry import model_defaults
+from markovlm.models.registry import defaults_under
 from markovlm.plugins import is_loaded
 from markovlm.runs.asking import task_of
 
@@ -81,9 +81,8 @@ def _check_ours(path: Path, settings: Settings, lengths: list[int] | None) -> Ch
     for plugin in layer.get("plugins") or ():
         if not is_loaded(str(plugin)):
             raise UserError(f"{path}: was made with the plug-in {plugin}, which is Python code: load it with --plugin {plugin}")
-    task = None if layer.get("tasks") else layer.get("task")
     try:
-        config = build_config(model_defaults(str(layer.get("model", "embedded")), task), layer, source=str(path))
+        config = build_config(defaults_under(layer), layer, source=str(path))
         found = list(ours.findings(config))
         limit = config.rollouts.max_cot_tokens or task_of(config).default_cot_tokens
     except UserError as error:

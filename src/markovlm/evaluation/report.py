@@ -8,6 +8,7 @@ from typing import Any
 from markovlm.config import RunConfig
 from markovlm.evaluation import compare
 from markovlm.evaluation.compare import DIFFERENCE, Selection
+from markovlm.evaluation.evaluate import ENDS
 from markovlm.evaluation.run import Result, chosen_in_training
 from markovlm.runs.rows import clean
 from markovlm.runs.targets import BASE, Target
@@ -93,7 +94,7 @@ def _row(result: Result, base: Result | None, seed: int) -> dict[str, Any]:
         "extractors": summary["extractors"],
         "logprob": summary["logprob"],
         "logprob_ci95": compare.logprob_interval(result.evaluation, seed),
-        **result.evaluation.ends(),
+        **{name: summary[name] for name in ENDS},
         "failures": summary["failures"],
         "vs_base": compare.paired(result.evaluation, base.evaluation, seed) if compared and base is not None else None,
         "how": summary["how"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -142,6 +143,30 @@ def model_defaults(model: str, task: str | None = None) -> dict[str, Any]:
     kept = {key: value for key, value in defaults.items() if key not in _OF_A_TASK}
     rollouts = {key: value for key, value in defaults.get("rollouts", {}).items() if key != "max_cot_tokens"}
     return {**kept, "rollouts": rollouts}
+
+
+def defaults_under(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of the model that a configuration of these layers (the last one counts most) names, as far as they fit what it asks for.
+
+    Several tasks, or another than the model's own, leave out what belongs to its task; a chain leaves out `prompt`, since its prompts always
+    say the budget; fewer steps than the model's warm-up shorten it.
+    """
+
+    def asked(key: str, default: Any = None) -> Any:
+        return next((layer[key] for layer in reversed(layers) if key in layer), default)
+
+    several = any(layer.get("tasks") for layer in layers)
+    defaults = model_defaults(str(asked("model", "embedded")), "" if several else asked("task"))
+    if any("chain" in layer for layer in layers) and "chain" not in defaults:
+        defaults = {key: value for key, value in defaults.items() if key != "prompt"}
+    sections = [layer["training"] for layer in layers if isinstance(layer.get("training"), Mapping)]
+    steps = str(
+        next((section["steps"] for section in reversed(sections) if "steps" in section), "")
+    )  # a text on the command line
+    training = defaults.get("training", {})
+    if steps.isdecimal() and int(steps) < training.get("warmup_steps", 0):
+        defaults = {**defaults, "training": {**training, "warmup_steps": int(steps)}}
+    return defaults
 
 
 def peers(model: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from markovlm.config import RunConfig, build_config, load_recorded
 from markovlm.content import read_content
 from markovlm.errors import UserError
 from markovlm.models.gguf import gguf_file
-from markovlm.models.registry import check_path, model_defaults
+from markovlm.models.registry import check_path, defaults_under
 from markovlm.runs.asking import options_of, part_of, source_of
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
@@ -131,7 +131,7 @@ def open_targets(name: str, checkpoints: str, overrides: dict[str, Any]) -> list
     for word in _words(checkpoints):
         if word not in ("last", "all", BASE):
             raise UserError(f"--checkpoints: {name} is a plain model, without checkpoints such as {word!r}; leave the flag out")
-    return [Target(name, build_config(model_defaults(name, overrides.get("task")), overrides, {"model": name}), None, None)]
+    return [Target(name, build_config(defaults_under(overrides, {"model": name}), overrides, {"model": name}), None, None)]
 
 
 def _run_targets(name: str, run: RunDirectory, checkpoints: str, overrides: dict[str, Any]) -> list[Target]:
@@ -178,7 +178,7 @@ def foreign_adapters(path: Path) -> dict[int, Path]:
 
 def _foreign_targets(name: str, adapters: dict[int, Path], checkpoints: str, overrides: dict[str, Any]) -> list[Target]:
     model = overrides.get("model") or _base_of(next(iter(adapters.values())))
-    config = build_config(model_defaults(model, overrides.get("task")), overrides, {"model": model})
+    config = build_config(defaults_under(overrides, {"model": model}), overrides, {"model": model})
 
     def refuse(_: Sequence[int]) -> int:
         raise UserError("--checkpoints best: these adapters have no evaluations yet; use all (the best is then chosen on dev)")

@@ -99,13 +99,11 @@ def _lines(report: dict[str, Any], row: dict[str, Any], compared: bool, ends: bo
             continue
         logprob = f"{row['logprob']:.3f}" if entry else estimate_text(row["logprob"], *row["logprob_ci95"])
         first = [f"{row['checkpoint']}{star}", str(row["n"]), name, *accuracy, logprob]
-        first += [_share(row.get("answer_run_on_fraction"))] * ends
+        if ends:
+            runs_on = row.get("answer_run_on_fraction")
+            first.append(MISSING if runs_on is None else f"{runs_on:.3f}")
         lines.append(first + (_paired(row["vs_base"]) if compared else []))
     return lines
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _paired(paired: dict[str, Any] | None) -> list[str]:
