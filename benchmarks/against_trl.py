@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,46 +27,21 @@ from typing import Any
 
 import torch
 from step import PHASES, SIZES, Side, alternate, learner, questions_of, random_llama, ratio_interval, run_config
+from turns import Turns
 
 from markovlm.config.schedule import Schedule
 from markovlm.models.registry import resolve
 from markovlm.runs.setup import prepare
-from markovlm.tasks.base import Example
 from markovlm.training.step import take_step
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Other:
-    """TRL's trainer in a process that makes one step a line."""
-
-    def __init__(self, python: Path, settings: dict[str, Any], folder: Path) -> None:
-        job = folder / "job.json"
-        job.write_text(json.dumps(settings))
-        self.errors = (folder / "trl.log").open("w+")
-        self.process = subprocess.Popen(
-            [str(python), str(Path(__file__).with_name("against_trl_side.py")), str(job)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=folder,
-        )  # fmt: skip
-        self.version = self._line()["trl"]
-
-    def step(self, _: list[Example]) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return {"step": self._line()["seconds"]}
-
-    def _line(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:  # TRL prints things of its own
-            if line.startswith('{"'):
-                return json.loads(line)
-        self.errors.seek(0)
-        raise SystemExit(f"TRL ended: {self.errors.read()[-2000:]}")
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+def other(python: Path, settings: dict[str, Any], folder: Path) -> Turns:
+    """TRL's trainer."""
+    job = folder / "job.json"
+    job.write_text(json.dumps(settings))
+    return Turns("TRL", [str(python), str(Path(__file__).with_name("against_trl_side.py")), str(job)], folder)
 
 
 def settings_of(arguments: argparse.Namespace, model: str, prompts: Sequence[str], lora: Any) -> dict[str, Any]:
@@ -148,15 +122,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         asked = [setup.prompter.cot_prompt(q) for number in range(arguments.repeats + 1) for q in questions(number)]
         prompts = [setup.lm.tokenizer.decode(prompt) for prompt in asked]
         length = round(statistics.fmean(map(len, asked)))
-        other = Other(arguments.trl_python, settings_of(arguments, str(resolve(model)), prompts, setup.config.lora), folder)
+        theirs = other(arguments.trl_python, settings_of(arguments, str(resolve(model)), prompts, setup.config.lora), folder)
         made = learner(setup, lambda parameters: torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0), "shared")
         counter = iter(range(1, 10_000))
-        sides = [Side("markovlm", lambda asked: take_step(made, asked, next(counter)).seconds), Side("TRL", other.step)]
+        sides = [
+            Side("markovlm", lambda asked: take_step(made, asked, next(counter)).seconds),
+            Side("TRL", lambda _: {"step": theirs.step()["seconds"]}),
+        ]
         try:
             alternate(sides, questions, arguments.repeats, setup.lm.device)
         finally:
-            other.end()
-    print(table(sides, arguments, length, other.version))
+            theirs.end()
+    print(table(sides, arguments, length, theirs.first["trl"]))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import gc
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from typing import Any
 
 import torch
 from step import Reference, learner, ratio_interval
+from turns import Turns
 
 from markovlm.config import RunConfig, build_config, nest
 from markovlm.models.registry import resolve
@@ -156,37 +156,16 @@ def peak_memory() -> int:
 # ------------------------------------------------------------------------------------------------------------- all sides
 
 
-class Process:
-    """A side that makes one step a line."""
+class Process(Turns):
+    """A side, with the rows of its steps."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path):
-        self.name, self.rows = name, list[dict[str, Any]]()
-        self.errors = (folder / f"{name.replace(' ', '-')}.log").open("w+")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=folder
-        )
-        self.first = self._line()
+        super().__init__(name, command, folder)
+        self.rows = list[dict[str, Any]]()
 
     def step(self) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.rows.append(self._line())
+        self.rows.append(super().step())
         return self.rows[-1]
-
-    def _line(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:  # TRL prints things of its own
-            if line.startswith('{"'):
-                return json.loads(line)
-        self.errors.seek(0)
-        raise SystemExit(f"{self.name} ended: {self.errors.read()[-2000:]}")
-
-    def end(self) -> str:
-        self.process.kill()
-        self.process.wait()
-        self.errors.seek(0)
-        return self.errors.read()
 
 
 def measure(work: Work, model: str, arguments: argparse.Namespace, folder: Path) -> str:

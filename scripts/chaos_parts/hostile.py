@@ -126,16 +126,11 @@ def _run(folder: Path, text: str, model: str) -> Path:
     )
     for name, rows in _rows(text).items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    head = {"run": text, "checkpoint": text, "step": 30, "split": text, "task": text, "model": text, "n": 9}
     study = {
         "kind": "perturb",
-        "run": text,
-        "checkpoint": text,
-        "step": 30,
-        "split": text,
-        "task": text,
-        "model": text,
+        **head,
         "conditioning": text,
-        "n": 9,
         "seed": 0,
         "notes": [text],
         "rows": [
@@ -152,13 +147,7 @@ def _run(folder: Path, text: str, model: str) -> Path:
     }
     explain = {
         "kind": "explain",
-        "run": text,
-        "checkpoint": text,
-        "step": 30,
-        "split": text,
-        "task": text,
-        "model": text,
-        "n": 9,
+        **head,
         "by": "word",
         "how": "remove",
         "by_kind": [],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import torch
 
 from markovlm.config.model import Loading
 from markovlm.models.load import load_model
+from support.local_server import Handler, LocalServer
 
 
-class FakeOpenAI:
+class FakeOpenAI(LocalServer):
     """`with FakeOpenAI(model) as server: server.url`. What it must do wrong is set on it."""
 
     def __init__(self, model: Path):
@@ -30,40 +30,18 @@ class FakeOpenAI:
         self.lock = threading.Lock()
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Answering(Handler):
             def do_GET(self) -> None:
                 model = {"id": "tiny"} | ({"max_model_len": fake.max_model_len} if fake.max_model_len else {})
                 self.reply(200, json.dumps({"data": [model, {"id": "other"}]}).encode())
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.asked()
                 time.sleep(fake.slow)
                 with fake.lock:
                     self.reply(*fake.answer(self.path, body))
 
-            def reply(self, code: int, data: bytes) -> None:
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        class Quiet(ThreadingHTTPServer):
-            request_queue_size = 128
-
-            def handle_error(self, request: Any, client_address: Any) -> None: ...
-
-        self.server = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self) -> FakeOpenAI:
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Answering)
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         if self.busy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from markovlm.config.model import Loading
 from markovlm.models.load import LanguageModel, load_model
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.types import Decoding, SampleRequest
+from support.local_server import Handler, LocalServer
 
 
-class FakeVllm:
+class FakeVllm(LocalServer):
     """`with FakeVllm(model, dtype) as server: server.url`. What it must do wrong is set on it."""
 
     def __init__(self, model: Path | str, dtype: str = "float32"):
@@ -30,45 +30,23 @@ class FakeVllm:
         self.lock = threading.Lock()
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Answering(Handler):
             def do_GET(self) -> None:
                 served = [{"id": name, "parent": None if name == "base" else "base"} for name in fake.known]
-                self.reply(200, {"data": served})
+                self.reply(200, json.dumps({"data": served}).encode())
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.asked()
                 with fake.lock:
                     found = fake.answer(self.path, body)
                 if found is None:
                     self.close_connection = True
                     self.connection.close()
                 else:
-                    self.reply(*found)
+                    code, answer = found
+                    self.reply(code, json.dumps(answer).encode())
 
-            def reply(self, code: int, body: Any) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        class Quiet(ThreadingHTTPServer):
-            request_queue_size = 128
-
-            def handle_error(self, *_: Any) -> None: ...
-
-        self.server = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self) -> FakeVllm:
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Answering)
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
         if path == "/v1/completions":

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from support.local_server import Handler, LocalServer
 
 CERTIFICATE = Path(__file__).resolve().parents[1] / "fixtures" / "tls" / "cert.pem"  # of hooks.test, self-signed, for tests alone
 NAME = "hooks.test"
 
 
-class Hook:
+class Hook(LocalServer):
     """`script` has an answer for each request, the last for all further ones: a status, (status, headers, body), "hang", "drip" or "reset"."""
 
     def __init__(self, *script: Any):
@@ -22,19 +23,13 @@ class Hook:
         self.over = threading.Event()
         hook = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Taking(Handler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.asked()
                 hook.heard.append((self.path, dict(self.headers), body))
                 hook.answer(self, hook.script[min(len(hook.heard), len(hook.script)) - 1])
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            def handle_error(self, *_: Any) -> None: ...
-
-        self.server = Quiet(("127.0.0.1", 0), Handler)
+        super().__init__(Taking)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
@@ -58,11 +53,6 @@ class Hook:
             handler.end_headers()
             handler.wfile.write(body)
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.over.set()
-        self.server.shutdown()
-        self.server.server_close()
+        super().__exit__()

@@ -13,13 +13,13 @@ import os
 import re
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from markovlm.addresses import http_host
 from markovlm.errors import RunFailed, UserError
 
 T = TypeVar("T")
@@ -53,11 +53,7 @@ class Endpoint:
     def __init__(self, address: str):
         """`http://HOST:8000`, or `http://HOST:8000#MODEL` of a server with several. UserError for what is no address."""
         url, _, model = address.partition("#")
-        try:
-            parts = urllib.parse.urlsplit(url)
-        except ValueError:  # a bracket that nothing closes
-            parts = None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        if http_host(url) is None:
             raise UserError(
                 f"{address!r} is no address; http://HOST:8000 is one, http://HOST:8000#MODEL names one of several models"
             )

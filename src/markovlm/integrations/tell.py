@@ -10,10 +10,10 @@ import shlex
 import socket
 import subprocess
 import threading
-import urllib.parse
 import urllib.request
 from typing import Any
 
+from markovlm.addresses import http_host
 from markovlm.errors import UserError
 
 _SECONDS = 60.0  # that a command has
@@ -33,12 +33,8 @@ def command_of(text: str) -> list[str]:
 
 def webhook_of(url: str) -> str:
     """The URL where it is on this machine; raises UserError for any other."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError:  # a bracket that nothing closes
-        raise UserError(f"--webhook {url}: give http://localhost:PORT/PATH") from None
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host:
+    host = http_host(url)
+    if host is None:
         raise UserError(f"--webhook {url}: give http://localhost:PORT/PATH")
     if host not in ("localhost", socket.gethostname()) and not _is_loopback(host):
         raise UserError(f"--webhook {url}: {host} is not this machine; run something on localhost that passes it on")

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from markovlm.addresses import http_host
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.language import LanguageModel
 from markovlm.rollouts.ends import cut_off
@@ -163,17 +164,9 @@ def _hang_up(sock: socket.socket, late: threading.Event) -> None:
 def build_server(place: SamplerPlace) -> ServerSampler:
     """`rollouts.backend: server`."""
     url = place.rollouts.server_url or ""
-    if not _is_address(url):
+    if http_host(url) is None:
         raise UserError(f"rollouts.server_url: {url!r} is no address; http://HOST:8000 is one")
     return ServerSampler(place.lm, url, place.folder)
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
-        return False
 
 
 def _wanted(lm: LanguageModel, decoding: Decoding, key: tuple[str | int, ...]) -> dict[str, Any]:
