@@ -1,7 +1,7 @@
 """How an estimate reads, in the terminal, in reports and on pages: `0.932 [0.907, 0.951]`.
 
 What is missing is a dash; an estimate without an interval says so (`0.932 [—]`). All numbers of an estimate have one count of
-decimals, and no number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies.
+decimals, and no number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies. And how a time reads.
 """
 
 from __future__ import annotations
@@ -38,3 +38,10 @@ def estimate_text(
 def found_text(found: Mapping[str, Any] | None, places: int = 3) -> str:
     """The same of `{"mean": 0.932, "ci95": [0.907, 0.951]}`, as studies and evaluations keep it."""
     return MISSING if found is None else estimate_text(found["mean"], *found["ci95"], places=places)
+
+
+def duration_text(seconds: float) -> str:
+    """`40 seconds`, `12 minutes`, `3.5 hours`."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -21,6 +21,7 @@ from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import how_evaluated
 from markovlm.evaluation.run import label_of
 from markovlm.evaluation.store import Label
+from markovlm.intervals import duration_text
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import chunks, map_splitting
 from markovlm.models.sequences import batch_of, span_hidden
@@ -177,7 +178,7 @@ class Pace:
         seconds = spent * to_read / max(1, read)
         if seconds > _WORTH_SAYING:
             self.say(
-                f"{self.opened.name}: {read / spent:,.0f} tokens a second, about {duration(seconds)} for {len(left):,} readings more"
+                f"{self.opened.name}: {read / spent:,.0f} tokens a second, about {duration_text(seconds)} for {len(left):,} readings more"
             )
 
 
@@ -191,13 +192,6 @@ def tokens_of(variant: Variant) -> int:
 
 
 _ANSWER = 12  # tokens of header and answer
-
-
-def duration(seconds: float) -> str:
-    """`40 seconds`, `12 minutes`, `3.5 hours`."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 # ------------------------------------------------------------------------------------------------------- the text itself

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from markovlm.health.series import Course
+from markovlm.health.series import Course, noise
 
 EARLY = 8  # rows of the early level at most
 HEALS = 20  # rows within which a change is looked at for healing
@@ -51,7 +51,7 @@ def _move(c: Course, values: np.ndarray, factor: float, by: float, bound: float,
     n = len(values)
     for r in range(1, n - 1):
         before = float(np.median(values[: min(r, EARLY)]))
-        spread = _spread(values[: min(r, 3 * EARLY)])
+        spread = noise(values[: min(r, 3 * EARLY)])
         if up:
             limit = max(before * factor if before > 0 else before, before + by, before + _NOISE * spread, bound)
         else:
@@ -80,8 +80,3 @@ def left_at(c: Course, move: Move, bound: float) -> int:
     """Step of the first row from which a signal stayed over `bound` until it had moved."""
     under = np.flatnonzero(c.values[: move.row] < bound)
     return int(c.steps[int(under[-1]) + 1 if len(under) else 0])
-
-
-def _spread(values: np.ndarray) -> float:
-    """Standard deviation of a row around its neighbours, robust; 0 where fewer than three rows say."""
-    return 0.0 if len(values) < 3 else float(np.median(np.abs(np.diff(values)))) / (0.6745 * 2.0**0.5)

@@ -21,6 +21,7 @@ from typing import Any
 from markovlm._version import __version__
 from markovlm.errors import UserError
 from markovlm.integrations.post import Place, PostFailed, PrivateAddress, post, public_addresses
+from markovlm.intervals import duration_text
 
 WAITS = (1.0, 5.0, 15.0)  # seconds before the second try and those after it
 LONGEST_WAIT = 60.0  # that a host may ask for (Retry-After)
@@ -140,7 +141,7 @@ def text_of(change: Mapping[str, Any]) -> str:
     of = f" (launch {launch['number']} of {launch['of']})" if launch.get("of", 1) > 1 else ""
     where = f"{change['path']}{of}{step} on {change['host']}"
     if stalled is not None:
-        lines = [f"stalled: {where}", f"no new row for {_duration(float(stalled))}; verdict so far: {change['verdict']}"]
+        lines = [f"stalled: {where}", f"no new row for {duration_text(float(stalled))}; verdict so far: {change['verdict']}"]
     else:
         before = f" (was {change['before']})" if change.get("before") else ""
         since = f", since step {change['onset_step']:,}" if change.get("onset_step") is not None else ""
@@ -153,16 +154,6 @@ def text_of(change: Mapping[str, Any]) -> str:
 def _plain(line: str) -> str:
     """On one line, without what turns the direction of writing around or is not to be seen."""
     return " ".join("".join(c if c.isprintable() else " " for c in line).split())
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} hours"
-        if seconds >= 5400
-        else f"{seconds / 60:.0f} minutes"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
 
 
 class Notifier:

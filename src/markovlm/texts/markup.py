@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from markovlm.intervals import MISSING
+
 _WIDTH, _ROW, _LABEL = 420, 22, 140  # pixels
 
 
@@ -66,5 +68,5 @@ def curve_svg(values: Sequence[float | None], label: str) -> str:
 
 def _cell(value: object) -> str:
     if value is None:
-        return "–"
+        return MISSING
     return f"{value:.4g}" if isinstance(value, float) else str(value)
