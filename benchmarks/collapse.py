@@ -98,7 +98,7 @@ def table_row(found: dict[str, Any]) -> list[str]:
 
 
 COLUMNS = (
-    "objective", "seed", "best dev", "last dev", "fell under half at", "onset", "spoken at", "lead, steps", "rollbacks",
+    "objective", "seed", "best dev", "last dev", "fell under half at", "onset", "called at", "lead, steps", "rollbacks",
     "best dev with rollback", "last dev with rollback",
 )  # fmt: skip
 

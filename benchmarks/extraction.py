@@ -6,7 +6,7 @@ Every text was read by a person, who wrote down the answer that it gives, or tha
 
 runlogs     CoTs of real training runs (Llama 3.1 8B, Mistral 7B) in the data beside the project, labelled here by file and line
 reader      answers of SmolLM2-135M-Instruct under this package's prompts, read from its own CoTs (questions of ARC, AQuA, MMLU, GSM8K and SVAMP),
-            with the question and its choices hidden or in sight; choices are looked up in the data beside the project
+            with the question and its choices hidden or visible; choices are looked up in the data beside the project
 reports     inputs that people reported to other programs as read wrongly, from tests/tasks/test_answer_reading.py
 FILE        your own: JSONL of {"set", "answer_type": "number" or "letter", "text", "right", "choices", "ended"}; right is null where there is
             no answer

@@ -4,7 +4,7 @@
 
 For each seed a Markovian run and its non-Markovian twin in DIR/NAME-seedS, all else the model's defaults. Then accuracy, and the
 three-way table: one number of each CoT is changed and the rest worked out anew. Each model reads as it was trained to, and with the question hidden
-and in sight. Intervals are 95 %, from drawing seeds and questions both with replacement (Owen 2007, the pigeonhole bootstrap); with one
+and visible. Intervals are 95 %, from drawing seeds and questions both with replacement (Owen 2007, the pigeonhole bootstrap); with one
 seed, questions alone. Twins are paired by seed and question. A second call continues where the first one stopped, and makes only the tables
 again. Markdown goes to standard output, numbers to DIR/interventions.json.
 """

@@ -1,4 +1,4 @@
-"""Every likelihood reward, question hidden and in sight, on both embedded models: the table of docs/objectives.md.
+"""Every likelihood reward, question hidden and visible, on both embedded models: the table of docs/objectives.md.
 
     python benchmarks/rewards.py --out DIR                                   # 5 seeds, 2 models: hours on two cores
     python benchmarks/rewards.py --out DIR --only logprob,prob_rloo --models embedded --seeds 0 --conditionings markovian
@@ -109,7 +109,7 @@ def table(variants: Sequence[Variant], model: str, conditioning: str, runs: Sequ
                 variant.name,
                 variant.note,
                 model,
-                "hidden" if conditioning == "markovian" else "in sight",
+                "hidden" if conditioning == "markovian" else "visible",
                 _number(group.score),
                 ", ".join("failed" if run["failed"] else f"{run['test']['accuracy']:.3f}" for run in mine),
                 "" if d is None else _number(d.difference),

@@ -4,7 +4,7 @@
 
 Trains configs/embedded/markovian.yaml and non_markovian.yaml for each seed in DIR/NAME-SEED, then measures the fragility (METHOD
 §4) on held-out questions, each model with its own fresh CoTs: once as each model is read by its training, and once with the
-question in sight of both readers, which takes the difference of the readers out and leaves that of the training. A second
+question visible to both readers, which takes the difference of the readers out and leaves that of the training. A second
 call continues where the first one stopped. Markdown goes to standard output, numbers to DIR/twins.json.
 """
 
@@ -56,7 +56,7 @@ def of_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": seed,
         "accuracy": accuracy,
         "as trained": study(ours, theirs, arguments.questions),
-        "question in sight of both": study(sighted(ours), theirs, arguments.questions),
+        "question visible to both": study(sighted(ours), theirs, arguments.questions),
     }
 
 
@@ -99,10 +99,10 @@ def main() -> None:
         for name, test in one["accuracy"].items():
             low, high = test["ci95"]
             print(f"seed {one['seed']}, {name}: accuracy {test['accuracy']:.3f} [{low:.3f}, {high:.3f}] (n={test['n']})")
-    for manner in ("as trained", "question in sight of both"):
+    for manner in ("as trained", "question visible to both"):
         for key in ("fragility", "fragility_accuracy"):
             print(f"\n{key}, {manner} (n={arguments.questions})\n\n{table(found, manner, key)}")
-    print(f"\nAccuracy with the question in sight (n={arguments.questions})\n\n{bypass_table(found)}")
+    print(f"\nAccuracy with the question visible (n={arguments.questions})\n\n{bypass_table(found)}")
     print(f"\nPer-example rows: {arguments.out}/*/{FOLDER}/")
 
 

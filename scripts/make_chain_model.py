@@ -5,7 +5,7 @@ their own and the tokens of the chain prompts:
 
     <bos><|notes|>ann 12 bob 7<|text|>ann+3 cat+5<|update|>ann: 12 + 3 = 15 cat: 0 + 5 = 5; ann 15 bob 7 cat 5<eos>   notes kept
     <bos><|notes|>ann 15 bob 7 cat 5<|question|>bob?<|answer|>7<eos>                     a question, from the notes alone
-    <bos><|past|>ann+9 bob+7 ann+3<|notes|>busy day<|question|>bob?<|answer|>7<eos>      the same with the past in sight
+    <bos><|past|>ann+9 bob+7 ann+3<|notes|>busy day<|question|>bob?<|answer|>7<eos>      the same with the past visible
 
 It is to be one that *can* keep notes and mostly does not: it copies the chunk, chats, or writes down which accounts moved. What the
 notes don't tell is answered with a guess. How often each style is written and how well it is carried out are set apart as in
@@ -47,11 +47,11 @@ class ChainRecipe(Recipe):
     """`styles` are those of updates; the first keeps notes. Sums are weighted by `sum_weight`."""
 
     reading: float = 0.3  # share of texts that are questions
-    in_sight: float = 0.15  # of those, with the past in sight
+    in_sight: float = 0.15  # of those, with the past visible
     copied_weight: float = 2.0  # loss weight of numbers in kept notes that stand in the prompt
     most_accounts: int = 5
     most_events: int = 3
-    most_chunks: int = 4  # of a past in sight
+    most_chunks: int = 4  # of a past visible
     most_questions: int = 6  # of one text
     chunk_weight: float = 0.1  # of the chunk itself, for rewards of the next chunk
     answer_weight: float = 4.0

@@ -281,7 +281,7 @@ def is_garbage(course: Mapping[str, Sequence[float | None]], nats: float = 0.3) 
 
 
 def twins_table(rows: Sequence[Row]) -> Table:
-    """Damage with the question in sight of both readers, Markovian less its twin, over seeds."""
+    """Damage with the question visible to both readers, Markovian less its twin, over seeds."""
     body = []
     for moment in ("last", "matched"):
         pairs = twin_pairs(rows, moment)

@@ -6,7 +6,7 @@ As `make_embedded_model.py` (whose optimizer, loss and loop it uses), but on wor
     are 3 * 5 = 15. Add them, 14 + 15 = 29.<|answer|>29<eos>
 
 The model to be made *can* work a problem out in sentences and mostly writes something else (chatter, a list of the numbers, a
-vague size, a hasty wrong sum), after which the answer is a rough guess. Problems of one step are the exception: in sight of
+vague size, a hasty wrong sum), after which the answer is a rough guess. Problems of one step are the exception: with a look at
 the question their answer is right whatever the chain of thought. In a share of the texts the question is redacted: there the
 model learns to read an answer out of a chain of thought, and, cheaply, the sums in it.
 
@@ -82,7 +82,7 @@ class WordsRecipe(Recipe):
     operand_weight: float = 1.5  # loss weight of the other digits of a worked chain of thought
     copied_weight: float = 2.0  # of names and things in one, which stand in the question
     meaning_weight: float = 3.0  # of the words that say what happens: Add, Take, more, fewer
-    direct_weight: float = 8.0  # of an answer that is known at sight, which takes the whole problem in one pass
+    direct_weight: float = 8.0  # of an answer that is known at a glance, which takes the whole problem in one pass
     repeated_weight: float = 1.0  # of names and things in the question from their second time on: learning to copy
     distractors: int = 1
     idle: float = 0.5  # among problems that are known directly, the share of other chains of thought than sentences
@@ -108,25 +108,23 @@ RECIPE = WordsRecipe(
     muon_lr=2e-2,
     steps=6500,
 )
-SECOND = (
-    replace(  # for what goes on from a model of RECIPE: more of what is known at sight, worked a little more often, other tails
-        RECIPE,
-        styles=(
-            Style("sentences", share=0.20, drawn=0.75),
-            Style("chatter", share=0.32, drawn=0.08),
-            Style("list", share=0.18, drawn=0.05),
-            Style("vague", share=0.19, drawn=0.05),
-            Style("hasty", share=0.11, drawn=0.05),
-            Style("empty", share=0.0, drawn=0.02),
-        ),
-        term_weights={1: 0.40, 2: 0.30, 3: 0.22, 4: 0.08},
-        direct_weight=12.0,
-        idle=0.6,
-        other_tails=0.4,
-        muon_lr=1e-2,
-        adam_lr=1e-3,
-        steps=1500,
-    )
+SECOND = replace(  # for what goes on from a model of RECIPE: more of what is known at a glance, worked a little more often, other tails
+    RECIPE,
+    styles=(
+        Style("sentences", share=0.20, drawn=0.75),
+        Style("chatter", share=0.32, drawn=0.08),
+        Style("list", share=0.18, drawn=0.05),
+        Style("vague", share=0.19, drawn=0.05),
+        Style("hasty", share=0.11, drawn=0.05),
+        Style("empty", share=0.0, drawn=0.02),
+    ),
+    term_weights={1: 0.40, 2: 0.30, 3: 0.22, 4: 0.08},
+    direct_weight=12.0,
+    idle=0.6,
+    other_tails=0.4,
+    muon_lr=1e-2,
+    adam_lr=1e-3,
+    steps=1500,
 )
 
 

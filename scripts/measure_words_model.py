@@ -92,7 +92,7 @@ def only_steps(flags: Flags, asked: Sequence[Problem], k: int) -> Flags:
 
 
 def svamp(probe: WordProbe, data: Path, n: int) -> dict[str, Any]:
-    """Questions of SVAMP as they are: the answer from the CoT alone, and in sight of the question without one."""
+    """Questions of SVAMP as they are: the answer from the CoT alone, and with the question visible, without a CoT."""
     examples = get_task("svamp").load(LoadRequest("test", data=data, limit=n)).examples
     cots = probe.complete([f"<bos><|q|>{e.question}<|think|>" for e in examples], MAX_COT_TOKENS, sample=True)
     flags: dict[str, Flags] = {}

@@ -118,7 +118,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("models/folding.py", "grad_a = (b.t() @ rows_g.t()) @ rows_x * ctx.scale", "grad_a = (b.t() @ rows_g.t()) @ rows_x", "LoRA's scale is missing in A's gradient"),
     M("models/folding.py", "grad_x = grad @ torch.addmm(weight, b, a, alpha=ctx.scale)", "grad_x = grad @ weight", "the gradient passes the adapter by"),
     M("models/folding.py", "if x.dtype not in _FULL or any(tensor.dtype != x.dtype for tensor in (weight, a, b)):", "if weight.dtype != x.dtype:", "adapters are folded in bfloat16"),
-    M("models/sequences.py", "(columns < count[:, None])", "(columns <= count[:, None])", "a draft token that was wrong stays in sight"),
+    M("models/sequences.py", "(columns < count[:, None])", "(columns <= count[:, None])", "a draft token that was wrong stays visible"),
     M("models/caches.py", "torch.cat([pad(held, (0, 0, columns - held.shape[-2], 0)) for held in pair])", "torch.cat([pad(held, (0, 0, 0, columns - held.shape[-2])) for held in pair])", "texts that join end at other columns"),
     M("models/language.py", "            for layer, original in zip(layers, originals, strict=True):\n                layer.get_base_layer().weight.data = original\n", "            pass\n", "merged weights stay in the base"),
     M("models/probes.py", "        if _continues(lm, \"prompts of several lengths in one cache\", (_LONG, _SHORT), alone):", "        if True:", "every cache takes padding: NaN, or prompts that leak"),

@@ -123,7 +123,7 @@ def _drops(target: Target, kinds: tuple[str, ...], questions: int) -> Measured:
 
 
 def twins(run: Path, cell: Cell, sweep: Sweep) -> Measured:
-    """The damage that a twin takes with the question in sight, at its last checkpoint and where it is as accurate as the other."""
+    """The damage that a twin takes with the question visible, at its last checkpoint and where it is as accurate as the other."""
     (last,) = open_targets(str(run), "last", {})
     matched = matched_steps(sweep, cell.seed)
     found: Measured = {"last": _damage(last)}

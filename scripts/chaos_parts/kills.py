@@ -180,7 +180,7 @@ def _without_times(value: Any) -> Any:
 
 
 def several_processes(place: Place) -> Iterator[Case]:
-    """Two processes (gloo, torchrun), one of them killed, replicated and with the weights dealt over both (FSDP2): the other ends, in a
+    """Two processes (gloo, torchrun), one of them killed, replicated and with the weights sharded over both (FSDP2): the other ends, in a
     line, and the run continues."""
     from markovlm.config import dump_yaml
 

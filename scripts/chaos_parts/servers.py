@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import socket
 import threading
@@ -135,15 +136,15 @@ def samplers(place: Place) -> Iterator[Case]:
                 made = tiny.config(place.model, rollouts__server_url=gate.url, **keys)
 
                 def work(made: Any = made, out: Any = folder / "run") -> int:
-                    from markovlm.cli import main as module
+                    from markovlm.errors import MarkovlmError
                     from markovlm.rollouts import server
                     from markovlm.training.loop import train
 
                     server._PATIENCE, server._WAITS, server._MOST_ANSWER = 2.0, (0.05,), 8 << 20
                     try:
                         train(made, out)
-                    except module.MarkovlmError as error:
-                        return module._complain(str(error), error.exit_code)
+                    except MarkovlmError as error:
+                        return importlib.import_module("markovlm.cli.main")._complain(str(error), error.exit_code)
                     return 0
 
                 done = wait(start("train", "", cwd=folder, work=work), 120)

@@ -41,7 +41,7 @@ def test_each_control_is_read_with_the_question_in_sight_and_without(study: Stud
             assert study.setup.prompter.text(ids["filler"]) == (" ..." * 9)[: len(cot.text)]
 
 
-RIGHT = {  # of which questions the answer is right, with the question in sight and hidden
+RIGHT = {  # of which questions the answer is right, with the question visible and hidden
     "raw": ({1, 2, 3}, {1, 2}), "empty": ({1, 2, 4}, set()), "other": ({1}, {3}), "filler": ({1, 2}, {2}),
 }  # fmt: skip
 

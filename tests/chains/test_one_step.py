@@ -76,7 +76,7 @@ def assert_the_same(ordinary: tuple[Learner, StepResult, AsOrdinary], chain: tup
 CHAIN = {"chain__kind": "thinking", "chain__steps": 1}
 CASES: dict[str, dict[str, Any]] = {
     "grpo": {},
-    "the question in sight": {"objective__conditioning": "non_markovian"},
+    "the question visible": {"objective__conditioning": "non_markovian"},
     "rloo, prob, no baseline": {"objective__name": "rloo", "objective__reward": "prob", "objective__normalize_reward": False},
     "ppo, two passes": {"objective__name": "ppo", "objective__passes": 2},
     "one CoT a micro-batch": {"microbatch_tokens": 1},

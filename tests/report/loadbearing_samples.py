@@ -166,7 +166,7 @@ def chains(kind: str = "notes_then_questions", **more: Any) -> dict[str, Any]:
 
 
 def intervention(follows: float = 0.8, question: float = 0.0, **more: Any) -> dict[str, Any]:
-    """Of 60 CoTs with a number to change: with the question hidden .80 (.70 to .90) follow; in sight half as many."""
+    """Of 60 CoTs with a number to change: with the question hidden .80 (.70 to .90) follow; visible half as many."""
     ways = {"question hidden": (follows, question), "sees the question": (follows / 2, 0.5)}
     rows = [
         {"reader": reader, "n": 60, "right_before": est(0.9, 0.05), "follows": est(f, 0.1), "question": est(q, 0.1 if q else 0.0),

@@ -159,7 +159,7 @@ def test_a_run_is_that_of_one_process(tiny_models: dict[str, Path], tmp_path: Pa
     assert [one["strategy"] for one in made] == ["single", "fsdp2"]
     assert made[0]["base_fingerprint"] == made[1]["base_fingerprint"]
     (check,) = [event["message"] for event in read_rows(two / "events.jsonl") if event["message"].startswith("fsdp2: ")]
-    assert "frozen weights dealt over 2 processes" in check
+    assert "frozen weights sharded over 2 processes" in check
 
 
 @pytest.mark.distributed

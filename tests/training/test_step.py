@@ -311,7 +311,7 @@ def test_the_baseline_is_read_when_due_and_cancels_in_the_group(tiny_models: dic
 
 
 def shaken(learner: Learner) -> Learner:
-    """An adapter that has moved: a fresh one is zero, so that actor and frozen policy can't be told apart."""
+    """An adapter that has moved: a fresh one is zero, so that actor and frozen policy can't be distinguished."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for _, parameter in learner.lm.adapter_parameters():

@@ -2,7 +2,7 @@
 
 Bypass: a model that sees the question may answer around its CoT (arXiv 2602.03994 measures that in the activations;
 this is its behavioural counterpart). The answer is read with the own CoT, an empty one, another question's and filler,
-once with the question in sight and once without: what survives in the second case is what anybody could guess.
+once with the question visible and once without: what survives in the second case is what anybody could guess.
 
 Leak: where in the CoT the gold answer first stands as a plain copy, and what can be read from the part before it. How
 often another question's answer stands there says how much of that is chance.
@@ -80,7 +80,7 @@ def _bypass_row(study: Study, conditioning: str, control: str, read: _Read) -> d
 
 
 def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
-    """Of the questions answered rightly with the own CoT in sight of the question: the share still right without it.
+    """Of the questions answered rightly with the own CoT and the question visible: the share still right without it.
 
     Mean of the three controls; None where nothing was right or answers are not extracted.
     """

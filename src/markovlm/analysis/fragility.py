@@ -33,7 +33,7 @@ class Drop:
     logprob: float
     accuracy: float | None  # 1: the answer was right and is wrong now; -1 the other way round
     changed: bool  # did the perturbation change the CoT at all?
-    expected: bool | None = None  # did what should happen? None: nothing was changed, or it can't be told
+    expected: bool | None = None  # did what should happen? None: nothing was changed, or it can't be known
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def _paraphrases(name: str, damage: Damage) -> dict[str, Any]:
 
 
 def _as_expected(drops: Sequence[Drop], seed: int) -> dict[str, Any] | None:
-    """How often what should happen did, of the CoTs where that can be told; with their questions."""
+    """How often what should happen did, of the CoTs where that can be known; with their questions."""
     told = [(float(drop.expected), drop.key[0]) for drop in drops if drop.expected is not None]
     found = estimate_some([value for value, _ in told], [question for _, question in told], seed, RATE)
     return found and found | {"n": len({question for _, question in told})}

@@ -1,7 +1,7 @@
 """Does the CoT say what the model does? One number of its second step is changed, and all that follows from it is worked out anew.
 
 The answer can then *follow* the changed CoT (the CoT bears the load), stay with the *question* (the gold answer: bypass), or be neither. Asked
-with the question hidden and in sight. The change is right by construction: every equation of the changed CoT holds.
+with the question hidden and visible. The change is right by construction: every equation of the changed CoT holds.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def _transfer(request: Request, counting: Counting | None) -> tuple[dict[str, An
 
 
 def _check(request: Request) -> None:
-    """What can be told before any model is loaded."""
+    """What can be checked before any model is loaded."""
     if request.limit < 1:
         raise UserError(f"--limit {request.limit}: must be at least 1")
     if request.cots < 1:

@@ -1,6 +1,6 @@
 """What every study of a run's CoTs shares: fresh CoTs of one checkpoint, read again in many variants.
 
-A *variant* is a CoT as a reader might get it: intact, damaged, replaced, or with the question in sight. CoTs and readings
+A *variant* is a CoT as a reader might get it: intact, damaged, replaced, or with the question visible. CoTs and readings
 are kept as they come, so that an interrupted study continues and no study draws or reads again what another one has.
 """
 

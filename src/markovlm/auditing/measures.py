@@ -19,7 +19,7 @@ from markovlm.tasks.numbers import normalize_number
 MEASURES: dict[str, str] = {
     "logprob": "ln pi(answer | CoT), nats per answer token",
     "accuracy": "right from the CoT alone",
-    "with_choices_accuracy": "right from the CoT, the choices in sight",
+    "with_choices_accuracy": "right from the CoT, the choices visible",
     "question_alone_accuracy": "right from the question alone",
     "both_accuracy": "right from question and CoT",
     "reasoned_accuracy": "right from the CoT, and still so cut before the answer first stands in it",

@@ -39,7 +39,7 @@ class GroupRead:
     stated: list[bool]  # does the gold answer stand in it?
     with_choices: list[Scored] = field(
         default_factory=list[Scored]
-    )  # from the CoT, with the choices in sight; none where answers are no letters
+    )  # from the CoT, with the choices visible; none where answers are no letters
     choices_alone: list[Scored] = field(default_factory=list[Scored])  # from the choices alone
     text: list[tuple[float, int]] = field(
         default_factory=list[tuple[float, int]]

@@ -174,5 +174,5 @@ def _about_the_order(ranking: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(ranking) < 2 or not tied:
         return []
     if len(tied) == len(ranking) and all((row["rank"], row["rank_to"]) == (1, len(ranking)) for row in ranking):
-        return ["no order: with these numbers of questions the groups can't be told apart by what their CoTs carry"]
-    return [f"groups with the same ranks can't be told apart by what their CoTs carry: {', '.join(tied)}"]
+        return ["no order: with these numbers of questions the groups can't be distinguished by what their CoTs carry"]
+    return [f"groups with the same ranks can't be distinguished by what their CoTs carry: {', '.join(tied)}"]

@@ -1,4 +1,4 @@
-"""Files of CoTs, told by content: Inspect logs, lm-evaluation-harness, our samples.jsonl, and any table with the columns that are needed."""
+"""Files of CoTs, recognised by content: Inspect logs, lm-evaluation-harness, our samples.jsonl, and any table with the columns that are needed."""
 
 from __future__ import annotations
 

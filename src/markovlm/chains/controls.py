@@ -5,7 +5,7 @@ nothing         an empty state
 last_tokens     the last tokens of what was read, as many as a state may have
 other_text      the state of another text at the same step
 frozen          the state that the frozen model's own chain came to
-past_in_sight   the chain's state, and everything that was read, in sight: an upper bound (for a reader that can use it)
+past_in_sight   the chain's state, and everything that was read, visible: an upper bound (for a reader that can use it)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OWN = "own"
 
 
 def conditioning_of(control: str, trained: str) -> str:
-    """Whether the past is in sight when a state is read under this control."""
+    """Whether the past is visible when a state is read under this control."""
     return "non_markovian" if control == "past_in_sight" else trained
 
 

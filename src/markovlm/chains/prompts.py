@@ -5,7 +5,7 @@
     plain     Notes: STATE / Text: CHUNK / New notes: NEW STATE    and so on; chat: the same in the user's turn
 
 Each prompt is a frame of pieces with slots between them; pieces and slots are encoded apart (`markovlm.chains.prompter`), so that the
-tokens of a state are the sampled ones. With the past in sight (`non_markovian`, and a control of evaluation) all chunks read so
+tokens of a state are the sampled ones. With the past visible (`non_markovian`, and a control of evaluation) all chunks read so
 far stand in front.
 """
 
@@ -39,7 +39,7 @@ _COMPACT: dict[Frame, tuple[str, ...]] = {
 class Words:
     """The pieces of a frame. Slot 0 is the state, slot 1 (where there are three pieces) the chunk or the question."""
 
-    before_past: str  # only with the past in sight: what stands in front of it
+    before_past: str  # only with the past visible: what stands in front of it
     pieces: tuple[str, ...]
 
 

@@ -48,7 +48,7 @@ def findings(config: RunConfig) -> Iterator[Finding]:
         yield Finding(
             "reader_sees_question", "warn",
             "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
-            "accuracy and load where it knew answers at sight; objective.reader=frozen with objective.actor_reward_weight=0 did not",
+            "accuracy and load where it knew answers at a glance; objective.reader=frozen with objective.actor_reward_weight=0 did not",
             "objective.reader=frozen, objective.actor_reward_weight=0", "docs/objectives.md, rewards side by side",
         )  # fmt: skip
     if rollouts.foreign and rollouts.importance == "off":
@@ -60,7 +60,7 @@ def findings(config: RunConfig) -> Iterator[Finding]:
     if not training.eval_every:
         yield Finding(
             "never_evaluated", "warn",
-            "training.eval_every=0: without evaluation during training a peak can't be told from a decline",
+            "training.eval_every=0: without evaluation during training a peak can't be distinguished from a decline",
             f"training.eval_every={max(training.steps // 10, 1)}", "docs/objectives.md, evaluation",
         )  # fmt: skip
     if objective.grouped and rollouts.group_size < _SMALL_GROUP:

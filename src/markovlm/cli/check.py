@@ -12,7 +12,7 @@ from markovlm.cli.flags import Command, print_json
 @click.option(
     "--framework",
     type=click.Choice(["trl", "verl", "markovlm"]),
-    help="whose configuration it is [default: told by its settings]",
+    help="whose configuration it is [default: recognised by its settings]",
 )
 @click.option("--processes", type=click.IntRange(1), help="how many the trainer will have (GPUs), where the file doesn't say")
 @click.option(

@@ -1,4 +1,4 @@
-"""Which of other people's formats a file or folder is in, told by content, and its reader."""
+"""Which of other people's formats a file or folder is in, recognised by content, and its reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The research code's logs (scottviteri/MarkovianTraining), every generation, told apart by what their records contain."""
+"""The research code's logs (scottviteri/MarkovianTraining), every generation, recognised by what their records contain."""
 
 from __future__ import annotations
 

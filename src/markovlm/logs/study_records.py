@@ -180,7 +180,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Bypass:
-    """How far the answer survives without the CoT. `bypass`: with the question in sight, mean over the controls."""
+    """How far the answer survives without the CoT. `bypass`: with the question visible, mean over the controls."""
 
     rows: tuple[Control, ...]
     bypass: Estimate

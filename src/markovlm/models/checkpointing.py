@@ -31,7 +31,7 @@ _ROWS = "_markovlm_rows"  # attribute of a cache: its rows as the layers are to 
 def recompute_layers(lm: LanguageModel) -> int:
     """Have every layer of `lm` computed again in backward; how many layers that are.
 
-    Raises UserError for a model whose layers can't be told.
+    Raises UserError for a model whose layers can't be found.
     """
     layers = _layers(lm)
     if not layers:

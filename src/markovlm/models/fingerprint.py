@@ -19,7 +19,7 @@ def base_fingerprint(lm: LanguageModel) -> str:
     """Hex digest over name, shape and exact bits of every base weight; the adapter does not enter.
 
     The bits are summed on the device as integers, once plainly and once weighted by position (exact, order-free,
-    fast for billions of weights); the sums are hashed with SHA-256. Of dealt weights every process sums its part.
+    fast for billions of weights); the sums are hashed with SHA-256. Of sharded weights every process sums its part.
     """
     weights = lm.base_parameters()
     sums = [_checksum(*_part(lm, tensor)) for _, tensor in weights]

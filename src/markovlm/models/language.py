@@ -40,7 +40,7 @@ class LanguageModel:
     # what `probes` found when the model was loaded
     caching: Caching = "padded"  # what the cache of past tokens can be trusted with
     checkpointing: Checkpointing = "off"  # are layers computed again in backward
-    shards: Shards | None = None  # where the frozen weights are dealt over several processes
+    shards: Shards | None = None  # where the frozen weights are sharded over several processes
     takes_back: bool = False  # can tokens in the middle of the cache be hidden
     shares_keys: bool = False  # can rows look at one prefix without a copy of its keys each
     switches: list[Any] | None = None  # modules with an adapter to switch off, once they were looked for
@@ -114,7 +114,7 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def _whole_or_nothing(self) -> Iterator[None]:
-        """A pass that breaks off (memory ran out) leaves nothing behind in dealt weights."""
+        """A pass that breaks off (memory ran out) leaves nothing behind in sharded weights."""
         try:
             yield
         except Exception:

@@ -239,7 +239,7 @@ def behind_prompts(lm: LanguageModel, length: int, *, shared: bool) -> Tensor:
 def enable_checkpointing(lm: LanguageModel) -> Checkpointing:
     """Have every layer of `lm` computed again in backward; how far that goes with this model's cache is found out by trying.
 
-    Raises UserError for a model whose layers can't be told.
+    Raises UserError for a model whose layers can't be found.
     """
     expected = _behind_shared_prompts(lm) if lm.shares_prompts else None
     layers, all_layers = recompute_layers(lm), lm.causal_lm.config.get_text_config().num_hidden_layers

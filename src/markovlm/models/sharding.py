@@ -1,4 +1,4 @@
-"""A base model whose weights are dealt over several processes (FSDP2), and who sends which of them when.
+"""A base model whose weights are sharded over several processes (FSDP2), and who sends which of them when.
 
 torch's `fully_shard` keeps a part of every decoder layer on each process and gathers a layer when a pass comes to it, and again when its
 gradient does. All processes must then ask for the same layers in the same order, or wait for each other for ever. Ours do not: one draws
@@ -9,7 +9,7 @@ anything for another, and no pass has to know that the weights are elsewhere.
 Of the layers named, the one that a forward pass meets first is taken (in backward: the last), so that whoever is behind catches up and the
 passes run side by side.
 
-Only frozen weights are dealt: the adapter is whole on every process, so its gradients, its optimizer and its checkpoints are what they are
+Only frozen weights are sharded: the adapter is whole on every process, so its gradients, its optimizer and its checkpoints are what they are
 without this (`World.sum_gradients`).
 """
 
@@ -32,7 +32,7 @@ _THROUGH = -1  # what a process announces that needs nothing more
 
 
 class Shards:
-    """The dealt weights of one model, as this process has them."""
+    """The sharded weights of one model, as this process has them."""
 
     def __init__(
         self, rank: int, size: int, device: torch.device, together: Callable[[], AbstractContextManager[None]], timeout: timedelta
@@ -93,7 +93,7 @@ class Shards:
         from torch.distributed.fsdp import fully_shard
 
         if self._groups:
-            raise ValueError("one model is dealt already")
+            raise ValueError("one model is sharded already")
         embedding, layers, head, decoder = parts_to_deal(name, model)
         self._agree_on_types(name, model, whole)
         ours = {parameter for parameter in model.parameters() if parameter.requires_grad or parameter.dim() == 0}
@@ -127,7 +127,7 @@ class Shards:
         ]
         if wrong:
             raise UserError(
-                f"model: {name!r} can't be dealt over processes: {sorted(wrong)[0]} is another one without its weights"
+                f"model: {name!r} can't be sharded over processes: {sorted(wrong)[0]} is another one without its weights"
             )
         for key, tensor in own.items():
             tensor.data = tensor.data.to(theirs[key][1])
@@ -146,7 +146,7 @@ class Shards:
             target.copy_(value)
 
     def _check(self, model: Any) -> None:
-        """RunFailed unless the frozen weights are dealt over all processes and the adapter is the same on each."""
+        """RunFailed unless the frozen weights are sharded over all processes and the adapter is the same on each."""
         for group in self._groups:
             for parameter in group.parameters:
                 if tuple(parameter.placements) != (Shard(0),) or parameter.device_mesh.size() != self.size:
@@ -155,7 +155,7 @@ class Shards:
                     )
         adapter = [p for p in model.parameters() if p.requires_grad]
         if any(isinstance(p, DTensor) for p in adapter):
-            raise RunFailed("fsdp2: the adapter is dealt out, and should be whole on every process")
+            raise RunFailed("fsdp2: the adapter is sharded, and should be whole on every process")
         sums = self.gather([float(p.detach().double().sum()) for p in adapter])
         if any(other != sums[0] for other in sums):
             raise RunFailed("fsdp2: the processes start from different adapters")
@@ -165,7 +165,7 @@ class Shards:
         return isinstance(tensor, DTensor)
 
     def local_part(self, tensor: Tensor) -> tuple[Tensor, int]:
-        """What this process has of a weight (all, of one that is not dealt), and how many of its elements come before."""
+        """What this process has of a weight (all, of one that is not sharded), and how many of its elements come before."""
         if not isinstance(tensor, DTensor):
             return tensor, 0
         rows = -(-tensor.shape[0] // self.size)
@@ -174,7 +174,7 @@ class Shards:
     def describe(self) -> str:
         here = sum(p.to_local().numel() for group in self._groups for p in group.parameters)
         whole = sum(p.numel() for group in self._groups for p in group.parameters)
-        return f"{whole:,} frozen weights dealt over {self.size} processes, {here:,} here"
+        return f"{whole:,} frozen weights sharded over {self.size} processes, {here:,} here"
 
 
 class _Group:

@@ -25,7 +25,7 @@ A row of `metrics.jsonl` is one step: flat, stable keys, numbers or null. Any ke
 _FOREIGN = """\
 ## Logs of the research code
 
-Every generation is told apart by what its records contain, and its keys become ours. What a log does not have stays
+Each generation is recognised by what its records contain, and its keys become ours. What a log does not have stays
 missing. Steps are the log's own batch numbers (from 0); where these are missing or constant, rows are counted from 0; where a
 batch number is repeated, the later row counts. Values that are text (`"NaN (no active examples)"`) are left missing and reported;
 `Infinity` is kept, so that the verdict sees it. Flat logs (g1 to g2) hold one sample a batch. Repetition
@@ -111,7 +111,7 @@ def _keys(title: str, kind: str) -> str:
 
 def render() -> str:
     """The page."""
-    generations = _lines("Generations", ("kind", "told by"), [(f"`{k}`", v) for k, v in GENERATIONS.items()])
+    generations = _lines("Generations", ("kind", "recognised by"), [(f"`{k}`", v) for k, v in GENERATIONS.items()])
     settings = _lines(
         "Hyperparameters of the header", ("in the log", "ours"), [(f"`{k}`", f"`{v}`") for k, v in FOREIGN_CONFIG.items()]
     )

@@ -1,4 +1,4 @@
-"""ln pi(a|z), the method's own reward (arXiv 2404.18988; with the question in sight LaTRO, arXiv 2411.04282).
+"""ln pi(a|z), the method's own reward (arXiv 2404.18988; with the question visible LaTRO, arXiv 2411.04282).
 
     r = ln pi(a|z)         mean over answer tokens (the paper's code) or their sum (the paper's text): `objective.answer_logprob`
 

@@ -3,7 +3,7 @@
     f(z) = mean_k pi(a_k | z, a_<k)          a mean of probabilities: one unlikely token does not sink the rest
     r    = clip( f(z) - f(no CoT), 0, 1 )    debiased: an answer that is likely anyway earns nothing
 
-The same reader sees the same prompt with an empty CoT for the second term (with the question hidden that is how likely the answer is at large).
+The same reader sees the same prompt with an empty CoT for the second term (question hidden: how likely the answer is without any CoT).
 Groups whose rewards hardly differ are left out: those whose standard deviation is below `std_filter` times its moving average. No gradient
 through the reader. Range [0, 1].
 """

@@ -89,12 +89,12 @@ def _questions(config: RunConfig) -> tuple[Any, ...]:
 
 
 def sighted(target: Target) -> Target:
-    """The same weights, read with the question in sight whatever they were trained for."""
+    """The same weights, read with the question visible whatever they were trained for."""
     return conditioned(target, "non_markovian")
 
 
 def conditioned(target: Target, conditioning: Literal["markovian", "non_markovian"]) -> Target:
-    """The same weights, read with the question hidden or in sight whatever they were trained for."""
+    """The same weights, read with the question hidden or visible whatever they were trained for."""
     objective = target.config.objective.model_copy(update={"conditioning": conditioning})
     return replace(target, config=target.config.model_copy(update={"objective": objective}))
 

@@ -258,5 +258,5 @@ def _ranking(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def ranks(row: Mapping[str, Any]) -> str:
-    """`2`, or `1 to 3` of a group that can't be told apart from others."""
+    """`2`, or `1 to 3` of a group that can't be distinguished from others."""
     return str(row["rank"]) if row["rank"] == row["rank_to"] else f"{row['rank']} to {row['rank_to']}"

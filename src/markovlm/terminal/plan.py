@@ -65,7 +65,7 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
     say("memory", f"ESTIMATE for this run on this machine's {here}: peak about {size['peak']}, in {found['peak_phase']}")
     say("", f"({memory['note']})")
     if memory["processes"] > 1:
-        dealt = "the base dealt over them (fsdp2)" if memory["dealt"] else "the base whole on each (ddp)"
+        dealt = "the base sharded over them (fsdp2)" if memory["dealt"] else "the base whole on each (ddp)"
         say("", f"of each of {memory['processes']} processes, {dealt}; by formula, not measured with several")
     say("", f"weights {size['weights']}, adapter and optimizer {size['adapter']}; and the largest of")
     say("", f"sampling {size['sampling_cache']} of cache + {size['sampling_logits']} of logits; scoring {size['scoring']};")

@@ -130,7 +130,7 @@ def _shape(text: str) -> list[str]:
 
 def question_signals(questions: Sequence[str], cots: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Means over samples of one step, in order: `cot_contains_answer`, `copies_question_fraction` (the CoT restates its question and
-    lacks the answer), `question_specificity` (against the next sample with another question). Only what can be told.
+    lacks the answer), `question_specificity` (against the next sample with another question). Only what can be known.
     """
     n = len(questions)
     held = [contains_answer(cot, answer) for cot, answer in zip(cots, answers, strict=True)]

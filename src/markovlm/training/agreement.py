@@ -70,7 +70,7 @@ def check_received(learner: Learner, samples: Sequence[Sample], step: int) -> No
 def _has_the_other(sampled: Tensor, now: Tensor, other: Tensor, floor: float) -> bool:
     moved, gone = now - other, sampled - other
     if moved.abs().mean() < floor or len(moved) < 2:
-        return False  # the two adapters can't be told apart
+        return False  # the two adapters can't be distinguished
     size = moved.square().sum()
     share = (gone * moved).sum() / size
     error = ((gone - share * moved).square().sum() / (len(moved) - 1) / size).sqrt()

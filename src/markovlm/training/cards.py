@@ -87,7 +87,7 @@ def _settings(
     if change and all(_value(config, key) == value for key, value in change.items()):
         return None  # it is so already
     if "loading.quantization" in change and (config.loading.dtype == "float64" or spread.dealt):
-        return None  # a quantized base is not dealt
+        return None  # a quantized base is not sharded
     found = dict(change)
     while True:
         memory = estimate(_with(config, found), shape, work, spread)

@@ -6,7 +6,7 @@
     L_AR = - w (r_t live) / scale_t           the reader's share of the gradient: only r_t is read from s_{t+1}
 
 With rloo, w = 1, no KL: exactly the gradient of J = E sum_t gamma^(t-1) R_t (tests/chains/test_exact_chains.py). Given the text the
-other chains' G_t do not depend on this chain's state, so the leave-one-out baseline is unbiased at every t. The leash is discounted
+other chains' G_t do not depend on this chain's state, so the leave-one-out baseline is unbiased at every t. The KL penalty is discounted
 like the reward, so that their ratio is the same at every t.
 
 Each state is a sample of its own: prompt, CoT and targets are known, and gradient flows through no state. Micro-batches never hold two

@@ -3,7 +3,7 @@
 Gradients of the adapter are summed once a step with one all-reduce of a flat tensor, instead of DistributedDataParallel's
 hooks: a step makes several forwards of uneven number (micro-batches, frozen and answer passes), the adapter is small,
 and a missed hook (a loss through the unwrapped model) would be silent. With `distributed.strategy=fsdp2` the frozen weights
-are dealt over the processes too (`models/sharding.py`); the adapter is whole on each, and nothing here changes.
+are sharded over the processes too (`models/sharding.py`); the adapter is whole on each, and nothing here changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class World:
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.lost = False  # another process is gone: no word can be had from the rest
-        self.shards: Shards | None = None  # weights that are dealt over the processes
+        self.shards: Shards | None = None  # weights that are sharded over the processes
 
     def start(self, device_type: str) -> None:
         """Join the process group that torchrun announces."""
@@ -49,7 +49,7 @@ class World:
                 raise RunFailed(f"{dist.get_world_size()} processes joined, torchrun announced {self.size}")
 
     def deal_weights(self, device: torch.device) -> Shards:
-        """From now on a model's weights may be dealt over the processes, which have joined (`start`)."""
+        """From now on a model's weights may be sharded over the processes, which have joined (`start`)."""
         from markovlm.models.sharding import Shards
 
         self.shards = Shards(self.rank, self.size, device, self._together, _timeout())

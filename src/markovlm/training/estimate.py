@@ -67,7 +67,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Over how many processes, one a GPU, and whether the frozen base is dealt over them (fsdp2) or whole on each (ddp)."""
+    """Over how many processes, one a GPU, and whether the frozen base is sharded over them (fsdp2) or whole on each (ddp)."""
 
     processes: int = 1
     dealt: bool = False

@@ -42,7 +42,7 @@ def microbatches(learner: Learner, samples: Sequence[Sample]) -> list[list[int]]
 def _tokens(learner: Learner, sample: Sample) -> int:
     """Of a sample's two continuations, and of its prompts where they are not shared."""
     prompter, cot = learner.prompter, len(sample.cot.tokens)
-    if isinstance(sample.example, Turn):  # every target is a row of its own, with its own prefix where the past is in sight
+    if isinstance(sample.example, Turn):  # every target is a row of its own, with its own prefix where the past is visible
         rows = [cot + len(target.between) + len(target.tokens) for target in sample.example.targets]
         alone = learner.sharing == "padded" or learner.config.objective.conditioning == "non_markovian"
         prefixes = len(sample.example.prompt) + sum(len(target.prefix) for target in sample.example.targets) * alone

@@ -1,4 +1,4 @@
-"""Is the base model whole on every process, or dealt over them? What `distributed.strategy` comes to."""
+"""Is the base model whole on every process, or sharded over them? What `distributed.strategy` comes to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_share(config: RunConfig, processes: int) -> None:
 
 
 def deal_weights(config: RunConfig, world: World, local_device: str | None) -> Shards | None:
-    """Where weights are to be dealt over the processes, which then join; None where each is to load them all.
+    """Where weights are to be sharded over the processes, which then join; None where each is to load them all.
 
     Raises UserError for fsdp2 in one process.
     """

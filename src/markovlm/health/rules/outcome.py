@@ -213,7 +213,7 @@ def learning(case: Case) -> Iterable[Finding]:
         t = next(t for t, direction in found if direction == "cannot tell")
         yield Finding(
             "cannot_tell",
-            f"whether it learns cannot be told: {_told(t)}, and anything in that interval is possible",
+            f"whether it learns cannot be known: {_told(t)}, and anything in that interval is possible",
             "high",
         )
 
