@@ -119,12 +119,12 @@ def task(
         made = GeneratedTask(
             named,
             summary or (inspect.getdoc(generate) or named).splitlines()[0],
-            generate,
-            answer_type,
-            kind,
-            cot_tokens,
-            answer_tokens or ANSWER_TOKENS[answer_type],
-            tuple(extractors) if extractors is not None else DEFAULT_EXTRACTORS[answer_type],
+            generate=generate,
+            answer_type=answer_type,
+            prompt_kind=kind,
+            default_cot_tokens=cot_tokens,
+            max_answer_tokens=answer_tokens or ANSWER_TOKENS[answer_type],
+            extractors=tuple(extractors) if extractors is not None else DEFAULT_EXTRACTORS[answer_type],
             held_out=held_out,
             Options=options or NoOptions,
         )

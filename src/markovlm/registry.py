@@ -201,7 +201,9 @@ TASKS: Registry[Any] = Registry(
 )
 EXTRACTORS: Registry[Any] = Registry("extractor", "tasks.answers:METHODS")
 PERTURBATIONS: Registry[Any] = Registry("perturbation", "analysis.perturb:TABLE")
-READERS: Registry[Any] = Registry("reader", {})
+READERS: Registry[Any] = Registry(
+    "reader", {"research_results": "research_logs.results:READER", "research_log": "research_logs.log:READER"}
+)
 SAMPLERS: Registry[Any] = Registry(
     "sampler", {"hf": "rollouts.hf:build_hf", "vllm": "rollouts.engine:build_vllm", "server": "rollouts.server:build_server"}
 )

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from markovlm.errors import UserError
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.find import find_runs, read_run, read_runs
-from markovlm.logs.research import generation, is_foreign
 from markovlm.logs.rows import MAX_TEXT
-from markovlm.logs.schema import METRIC, METRICS, foreign_keys
+from markovlm.logs.schema import METRIC, METRICS
 from markovlm.report.metrics_doc import render
+from markovlm.research_logs.keys import generation, keys_of
+from markovlm.research_logs.log import recognises
 from report.native import eval_row, metric_row, sample_row, write_jsonl, write_native
 from report.seed import GSM8K, record, write_run, write_seed
 
@@ -220,7 +221,7 @@ def test_constant_and_duplicate_batch_numbers(tmp_path: Path) -> None:
 def test_the_key_tables_name_known_metrics() -> None:
     derived = {"active", "weighted_kl"}
     for kind in ("g1", "g4"):
-        assert set(foreign_keys(kind)) - derived <= set(METRIC)
+        assert set(keys_of(kind)) - derived <= set(METRIC)
     assert len(METRIC) == len(METRICS)
 
 
@@ -342,7 +343,7 @@ def test_any_json_objects_never_fail(tmp_path: Path, rows: list[dict]) -> None:
     path = tmp_path / "any.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8", errors="replace")
     read_run(path)
-    is_foreign(rows)
+    recognises(path, rows)
 
 
 def test_the_documentation_is_up_to_date() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from markovlm.errors import UserError
 from markovlm.tasks import get_task
-from markovlm.tasks.arithmetic import HELD_OUT_SEED
 from markovlm.tasks.arithmetic_data import ArithmeticSpec, format_question, parse_question, questions, split_of
 from markovlm.tasks.base import LoadRequest
+from markovlm.tasks.generated import HELD_OUT_SEED
 
 TASK = get_task("arithmetic")
 
@@ -59,5 +59,5 @@ def test_a_small_spec_gives_what_it_has_and_says_so():
 
 
 def test_no_files(tmp_path):
-    with pytest.raises(UserError, match="arithmetic questions are generated"):
+    with pytest.raises(UserError, match="the questions of task arithmetic are generated"):
         TASK.load(LoadRequest("test", data=tmp_path))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from markovlm.logs.frameworks import OURS, Framework, framework_named
-from markovlm.logs.schema import FOREIGN_CONFIG
+from markovlm.research_logs.keys import SETTINGS
 
 if TYPE_CHECKING:
     from markovlm.health.case import Case
@@ -88,7 +88,7 @@ def _turned(name: str, framework: Framework | None, case: Case) -> str:
     return f"{'lower' if knob.factor < 1 else 'raise'} {theirs} from {number_text(value)} to {number_text(value * knob.factor)}"
 
 
-_RESEARCH = {ours: theirs for theirs, ours in FOREIGN_CONFIG.items() if "." in ours} | {
+_RESEARCH = {ours: theirs for theirs, ours in SETTINGS.items() if "." in ours} | {
     "objective.name: grpo": "parallel_samples: true"
 }
 _OUR_KEY = re.compile(r" ?\((?:[a-z_]+\.[a-z_]+)\)|\b(?:training|objective|rollouts|loading|evaluation|chain|health)\.[a-z_]+\b")

@@ -6,11 +6,13 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from markovlm.content import GZIP, check_regular
-from markovlm.logs.rows import Problems, parse
+from markovlm.logs.rows import Problems, objects, parse
 
 MOST_UNPACKED = 1 << 30  # bytes of a gzip file or a JSON array held in memory
 
@@ -116,6 +118,22 @@ def array_elements(text: str) -> Any:
         except (ValueError, RecursionError):
             return
         yield value
+
+
+def first_objects(path: Path, count: int = 5, most: int = 1 << 22) -> Iterator[dict[str, Any]]:
+    """The first few JSON objects of a file (within its first 4 MB)."""
+    data = beginning(path, most)
+    if data.lstrip()[:1] == b"[":
+        found = (row for row in array_elements(data.decode("utf-8", "replace")) if isinstance(row, dict))
+        yield from islice(found, count)
+        return
+    for _, (_, _, row) in zip(range(count), objects(data.splitlines(keepends=True), Problems()), strict=False):
+        yield row
+
+
+def stem_of(path: Path) -> str:
+    """`a.jsonl.gz` -> `a`"""
+    return path.with_suffix("").stem if path.suffix == ".gz" else path.stem
 
 
 def _note(problems: Problems | None, message: str) -> None:

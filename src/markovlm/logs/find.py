@@ -1,4 +1,4 @@
-"""Find runs and read them: native run directories and the research code's logs, one file never failing the others."""
+"""Find runs and read them: native run directories, logs of others, what registered readers know; one file never fails the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from markovlm.errors import UserError
 from markovlm.logs.dialects import dialect_of
 from markovlm.logs.duplicates import without_duplicates
 from markovlm.logs.families import how_to_name
-from markovlm.logs.files import split_run
+from markovlm.logs.files import first_objects, split_run
 from markovlm.logs.foreign import external_runs, is_external_path, read_external, runs_of_table
 from markovlm.logs.frameworks import OURS, Framework
 from markovlm.logs.launches import LAUNCH, number
 from markovlm.logs.native import read_native
 from markovlm.logs.readers import read_with, reader_of
 from markovlm.logs.records import RunData
-from markovlm.logs.research import first_objects, is_foreign, is_named_log, is_result, read_foreign, read_result_file
 from markovlm.logs.schema import METRIC
 
 SAMPLES_PER_RUN = 150
@@ -74,7 +73,6 @@ def _inside(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
             yield path
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
-        logs = {name for name in files if is_named_log(path / name)}
         others_here = _externals(path, folders, files)
         here = list(others_here)
         taken = {Path(str(run).partition("::")[0]).name for run in others_here if run != path}
@@ -83,7 +81,7 @@ def _inside(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
                 if "tfevents" not in name:
                     others[Path(name).suffix or "no suffix"] += 1
                 continue
-            why = _why_not(path / name, bool(logs))
+            why = _why_not(path / name, files)
             if why is None:
                 here.append(path / name)
             elif why and listed < MOST_LISTED:
@@ -105,9 +103,7 @@ def _externals(path: Path, folders: list[str], files: list[str]) -> list[Path]:
     regular = [name for name in sorted(files) if not name.startswith(".") and name not in _OWN_FILES and _is_regular(path / name)]
     found = []
     for run in external_runs(path, folders, regular):
-        if run.suffix == ".jsonl" and (
-            reader_of(run, rows := list(first_objects(run))) or is_foreign(rows) or _is_ours(run, rows)
-        ):
+        if run.suffix == ".jsonl" and (reader_of(run, rows := list(first_objects(run))) or _is_ours(run, rows)):
             continue
         found.append(run)
     return found
@@ -125,7 +121,7 @@ def _is_run_directory(files: set[str]) -> bool:
     return "config.yaml" in files and bool(files & {"metrics.jsonl", "events.jsonl"})
 
 
-def _why_not(path: Path, beside_a_log: bool) -> str | None:
+def _why_not(path: Path, names: Sequence[str]) -> str | None:
     """Why a file of a directory is no run: None where it is one, an empty text where it belongs to a run that is read anyway."""
     if path.name in _OWN_FILES:
         return "belongs to a run directory whose config.yaml is not there"
@@ -138,15 +134,10 @@ def _why_not(path: Path, beside_a_log: bool) -> str | None:
         return "a link to nothing"
     except OSError as error:
         return error.strerror if error.errno == 0 else None  # what can't be read is shown as a run with a problem
-    if reader_of(path, rows) is not None:
-        return None
-    if any(is_result(row) for row in rows) or (path.suffix == ".json" and _is_result_file(path, rows)):
-        return "" if beside_a_log and "_results_" in path.name and path.suffix == ".jsonl" else None
-    return None if is_foreign(rows) else _unknown(path, rows)
-
-
-def _is_result_file(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return not rows and read_result_file(path) is not None
+    reader = reader_of(path, rows)
+    if reader is None:
+        return _unknown(path, rows)
+    return "" if reader.part_of_another(path, names) else None
 
 
 def _unknown(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -204,15 +195,9 @@ def _read_file(path: Path, max_samples: int, mapping: Framework | None) -> RunDa
     if external is not None:
         return external
     rows = list(first_objects(path))
-    plugged = reader_of(path, rows)
-    if plugged is not None:
-        return read_with(plugged, path, max_samples)
-    if path.name.removesuffix(".gz").endswith(".json") or any(is_result(row) for row in rows):
-        found = read_result_file(path)
-        if found is not None:
-            return found
-    if is_foreign(rows):
-        return read_foreign(path, max_samples)
+    reader = reader_of(path, rows)
+    if reader is not None:
+        return read_with(reader, path, max_samples)
     if any("step" in row and "question" not in row for row in rows) and _is_ours(path, rows):
         return read_native(path, max_samples)
     external = read_external(path, max_samples)

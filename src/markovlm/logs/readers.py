@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ import polars as pl
 from markovlm.errors import UserError
 from markovlm.logs.records import RunData
 from markovlm.plugins import calling, named
-from markovlm.registry import READERS
+from markovlm.registry import OURS, READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,14 @@ class LogReader:
     name: str
     recognises: Callable[[Path, Sequence[Mapping[str, Any]]], bool]  # path, its first JSON objects
     read: Callable[[Path, int], RunData]  # path, samples to keep at most
+    part_of_another: Callable[[Path, Collection[str]], bool] = lambda _path, _names: (
+        False
+    )  # of a run among these names of its folder?
 
 
 def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader | None:
-    """The plug-in that knows this file, if one does. UserError where one raises."""
-    for name, found in READERS.usable().items():
+    """The reader that knows this file, if one does; plug-ins are asked first. UserError where one raises."""
+    for name, found in sorted(READERS.usable().items(), key=lambda one: READERS.source(one[0]) == OURS):
         with calling(READERS, name, "recognises"):
             if found.recognises(path, first_rows):
                 return found
@@ -34,7 +37,7 @@ def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader 
 
 
 def read_with(reader: LogReader, path: Path, max_samples: int) -> RunData:
-    """What a plug-in makes of a file; one that it raises on is a run with that as its problem. UserError where it gives no `RunData`."""
+    """What a reader makes of a file; one that it raises on is a run with that as its problem. UserError where it gives no `RunData`."""
     try:
         with calling(READERS, reader.name, "it"):
             made: object = reader.read(path, max_samples)

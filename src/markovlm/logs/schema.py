@@ -1,4 +1,4 @@
-"""The metric schema of a run, and how the research code's keys map to it (docs/metrics.md is written from these tables)."""
+"""The metric schema of a run (docs/metrics.md is written from this table)."""
 
 from __future__ import annotations
 
@@ -166,71 +166,3 @@ def label(key: str) -> str:
     if metric is None:
         return key.replace("_", " ")
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
-
-
-FLAT = ("g1", "g1b", "g1c", "g1d")
-GENERATIONS: Mapping[str, str] = {
-    "g1": "flat records: Aggregate loss, Prev Observation, Action, Observation, Avg Log Prob, Normalized Reward",
-    "g1b": "g1 with PPO Ratio",
-    "g1c": "g1b with sample counts (Fraction Active Samples)",
-    "g1d": "g1c with Loss in place of Aggregate loss",
-    "g2": "reduced and nested: Example, Training Metrics with Normalized Reward and Avg Log Prob only",
-    "g3": "nested: Example, Training Metrics, EI Metrics, Hyperparameters",
-    "g4": "g3 with raw and first-sample losses, separate KLs, actor-reward metrics",
-}
-
-# Our key <- the first of these keys that a record has. A dot goes one level down.
-_FLAT_KEYS: Mapping[str, tuple[str, ...]] = {
-    "loss": ("Aggregate loss", "Loss", "Total Loss"),
-    "loss_policy": ("Policy Loss",),
-    "answer_logprob": ("Avg Log Prob",),
-    "baseline_answer_logprob": ("Baseline Avg Log Prob",),
-    "normalized_reward_mean": ("Normalized Reward",),
-    "ratio_mean": ("PPO Ratio",),
-    "grad_norm": ("Grad Norm",),
-    "samples": ("Batch Size",),
-    "active": ("Fraction Active Samples",),  # becomes no_gradient_fraction = 1 - active
-    "cot_contains_answer": ("Reasoning Contains Answer",),
-}
-_NESTED_KEYS: Mapping[str, tuple[str, ...]] = {
-    "loss": ("Training Metrics.Loss",),
-    "loss_policy": ("Training Metrics.Policy Gradient Loss",),
-    "loss_actor_reward": ("Actor Reward Metrics.Reward Gradient Loss",),
-    "answer_logprob": ("Training Metrics.Actor Answer Log Probs", "Training Metrics.Avg Log Prob"),
-    "baseline_answer_logprob": ("Training Metrics.Critic Answer Log Probs", "Training Metrics.Baseline Avg Log Prob"),
-    "normalized_reward_mean": ("Training Metrics.Normalized Reward",),
-    "cot_logprob": ("Training Metrics.Actor Reasoning Log Probs", "Training Metrics.Actor Log Probs"),
-    "kl": ("Training Metrics.actor_critic_kl",),
-    "weighted_kl": ("Training Metrics.KL",),  # becomes kl, divided by the KL weight where "KL Type" says weighted
-    "ratio_mean": ("Training Metrics.PPO Ratio",),
-    "grad_norm": ("Training Metrics.Gradient Norm",),
-    "active": ("Training Metrics.Active Samples.Fraction",),
-    "actor_reward_weight": ("Actor Reward Metrics.Actor Reward Weight",),
-    "temperature": ("Hyperparameters.Temperature",),
-    "samples": ("Hyperparameters.Batch Size",),
-    "cot_contains_answer": ("Example.Contains Answer",),
-}
-
-
-def foreign_keys(kind: str) -> Mapping[str, tuple[str, ...]]:
-    """The key table of a generation."""
-    return _FLAT_KEYS if kind in FLAT else _NESTED_KEYS
-
-
-# The research code's hyperparameters <- under our configuration names, so that its runs and ours compare in one table.
-FOREIGN_CONFIG: Mapping[str, str] = {
-    "task_type": "task",
-    "model_type": "model",
-    "lr": "training.lr",
-    "model_learning_rate": "training.lr",
-    "num_batches": "training.steps",
-    "batch_size": "rollouts.group_size",
-    "cot_length": "rollouts.max_cot_tokens",
-    "temperature": "rollouts.temperature",
-    "kl_penalty": "objective.kl_weight",
-    "actor_reward_weight": "objective.actor_reward_weight",
-    "lora_rank": "lora.rank",
-    "lora_alpha": "lora.alpha",
-    "checkpoint_frequency": "training.checkpoint_every",
-    "eval_frequency": "training.eval_every",
-}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from markovlm.logs.frameworks import FRAMEWORKS, OURS, Framework
-from markovlm.logs.schema import FLAT, FOREIGN_CONFIG, GENERATIONS, METRIC, METRICS, foreign_keys
+from markovlm.logs.schema import METRIC, METRICS
 from markovlm.report.markdown import table
 from markovlm.report.tables import Table, plain, rules, thresholds
+from markovlm.research_logs.keys import FLAT, GENERATIONS, SETTINGS, keys_of
 
 _DERIVED = {
     "active": "`no_gradient_fraction` (one minus the fraction)",
@@ -103,8 +104,7 @@ def _schema() -> str:
 
 def _keys(title: str, kind: str) -> str:
     rows = [
-        (" or ".join(f"`{key}`" for key in theirs), _DERIVED.get(ours, f"`{ours}`"))
-        for ours, theirs in foreign_keys(kind).items()
+        (" or ".join(f"`{key}`" for key in theirs), _DERIVED.get(ours, f"`{ours}`")) for ours, theirs in keys_of(kind).items()
     ]
     return _lines(title, ("key in the log", "our key"), rows)
 
@@ -113,7 +113,7 @@ def render() -> str:
     """The page."""
     generations = _lines("Generations", ("kind", "recognised by"), [(f"`{k}`", v) for k, v in GENERATIONS.items()])
     settings = _lines(
-        "Hyperparameters of the header", ("in the log", "ours"), [(f"`{k}`", f"`{v}`") for k, v in FOREIGN_CONFIG.items()]
+        "Hyperparameters of the header", ("in the log", "ours"), [(f"`{k}`", f"`{v}`") for k, v in SETTINGS.items()]
     )
     parts = [
         _HEAD,

@@ -11,6 +11,7 @@ from markovlm.health.advice import BEFORE, OUR_GUARD
 from markovlm.health.case import Case, percent
 from markovlm.health.moves import rise
 from markovlm.health.rule import Finding, Rule
+from markovlm.research_logs.keys import GENERATIONS
 
 
 def term_balance(case: Case) -> Iterable[Finding]:
@@ -31,7 +32,7 @@ def term_balance(case: Case) -> Iterable[Finding]:
 
 
 def _of_research_code(case: Case) -> bool:
-    return case.run.kind in ("g1", "g1b", "g1c", "g1d", "g2", "g3", "g4")
+    return case.run.kind in GENERATIONS
 
 
 def dead_actor_reward(case: Case) -> Iterable[Finding]:
