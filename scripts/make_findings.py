@@ -61,7 +61,7 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
         parts.append(markdown(*interaction(rows)))
     if name == "answer_end_again":
         parts.append(rank_sum(rows))
-    if name.startswith("ppo_clock"):
+    if name in ("ppo_clock", "ppo_live"):
         parts.append(log_rank(rows))
     parts += [markdown(*table(rows)) for measure in study.measures for table in TABLES.get(measure, ())]
     figures = []

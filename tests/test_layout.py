@@ -14,7 +14,7 @@ CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 def order_of(text: str) -> list[str]:
     """Names of the packages and top-level modules in the table of CONTRIBUTING.md, top to bottom, left to right."""
-    table = text.partition("## The map of the house")[2].partition("\n## ")[0]
+    table = text.partition("## The map")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`[^|]*`) \|", table, flags=re.MULTILINE)
     return [name.removesuffix("/").removesuffix(".py") for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 

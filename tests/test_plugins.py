@@ -24,7 +24,7 @@ from markovlm.training.step import take_step
 from support import tiny
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
-KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "reader", "sampler")
+KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "study", "reader", "sampler")
 BLOCKS = dict(zip(KINDS, re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL), strict=True))
 
 
@@ -177,6 +177,50 @@ def test_a_perturbation(plugin, tiny_models: dict[str, Path], tmp_path: Path, ca
     done = printed(capsys, "perturb", str(run), "--plugin", file, "--perturbations", "shout", "--limit", "2")
     rows = [(row["perturbation"], row["severity"]) for row in done["rows"]]
     assert rows == [("shout", 0.0), ("shout", 0.5), ("shout", 1.0)]
+
+
+def test_a_study(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tiny_models, tmp_path / "run")
+    file = plugin("study")
+    small = ("--limit", "2", "--perturbations", "delete", "--severities", "1.0", "--readers", str(tiny_models["llama"]))
+    found = printed(capsys, "loadbearing", str(run), "--plugin", file, *small)["spacing"]
+    assert found["question"] == "Is the answer still read when the CoT has no spaces?"
+    written, bare = found["rows"]
+    assert (written["CoT"], bare["CoT"]) == ("as written", "no spaces")
+    own = json.loads(next((run / "loadbearing").glob("bypass-*.json")).read_text())["rows"]
+    hidden = next(row for row in own if row["control"] == "own" and row["reader"] == "question hidden")
+    assert written["ln pi(answer)"]["mean"] == pytest.approx(hidden["logprob"]["mean"], rel=1e-4)  # the CoT's own text is the CoT
+    kept = json.loads(next((run / "loadbearing").glob("own-spacing-*.json")).read_text())
+    assert kept["rows"] == found["rows"]
+    assert main(["loadbearing", str(run), "--plugin", file, *small]) == 0
+    assert "spacing: Is the answer still read when the CoT has no spaces?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return 3", "gave int; a list of rows is needed, each a dict"),
+        ("return [{'a': float('nan')}]", "a: 'nan'; a value is text, a number, None, or what study.estimate gives"),
+        ("return [3]", "a row is a dict of at most 20 columns, not '3'"),
+        ("raise KeyError('x')", "it raised KeyError: 'x'"),
+    ],
+)
+def test_a_study_that_gives_no_table_is_named(
+    body: str, said: str, plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tiny_models, tmp_path / "run")
+    file = plugin(f"from markovlm import register\n\n@register.study('odd')\ndef odd(study):\n    {body}\n")
+    assert main(["loadbearing", str(run), "--plugin", file, "--limit", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"study 'odd' (from {Path(file).name})" in error
+    assert said in error
+
+
+@pytest.mark.parametrize("name", ["leak", "../up", "Big"])
+def test_the_name_of_a_study_is_its_own(name: str, plugin, tmp_path: Path) -> None:
+    file = plugin(f"from markovlm import register\n\n@register.study({name!r})\ndef odd(study):\n    return []\n")
+    with pytest.raises(UserError, match=f"study {name!r}"):
+        load_plugin(file)
 
 
 def test_a_reader(plugin, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import functools
 import json
+import lzma
 import os
 import socket
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from chaos_parts.harness import Case, Place, call, case
 
@@ -26,31 +30,23 @@ def _gzip_of(head: bytes, filler: bytes, size: int) -> bytes:
 
 def archives(place: Place) -> Iterator[Case]:
     """gzip, bzip2, xz, zip and Parquet files of a few MB that unpack to 8 GB, wherever a file is read: a line, in bounded memory."""
-    import bz2
-    import lzma
-
     folder = place.new("archives")
     row = json.dumps({"question": "1+2", "answer": "3", "cot": "x", "step": 1, "reward": 0.5, "loss": 0.1}).encode() + b"\n"
-    packed = _gzip_of(row * 20, b"\0", 8 * GB)
-    line = _gzip_of(row * 20 + b'{"question": "', b"x", 8 * GB)
-    rows = _gzip_of(b"", row, 8 * GB)
-    for name, data in {"zeros": packed, "line": line, "rows": rows}.items():
-        for suffix in (".jsonl.gz", ".json.gz", ".csv.gz", ".log.gz"):
-            (folder / f"{name}{suffix}").write_bytes(data)
-    squeezed, squeezer = bz2.BZ2Compressor(), lzma.LZMACompressor(preset=0)
-    two = [b"", b""]
-    for _ in range(2 * 1024):
-        two[0] += squeezed.compress(bytes(1 << 20))
-        two[1] += squeezer.compress(bytes(1 << 20))
-    (folder / "zeros.jsonl.bz2").write_bytes(two[0] + squeezed.flush())
-    (folder / "zeros.jsonl.xz").write_bytes(two[1] + squeezer.flush())
-    with zipfile.ZipFile(folder / "bomb.eval", "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in ("header.json", "samples/1_epoch_1.json"):
-            with archive.open(member, "w", force_zip64=True) as file:
-                for _ in range(4 * 1024):
-                    file.write(bytes(1 << 20))
-    _parquet(folder / "rows.parquet")
-    for path in place.some(sorted(folder.iterdir())):
+    inside = {"zeros": (row * 20, b"\0"), "line": (row * 20 + b'{"question": "', b"x"), "rows": (b"", row)}
+    packed = {name: functools.cache(functools.partial(_gzip_of, head, filler, 8 * GB)) for name, (head, filler) in inside.items()}
+    makers: dict[str, Callable[[Path], Any]] = {
+        f"{name}{suffix}": lambda path, made=made: path.write_bytes(made())
+        for name, made in packed.items()
+        for suffix in (".jsonl.gz", ".json.gz", ".csv.gz", ".log.gz")
+    }
+    makers |= {
+        "zeros.jsonl.bz2": _squeezed(bz2.BZ2Compressor),
+        "zeros.jsonl.xz": _squeezed(lambda: lzma.LZMACompressor(preset=0)),
+    }
+    makers |= {"bomb.eval": _zip, "rows.parquet": _parquet}
+    for name in place.some(sorted(makers)):
+        path = folder / name
+        makers[name](path)
         if path.suffix not in (".eval", ".bz2", ".xz"):
             yield case(f"diagnose {path.name}", call("diagnose", path.name, cwd=folder, seconds=400), most=3_000)
             yield case(
@@ -82,10 +78,32 @@ def archives(place: Place) -> Iterator[Case]:
     run = folder / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(f"model: {place.model}\ntask: arithmetic\n")
-    (run / "metrics.jsonl").write_bytes(packed)
+    (run / "metrics.jsonl").write_bytes(packed["zeros"]())
     yield case(
         "report on a run whose metrics.jsonl is one", call("report", "run", "-o", "report", cwd=folder, seconds=400), most=4_000
     )
+
+
+def _squeezed(make: Callable[[], Any]) -> Callable[[Path], Any]:
+    """A maker of 2 GB of zeros, packed as a stream."""
+
+    def write(path: Path) -> None:
+        squeezer = make()
+        with path.open("wb") as file:
+            for _ in range(2 * 1024):
+                file.write(squeezer.compress(bytes(1 << 20)))
+            file.write(squeezer.flush())
+
+    return write
+
+
+def _zip(path: Path) -> None:
+    """An Inspect log whose two members unpack to 4 GB each."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in ("header.json", "samples/1_epoch_1.json"):
+            with archive.open(member, "w", force_zip64=True) as file:
+                for _ in range(4 * 1024):
+                    file.write(bytes(1 << 20))
 
 
 def _parquet(path: Path) -> None:

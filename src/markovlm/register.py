@@ -9,9 +9,10 @@
     @register.perturbation("name")                     # a function (text, severity, rng, context) -> text
     @register.reader("name", recognises=…)             # a function (path, max_samples) -> RunData
     @register.sampler("name")                          # a function (SamplerPlace) -> markovlm.Sampler
+    @register.study("name")                            # a function (markovlm's Study of a run's CoTs) -> rows of a table
 
 A distribution names the same things under entry points (groups `markovlm.objectives`, `.rewards`, `.tasks`, `.extractors`,
-`.perturbations`, `.readers`, `.samplers`), a single file is loaded with `--plugin FILE`. docs/plugins.md has a template for each.
+`.perturbations`, `.readers`, `.samplers`, `.studies`), a single file is loaded with `--plugin FILE`. docs/plugins.md has a template for each.
 Each raises UserError in one line where a thing is not what it must be, or where its name is taken.
 """
 
@@ -25,7 +26,7 @@ from typing import Any, Protocol, TypeVar, get_args
 from markovlm.config.base import Section
 from markovlm.config.objective import ObjectiveBase
 from markovlm.errors import UserError
-from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, SAMPLERS, TASKS, close_match
+from markovlm.registry import EXTRACTORS, OBJECTIVES, PERTURBATIONS, READERS, REWARDS, SAMPLERS, STUDIES, TASKS, close_match
 from markovlm.rewards.base import Reward
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LIKELIHOOD, AnswerType, PromptKind
 from markovlm.tasks.checks import kind_problem, missing_members
@@ -214,6 +215,25 @@ def sampler(name: str) -> Callable[[F], F]:
     return decorate
 
 
+def study(name: str) -> Callable[[F], F]:
+    """Register a study of CoTs: (markovlm.analysis.study.Study) -> rows, each a mapping of column -> text, number, None or an estimate.
+
+    `markovlm loadbearing --plugin FILE` runs it beside ours; its result is kept, printed and reported as theirs are. The first line of its
+    docstring is the question that it answers.
+    """
+
+    def decorate(ask: F) -> F:
+        from markovlm.analysis.own import check_name
+
+        source = _source_of(ask)
+        check_name(name, source)
+        _check_takes(ask, "study", f"study {name!r}")
+        STUDIES.add(name, ask, source, ask.__module__)
+        return ask
+
+    return decorate
+
+
 def _check_takes(function: Any, arguments: str, what: str) -> None:
     """UserError where a function can't be called with these arguments, by position."""
     try:
@@ -232,4 +252,4 @@ def _source_of(thing: Any) -> str:
         return getattr(thing, "__module__", "plug-in")
 
 
-__all__ = ["extractor", "objective", "perturbation", "reader", "reward", "sampler", "task"]
+__all__ = ["extractor", "objective", "perturbation", "reader", "reward", "sampler", "study", "task"]

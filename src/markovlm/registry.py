@@ -1,5 +1,5 @@
 """What can be added from outside the package, by name: objectives, rewards, tasks, extractors, perturbations, readers of logs,
-samplers.
+samplers, studies.
 
 A `Registry` is a mapping from name to thing. Things come from three places, in this order: the package itself, entry points of
 installed distributions (groups `markovlm.objectives`, …), and what a program or a `--plugin` file registers (`markovlm.register`).
@@ -34,10 +34,10 @@ class _Entry:
 class Registry(Mapping[str, T], Generic[T]):
     """Things of one kind by name, in the order: ours, entry points, registered at run time."""
 
-    def __init__(self, kind: str, ours: Mapping[str, str] | str):
-        """`ours`: name -> "room.module:attribute", or one such place that holds a dict of things by name."""
+    def __init__(self, kind: str, ours: Mapping[str, str] | str, plural: str = ""):
+        """`ours`: name -> "package.module:attribute", or one such place that holds a dict of things by name."""
         self.kind = kind  # as messages call it: "objective"
-        self.group = f"markovlm.{kind}s"  # of entry points
+        self.group = f"markovlm.{plural or kind + 's'}"  # of entry points
         self.broken: dict[str, str] = {}  # entry point -> why it can't be used
         self._ours = ours
         self._entries: dict[str, _Entry] = {}
@@ -207,4 +207,5 @@ READERS: Registry[Any] = Registry(
 SAMPLERS: Registry[Any] = Registry(
     "sampler", {"hf": "rollouts.hf:build_hf", "vllm": "rollouts.engine:build_vllm", "server": "rollouts.server:build_server"}
 )
-ALL: tuple[Registry[Any], ...] = (OBJECTIVES, REWARDS, TASKS, EXTRACTORS, PERTURBATIONS, READERS, SAMPLERS)
+STUDIES: Registry[Any] = Registry("study", {}, "studies")
+ALL: tuple[Registry[Any], ...] = (OBJECTIVES, REWARDS, TASKS, EXTRACTORS, PERTURBATIONS, READERS, SAMPLERS, STUDIES)

@@ -15,6 +15,7 @@ from markovlm.analysis.controls import bypass, leak
 from markovlm.analysis.explain import MANNER, Manner, explain, explain_one, find_example, write_page, write_resampled
 from markovlm.analysis.fragility import RAW, Damage, measure_damage, perturb_result, require_twins, twin_name, whole
 from markovlm.analysis.intervention import intervene
+from markovlm.analysis.own import own_study
 from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Paraphraser, Reworded, reword
 from markovlm.analysis.perturb import Plan
@@ -25,6 +26,7 @@ from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.ask import with_some_answer
 from markovlm.evaluation.ask_chain import ASKED, ask_thinking
 from markovlm.models.load import load_tokenizer
+from markovlm.registry import STUDIES
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example, Loaded
@@ -112,6 +114,9 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             result, resampled = resample(study, study.cots, request.resampling, request.say)
             keep("resample", (result, study.write("resample", result)))
             page = write_resampled(study, result, resampled)
+        if request.parts == PARTS:
+            for name in STUDIES:
+                keep(name, own_study(study, name))
         if "perturb" in request.parts:
             keep("perturb", _perturb(request, study, counting, results, paths, reworded))
         study.close()
@@ -133,6 +138,8 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
         raise UserError("a run of chains: --against and transfer are not for chains; markovlm eval measures their controls")
     if {"intervention", "resample"} & set(request.parts) and request.parts != PARTS:
         raise UserError(_NOT_RESAMPLED)
+    if STUDIES and request.parts == PARTS:
+        request.say(f"left out, since they are for CoTs of single questions: {', '.join(STUDIES)}")
     target = request.target
     setup = target.prepare()
     loaded = target.load(setup, request.split, request.limit)

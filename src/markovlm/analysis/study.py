@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from markovlm.analysis.scoring import Scored, Variant, read_again, read_variants
+from markovlm.analysis.scoring import Scored, Variant, encode_cot, read_again, read_variants
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.evaluation.run import label_of
@@ -162,6 +162,20 @@ class Study:
     def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
         """As `Reader.read`, by this checkpoint itself."""
         return self.reader.read(variants, doing)
+
+    def reread(self, name: str, texts: Sequence[str], *, conditioning: str | None = None) -> list[Scored]:
+        """One text for each of `cots`, in their order, read in the CoT's place: ln pi(gold answer | text) and the greedy answer of each.
+
+        `name` says what was done to the CoTs. `conditioning`: "markovian" hides the question, "non_markovian" shows it; default as in training.
+        Raises ValueError unless there are as many texts as CoTs.
+        """
+        seen = conditioning or self.conditioning
+        pairs = [(cot, encode_cot(self.setup.prompter, text)) for cot, text in zip(self.cots, texts, strict=True)]
+        return self.read([Variant(cot.example, cot.number, name, ids, cot.ids, seen) for cot, ids in pairs], name)
+
+    def estimate(self, values: Sequence[float | None], within: tuple[float, float] | None = None) -> dict[str, Any] | None:
+        """Mean of one value for each of `cots` (None: left out), its 95 % bootstrap interval over questions: {"mean", "ci95"}; None of none."""
+        return estimate_some(values, [cot.example.id for cot in self.cots], self.how.seed, within)
 
     def close(self) -> None:
         """Let go of the model; results can still be made and written. Closing twice does nothing."""

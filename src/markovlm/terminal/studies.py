@@ -56,6 +56,10 @@ def show_found(console: Console, found: Found) -> None:
         if name in found.results:
             shows[name.removesuffix("_against")](console, found.results[name])
             console.print()
+    for result in found.results.values():
+        if result.get("kind") == "own":
+            show_own(console, result)
+            console.print()
     if found.attributions:
         first = [one for one in found.attributions if one.id in {a.id for a in found.attributions[: 2 * _EXAMPLES]}]
         console.print(explain_text(first[: 2 * _EXAMPLES]))
@@ -64,6 +68,19 @@ def show_found(console: Console, found: Found) -> None:
         console.print(Text(f"page: {found.page}"), soft_wrap=True)
     for path in found.paths:
         console.print(Text(f"kept: {path}"), soft_wrap=True)
+
+
+def show_own(console: Console, result: Mapping[str, Any]) -> None:
+    """A study that the user registered: its rows as they are."""
+    columns = list(dict.fromkeys(key for row in result["rows"] for key in row))
+    body = [[_value(row.get(key)) for key in columns] for row in result["rows"]]
+    console.print(table(f"{result['study']}: {result['question']}", columns, body))
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, Mapping):
+        return estimate(value, 2)
+    return f"{value:.3g}" if isinstance(value, float) else visible(str(value))
 
 
 def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
