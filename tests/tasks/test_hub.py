@@ -7,7 +7,10 @@ import types
 
 import pytest
 
+from markovlm.config import build_config
 from markovlm.errors import UserError
+from markovlm.runs.asking import task_of, with_kind
+from markovlm.runs.setup import load_examples
 from markovlm.tasks import get_task
 from markovlm.tasks.base import HubSource, LoadRequest
 from markovlm.tasks.folds import assert_disjoint
@@ -88,6 +91,33 @@ def test_wiki_articles_from_lines(hub):
         ("wiki/test/Two", "Other words", "too."),
     ][: len(examples)]
     assert examples[0].id == "wiki/test/One"
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        ("letter", {"question": "Q", "answer": "y", "choices": ["x", "y"]}),
+        ("number", {"question": "Q", "answer": "1,200"}),
+        ("text", {"question": "Q", "answer": "Paris"}),
+    ],
+)
+def test_the_kind_of_answers_on_the_hub_is_chosen_by_looking_and_said(hub, kind, row):
+    """As of a file: without `data.answer_kind` texts and letters would all be skipped as numbers that they are not."""
+    hub[f"org/{kind}", None, "train"] = [{**row, "question": f"{i}?"} for i in range(9)]
+    config = build_config({"task": "custom", "data": {"hub": f"org/{kind}"}})
+    found = load_examples(config, task_of(config), "train")
+    assert len(found.examples) > 0
+    assert not found.skipped
+    assert f"answers are read as kind {kind!r}" in found.notes[0]
+    assert with_kind(config).data.answer_kind == kind
+
+
+def test_a_hub_that_is_not_there_is_asked_once_for_the_kind_of_its_answers(hub):
+    hub["org/away", None, "train"] = error = ConnectionError("Couldn't reach the Hub")
+    config = build_config({"task": "custom", "data": {"hub": "org/away"}})
+    with pytest.raises(UserError, match="org/away: the Hub cannot be reached from here") as caught:
+        task_of(config)
+    assert caught.value.__cause__ is error
 
 
 class DatasetNotFoundError(FileNotFoundError):

@@ -41,7 +41,7 @@ class Data(Section):
     columns: Columns = Columns()  # pyright: ignore[reportCallIssue]
     answer_kind: Literal["number", "letter", "text"] | None = Field(
         None,
-        description="what the answers of task custom are; default: as the first 200 in the file look; of the Hub, number",
+        description="what the answers of task custom are; default: as the first 200 look",
     )
     train_split: str = Field("train", description="split that training draws from")
     dev_split: str = Field("dev", description="split on which checkpoints are chosen")

@@ -37,7 +37,7 @@ def part_of(config: RunConfig, name: str) -> RunConfig:
 def options_of(config: RunConfig) -> dict[str, Any]:
     """Options of the task: `task_options`, and for task custom what `data.columns` and `data.answer_kind` say.
 
-    Where nothing says what the answers of task custom are, the file decides: see `chosen_kind`.
+    Where nothing says what the answers of task custom are, they decide themselves: see `chosen_kind`.
     """
     options = _options_given(config)
     found = chosen_kind(config)
@@ -45,11 +45,12 @@ def options_of(config: RunConfig) -> dict[str, Any]:
 
 
 def chosen_kind(config: RunConfig) -> Kind | None:
-    """What the answers of the user's own file are, where the configuration does not say; None elsewhere, and for data of the Hub."""
-    if config.task != OWN or config.tasks or config.data.path is None:
+    """What the answers of the user's own file or dataset are, where the configuration does not say; None elsewhere."""
+    where = hub_of(config) or (Path(config.data.path).expanduser() if config.data.path else None)
+    if config.task != OWN or config.tasks or where is None:
         return None
     options = _options_given(config)
-    return None if "answer_type" in options else kind_of_answers(Path(config.data.path).expanduser(), options)
+    return None if "answer_type" in options else kind_of_answers(where, options)
 
 
 def with_kind(config: RunConfig) -> RunConfig:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from markovlm.errors import UserError
-from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LETTERS, AnswerType, Example
+from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LETTERS, AnswerType, Example, HubSource, LoadRequest
 from markovlm.tasks.folds import WHOLE, normalized
 from markovlm.tasks.numbers import normalize_number
 from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
-from markovlm.tasks.sources import Dataset, Files, find_files
+from markovlm.tasks.sources import Dataset, Files, Source, find_files, open_source
 
 _LOOKED_AT = 200  # rows by which the kind of the answers is chosen
 _MOSTLY = 0.9  # of them are of a kind; the others are then left out, with a count
@@ -23,7 +23,7 @@ _MOSTLY = 0.9  # of them are of a kind; the others are then left out, with a cou
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the answers of a file are, and one line that says so and how to say otherwise."""
+    """What the answers of a source are, and one line that says so and how to say otherwise."""
 
     answer_type: AnswerType
     note: str
@@ -91,21 +91,33 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
     )
 
 
-def kind_of_answers(data: Path, options: Mapping[str, Any]) -> Kind | None:
-    """What the first answers in a file or directory are: letters if they choose among choices, else numbers, else texts.
+def kind_of_answers(data: Path | HubSource, options: Mapping[str, Any]) -> Kind | None:
+    """What the first answers in a file, a directory or a dataset are: letters if they choose among choices, else numbers, else texts.
 
-    `options`: those of the task, with the names of its columns. None where nothing can be read there: loading then says why.
+    `options`: those of the task, with the names of its columns. None where no file can be read: loading then says why.
+    UserError where the Hub can't be: waiting for it once is enough.
     """
+    answer, choices = (str(options.get(name, _COLUMNS[name])) for name in ("answer", "choices"))
+    if isinstance(data, HubSource):
+        return _kind_on_hub(data.path, data.name, answer, choices)
     try:
         stat = data.stat()
-        return _kind(data, (stat.st_mtime_ns, stat.st_size), *(str(options.get(name, own)) for name, own in _COLUMNS.items()))
+        return _kind_in_files(data, (stat.st_mtime_ns, stat.st_size), answer, choices)
     except (OSError, UserError):
         return None
 
 
 @lru_cache(maxsize=32)
-def _kind(data: Path, _changed: tuple[int, int], _question: str, answer: str, choices: str) -> Kind | None:
-    source = find_files(data, TASK) if data.is_dir() else Files(str(data), {WHOLE: (data,)}, TASK.read_file)
+def _kind_on_hub(path: str, name: str | None, answer: str, choices: str) -> Kind | None:
+    return _kind(open_source(TASK, LoadRequest("train", hub=HubSource(path, name))), answer, choices)
+
+
+@lru_cache(maxsize=32)
+def _kind_in_files(data: Path, _changed: tuple[int, int], answer: str, choices: str) -> Kind | None:
+    return _kind(find_files(data, TASK) if data.is_dir() else Files(str(data), {WHOLE: (data,)}, TASK.read_file), answer, choices)
+
+
+def _kind(source: Source, answer: str, choices: str) -> Kind | None:
     split = next(name for name in (*TASK.splits, WHOLE) if name in source.available)
     rows = [row for row in islice(source.rows(split), _LOOKED_AT) if isinstance(row, Row) and row.get(answer) is not None]
     if not rows:
