@@ -28,6 +28,7 @@ from scipy.stats import chi2
 from markovlm.health.monitor import WATCHED, HealthMonitor
 from markovlm.logs.find import read_runs
 from markovlm.logs.records import training_rows
+from markovlm.statistics import wilson
 
 PACKED = Path(__file__).parent / "data" / "detection.jsonl.gz"
 OUTCOMES = ("answer_correct_fraction", "accuracy", "reward_mean")
@@ -207,6 +208,23 @@ def simulated(rows: int, seed: int) -> None:
     print(f"\nAll: {total[0]} false `collapsed`, {total[1]} false `warn` in about {rows * len(kinds):,} rows.")
 
 
+def of_few_questions(runs: int, seed: int) -> None:
+    """False alarms of the share of right answers where a row is few questions, each mostly right or mostly wrong in all of its 16 CoTs."""
+    print("\n### Healthy runs of 200 rows, 16 CoTs to each question")
+    print("\n| questions a row | right, on average | false `collapsed` |\n|---|---|---|")
+    for questions, top in ((1, 0.3), (1, 0.6), (2, 0.35)):
+        false = 0
+        for number in range(runs):
+            rng, rows = np.random.default_rng((seed, number)), list[dict[str, Any]]()
+            for step in range(1, 201):
+                mean = 0.03 + (top - 0.03) * min(1.0, step / 30)
+                right = rng.binomial(16, rng.beta(0.3 * mean, 0.3 * (1 - mean), questions)).mean() / 16
+                rows.append({"step": step, "answer_correct_fraction": float(right)})
+            false += watch(Run("", "", rows), False)["collapsed"] is not None
+        low, high = wilson(false, runs)
+        print(f"| {questions} | {top} | {false} of {runs} (95 % {low:.2f} to {high:.2f}) |", flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--logs", type=Path, help="a directory of logs of other frameworks")
@@ -219,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table(list(logs(arguments.logs)), "Real logs")
     if arguments.rows:
         simulated(arguments.rows, arguments.seed)
+    of_few_questions(100, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,13 @@ class Process(Turns):
         self.rows = list[dict[str, Any]]()
 
     def step(self) -> dict[str, Any]:
-        self.rows.append(super().step())
-        return self.rows[-1]
+        row = super().step()
+        self.rows.append(row)
+        print(
+            f"{self.name}, step {len(self.rows)}: {row['cpu']:.1f} processor seconds, {row['seconds']:.1f} of the clock",
+            file=sys.stderr,
+        )
+        return row
 
 
 def measure(work: Work, model: str, arguments: argparse.Namespace, folder: Path) -> str:

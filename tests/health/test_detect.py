@@ -171,6 +171,30 @@ def test_spikes_and_short_dips_are_no_collapse() -> None:
     assert spoken(rewards(values))[0] is None
 
 
+# Right answers of 16 CoTs to one question a step: a language model that learned word problems (dev accuracy .02, .23, .22 at steps 0, 30, 60).
+ONE_QUESTION = (
+    0, 1, 1, 0, 1, 4, 8, 4, 4, 6, 5, 3, 9, 6, 4, 11, 0, 5, 8, 3, 5, 9, 9, 0, 10, 4, 14, 15, 14, 12,
+    13, 14, 0, 0, 16, 3, 15, 16, 15, 0, 0, 2, 0, 16, 15, 13, 16, 16, 16, 0, 0, 15, 0, 15, 16, 0, 4, 0, 0, 0,
+)  # fmt: skip
+
+
+def test_shares_of_one_question_jump_and_nothing_collapsed() -> None:
+    """The median of ten rows falls from .875 to 0: six of the last ten questions were too hard, as 13 of the 50 before."""
+    rows = [{"step": step, "answer_correct_fraction": right / 16} for step, right in enumerate(ONE_QUESTION, 1)]
+    assert judge(rows).verdict == "healthy"
+    assert judge(rows + [{"step": 61 + i, "answer_correct_fraction": 0.0} for i in range(100)]).verdict == "collapsed"
+
+
+def test_a_run_that_learns_and_breaks_within_its_first_rows() -> None:
+    """Four questions a row, no noise known yet: ten rows up to .6, then nothing."""
+    rng = random.Random(0)
+    shares = [min(step, 10) * 0.06 + rng.uniform(-0.1, 0.1) if step < 18 else 0.0 for step in range(1, 26)]
+    verdict = judge(
+        {"step": step, "answer_correct_fraction": round(64 * max(share, 0)) / 64} for step, share in enumerate(shares, 1)
+    )
+    assert (verdict.verdict, verdict.onset_step) == ("collapsed", 18)
+
+
 def test_a_run_that_recovers_is_a_warning_and_then_forgiven_nothing() -> None:
     rng = random.Random(9)
     values = [rng.gauss(0.8 if s < 60 or s >= 70 else 0.05, 0.05) for s in range(140)]

@@ -16,6 +16,7 @@ EARLY_ROWS = 10  # the run's early level: mean of its first ten rows (of the fir
 CLAMP = 1e9  # finite but absurd values must not drown sums
 FAST, _MIDDLE, _SLOW = 3, 10, 100  # windows: median of 3, means of 10 and 100 rows
 _MARGIN = 4.0  # standard errors allowed for noise
+_CHANCE = 1e-3  # that ten rows are as low as they are although nothing has changed
 
 
 class Course:
@@ -180,9 +181,21 @@ class Course:
             if average < (best * limit if fraction else best - limit):
                 luck = _MARGIN * self.noise / math.sqrt(window)
                 bound = (best - luck) * limit if fraction else best - limit - 2.0 * luck
-                if average < bound:
+                if average < bound and not (fraction and window == _MIDDLE and self._as_before(bound)):
                     return (*self.first_below(window, bound), bound)
         return None
+
+    def _as_before(self, bound: float) -> bool:
+        """May as many of the last ten rows lie below `bound` by chance, going by the rows before (up to ninety)?
+
+        A binomial tail, the chance of one row by Laplace's rule. Where a row rests on one question its share is often 0 or 1, and the median
+        of ten such rows jumps from one to the other while nothing has changed.
+        """
+        below = [value < bound for _, value, _ in self.recent]
+        chance = (sum(below[:-_MIDDLE]) + 1) / (len(below) - _MIDDLE + 2)
+        found = sum(below[-_MIDDLE:])
+        tail = sum(math.comb(_MIDDLE, k) * chance**k * (1 - chance) ** (_MIDDLE - k) for k in range(found, _MIDDLE + 1))
+        return tail > _CHANCE
 
     def state(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self._PLAIN}

@@ -304,7 +304,8 @@ RULES = (
             Threshold(
                 "reward_mean", "fraction_of_best", "below", None, 0.2, 1, 1,
                 "Where a run learns and breaks within its first twenty rows, before there is noise to test against: four fifths of the best "
-                "median of ten rows gone, the best being at least 0.3, a row resting on 16 samples or more.",
+                "median of ten rows gone, the best being at least 0.3, a row resting on 16 samples or more, and rows as low "
+                "being rare before (where a row is one question its share is often 0 or 1).",
             ),
         ),
     ),
