@@ -6,8 +6,10 @@ vl-convert holds Python's lock while it works, so threads would not help. This f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 _LIBRARY = "window.vegaEmbed = vegaEmbed;"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that no SVG may hold: vl-convert aborts at some
 
 
 def answer(request: Mapping[str, Any]) -> str:
@@ -23,8 +26,19 @@ def answer(request: Mapping[str, Any]) -> str:
     import vl_convert
 
     if "spec" in request:
-        return vl_convert.vegalite_to_svg(request["spec"], config=request["config"])
+        return vl_convert.vegalite_to_svg(_drawable(request["spec"]), config=request["config"])
     return vl_convert.javascript_bundle(_LIBRARY)
+
+
+def _drawable(value: Any) -> Any:
+    """A specification whose texts an SVG can hold: control characters, of a run's name say, become �."""
+    if isinstance(value, str):
+        return _NO_XML.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_drawable(one) for one in value]
+    if isinstance(value, dict):
+        return {_drawable(key): _drawable(one) for key, one in value.items()}
+    return value
 
 
 class DrawingFailed(Exception):
@@ -45,7 +59,8 @@ class Drawers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         for helper in self._started:
-            helper.communicate()  # closes its input, at which it ends
+            with contextlib.suppress(BrokenPipeError):  # of one that died
+                helper.communicate()  # closes its input, at which it ends
 
     def library(self) -> Future[str]:
         """Vega, Vega-Lite and Vega-Embed as one script."""
@@ -59,10 +74,13 @@ class Drawers:
         helper = self._helper()
         assert helper.stdin is not None
         assert helper.stdout is not None
-        helper.stdin.write(json.dumps(request) + "\n")
-        helper.stdin.flush()
-        reply = helper.stdout.readline()
+        reply = ""
+        with contextlib.suppress(BrokenPipeError):  # it died after its last answer
+            helper.stdin.write(json.dumps(request) + "\n")
+            helper.stdin.flush()
+            reply = helper.stdout.readline()
         if not reply:
+            del self._own.helper  # the next drawing gets a new one
             raise DrawingFailed("the drawing helper ended unexpectedly")
         found = json.loads(reply)
         if "error" in found:
