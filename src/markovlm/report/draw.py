@@ -18,7 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 _LIBRARY = "window.vegaEmbed = vegaEmbed;"
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that no SVG may hold: vl-convert aborts at some
+_NO_XML = re.compile(
+    "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)  # characters that no SVG may hold: vl-convert aborts at some
 
 
 def answer(request: Mapping[str, Any]) -> str:
