@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 import zlib
 from pathlib import Path
@@ -21,6 +23,12 @@ _KINDS = (
 _MOST_NODES = 200_000  # of a YAML document, aliases written out
 _MOST_RATIO = 100  # unpacked to packed: text comes to 20 at most, what is made to fill memory to a thousand
 _ALWAYS = 256 << 20  # bytes that may be unpacked whatever the ratio
+
+
+def system_error(error: Exception) -> OSError | None:
+    """The system's error that a library (safetensors, tokenizers) put into words of its own, `… (os error 28)`; None where there is none."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def check_regular(path: Path) -> None:

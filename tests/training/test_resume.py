@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from markovlm.cli.main import main
@@ -309,19 +312,28 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
     assert "a named pipe, not a file" in line
 
 
+@pytest.mark.parametrize("who", ["the system", "safetensors"])
 def test_a_full_disk_loses_nothing(
-    whole: Path, tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    who: str, whole: Path, tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of step 6 can't be written: one line, exit code 1, and the run continues from step 3 once it can."""
-    out, fsync = tmp_path / "run", os.fsync
+    out, fsync, save = tmp_path / "run", os.fsync, PeftModel.save_pretrained
 
     def full(descriptor: int) -> None:
         if (out / "checkpoints" / ".step-000006.tmp").exists():
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunFailed, match="No space left on device") as failed:
+    def full_there(self: PeftModel, directory: str, **options: Any) -> None:
+        if ".step-000006.tmp" in directory:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save(self, directory, **options)
+
+    if who == "the system":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        monkeypatch.setattr(PeftModel, "save_pretrained", full_there)
+    with pytest.raises(RunFailed, match=r"No space left on device; .*free space") as failed:
         train(runs.run_config(tiny_models["llama"]), out)
     monkeypatch.undo()
     assert failed.value.exit_code == 1

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from markovlm.config.model import Lora, named_targets
+from markovlm.content import system_error
 from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
 
@@ -156,10 +157,8 @@ def save_adapter(lm: LanguageModel, directory: Path) -> None:
     try:
         # the embeddings are never trained; asking PEFT to decide would make it look the base model up on the Hub
         lm.model.save_pretrained(str(directory), save_embedding_layers=False)
-    except Exception as error:  # safetensors reports a full disk as its own SafetensorError
-        if type(error).__name__ == "SafetensorError":
-            raise OSError(None, str(error)) from error
-        raise
+    except SafetensorError as error:
+        raise system_error(error) or OSError(None, str(error)) from error
     _sort_targets(directory / "adapter_config.json")
     (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; `markovlm export` writes a real one
 

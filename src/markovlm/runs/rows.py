@@ -8,13 +8,12 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from markovlm.content import read_content
+from markovlm.content import read_content, system_error
 from markovlm.errors import RunFailed
 
 
@@ -39,10 +38,10 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise CannotWrite(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:  # safetensors and tokenizers put the system's error into words of their own
-        found = re.search(r"\(os error (\d+)\)", str(error))
+        found = system_error(error)
         if found is None:
             raise
-        raise CannotWrite(path, int(found[1]), os.strerror(int(found[1]))) from error
+        raise CannotWrite(path, found.errno, found.strerror or str(error)) from error
 
 
 def replace_whole(path: Path, data: bytes) -> None:
