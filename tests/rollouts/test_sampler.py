@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,32 @@ def llama(tiny_models: dict[str, Path]) -> LanguageModel:
     return tiny.load(tiny_models["llama"], shaken=True)
 
 
-@pytest.fixture(scope="module", params=["gpt2", "gemma3"])
-def ender(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> LanguageModel:
+ENDERS = ("gpt2", "gemma3")
+
+
+def made_ender(directory: Path) -> LanguageModel:
     """Any of 25 tokens ends a CoT: about a quarter of the rows end at each step."""
-    lm = tiny.load(tiny_models[request.param], shaken=True)
+    lm = tiny.load(directory, shaken=True)
     lm.terminators = tuple(range(2, 100, 4))
     return lm
+
+
+@pytest.fixture(scope="module", params=ENDERS)
+def ender(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> LanguageModel:
+    return made_ender(tiny_models[request.param])
+
+
+@pytest.fixture(scope="module", params=[*tiny.ARCHITECTURES, *(f"{name} that ends early" for name in ENDERS)])
+def either(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> LanguageModel:
+    """Each architecture as it is, and those of `ender`."""
+    name, _, ends = request.param.partition(" ")
+    return made_ender(tiny_models[name]) if ends else tiny.load(tiny_models[name], shaken=True)
+
+
+@pytest.fixture(scope="module")
+def six_at_once() -> Callable[[LanguageModel, Decoding], list[list[CoT]]]:
+    """Six CoTs of each prompt in one batch: drawn once for all that are compared with them."""
+    return cache(lambda lm, decoding: draw(lm, decoding, requests(6)))
 
 
 def draw(
@@ -96,13 +117,10 @@ def test_batching_changes_no_draw(model: tuple[str, LanguageModel], batch_tokens
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0], ids=["nearly alike", "all different"])
-def test_cots_that_begin_alike_are_drawn_as_if_they_were_apart(
-    ender: LanguageModel, model: tuple[str, LanguageModel], temperature: float
-) -> None:
-    for lm in (ender, model[1]):
-        for decoding in (Decoding(8, temperature), Decoding(8, temperature, fixed_length=True)):
-            joined, apart = (HFSampler(lm, joined=one).sample(requests(6), decoding) for one in (True, False))
-            assert_same_draws(joined, apart)
+def test_cots_that_begin_alike_are_drawn_as_if_they_were_apart(either: LanguageModel, temperature: float) -> None:
+    for decoding in (Decoding(8, temperature), Decoding(8, temperature, fixed_length=True)):
+        joined, apart = (HFSampler(either, joined=one).sample(requests(6), decoding) for one in (True, False))
+        assert_same_draws(joined, apart)
 
 
 def test_prompts_that_are_all_different_are_not_copied(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,13 +164,12 @@ def test_a_batch_keeps_to_its_tokens(llama: LanguageModel, monkeypatch: pytest.M
 @pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize("rows", [1, 3, 8, 9])
 def test_cots_that_take_the_places_of_others_are_drawn_as_if_they_had_been_there(
-    ender: LanguageModel, model: tuple[str, LanguageModel], joined: bool, rows: int
+    either: LanguageModel, six_at_once: Callable[[LanguageModel, Decoding], list[list[CoT]]], joined: bool, rows: int
 ) -> None:
     """Rows begin and end at different times, prompts of several lengths behind each other; one token at least, the budget at most."""
-    for lm in (ender, model[1]):
-        for decoding in (FREE, Decoding(8, 0.3), Decoding(5, 1.0, fixed_length=True)):
-            few = HFSampler(lm, joined=joined).sample(requests(6), decoding, rows)
-            assert_same_draws(few, draw(lm, decoding, requests(6)))
+    for decoding in (FREE, Decoding(8, 0.3), Decoding(5, 1.0, fixed_length=True)):
+        few = HFSampler(either, joined=joined).sample(requests(6), decoding, rows)
+        assert_same_draws(few, six_at_once(either, decoding))
 
 
 def test_finished_cots_leave_their_places_to_those_that_wait(
