@@ -29,6 +29,8 @@ from support.exact import (
     assert_different,
     assert_same,
     exact,
+    expected_ascent,
+    group_gradient,
     naive_logprobs,
     nano_learner,
 )
@@ -122,13 +124,6 @@ def test_readers_is_the_mean_over_them() -> None:
 # --------------------------------------------------------------------------------------------------------- exact gradients
 
 
-def group_gradient(learner: Learner, group: tuple[tuple[int, ...], ...]) -> Tensor:
-    learner.sampler = FakeSampler(lambda prompt, number: group[number], terminators=(EOS,))
-    take_step(learner, [QUESTION], 1)
-    assert isinstance(learner.optimizer, tiny.RecordingSGD)
-    return learner.optimizer.flat()
-
-
 def answer_logp(learner: Learner, cot: tuple[int, ...]) -> Tensor:
     prompter = learner.prompter
     reader = prompter.reader_prompt(QUESTION, learner.config.objective.conditioning)
@@ -153,9 +148,7 @@ def test_the_bound_is_exact_over_groups(nano_model: Path, microbatch: int, condi
     policy, reader = (
         torch.cat([g.reshape(-1) for g in torch.autograd.grad(term, parameters, retain_graph=True)]) for term in (written, read)
     )
-    ours = torch.zeros_like(policy)
-    for one, other in itertools.product(all_cots(learner), repeat=2):
-        ours -= (logu[one] + logu[other]).exp().item() * group_gradient(learner, (one, other))
+    ours = expected_ascent(learner, exact(learner))
     assert_same(ours, policy + reader)
     assert_different(ours, policy)
     assert_different(ours, reader)
@@ -177,10 +170,7 @@ def test_mean_prob_has_the_exact_policy_gradient_and_no_other(nano_model: Path, 
     assert len({round(r.item(), 6) for r in reward.values()}) >= 2  # the clip leaves something
     policy = torch.autograd.grad(sum(logu[cot].exp() * reward[cot] for cot in all_cots(learner)), parameters)
     expected = torch.cat([g.reshape(-1) for g in policy])
-    ours = torch.zeros_like(expected)
-    for one, other in itertools.product(all_cots(learner), repeat=2):
-        ours -= (logu[one] + logu[other]).exp().item() * group_gradient(learner, (one, other))
-    assert_same(ours, expected)
+    assert_same(expected_ascent(learner, exact(learner)), expected)
 
 
 def test_readers_with_the_actor_among_them_are_exact(nano_model: Path) -> None:
@@ -195,9 +185,7 @@ def test_readers_with_the_actor_among_them_are_exact(nano_model: Path) -> None:
     logu = {cot: naive_logprobs(learner, question, cot, TAU, [EOS]).sum() for cot in all_cots(learner)}
     other = torch.autograd.grad(sum(logu[c].exp() * frozen[c] for c in all_cots(learner)), parameters, retain_graph=True)
     frozen_policy = torch.cat([g.reshape(-1) for g in other])
-    ours = torch.zeros_like(truth.policy)
-    for group in itertools.product(all_cots(learner), repeat=2):
-        ours -= (logu[group[0]] + logu[group[1]]).exp().item() * group_gradient(learner, group)
+    ours = expected_ascent(learner, truth)
     assert_same(ours, (truth.policy + frozen_policy) / 2 + truth.actor_reward / 2)
     assert_different(ours, (truth.policy + frozen_policy) / 2)
 
@@ -281,13 +269,14 @@ def test_other_models_read_the_text(tiny_models: dict[str, Path], tmp_path: Path
     ],
 )
 def test_resume_is_bit_for_bit(keys: dict[str, Any], tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    config = runs.run_config(tiny_models["llama"], **keys)
+    steps = {"training__steps": 4, "training__checkpoint_every": 2, "objective__baseline_every": 2}
+    config = runs.run_config(tiny_models["llama"], **{**steps, **keys})
     train(config, tmp_path / "whole")
     with pytest.raises(runs.Crash):
-        train(config, tmp_path / "crashed", progress=runs.CrashAfter(4))
+        train(config, tmp_path / "crashed", progress=runs.CrashAfter(3))
     runs.resume(tmp_path / "crashed")
     runs.assert_same_run(tmp_path / "crashed", tmp_path / "whole")
-    last = tmp_path / "whole" / "checkpoints" / "step-000007"
+    last = tmp_path / "whole" / "checkpoints" / "step-000004"
     assert (last / "reader.safetensors").exists() is ("ema" in str(keys))
     assert bool(load_state(last).reward) is (keys.get("objective__reward") == "mean_prob")
 

@@ -119,11 +119,16 @@ def expected_ascent(learner: Learner, truth: Exact) -> Tensor:
     """Minus the expected gradient of the loss, over all groups of two."""
     total = torch.zeros_like(truth.policy)
     for probability, group in groups(truth):
-        learner.sampler = FakeSampler(lambda prompt, number, group=group: group[number], terminators=(EOS,))
-        take_step(learner, [QUESTION], 1)
-        assert isinstance(learner.optimizer, tiny.RecordingSGD)
-        total -= probability * learner.optimizer.flat()
+        total -= probability * group_gradient(learner, group)
     return total
+
+
+def group_gradient(learner: Learner, group: tuple[tuple[int, ...], ...]) -> Tensor:
+    """The gradient of the loss where this group was drawn, by a step of training."""
+    learner.sampler = FakeSampler(lambda prompt, number: group[number], terminators=(EOS,))
+    take_step(learner, [QUESTION], 1)
+    assert isinstance(learner.optimizer, tiny.RecordingSGD)
+    return learner.optimizer.flat()
 
 
 def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
