@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +42,30 @@ def whole(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def crashed(tiny_models: dict[str, Path], out: Path, step: int) -> Path:
-    with pytest.raises(runs.Crash):
-        train(runs.run_config(tiny_models["llama"]), out, progress=runs.CrashAfter(step))
+Ended = Callable[[int, Path], Path]
+
+
+@pytest.fixture(scope="module")
+def crashed(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """`crashed(step, out)`: `out` is a copy of the run that crashed behind the row of this step; each crashes once."""
+
+    @cache
+    def made(step: int) -> Path:
+        out = tmp_path_factory.mktemp("crashed") / "run"
+        with pytest.raises(runs.Crash):
+            train(runs.run_config(tiny_models["llama"]), out, progress=runs.CrashAfter(step))
+        return out
+
+    return lambda step, out: Path(shutil.copytree(made(step), out))
+
+
+@pytest.fixture(scope="module")
+def terminated(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that SIGTERM ended in step 4."""
+    out = tmp_path_factory.mktemp("terminated") / "run"
+    result = train(runs.run_config(tiny_models["llama"]), out, progress=runs.TerminateAfter(4))
+    assert (result.steps, result.interrupted) == (4, True)
     return out
-
-
-def test_a_repeated_run_is_the_same(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    train(runs.run_config(tiny_models["llama"]), tmp_path / "again")
-    runs.assert_same_run(tmp_path / "again", whole)
 
 
 def test_the_adapter_configuration_does_not_depend_on_the_order_of_a_set(whole: Path) -> None:
@@ -59,14 +76,15 @@ def test_the_adapter_configuration_does_not_depend_on_the_order_of_a_set(whole: 
 
 
 def test_another_seed_is_another_run(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    train(runs.run_config(tiny_models["llama"], seed=1), tmp_path / "other")
-    assert runs.rows(tmp_path / "other", "metrics.jsonl") != runs.rows(whole, "metrics.jsonl")
+    with pytest.raises(runs.Crash):
+        train(runs.run_config(tiny_models["llama"], seed=1), tmp_path / "other", progress=runs.CrashAfter(1))
+    assert runs.rows(tmp_path / "other", "metrics.jsonl") != runs.rows(whole, "metrics.jsonl")[:1]
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 7], ids=lambda step: f"after row {step}")
-def test_a_crash_and_resume(whole: Path, tiny_models: dict[str, Path], tmp_path: Path, step: int) -> None:
+def test_a_crash_and_resume(whole: Path, crashed: Ended, tmp_path: Path, step: int) -> None:
     """Rows past the last checkpoint (0, 0, 3, 6) are cut and made again."""
-    out = crashed(tiny_models, tmp_path / "run", step)
+    out = crashed(step, tmp_path / "run")
     assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == list(range(1, step + 1))
     runs.resume(out)
     runs.assert_same_run(out, whole)
@@ -74,18 +92,16 @@ def test_a_crash_and_resume(whole: Path, tiny_models: dict[str, Path], tmp_path:
     assert event["rows_dropped"]["metrics.jsonl"] == step - {1: 0, 3: 0, 5: 3, 7: 6}[step]
 
 
-def test_two_crashes(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    out = crashed(tiny_models, tmp_path / "run", 2)
+def test_two_crashes(whole: Path, crashed: Ended, tmp_path: Path) -> None:
+    out = crashed(1, tmp_path / "run")
     with pytest.raises(runs.Crash):
         runs.resume(out, progress=runs.CrashAfter(4))
     runs.resume(out)
     runs.assert_same_run(out, whole)
 
 
-def test_sigterm_ends_after_the_step_with_a_checkpoint(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    result = train(runs.run_config(tiny_models["llama"]), out, progress=runs.TerminateAfter(4))
-    assert (result.steps, result.interrupted) == (4, True)
+def test_sigterm_ends_after_the_step_with_a_checkpoint(whole: Path, terminated: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(terminated, tmp_path / "run"))
     assert RunDirectory(out).saved_steps() == [0, 3, 4]
     assert read_rows(out / "events.jsonl")[-1]["kind"] == "interrupted"
     assert is_interim(RunDirectory(out).checkpoint(4))
@@ -98,11 +114,8 @@ def test_sigterm_ends_after_the_step_with_a_checkpoint(whole: Path, tiny_models:
     ]
 
 
-def test_interrupted_again_and_killed_before_the_next_checkpoint(
-    whole: Path, tiny_models: dict[str, Path], tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    train(runs.run_config(tiny_models["llama"]), out, progress=runs.TerminateAfter(4))
+def test_interrupted_again_and_killed_before_the_next_checkpoint(whole: Path, terminated: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(terminated, tmp_path / "run"))
     with pytest.raises(runs.Crash):
         runs.resume(out, progress=runs.CrashAfter(5))
     assert runs.resume(out, progress=runs.TerminateAfter(5)).steps == 5
@@ -124,8 +137,8 @@ def test_a_finished_run_resumes_to_nothing(whole: Path, tmp_path: Path) -> None:
     runs.assert_same_run(out, whole)
 
 
-def test_torn_last_lines(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    out = crashed(tiny_models, tmp_path / "run", 5)
+def test_torn_last_lines(whole: Path, crashed: Ended, tmp_path: Path) -> None:
+    out = crashed(5, tmp_path / "run")
     for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl"):
         data = (out / name).read_bytes()
         (out / name).write_bytes(data[: -len(data.splitlines()[-1]) // 2 - 1])
@@ -134,25 +147,25 @@ def test_torn_last_lines(whole: Path, tiny_models: dict[str, Path], tmp_path: Pa
     assert all(line.endswith(b"}\n") for line in (out / "events.jsonl").read_bytes().splitlines(keepends=True))
 
 
-def test_a_row_whose_step_is_no_number_is_torn(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    out = crashed(tiny_models, tmp_path / "run", 5)
+def test_a_row_whose_step_is_no_number_is_torn(whole: Path, crashed: Ended, tmp_path: Path) -> None:
+    out = crashed(5, tmp_path / "run")
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"step": null}\n{"step": "6"}\n')
     runs.resume(out)
     runs.assert_same_run(out, whole)
 
 
-def test_a_torn_line_with_a_whole_row_but_no_newline(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_torn_line_with_a_whole_row_but_no_newline(whole: Path, crashed: Ended, tmp_path: Path) -> None:
     """Killed between the row and its newline, at a step that the checkpoint holds: appending must not glue two rows."""
-    out = crashed(tiny_models, tmp_path / "run", 4)
+    out = crashed(5, tmp_path / "run")
     lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (out / "metrics.jsonl").write_bytes(b"".join(lines[:3]) + lines[3].rstrip(b"\n"))
     runs.resume(out)
     runs.assert_same_run(out, whole)
 
 
-def test_leftovers_of_a_killed_write_are_removed(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    out = crashed(tiny_models, tmp_path / "run", 5)
+def test_leftovers_of_a_killed_write_are_removed(whole: Path, crashed: Ended, tmp_path: Path) -> None:
+    out = crashed(5, tmp_path / "run")
     half = out / "checkpoints" / ".step-000006.tmp"
     half.mkdir()
     (half / "adapter_model.safetensors").write_bytes(b"half")
@@ -163,8 +176,8 @@ def test_leftovers_of_a_killed_write_are_removed(whole: Path, tiny_models: dict[
     assert left == []
 
 
-def test_a_run_that_died_before_its_first_checkpoint(whole: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    out = crashed(tiny_models, tmp_path / "run", 1)
+def test_a_run_that_died_before_its_first_checkpoint(whole: Path, crashed: Ended, tmp_path: Path) -> None:
+    out = crashed(1, tmp_path / "run")
     shutil.rmtree(out / "checkpoints" / "step-000000")  # it died while it wrote this one
     runs.resume(out)
     runs.assert_same_run(out, whole)
@@ -288,6 +301,7 @@ def test_a_new_run_never_overwrites(whole: Path, tiny_models: dict[str, Path], t
 
 
 def test_the_configuration_of_a_run_reproduces_it(whole: Path, tmp_path: Path) -> None:
+    """Every row and every bit: so a repeated run is the same."""
     train(build_config(load_yaml(whole / "config.yaml")), tmp_path / "again")
     runs.assert_same_run(tmp_path / "again", whole)
     assert dump_yaml(build_config(load_yaml(whole / "config.yaml"))) == (whole / "config.yaml").read_text()
