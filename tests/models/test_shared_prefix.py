@@ -104,7 +104,7 @@ def test_the_two_parts_are_one_softmax(owner: list[int], columns: int, alike: in
         return (scores.softmax(-1) @ values).transpose(1, 2)
 
     naive.assert_close(ours(*inputs), whole(*inputs), 1e-12)
-    assert torch.autograd.gradcheck(ours, inputs)
+    assert torch.autograd.gradcheck(ours, inputs, fast_mode=True)  # along random directions
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

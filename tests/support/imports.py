@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "src" / "markovlm"
@@ -26,7 +27,9 @@ def imports(known: Mapping[str, Path], *, types: bool) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for module, path in known.items():
         mine = found[module] = set[str]()
-        for node in _statements(ast.parse(path.read_text(encoding="utf-8")), types):
+        for node, checked_only in _imports(path):
+            if checked_only and not types:
+                continue
             if isinstance(node, ast.Import):
                 mine |= {alias.name for alias in node.names} & set(known)
             elif node.module is not None:
@@ -38,13 +41,18 @@ def imports(known: Mapping[str, Path], *, types: bool) -> dict[str, set[str]]:
     return found
 
 
-def _statements(tree: ast.AST, types: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+@cache
+def _imports(path: Path) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Each import statement of a file, and whether it is for type checkers alone."""
+    return list(_below(ast.parse(path.read_text(encoding="utf-8")), False))
+
+
+def _below(tree: ast.AST, checked_only: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     for node in ast.iter_child_nodes(tree):
-        if not types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        yield from _statements(node, types)
+            yield node, checked_only
+        elif isinstance(node, ast.stmt | ast.excepthandler | ast.match_case):  # no expression holds a statement
+            yield from _below(node, checked_only or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)))
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
@@ -77,24 +85,25 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 def missing(files: Iterable[Path], known: Mapping[str, Path]) -> list[str]:
     """`FILE: MODULE.NAME` of what `files` import from the package and is not there: moved, renamed or deleted. Nothing is imported."""
-    there = {module: _names(ast.parse(path.read_text(encoding="utf-8"))) for module, path in known.items()}
     found: list[str] = []
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node, _ in _imports(file):
             module = node.module or "" if isinstance(node, ast.ImportFrom) and node.level == 0 else ""
             if not isinstance(node, ast.ImportFrom) or module.partition(".")[0] != PACKAGE.name:
                 continue
             wanted = [alias.name for alias in node.names]
-            lazy = "__getattr__" in there.get(module, ())  # such as the package itself: its names are looked up when used
-            gone = [name for name in wanted if not lazy and name not in there.get(module, ()) and f"{module}.{name}" not in known]
+            there = _names(known[module]) if module in known else set[str]()
+            lazy = "__getattr__" in there  # such as the package itself: its names are looked up when used
+            gone = [name for name in wanted if not lazy and name not in there and f"{module}.{name}" not in known]
             found += [f"{file.name}: {module}.{name}" for name in gone]
     return found
 
 
-def _names(tree: ast.Module) -> set[str]:
+@cache
+def _names(path: Path) -> set[str]:
     """What a module defines or imports, at any depth."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
