@@ -259,7 +259,8 @@ def no_files(place: Place) -> Iterator[Case]:
     for name in ("pipe", "zero", "loop", "nowhere", "socket", "directory", "random"):
         for file in ("config.yaml", "environment.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl", ".lock"):
             run = place.new("run")
-            _empty_run(place, run / "run", f"model: {model}\ntask: arithmetic\n")
+            short = "training: {steps: 1, eval_every: 0, checkpoint_every: 1}\nrollouts: {questions_per_step: 1, group_size: 2}\n"
+            _empty_run(place, run / "run", f"model: {model}\ntask: arithmetic\n{short}")
             (run / "run" / file).unlink(missing_ok=True)
             (run / "run" / file).symlink_to(folder / f"{name}.jsonl")
             for words in place.some(

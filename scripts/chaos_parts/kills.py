@@ -19,7 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "grpo": {},
     "dr_grpo": {"objective__name": "dr_grpo"},
     "rloo": {"objective__name": "rloo"},
-    "reinforce": {"objective__name": "reinforce"},
+    "reinforce": {"objective__name": "reinforce", "objective__baseline_every": 1},
     "ema": {"objective__name": "ema", "objective__baseline_every": 1},
     "expert_iteration": {
         "objective__name": "expert_iteration",
@@ -83,7 +83,7 @@ def training(place: Place) -> Iterator[Case]:
             same = tried(kind, lambda out=out, folder=folder: runs.assert_same_directory(out, folder / "whole"))
             for moment in moments:
                 yield Case(f"{kind}: {moment}", (fault or same.fault) and f"{moments}: {fault or same.fault}")
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
 
 
 def finished_run(place: Place) -> Path:
