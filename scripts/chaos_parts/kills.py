@@ -28,7 +28,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "objective__threshold_std": 0.1,
     },
     "ppo": {"objective__name": "ppo"},
-    "ppo_frozen_anchor": {"objective__name": "ppo_frozen_anchor"},
+    "ppo_frozen_anchor": {
+        "objective__name": "ppo_frozen_anchor",
+        "objective__kl_weight": 0.0,
+        "objective__actor_reward_weight": 0.0,
+    },
     "slow reader": {"objective__reader": "ema", "objective__actor_reward_weight": 0.0},
     "chains": {
         "task": "ledger",
