@@ -14,6 +14,7 @@ from markovlm.tasks.base import LETTERS
 MAX_LIST_CHARACTERS = 20_000  # of a list written as text inside one field; real ones have a few hundred
 _ANY_LABEL = re.compile(r"[a-j]\s*\)\s+", re.IGNORECASE)  # behind the own label: `e ) d ) 36`
 _NUMBERED = re.compile(r"(?:choice|option)[ _]?(\d|[a-j])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
@@ -68,7 +69,7 @@ def plain_text(value: Any, name: str) -> str:
     text = str(value).strip()
     if not text:
         raise RowError(f"{name!r} is empty")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise RowError(f"{name!r} holds half of a surrogate pair, which is not text")
     return text
 
