@@ -87,10 +87,17 @@ def events(out: Path, kind: str) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------- warn and off
 
 
-def test_warn_notes_the_collapse_with_its_evidence_and_goes_on(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    result = run(tiny_models["llama"], tmp_path / "run", from_step_5, health__policy="warn")
-    assert result.steps == 10
-    (verdict,) = [event for event in events(tmp_path / "run", "verdict") if event["verdict"] == "collapsed"]
+@pytest.fixture(scope="module")
+def went_on(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs that collapsed and were not stopped, by `health.policy`."""
+    root = tmp_path_factory.mktemp("went on")
+    for policy in ("warn", "off"):
+        assert run(tiny_models["llama"], root / policy, from_step_5, health__policy=policy).steps == 10
+    return {policy: root / policy for policy in ("warn", "off")}
+
+
+def test_warn_notes_the_collapse_with_its_evidence_and_goes_on(went_on: dict[str, Path]) -> None:
+    (verdict,) = [event for event in events(went_on["warn"], "verdict") if event["verdict"] == "collapsed"]
     assert verdict["step"] == 8
     (signal,) = [signal for signal in verdict["signals"] if signal["name"] == "char_run_share"]
     assert (signal["step"], signal["level"], signal["kind"]) == (5, "collapsed", "repeated_character")
@@ -103,15 +110,12 @@ def test_a_healthy_run_has_no_verdict(tiny_models: dict[str, Path], tmp_path: Pa
     assert found <= {"sampler_gap"}  # these characters are drawn by no model, whatever log-prob they claim
 
 
-def test_off_says_nothing(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    assert run(tiny_models["llama"], tmp_path / "run", from_step_5, health__policy="off").steps == 10
-    assert events(tmp_path / "run", "verdict") == []
+def test_off_says_nothing(went_on: dict[str, Path]) -> None:
+    assert events(went_on["off"], "verdict") == []
 
 
-def test_the_guard_changes_no_number(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    for policy in ("off", "warn"):
-        run(tiny_models["llama"], tmp_path / policy, from_step_5, health__policy=policy)
-    assert runs.rows(tmp_path / "off", "metrics.jsonl") == runs.rows(tmp_path / "warn", "metrics.jsonl")
+def test_the_guard_changes_no_number(went_on: dict[str, Path]) -> None:
+    assert runs.rows(went_on["off"], "metrics.jsonl") == runs.rows(went_on["warn"], "metrics.jsonl")
 
 
 # ------------------------------------------------------------------------------------------------------- stop
