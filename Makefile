@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo demo-real test test-slow test-all test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
+.PHONY: setup bytecode demo demo-real test test-slow test-all test-without-data test-long test-real test-trl test-quant test-vllm findings docs lint types clean
 
 setup: $(STAMP)
 
@@ -27,15 +27,19 @@ demo-real: setup
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test: setup
+# Where PYTHONDONTWRITEBYTECODE is set, every worker and every process that a test starts would compile the package for itself.
+bytecode: setup
+	@$(BIN)/python -m compileall -q src
+
+test: bytecode
 	$(PYTEST) -m "not slow and not browser and not long and not real" $(PYTEST_ARGS)
 
 # Processes of their own, a browser, and single tests of more than about ten seconds.
-test-slow: setup
+test-slow: bytecode
 	$(PYTEST) -m "(slow or browser) and not long and not real" $(PYTEST_ARGS)
 
 # Both in one session: what .ci/run asks.
-test-all: setup
+test-all: bytecode
 	$(PYTEST) -m "not long and not real" $(PYTEST_ARGS)
 
 # The tests that need data files, as on a machine that has none: each must skip. Seconds.
