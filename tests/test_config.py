@@ -21,9 +21,9 @@ from markovlm.rollouts.types import SamplerPlace
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.setup import prepare
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example
-from markovlm.training.gradients import microbatches
 from markovlm.training.guard import Guard
 from markovlm.training.loop import train
+from markovlm.training.microbatches import microbatches
 from markovlm.training.step import take_step
 from support import runs, tiny
 from support.fake import FakeSampler

@@ -21,7 +21,7 @@ from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import prepare
 from markovlm.tasks.chain import ChainExample, Query, chain_example
 from markovlm.tasks.ledger_data import LedgerSpec, draw_ledger
-from markovlm.training import chain_step, scoring
+from markovlm.training import crediting, scoring
 from markovlm.training.loop import train
 from markovlm.training.step import take_step
 from support import runs, tiny
@@ -168,7 +168,7 @@ def test_the_benchmark_still_measures_a_step(tiny_models: dict[str, Path]) -> No
 def test_without_chain_nothing_of_it_is_left(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain_step, "take_chain_step", None)
+    monkeypatch.setattr(crediting, "_credit_to_go", None)
     train(runs.run_config(tiny_models["llama"], training__steps=1), tmp_path / "run")
     assert not [key for key in read_rows(tmp_path / "run" / "metrics.jsonl")[0] if key.startswith(("chain", "notes"))]
     assert "t" not in read_rows(tmp_path / "run" / "samples.jsonl")[0]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from markovlm.tasks.base import Example
-from markovlm.training import chain_step
+from markovlm.training import crediting
 from markovlm.training.records import Learner
 from support.chains import ASKED, SUM, TEXT, chain_learner, exact_chain, expected_chain_ascent, nano_for_chains
 from support.exact import assert_different, assert_same
@@ -79,16 +79,16 @@ def test_a_removed_part_of_the_estimator_breaks_it(nano: Path, broken: str, monk
     """Rewards after the next step left out of G_t; gamma^(t-1) left out in front of it."""
     learner, example, states = learner_of(nano, "notes", **{"chain.gamma": 0.7})
     truth = exact_chain(learner, example, states)
-    credit = chain_step._credit
+    credit = crediting._credit_to_go
 
     def spoiled(learner: Learner, groups: Any) -> Any:
         found = credit(learner, groups)
-        for one, other in (samples for group in groups for samples in group.at):
+        for one, other in (group[at : at + 2] for group in groups for at in range(0, len(group), 2)):
             if broken == "discount":
                 one.loss_weight = other.loss_weight = 1.0
             else:
                 one.advantage, other.advantage = one.reward - other.reward, other.reward - one.reward
         return found
 
-    monkeypatch.setattr(chain_step, "_credit", spoiled)
+    monkeypatch.setattr(crediting, "_credit_to_go", spoiled)
     assert_different(expected_chain_ascent(learner, example, truth), truth.policy + truth.actor_reward, by=1e-3)

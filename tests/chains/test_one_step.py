@@ -1,7 +1,7 @@
 """A chain of one piece is an ordinary run: `chain.kind: thinking, chain.steps: 1` writes one CoT of a question and reads the answer from it.
 
-Two implementations compute it (`training/step.py` and `training/chain_step.py`); here the one is held against the other. They differ in
-one thing: the keys of the random streams, ("cot", step, id, number) and ("chain", step, id, number, t). With the same stream for each CoT
+The same step computes it, with branches of their own for states of chains in sampling, scoring and credit; here the one is held against
+the other. They differ in one thing: the keys of the random streams, ("cot", step, id, number) and ("chain", step, id, number, t). With the same stream for each CoT
 everything else agrees, to the rounding of other micro-batches.
 """
 
@@ -103,7 +103,7 @@ def test_of_other_models(tiny_models: dict[str, Path], architecture: str) -> Non
 
 
 def test_prompts_are_the_same_and_only_the_keys_of_the_draws_differ(tiny_models: dict[str, Path]) -> None:
-    """What stands in the way of one code for both: with their own keys the same questions get other CoTs."""
+    """With their own keys the same questions get other CoTs: a resumed run of either keeps its draws."""
     (_, ours, one), (learner, _, other) = (stepped(tiny_models["gpt2"], **more) for more in ({}, CHAIN))
     assert [r.prompt for r in other.seen if "chain" in r.streams[0]] == [r.prompt for r in one.seen[:2] for _ in range(3)]
     assert [r.streams for r in one.seen[:1]] == [tuple((0, "cot", 1, "q/1", n) for n in range(3))]

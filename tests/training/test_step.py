@@ -18,6 +18,7 @@ from markovlm.objectives import PolicyBatch, PolicyLoss
 from markovlm.objectives.grpo import Grpo
 from markovlm.training import gradients, scoring
 from markovlm.training.metrics import metric_row
+from markovlm.training.microbatches import _tokens, microbatches
 from markovlm.training.records import Learner, StepResult
 from markovlm.training.step import take_step
 from markovlm.training.update import learning_rate
@@ -84,7 +85,7 @@ def test_microbatches_do_not_change_the_gradient(tiny_models: dict[str, Path], s
     for budget in (55 if sharing == "shared" else 700, 1):
         learner = make(tiny_models, training__prompt_sharing=sharing, microbatch=budget)
         parts, other = stepped(learner)
-        assert len(gradients.microbatches(learner, other.samples)) > 1
+        assert len(microbatches(learner, other.samples)) > 1
         naive.assert_close(parts, whole, GPT2)
         assert [s.cot for s in other.samples] == [s.cot for s in result.samples]
 
@@ -97,10 +98,10 @@ def test_shared_and_padded_give_the_same_gradient(tiny_models: dict[str, Path]) 
 def test_microbatches_keep_to_their_budget(tiny_models: dict[str, Path]) -> None:
     learner = make(tiny_models, microbatch=60)
     _, result = stepped(learner)
-    plan = gradients.microbatches(learner, result.samples)
+    plan = microbatches(learner, result.samples)
     assert [i for part in plan for i in part] == list(range(6))
     for part in plan:
-        assert len(part) * max(gradients._tokens(learner, result.samples[i]) for i in part) <= 60
+        assert len(part) * max(_tokens(learner, result.samples[i]) for i in part) <= 60
 
 
 class Memory:

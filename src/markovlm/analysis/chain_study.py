@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 
 from markovlm.analysis.study import Counting, bar
-from markovlm.chains.prompter import ChainPrompter, Ids, Target
+from markovlm.chains.prompter import ChainPrompter, Ids, Target, chain_prompter_of
 from markovlm.chains.walk import Walk, walk
-from markovlm.evaluation.chain_run import chain_how, prompter_of
+from markovlm.evaluation.chain_run import chain_how
 from markovlm.evaluation.chains import ChainReading, read_jobs, walk_texts
 from markovlm.evaluation.evaluate import How
 from markovlm.rollouts.types import Decoding, Sampler
@@ -89,7 +89,7 @@ class ChainStudy:
 
 def open_chain_study(setup: Setup, examples: Sequence[Any], counting: Counting | None) -> ChainStudy:
     """Write the states of every text. UserError for a run that has no chains."""
-    prompter, how, sampler = prompter_of(setup), chain_how(setup), setup.sampler()
+    prompter, how, sampler = chain_prompter_of(setup.prompter), chain_how(setup), setup.sampler()
     walks = walk_texts(sampler, prompter, [prompter.text_of(example) for example in examples], how)
     return ChainStudy(setup, prompter, sampler, how, walks, counting)
 

@@ -167,6 +167,13 @@ def _encode_slot(tokenizer: Any, text: str) -> Ids:
     return encode_fragment(tokenizer, text, special=False)
 
 
+def chain_prompter_of(prompter: Prompter) -> ChainPrompter:
+    """UserError where the run is none of chains."""
+    if not isinstance(prompter, ChainPrompter):
+        raise UserError("this run has no chain (chain.kind is not set); set it, or leave what only chains have out")
+    return prompter
+
+
 def build_chain_prompter(
     chain: ChainConfig,
     task: Task,

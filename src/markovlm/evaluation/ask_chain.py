@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from markovlm.chains.prompter import chain_prompter_of
 from markovlm.chains.texts import ChainText, cut_by_tokens
 from markovlm.chains.walk import Walk
 from markovlm.errors import UserError
-from markovlm.evaluation.chain_run import chain_how, prompter_of
+from markovlm.evaluation.chain_run import chain_how
 from markovlm.evaluation.chains import walk_texts
 from markovlm.rollouts.reader import answer_decoding
 from markovlm.rollouts.types import SampleRequest
@@ -36,7 +37,7 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
 
     Chunks are cut by `chain.chunk_tokens` where the run has it; else each line that isn't empty is one.
     """
-    prompter = prompter_of(setup)
+    prompter = chain_prompter_of(setup.prompter)
     if prompter.chain.kind == "thinking":
         raise UserError("--text: this run thinks about a question (chain.kind=thinking); give the question alone")
     chunks = _chunks(setup, text)
@@ -58,7 +59,7 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
 
 def ask_thinking(setup: Setup, example: Example) -> AskedChain:
     """The pieces that are thought about a question, and the answer from the last one. UserError for a run that reads texts."""
-    prompter = prompter_of(setup)
+    prompter = chain_prompter_of(setup.prompter)
     if prompter.chain.kind != "thinking":
         raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
     text = prompter.text_of(replace(example, id=ASKED))
@@ -69,7 +70,7 @@ def ask_thinking(setup: Setup, example: Example) -> AskedChain:
 
 def _answer(setup: Setup, walk: Walk, query: Query) -> str:
     """Greedy, from the last state."""
-    prompter = prompter_of(setup)
+    prompter = chain_prompter_of(setup.prompter)
     target = prompter.answer_target(walk.text, query, chain_how(setup).conditioning)
     request = SampleRequest(target.prefix + walk.state(query.after + 1) + target.between, (("greedy answer",),))
     ((reply,),) = setup.sampler().sample([request], answer_decoding(prompter, setup.task.max_answer_tokens))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.chains.controls import CONTROLS
-from markovlm.chains.prompter import ChainPrompter
+from markovlm.chains.prompter import chain_prompter_of
 from markovlm.config import RunConfig, build_config, merge
 from markovlm.errors import UserError
 from markovlm.evaluation.chain_store import ChainReadings
@@ -79,7 +79,7 @@ def _evaluate_one(
     counting: Counting | None,
 ) -> ChainEvaluation:
     """Evaluate the batches that are not kept yet."""
-    prompter, size = prompter_of(setup), setup.config.evaluation.batch_size
+    prompter, size = chain_prompter_of(setup.prompter), setup.config.evaluation.batch_size
     texts = [prompter.text_of(example) for example in examples]
     extractor = next(iter(setup.task.extractors), None)
     kept = ChainReadings(store, label_of(target, setup, split, how), setup.config.chain, controls, size, texts, extractor)
@@ -103,13 +103,6 @@ def chain_how(setup: Setup, non_markovian: bool = False) -> How:
     """How a run's chains are evaluated: at the temperature of the end of training, as `evaluate_targets` does."""
     how = how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps)
     return replace(how, conditioning="non_markovian") if non_markovian else how
-
-
-def prompter_of(setup: Setup) -> ChainPrompter:
-    """UserError where the run is none of chains."""
-    if not isinstance(setup.prompter, ChainPrompter):
-        raise UserError("this run has no chain (chain.kind is not set); set it, or leave what only chains have out")
-    return setup.prompter
 
 
 def at_length(target: Target, steps: int) -> Target:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from markovlm.config import RunConfig
 from markovlm.training.records import Sample
@@ -18,10 +18,10 @@ def answer_columns(config: RunConfig, samples: Sequence[Sample]) -> dict[str, fl
     asked = [s for s in samples if s.exact is not None]
     with_end = config.objective.answer_end == "scored"
     return {
-        "answer_correct_fraction": _mean([s.correct for s in samples]),
-        "answer_exact_fraction": _mean([bool(s.exact) for s in asked]) if asked else None,
-        "answer_run_on_fraction": _mean([s.correct and not s.exact for s in asked]) if asked else None,
-        "reader_calibration": _mean(
+        "answer_correct_fraction": fmean([s.correct for s in samples]),
+        "answer_exact_fraction": fmean([bool(s.exact) for s in asked]) if asked else None,
+        "answer_run_on_fraction": fmean([s.correct and not s.exact for s in asked]) if asked else None,
+        "reader_calibration": fmean(
             [s.answer_probability - (s.exact if with_end and s.exact is not None else s.correct) for s in samples]
         ),
     }
@@ -34,11 +34,7 @@ def group_columns(rewards: Sequence[Sequence[float]], correct: Sequence[Sequence
     """Shares of the groups whose rewards are all equal, and of those among them whose answers are all right, and all wrong."""
     idle = [max(group) - min(group) < _SPREAD for group in rewards]
     return {
-        "groups_without_spread": _mean(idle),
-        "groups_all_right": _mean([equal and all(group) for equal, group in zip(idle, correct, strict=True)]),
-        "groups_all_wrong": _mean([equal and not any(group) for equal, group in zip(idle, correct, strict=True)]),
+        "groups_without_spread": fmean(idle),
+        "groups_all_right": fmean([equal and all(group) for equal, group in zip(idle, correct, strict=True)]),
+        "groups_all_wrong": fmean([equal and not any(group) for equal, group in zip(idle, correct, strict=True)]),
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

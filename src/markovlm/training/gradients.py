@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from markovlm.chains.prompter import Turn
 from markovlm.errors import RunFailed
 from markovlm.models.logprobs import Statistic
 from markovlm.models.memory import is_out_of_memory, map_splitting, release_memory
@@ -22,37 +21,6 @@ from markovlm.training.records import OWN_METRIC, Learner, Retries, Sample
 from markovlm.training.scoring import CotScores, HeldGraph, score_cots, surrogates
 
 _PASS_STATS = ("behavior_kl", "ratio_mean", "ratio_clipped_fraction")
-
-
-def microbatches(learner: Learner, samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of samples, neighbours together, so that CoT pass and answer pass fit the token budget."""
-    budget = learner.config.training.microbatch_tokens
-    plan: list[list[int]] = [[]]
-    longest = 0
-    for i, sample in enumerate(samples):
-        size = _tokens(learner, sample)
-        longest = max(longest, size)
-        if plan[-1] and (len(plan[-1]) + 1) * longest > budget:
-            plan.append([])
-            longest = size
-        plan[-1].append(i)
-    return plan
-
-
-def _tokens(learner: Learner, sample: Sample) -> int:
-    """Of a sample's two continuations, and of its prompts where they are not shared."""
-    prompter, cot = learner.prompter, len(sample.cot.tokens)
-    if isinstance(sample.example, Turn):  # every target is a row of its own, with its own prefix where the past is visible
-        rows = [cot + len(target.between) + len(target.tokens) for target in sample.example.targets]
-        alone = learner.sharing == "padded" or learner.config.objective.conditioning == "non_markovian"
-        prefixes = len(sample.example.prompt) + sum(len(target.prefix) for target in sample.example.targets) * alone
-        return cot + sum(rows) + prefixes
-    answer = len(prompter.header_ids) + len(prompter.target_ids(sample.example))
-    own = 2 * cot + answer
-    if learner.sharing == "padded":
-        reader = prompter.reader_prompt(sample.example, learner.config.objective.conditioning)
-        own += len(prompter.cot_prompt(sample.example)) + len(reader)
-    return own
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
+from markovlm.chains.prompter import chain_prompter_of
 from markovlm.errors import StopVerdict
 from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
 from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated, pooled
@@ -15,7 +16,6 @@ from markovlm.runs.checkpoint import drop_checkpoint, load_adapter, save_checkpo
 from markovlm.runs.manifest import is_whole
 from markovlm.tasks.base import Example
 from markovlm.tasks.mixture import Mixture
-from markovlm.training.chain_step import chain_prompter
 from markovlm.training.start import load_trainer_state, trainer_state
 from markovlm.training.state import Run, note_event, warn
 
@@ -134,7 +134,7 @@ def _questions_on_dev(run: Run, how: How) -> dict[str, Evaluation]:
 
 def _chains_on_dev(run: Run, how: How) -> ChainEvaluation:
     world, size = run.learner.world, run.config.evaluation.batch_size
-    prompter = chain_prompter(run.learner)
+    prompter = chain_prompter_of(run.setup.prompter)
     mine = evaluate_chains(run.setup.lm, run.evaluator, prompter, world.share(run.dev), how, batch_size=size)
     found = world.gather([(trace, [r for r in mine.readings if r.text == trace.text]) for trace in mine.traces])
     readings = [reading for _, few in found for reading in few]

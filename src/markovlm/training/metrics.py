@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -34,30 +34,30 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
     groups = [[s.reward for s in group] for group in _groups(config, samples)]
     baselines = [s.baseline for s in samples if s.baseline is not None]
     baseline_logprobs = [s.baseline_logprob for s in samples if s.baseline_logprob is not None]
-    spreads = [statistics.stdev(group) for group in groups if len(group) > 1]
+    spreads = [stdev(group) for group in groups if len(group) > 1]
     lengths = [len(s.cot.tokens) for s in samples]
     row: dict[str, Any] = {"step": step}
-    row |= {name: _mean([s.stats[name] for s in samples]) for name in _MEANS}
+    row |= {name: fmean([s.stats[name] for s in samples]) for name in _MEANS}
     row["loss"] = math.fsum(row[name] for name in _LOSSES)
     own = sorted({name for s in samples for name in s.stats if name.startswith(OWN_METRIC)})
     for name in (*_SAMPLER, "importance_truncated", *RATIO_METRICS, *own):
         values = [s.stats[name] for s in samples if name in s.stats]
-        row[name] = _EXTREMES.get(name, _mean)(values) if values else None
+        row[name] = _EXTREMES.get(name, fmean)(values) if values else None
     row |= {
         "kl_max": max(s.stats["kl_max"] for s in samples),
         "frozen_ratio_max": max(s.stats["frozen_ratio"] for s in samples),
-        "reward_mean": _mean(rewards),
-        "reward_std": _mean(spreads) if spreads else None,
+        "reward_mean": fmean(rewards),
+        "reward_std": fmean(spreads) if spreads else None,
         "reward_min": min(rewards),
         "reward_max": max(rewards),
-        "normalized_reward_mean": _mean(rewards) - _mean(baselines) if baselines else None,
+        "normalized_reward_mean": fmean(rewards) - fmean(baselines) if baselines else None,
         **group_columns(groups, [[s.correct for s in group] for group in _groups(config, samples)]),
-        "advantage_abs_mean": _mean([abs(s.advantage) for s in samples]),
-        "answer_logprob": _mean([s.answer_logprob for s in samples]),
-        "baseline_answer_logprob": _mean(baseline_logprobs) if baseline_logprobs else None,
+        "advantage_abs_mean": fmean([abs(s.advantage) for s in samples]),
+        "answer_logprob": fmean([s.answer_logprob for s in samples]),
+        "baseline_answer_logprob": fmean(baseline_logprobs) if baseline_logprobs else None,
         **answer_columns(config, samples),
-        "cot_length": _mean(lengths),
-        "cot_length_saturated_fraction": _mean([not s.cot.ended for s in samples]),
+        "cot_length": fmean(lengths),
+        "cot_length_saturated_fraction": fmean([not s.cot.ended for s in samples]),
         **_text_signals(config, samples, text),
         **_question_signals(samples, text),
         "grad_norm": result.grad_norm,
@@ -92,7 +92,7 @@ def _text_signals(config: RunConfig, samples: Sequence[Sample], text: Text) -> d
     return {
         name: max(signals[name] for signals in groups)
         if name == "longest_char_run"
-        else _mean([signals[name] for signals in groups])
+        else fmean([signals[name] for signals in groups])
         for name in groups[0]
     }
 
@@ -137,10 +137,5 @@ def _of_chain(sample: Sample) -> dict[str, Any]:
     if not isinstance(sample.example, Turn):
         return {}
     source = sample.example.source
-    to_go = sample.reward - (sample.baseline or 0.0) + sample.future
     scored = {} if sample.scored else {"reward": None, "normalized_reward": None, "answer_logprob": None, "correct": None}
-    return {"text_id": source.id if source else "", "t": sample.example.t, "reward_to_go": to_go, **scored}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return {"text_id": source.id if source else "", "t": sample.example.t, "reward_to_go": sample.to_go, **scored}

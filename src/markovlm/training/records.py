@@ -74,6 +74,11 @@ class Sample:
     def name(self) -> str:
         return f"{self.example.id}#{self.number}"
 
+    @property
+    def to_go(self) -> float:
+        """G: reward less baseline, and what is earned after it."""
+        return self.reward - (self.baseline or 0.0) + self.future
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:

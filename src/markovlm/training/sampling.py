@@ -1,4 +1,7 @@
-"""Sample: B CoTs of each question from the actor, one greedy CoT from the frozen policy."""
+"""Sample: B CoTs of each question from the actor, one greedy CoT from the frozen policy.
+
+Of chains: B chains of each text. Each state is a sample of its own, and a group is all states of a text: those of t = 1, then of t = 2, …
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,11 @@ from typing import cast
 
 import torch
 
+from markovlm.chains.prompter import Turn, chain_prompter_of
+from markovlm.chains.walk import Walk, walk
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
+from markovlm.models.memory import chunks
 from markovlm.plugins import calling, is_plugin, named
 from markovlm.registry import SAMPLERS
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
@@ -26,6 +32,17 @@ def sample_groups(learner: Learner, questions: Sequence[Example], step: int) -> 
     again = ("attempt", learner.attempt) if learner.attempt else ()
     numbered = [(q, size * sum(other.id == q.id for other in questions[:at])) for at, q in enumerate(questions)]
     ours = learner.world.share(numbered)
+    if config.chain.on:
+        prompter = chain_prompter_of(learner.prompter)
+        chains = [(prompter.text_of(question), first + i) for question, first in ours for i in range(size)]
+        walks = walk(
+            learner.sampler,
+            prompter,
+            chains,
+            cot_decoding(config, step),
+            lambda text, number, t: (config.seed, *again, "chain", step, text.id, number, t),
+        )
+        return [_states(learner, few) for few in chunks(walks, size)]
     requests = [
         SampleRequest(
             learner.prompter.cot_prompt(question),
@@ -37,6 +54,23 @@ def sample_groups(learner: Learner, questions: Sequence[Example], step: int) -> 
     return [
         [Sample(question, first + i, cot) for i, cot in enumerate(group)]
         for (question, first), group in zip(ours, groups, strict=True)
+    ]
+
+
+def _text_of(sample: Sample) -> Example:
+    """The example whose chain a state belongs to."""
+    assert isinstance(sample.example, Turn)
+    assert sample.example.source is not None
+    return sample.example.source
+
+
+def _states(learner: Learner, walks: Sequence[Walk]) -> list[Sample]:
+    """The states of chains over one text, by t."""
+    prompter, conditioning = chain_prompter_of(learner.prompter), learner.config.objective.conditioning
+    return [
+        Sample(prompter.turn(one.text, t, one.state(t), conditioning), one.number, one.written[t - 1])
+        for t in range(1, walks[0].text.states + 1)
+        for one in walks
     ]
 
 
@@ -87,13 +121,25 @@ def baseline_is_due(config: RunConfig, step: int) -> bool:
 @torch.no_grad()
 def read_baselines(learner: Learner, groups: list[list[Sample]], retries: Retries) -> None:
     """b = reward of the frozen model's greedy CoT, read by the frozen model."""
-    questions = [group[0].example for group in groups]
-    requests = [SampleRequest(learner.prompter.cot_prompt(q), (("greedy",),)) for q in questions]
     with learner.lm.frozen():
-        drawn = drawn_groups(learner, requests, cot_decoding(learner.config, 1, temperature=0.0))
-        greedy = [Sample(q, 0, group[0]) for q, group in zip(questions, drawn, strict=True)]
+        greedy = _greedy(learner, groups)
         score_alone(learner, greedy, retries)
-    for group, one in zip(groups, greedy, strict=True):
+    everyone = [sample for group in groups for sample in group]
+    for group, one in zip(chunks(everyone, learner.config.rollouts.group_size), greedy, strict=True):
         text = learner.prompter.text(one.cot.ids)
         for sample in group:
             sample.baseline, sample.baseline_cot, sample.baseline_logprob = one.reward, text, one.answer_logprob
+
+
+def _greedy(learner: Learner, groups: list[list[Sample]]) -> list[Sample]:
+    """The frozen model's own CoT of each question; of chains each state of its chain over each text."""
+    decoding = cot_decoding(learner.config, 1, temperature=0.0)
+    if learner.config.chain.on:
+        prompter = chain_prompter_of(learner.prompter)
+        texts = [(prompter.text_of(_text_of(group[0])), 0) for group in groups]
+        walks = walk(learner.sampler, prompter, texts, decoding, lambda *_: ("greedy",))
+        return [sample for one in walks for sample in _states(learner, [one])]
+    questions = [group[0].example for group in groups]
+    requests = [SampleRequest(learner.prompter.cot_prompt(q), (("greedy",),)) for q in questions]
+    drawn = drawn_groups(learner, requests, decoding)
+    return [Sample(q, 0, group[0]) for q, group in zip(questions, drawn, strict=True)]

@@ -28,6 +28,7 @@ from markovlm.rollouts.reader import (
 )
 from markovlm.rollouts.types import CoT
 from markovlm.tasks.base import Example
+from markovlm.training.microbatches import within_budget
 from markovlm.training.readers import OWN
 from markovlm.training.records import Learner, Retries, Sample
 
@@ -51,6 +52,10 @@ class HeldGraph:
 def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: bool, retries: Retries) -> HeldGraph:
     """Fill in r of each sample: whole groups, those of this process. Keeps the graph where the training pass can use it."""
     config, held = learner.config, HeldGraph()
+    if config.chain.on:
+        with learner.room.reading(learner.lm, learner.room.main):
+            score_alone(learner, samples, retries)
+        return held
     dropout = config.lora.dropout > 0  # the training pass is then another one
     scores = None
     if learner.reward_trains and one_microbatch and not dropout and learner.room.main == "actor":
@@ -67,18 +72,22 @@ def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: b
 
 @torch.no_grad()
 def score_alone(learner: Learner, samples: Sequence[Sample], retries: Retries) -> None:
-    """Fill in r of CoTs that belong to no group, read by the policy that the model is now."""
+    """Fill in r of CoTs by themselves, whatever their group, read by the policy that the model is now."""
+    if learner.config.chain.on:
+        for part in within_budget(learner, samples):
+            map_splitting(lambda few: _fill_states(learner, few), [samples[i] for i in part], retries.add)
+        return
     _fill(learner, samples, _scores_in_parts(learner, samples, retries), 1, retries)
 
 
 def surrogates(learner: Learner, samples: Sequence[Sample]) -> Tensor:
     """[n] what L_AR differentiates, of a micro-batch whose rewards are known; with gradient."""
     if learner.config.chain.on:
-        return worth_of_samples(learner, samples).reward
+        return _worth(learner, samples).reward
     return _surrogates(learner, samples, _answer_scores(learner, samples))
 
 
-def worth_of_samples(learner: Learner, samples: Sequence[Sample]) -> Worth:
+def _worth(learner: Learner, samples: Sequence[Sample]) -> Worth:
     """What the states of chains are worth to the policy that the model is now; with gradient if gradients are on."""
     states = [(s.cot.ids, s.example.targets if isinstance(s.example, Turn) else ()) for s in samples]
     return worth_of(learner.lm, learner.reward, states, learner.sharing)
@@ -201,6 +210,21 @@ def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, gro
     for sample, one, (earned, logprob, probability, greedy) in zip(samples, weights, values, strict=True):
         sample.reward, sample.reward_weight = earned, one
         sample.answer_logprob, sample.answer_probability, sample.correct = logprob, probability, greedy
+
+
+def _fill_states(learner: Learner, samples: Sequence[Sample]) -> list[None]:
+    """As `_fill` and `_see_ends`, of states of chains: r_t of everything that is predicted from each."""
+    worth = _worth(learner, samples)
+    columns = (worth.reward, worth.logprob, worth.probability, worth.correct)
+    values = zip(*(column.tolist() for column in columns), strict=True)
+    for sample, scored, follows, (earned, logprob, probability, correct) in zip(
+        samples, worth.scored, worth.follows, values, strict=True
+    ):
+        sample.reward, sample.scored, sample.answer_logprob = earned, scored, logprob
+        sample.answer_probability, sample.correct = probability, correct
+        ends = all(ends_reply(learner.lm, learner.prompter, token) for token in follows)
+        sample.exact = correct and ends if follows else None
+    return [None] * len(samples)
 
 
 def _see_ends(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, retries: Retries) -> None:

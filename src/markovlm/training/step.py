@@ -9,9 +9,8 @@ import torch
 from markovlm.rollouts.streams import torch_seed
 from markovlm.tasks.base import Example
 from markovlm.training.agreement import begin_sampling, check_received
-from markovlm.training.chain_step import take_chain_step
 from markovlm.training.crediting import assign_credit
-from markovlm.training.gradients import microbatches
+from markovlm.training.microbatches import microbatches
 from markovlm.training.passes import apply_passes
 from markovlm.training.records import Clock, Learner, Retries, StepResult
 from markovlm.training.sampling import baseline_is_due, read_baselines, sample_groups
@@ -20,8 +19,6 @@ from markovlm.training.scoring import score_rewards
 
 def take_step(learner: Learner, questions: Sequence[Example], step: int) -> StepResult:
     """Step `step` (1-based) on `questions`, those of all processes. Raises RunFailed on a loss or gradient that is not finite."""
-    if learner.config.chain.on:
-        return take_chain_step(learner, questions, step)
     torch.manual_seed(torch_seed(learner.config.seed, "torch", step, learner.world.rank))  # LoRA dropout, torch's only use here
     clock, retries = Clock(learner.lm.device), Retries(learner.sampler)
 
