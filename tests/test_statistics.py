@@ -17,7 +17,6 @@ from markovlm.statistics import (
     log_rank_p,
     mcnemar_exact,
     minimum_detectable_difference,
-    paired_bootstrap,
     sample_size_for_difference,
     t_p_value,
     wilson,
@@ -84,8 +83,8 @@ def test_exact_mcnemar_by_hand():
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=40), st.integers(0, 9))
 @settings(max_examples=50, deadline=None)
 def test_bootstrap_holds_its_mean_and_repeats(values, seed):
-    estimate = paired_bootstrap(values, seed=seed, resamples=400)
-    assert estimate == paired_bootstrap(values, seed=seed, resamples=400)
+    estimate = cluster_mean_ci(values, None, seed=seed, resamples=400)
+    assert estimate == cluster_mean_ci(values, None, seed=seed, resamples=400)
     assert estimate.mean == pytest.approx(float(np.mean(values)), abs=1e-12)
     assert min(values) - 1e-9 <= estimate.low <= estimate.high <= max(values) + 1e-9
 
@@ -93,7 +92,7 @@ def test_bootstrap_holds_its_mean_and_repeats(values, seed):
 def test_bootstrap_agrees_with_the_normal_interval_where_that_holds():
     values = np.random.default_rng(0).normal(0.3, 1.0, size=400)
     half = 1.959964 * values.std(ddof=1) / math.sqrt(400)
-    mean, low, high = paired_bootstrap(values, seed=1)
+    mean, low, high = cluster_mean_ci(values, None, seed=1)
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.01)
 
 
@@ -117,22 +116,23 @@ def test_clusters_of_unequal_size_weigh_by_their_samples():
 
 def test_large_bootstraps_are_cut_into_pieces():
     values = np.random.default_rng(0).random(14_042)
-    assert paired_bootstrap(values, seed=0, resamples=300).low < 0.5 < paired_bootstrap(values, seed=0, resamples=300).high + 0.01
+    found = cluster_mean_ci(values, None, seed=0, resamples=300)
+    assert found.low < 0.5 < found.high + 0.01
 
 
 def test_degenerate_samples():
-    assert all(map(math.isnan, paired_bootstrap([], seed=0)))
-    assert paired_bootstrap([0.5, 0.5, 0.5], seed=0) == (0.5, 0.5, 0.5)
-    alone = paired_bootstrap([1.0, 0.0], clusters=["q", "q"], seed=0)
+    assert all(map(math.isnan, cluster_mean_ci([], None, seed=0)))
+    assert cluster_mean_ci([0.5, 0.5, 0.5], None, seed=0) == (0.5, 0.5, 0.5)
+    alone = cluster_mean_ci([1.0, 0.0], ["q", "q"], seed=0)
     assert alone.mean == 0.5
     assert math.isnan(alone.low)
     assert math.isnan(alone.high)
     with pytest.raises(ValueError, match="finite"):
-        paired_bootstrap([1.0, math.nan], seed=0)
+        cluster_mean_ci([1.0, math.nan], None, seed=0)
     with pytest.raises(ValueError, match="1 cluster labels for 2 values"):
-        paired_bootstrap([1.0, 0.0], clusters=["q"], seed=0)
+        cluster_mean_ci([1.0, 0.0], ["q"], seed=0)
     with pytest.raises(ValueError, match="strictly between"):
-        paired_bootstrap([1.0, 0.0], seed=0, confidence=1.0)
+        cluster_mean_ci([1.0, 0.0], None, seed=0, confidence=1.0)
 
 
 def test_sample_sizes_against_tables():

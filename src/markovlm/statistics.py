@@ -61,23 +61,6 @@ def mcnemar_exact(b: int, c: int) -> float:
     return float(_scipy_stats().binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
 
 
-def paired_bootstrap(
-    differences: Sequence[float] | NDArray[np.float64],
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    seed: int,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Mean of paired differences with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
-
-    Whole clusters are drawn (all samples of a question together) and the mean is over samples, so that clusters of
-    unequal size weigh as they do in the data. All differences equal: the interval is the mean. A single cluster says
-    nothing about spread: the bounds are nan. No differences: all nan.
-    """
-    return cluster_mean_ci(differences, clusters, seed, resamples=resamples, confidence=confidence)
-
-
 def cluster_mean_ci(
     values: Sequence[float] | NDArray[np.float64],
     clusters: Sequence[Hashable] | None,
@@ -87,9 +70,11 @@ def cluster_mean_ci(
     confidence: float = 0.95,
     within: tuple[float, float] | None = None,
 ) -> Estimate:
-    """Mean of `values` with a percentile interval from resampling clusters; `clusters=None`: each value is its own.
+    """Mean of `values`, such as paired differences, with a percentile interval from resampling clusters; `clusters=None`: each value is its own.
 
-    Davison & Hinkley 1997, section 3.8. Values must be finite. Equal values show a bootstrap no spread: the interval is the mean. With
+    Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 3.8. Whole clusters are drawn (all samples of a question together) and
+    the mean is over samples, so that clusters of unequal size weigh as they do in the data. A single cluster says nothing about spread: the
+    bounds are nan; no values: all nan. Values must be finite. Equal values show a bootstrap no spread: the interval is the mean. With
     `within`, the range that values can have, it is as wide as what n clusters can't exclude: a share of clusters up to Wilson's upper bound for
     0 of n may have either end of the range instead. 0 of 5 right, within (0, 1): [0, .43]; 5 differences of 0, within (-1, 1): [-.43, .43].
     """

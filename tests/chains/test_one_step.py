@@ -1,8 +1,8 @@
 """A chain of one piece is an ordinary run: `chain.kind: thinking, chain.steps: 1` writes one CoT of a question and reads the answer from it.
 
 The same step computes it, with branches of their own for states of chains in sampling, scoring and credit; here the one is held against
-the other. They differ in one thing: the keys of the random streams, ("cot", step, id, number) and ("chain", step, id, number, t). With the same stream for each CoT
-everything else agrees, to the rounding of other micro-batches.
+the other. They differ in one thing: the keys of the random streams, ("cot", step, id, number) and ("chain", step, id, number, t). With the
+same stream for each CoT everything else agrees, to the rounding of other micro-batches.
 """
 
 from __future__ import annotations

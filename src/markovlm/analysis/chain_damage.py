@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from markovlm.analysis.chain_study import ChainStudy
-from markovlm.analysis.perturb import PERTURBATIONS, Context, perturb_ids, perturb_text, token_pool
+from markovlm.analysis.fragility import pool_of
+from markovlm.analysis.perturb import PERTURBATIONS, Context, TokenPool, perturb_ids, perturb_text
 from markovlm.analysis.scoring import encode_cot
 from markovlm.analysis.study import CHANGE, RATE, estimate, estimate_some
 from markovlm.chains.prompter import Ids
@@ -18,12 +19,13 @@ _MOST_STEPS = 6  # damaged of a long chain, spread over it
 
 def damage(study: ChainStudy, name: str, severity: float) -> list[dict[str, Any]]:
     """Rows by what is predicted and by lag: drop of what is predicted `lag` chunks after the damaged state, and is that state another?"""
+    pool = pool_of(study.setup) if PERTURBATIONS[name].level == "token" else None
     before = {_about(r): r for r in study.read(study.all_jobs(study.walks), "undamaged")}
     lost: dict[tuple[str, int], list[tuple[str, float, float | None]]] = {}
     other: dict[int, list[tuple[str, float]]] = {}
     for t in damaged_steps(study):
         few = [one for one in study.walks if one.text.states >= t]
-        starts = [(one, _damaged(study, one, t, name, severity)) for one in few]
+        starts = [(one, _damaged(study, one, t, name, severity, pool)) for one in few]
         later = study.go_on(starts, t + 1)
         jobs = [
             (new, t, state, target) for new, (_, state) in zip(later, starts, strict=True) for target in study.targets(new, t)
@@ -65,16 +67,13 @@ def damaged_steps(study: ChainStudy) -> list[int]:
     return sorted({1 + round(i * (states - 1) / (_MOST_STEPS - 1)) for i in range(_MOST_STEPS)})
 
 
-def _damaged(study: ChainStudy, one: Walk, t: int, name: str, severity: float) -> Ids:
+def _damaged(study: ChainStudy, one: Walk, t: int, name: str, severity: float, pool: TokenPool | None) -> Ids:
     """The state written at `t`, damaged; severity 0 leaves the sampled ids as they are."""
     ids = one.state(t + 1)
     if severity == 0 or not ids:
         return ids
     rng = stream(study.how.seed, "perturb", name, one.text.id, t)
-    if PERTURBATIONS[name].level == "token":
-        tokenizer, lm = study.setup.lm.tokenizer, study.setup.lm
-        size = min(lm.vocabulary, len(tokenizer))
-        pool = token_pool([tokenizer.decode([i]) for i in range(size)], {*tokenizer.all_special_ids, *lm.terminators})
+    if pool is not None:
         return perturb_ids(name, ids, severity, rng, pool)
     walks = study.walks
     stranger = walks[(walks.index(one) + 1) % len(walks)]

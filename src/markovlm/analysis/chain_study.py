@@ -13,9 +13,8 @@ import torch
 from markovlm.analysis.study import Counting, bar
 from markovlm.chains.prompter import ChainPrompter, Ids, Target, chain_prompter_of
 from markovlm.chains.walk import Walk, walk
-from markovlm.evaluation.chain_run import chain_how
 from markovlm.evaluation.chains import ChainReading, read_jobs, walk_texts
-from markovlm.evaluation.evaluate import How
+from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.rollouts.types import Decoding, Sampler
 from markovlm.runs.setup import Setup
 
@@ -89,7 +88,8 @@ class ChainStudy:
 
 def open_chain_study(setup: Setup, examples: Sequence[Any], counting: Counting | None) -> ChainStudy:
     """Write the states of every text. UserError for a run that has no chains."""
-    prompter, how, sampler = chain_prompter_of(setup.prompter), chain_how(setup), setup.sampler()
+    prompter, sampler = chain_prompter_of(setup.prompter), setup.sampler()
+    how = how_evaluated(setup.config, prompter)
     walks = walk_texts(sampler, prompter, [prompter.text_of(example) for example in examples], how)
     return ChainStudy(setup, prompter, sampler, how, walks, counting)
 

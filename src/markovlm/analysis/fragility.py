@@ -20,6 +20,7 @@ from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import CHANGE, RATE, CotKey, Study, StudyCot, estimate, estimate_some, minus
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
+from markovlm.runs.setup import Setup
 from markovlm.tasks.answers import is_correct
 
 INTACT, RAW = "intact", "raw"  # after a round trip of the tokenizer; as sampled
@@ -57,7 +58,7 @@ class Damage:
 
 def measure_damage(study: Study, plan: Plan, reworded: Reworded | None = None) -> Damage:
     """Read every damaged variant of every CoT of a study. `reworded`: these paraphrases, and not those by rules."""
-    pool = _pool(study) if any(PERTURBATIONS[name].level == "token" for name in plan.perturbations) else None
+    pool = pool_of(study.setup) if any(PERTURBATIONS[name].level == "token" for name in plan.perturbations) else None
     todo = plan.cells()
     variants: list[Variant] = []
     for cot in study.cots:
@@ -122,11 +123,11 @@ def other_cot(study: Study, cot: StudyCot) -> StudyCot:
     return apart[int(stream(study.how.seed, "other CoT", cot.example.id, cot.number).integers(len(apart)))]
 
 
-def _pool(study: Study) -> TokenPool:
+def pool_of(setup: Setup) -> TokenPool:
     """What token-level perturbations draw from: the tokenizer's ordinary tokens."""
-    tokenizer = study.setup.lm.tokenizer
-    size = min(study.setup.lm.vocabulary, len(tokenizer))
-    return token_pool([tokenizer.decode([i]) for i in range(size)], {*tokenizer.all_special_ids, *study.setup.lm.terminators})
+    tokenizer = setup.lm.tokenizer
+    size = min(setup.lm.vocabulary, len(tokenizer))
+    return token_pool([tokenizer.decode([i]) for i in range(size)], {*tokenizer.all_special_ids, *setup.lm.terminators})
 
 
 def _drop(cot: StudyCot, before: Scored, after: Scored, changed: bool, expected: bool | None = None) -> Drop:

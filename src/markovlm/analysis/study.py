@@ -229,7 +229,7 @@ def open_study(
     asked = list(loaded.examples if loaded else examples or ())
     if not asked:
         raise UserError(f"{target.name}: no questions in the {split} split")
-    how = how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps)
+    how = how_evaluated(setup.config, setup.prompter)
     label = label_of(target, setup, split, how)
     reader = Reader(setup, how.reader == "frozen", folder / f"readings-{label.file}", target.checkpoint, counting)
     study = Study(target, setup, label, [], folder, reader, loaded.notes if loaded else ())

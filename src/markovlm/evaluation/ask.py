@@ -38,7 +38,7 @@ def ask(setup: Setup, question: str | Example, choices: Sequence[str] = ()) -> A
     asked = check_example(setup.lm.tokenizer, asked_example(question, choices, task.answer_type, task.name, identity="ask"))
     if setup.config.chain.on:
         return ask_thinking(setup, with_some_answer(asked))
-    how = how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps)
+    how = how_evaluated(setup.config, setup.prompter)
     example = with_some_answer(asked)
     reading = evaluate(setup.lm, setup.sampler(), setup.prompter, [example], how, write_answers=True).readings[0]
     first = task.extractors[0] if task.extractors else None

@@ -8,8 +8,8 @@ from markovlm.chains.prompter import chain_prompter_of
 from markovlm.chains.texts import ChainText, cut_by_tokens
 from markovlm.chains.walk import Walk
 from markovlm.errors import UserError
-from markovlm.evaluation.chain_run import chain_how
 from markovlm.evaluation.chains import walk_texts
+from markovlm.evaluation.evaluate import how_evaluated
 from markovlm.rollouts.reader import answer_decoding
 from markovlm.rollouts.types import SampleRequest
 from markovlm.runs.setup import Setup
@@ -46,7 +46,7 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
         raise UserError(f"--text: has words this model does not know: {' '.join(unknown[:8])}")
     asked = None if question is None else Query(check_question(setup.lm.tokenizer, question), "0", len(chunks))
     example = Example(ASKED, " ".join(chunks), "0")
-    how = chain_how(setup)
+    how = how_evaluated(setup.config, prompter)
     (walk,) = walk_texts(setup.sampler(), prompter, [ChainText(example, chunks, len(chunks))], how)
     found = AskedChain(
         chunks,
@@ -63,7 +63,7 @@ def ask_thinking(setup: Setup, example: Example) -> AskedChain:
     if prompter.chain.kind != "thinking":
         raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
     text = prompter.text_of(replace(example, id=ASKED))
-    (walk,) = walk_texts(setup.sampler(), prompter, [text], chain_how(setup))
+    (walk,) = walk_texts(setup.sampler(), prompter, [text], how_evaluated(setup.config, prompter))
     states, tokens = tuple(prompter.text(cot.ids) for cot in walk.written), tuple(len(cot.ids) for cot in walk.written)
     return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, example.question, _answer(setup, walk, text.queries[0]))
 
@@ -71,7 +71,7 @@ def ask_thinking(setup: Setup, example: Example) -> AskedChain:
 def _answer(setup: Setup, walk: Walk, query: Query) -> str:
     """Greedy, from the last state."""
     prompter = chain_prompter_of(setup.prompter)
-    target = prompter.answer_target(walk.text, query, chain_how(setup).conditioning)
+    target = prompter.answer_target(walk.text, query, how_evaluated(setup.config, prompter).conditioning)
     request = SampleRequest(target.prefix + walk.state(query.after + 1) + target.between, (("greedy answer",),))
     ((reply,),) = setup.sampler().sample([request], answer_decoding(prompter, setup.task.max_answer_tokens))
     return prompter.text(reply.ids).strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from markovlm.chains.prompter import chain_prompter_of
 from markovlm.config import RunConfig, build_config, merge
 from markovlm.errors import UserError
 from markovlm.evaluation.chain_store import ChainReadings
-from markovlm.evaluation.chains import ChainBatch, ChainEvaluation, evaluate_chains
+from markovlm.evaluation.chains import ChainEvaluation, evaluate_chains
 from markovlm.evaluation.evaluate import How, how_evaluated
-from markovlm.evaluation.run import Counting, label_of, prepared, record
+from markovlm.evaluation.run import Control, Counting, keeping, label_of, prepared, record, warnings_of
 from markovlm.runs.rows import clean
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import BASE, Target
@@ -56,14 +55,15 @@ def evaluate_chain_targets(
         for target, setup in prepared(some):
             size = limit if steps is None else limit or LENGTH_LIMIT
             loaded = target.load(setup, split, size)
-            how = chain_how(setup, non_markovian)
+            how = Control(non_markovian).apply(how_evaluated(setup.config, setup.prompter))
             controls = [c for c in CONTROLS if not (c == "frozen" and target.adapter is None)] if steps is None else []
             doing = f"{target.checkpoint} on {split}" + ("" if steps is None else f", {steps} chunks")
-            done = _evaluate_one(target, setup, list(loaded.examples), split, how, controls, store, doing, counting)
-            result = ChainResult(target.checkpoint, target.step or 0, steps, done, tuple(loaded.notes))
+            examples = list(loaded.examples)
+            done = _evaluate_one(target, setup, examples, split, how, controls, store, doing, counting)
+            notes = (*loaded.notes, *(warnings_of(target, examples, split) if steps is None else ()))
+            results.append(ChainResult(target.checkpoint, target.step or 0, steps, done, notes))
             if target.run is not None and steps is None:
                 record(target, split, done.summary())
-            results.append(result)
     return results
 
 
@@ -84,25 +84,10 @@ def _evaluate_one(
     extractor = next(iter(setup.task.extractors), None)
     kept = ChainReadings(store, label_of(target, setup, split, how), setup.config.chain, controls, size, texts, extractor)
     known = kept.known()
-    with counting(doing, len(examples)) if counting else nullcontext() as advance:
-
-        def keep(batch: ChainBatch) -> None:
-            kept.add(batch)
-            if advance is not None:
-                advance(len(batch.traces))
-
-        if advance is not None:
-            advance(sum(len(batch.traces) for batch in known.values()))
-        sampler = setup.sampler()
+    with keeping(counting, doing, len(examples), sum(map(len, known.values())), kept.add) as keep:
         return evaluate_chains(
-            setup.lm, sampler, prompter, examples, how, controls=controls, batch_size=size, known=known, on_batch=keep
+            setup.lm, setup.sampler(), prompter, examples, how, controls=controls, batch_size=size, known=known, on_batch=keep
         )
-
-
-def chain_how(setup: Setup, non_markovian: bool = False) -> How:
-    """How a run's chains are evaluated: at the temperature of the end of training, as `evaluate_targets` does."""
-    how = how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps)
-    return replace(how, conditioning="non_markovian") if non_markovian else how
 
 
 def at_length(target: Target, steps: int) -> Target:

@@ -6,8 +6,6 @@ An interrupted evaluation continues after the last batch that is closed; what st
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 from markovlm.chains.texts import ChainText
 from markovlm.config.chain import ChainConfig
 from markovlm.evaluation.chains import ChainBatch, ChainReading, ChainTrace
-from markovlm.evaluation.store import Label
+from markovlm.evaluation.store import Label, digest_of
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import encode_rows, read_rows, replace_whole, writing
 from markovlm.tasks.base import DEFAULT_EXTRACTORS
@@ -46,7 +44,7 @@ class ChainReadings:
             "controls": list(controls),
             "batch_size": batch_size,
             "n": len(texts),
-            "texts": _digest(asked),
+            "texts": digest_of(asked),
         }
         apart = {
             key: value for key, value in self.header.items() if key not in ("checkpoint", "step", "split")
@@ -54,7 +52,7 @@ class ChainReadings:
         if extractor in _DEFAULTS:  # older files are of the defaults before these, and their names know of no extractor
             apart["extractor"] = extractor
         chunks = f"-{chain.steps}chunks" if chain.steps is not None else ""
-        self.path = folder / f"chains-{label.checkpoint}-{label.split}{chunks}-{_digest(apart)}.jsonl"
+        self.path = folder / f"chains-{label.checkpoint}-{label.split}{chunks}-{digest_of(apart)}.jsonl"
 
     def known(self) -> dict[int, ChainBatch]:
         """The closed batches by number. Makes the file where there is none, and takes out of it what an interruption left behind them."""
@@ -112,7 +110,3 @@ def _reading(row: Mapping[str, Any]) -> ChainReading:
     if values["logprob"] is None:  # it was not finite
         values["logprob"] = float("nan")
     return ChainReading(**values)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()

@@ -64,6 +64,9 @@ class ChainBatch:
     seconds: float = 0.0  # of writing and reading the own states
     peak_memory: int = 0  # bytes: of the process (CPU) or allocated (CUDA)
 
+    def __len__(self) -> int:
+        return len(self.traces)
+
 
 @dataclass(frozen=True, slots=True)
 class ChainEvaluation:

@@ -18,7 +18,6 @@ from markovlm.statistics import (
     cluster_mean_ci,
     mcnemar_exact,
     minimum_detectable_difference,
-    paired_bootstrap,
     sample_size_for_difference,
 )
 from markovlm.tasks.reference import HOW_PAPER, Reference, lookup
@@ -37,14 +36,14 @@ def paired(ours: Evaluation, theirs: Evaluation, seed: int) -> dict[str, Any]:
     The accuracy part is null where answers are not extracted, bounds are null where one question says nothing of spread.
     """
     pairs = _common(ours, theirs)
-    logprob = paired_bootstrap([a.logprob - b.logprob for a, b in pairs], seed=seed)
+    logprob = cluster_mean_ci([a.logprob - b.logprob for a, b in pairs], None, seed)
     row: dict[str, Any] = {"n": len(pairs), "extractor": None, "accuracy": None, "ci95": None, "mcnemar_p": None}
     row |= {"gained": None, "lost": None}
     if ours.extractors:
         method = ours.extractors[0]
         right = [(a.correct[method], b.correct[method]) for a, b in pairs]
         gained, lost = sum(a and not b for a, b in right), sum(b and not a for a, b in right)
-        difference = paired_bootstrap([float(a) - float(b) for a, b in right], seed=seed)
+        difference = cluster_mean_ci([float(a) - float(b) for a, b in right], None, seed)
         row |= {"extractor": method, "accuracy": difference.mean, "ci95": _bounds(difference)}
         row |= {"mcnemar_p": mcnemar_exact(gained, lost), "gained": gained, "lost": lost}
     return clean(row | {"logprob": logprob.mean, "logprob_ci95": _bounds(logprob)})

@@ -144,12 +144,14 @@ def pooled(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(readings, parts[0].how, (POOLED,) if extracted else ())
 
 
-def how_evaluated(config: RunConfig, prompter: Prompter, *, step: int) -> How:
-    """From a resolved configuration; `step` matters where CoTs are sampled at the temperature of training."""
+def how_evaluated(config: RunConfig, prompter: Prompter, *, step: int | None = None) -> How:
+    """From a resolved configuration. `step` matters where CoTs are sampled at the temperature of training; None: that of its end, the same
+    for all checkpoints, whose rows must be comparable."""
     evaluation, rollouts = config.evaluation, config.rollouts
     temperature = evaluation.temperature or EVALUATION_TEMPERATURE
     if temperature == "training":
-        temperature = rollouts.temperature.at(max(step, 1), config.training.steps)
+        last = config.training.steps
+        temperature = rollouts.temperature.at(last if step is None else max(step, 1), last)
     assert rollouts.max_cot_tokens is not None
     return How(
         decoding=evaluation.decoding,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from markovlm.config import RunConfig, build_config, load_recorded
 from markovlm.errors import UserError
-from markovlm.evaluation.evaluate import Evaluation, How, Reading, evaluate, how_evaluated
+from markovlm.evaluation.evaluate import Evaluation, How, evaluate, how_evaluated
 from markovlm.evaluation.store import Label, Readings, Stored, as_quantized, quantization_of, rescore, weights_identity
 from markovlm.models.registry import resolve
 from markovlm.runs.asking import options_of, part_of, source_of, task_of
@@ -51,6 +51,7 @@ class Result:
 
 
 Counting = Callable[[str, int], Any]
+B = TypeVar("B", bound=Sized)  # a batch
 
 
 def evaluate_targets(
@@ -73,13 +74,12 @@ def evaluate_targets(
     for target, setup in prepared(targets):
         loaded = target.load(setup, split, limit)
         examples = list(loaded.examples)
-        # one temperature for all checkpoints, that of the end of training: rows must be comparable
-        how = control.apply(how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps))
+        how = control.apply(how_evaluated(setup.config, setup.prompter))
         done, label = _evaluate_one(target, setup, examples, split, how, store, counting)
         dev = None
         if choose and len(steps) > 1 and target.step is not None and chosen_in_training(target, steps, split, how) is None:
             dev = _evaluate_dev(target, setup, examples, split, how, store, counting)
-        notes = (*loaded.notes, *_warnings(target, examples, split))
+        notes = (*loaded.notes, *warnings_of(target, examples, split))
         results.append(Result(target.checkpoint, target.step or 0, done, label, dev, notes, loaded.skipped))
         if target.run is not None:
             record(target, split, done.summary())
@@ -116,22 +116,32 @@ def _evaluate_one(
     label = label_of(target, setup, split, how)
     kept = Readings(store, label) if store is not None else None
     known = kept.known(setup.task, examples) if kept else {}
-    with counting(f"{target.checkpoint} on {split}", len(examples)) if counting else nullcontext() as advance:
-
-        def keep(batch: list[Reading]) -> None:
-            if kept is not None:
-                kept.add(batch)
-            if advance is not None:
-                advance(len(batch))
-
-        if advance is not None:
-            advance(len(known))
+    add = kept.add if kept else None
+    with keeping(counting, f"{target.checkpoint} on {split}", len(examples), len(known), add) as keep:
         todo = [example for example in examples if example.id not in known]
         if todo:
             size = setup.config.evaluation.batch_size
             fresh = evaluate(setup.lm, setup.sampler(), setup.prompter, todo, how, batch_size=size, on_batch=keep)
             known |= {reading.id: reading for reading in fresh.readings}
     return Evaluation([known[example.id] for example in examples], how, setup.task.extractors), label
+
+
+@contextmanager
+def keeping(
+    counting: Counting | None, doing: str, total: int, done: int, add: Callable[[B], None] | None
+) -> Iterator[Callable[[B], None]]:
+    """What each batch is given to as it comes: it is kept by `add`, and counted in a progress bar that begins at `done`."""
+    with counting(doing, total) if counting else nullcontext() as advance:
+
+        def keep(batch: B) -> None:
+            if add is not None:
+                add(batch)
+            if advance is not None:
+                advance(len(batch))
+
+        if advance is not None:
+            advance(done)
+        yield keep
 
 
 def _evaluate_dev(
@@ -191,7 +201,7 @@ def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
     )
 
 
-def _warnings(target: Target, examples: Sequence[Example], split: str) -> list[str]:
+def warnings_of(target: Target, examples: Sequence[Example], split: str) -> list[str]:
     """Another task than the one trained on; questions that were trained on."""
     trained, config = target.trained, target.config
     if trained is None:

@@ -47,8 +47,7 @@ class Label:
     @property
     def file(self) -> str:
         """Name of its file: checkpoint, split, and a hash of everything else."""
-        digest = hashlib.blake2b(json.dumps(self.identity(), sort_keys=True).encode(), digest_size=4).hexdigest()
-        return f"{self.checkpoint}-{self.split}-{digest}.jsonl"
+        return f"{self.checkpoint}-{self.split}-{digest_of(self.identity())}.jsonl"
 
     def identity(self) -> dict[str, Any]:
         """Everything but checkpoint, step and split, as file names are made from it."""
@@ -62,6 +61,11 @@ class Label:
         """What must be equal for two evaluations to be compared: all but the policy that was evaluated."""
         rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "model", "weights")}
         return (json.dumps(rest, sort_keys=True),)
+
+
+def digest_of(value: Any) -> str:
+    """Eight letters that tell JSON values apart, for names of files."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 class Readings:

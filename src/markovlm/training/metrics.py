@@ -28,12 +28,16 @@ _SAMPLER = ("sampler_gap", "sampler_gap_max", "sampler_kl", "sampler_ratio_min",
 
 
 def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, seconds: float, lr_scale: float) -> dict[str, Any]:
-    """One flat row of numbers and null. All but the time and memory keys repeat exactly on one machine."""
+    """One flat row of numbers and null. All but the time and memory keys repeat exactly on one machine.
+
+    Of chains, rewards are those of the states from which something is predicted; spreads are of the rewards to go.
+    """
     samples, steps = result.samples, config.training.steps
-    rewards = [s.reward for s in samples]
-    groups = [[s.reward for s in group] for group in _groups(config, samples)]
-    baselines = [s.baseline for s in samples if s.baseline is not None]
-    baseline_logprobs = [s.baseline_logprob for s in samples if s.baseline_logprob is not None]
+    scored = [s for s in samples if s.scored]
+    rewards = [s.reward for s in scored]
+    groups = [[s.to_go if config.chain.on else s.reward for s in group] for group in _groups(config, samples)]
+    baselines = [s.baseline for s in scored if s.baseline is not None]
+    baseline_logprobs = [s.baseline_logprob for s in scored if s.baseline_logprob is not None]
     spreads = [stdev(group) for group in groups if len(group) > 1]
     lengths = [len(s.cot.tokens) for s in samples]
     row: dict[str, Any] = {"step": step}
@@ -53,9 +57,9 @@ def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, sec
         "normalized_reward_mean": fmean(rewards) - fmean(baselines) if baselines else None,
         **group_columns(groups, [[s.correct for s in group] for group in _groups(config, samples)]),
         "advantage_abs_mean": fmean([abs(s.advantage) for s in samples]),
-        "answer_logprob": fmean([s.answer_logprob for s in samples]),
+        "answer_logprob": fmean([s.answer_logprob for s in scored]),
         "baseline_answer_logprob": fmean(baseline_logprobs) if baseline_logprobs else None,
-        **answer_columns(config, samples),
+        **answer_columns(config, scored),
         "cot_length": fmean(lengths),
         "cot_length_saturated_fraction": fmean([not s.cot.ended for s in samples]),
         **_text_signals(config, samples, text),
