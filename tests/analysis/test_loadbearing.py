@@ -167,10 +167,12 @@ def test_one_question_of_the_split_or_of_ones_own(twins: Twins, tmp_path: Path) 
     request = Request(one(twins[0]), parts=("explain",), out=tmp_path)
     setup = request.target.prepare()
     example = request.target.load(setup, "test").examples[7]
-    attributions, page = explain_question(request, example.id, None)
+    found = explain_question(request, example.id, None)
+    attributions = found.attributions
     assert attributions[0].id == example.id
     assert attributions[0].target == example.answer
-    assert page.parent == tmp_path
+    assert found.page is not None
+    assert found.page.parent == tmp_path
     fresh = studied.open_one(twins[0], tmp_path / "again", limit=8)
     assert attributions[0].cot == fresh.cots[7].text  # the CoT that every study has of it
     assert study_module.FOLDER == "loadbearing"

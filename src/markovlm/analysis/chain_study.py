@@ -12,10 +12,10 @@ import torch
 
 from markovlm.analysis.study import Counting, bar
 from markovlm.chains.prompter import ChainPrompter, Ids, Target, chain_prompter_of
-from markovlm.chains.walk import Walk, walk
+from markovlm.chains.walk import Walk
 from markovlm.evaluation.chains import ChainReading, read_jobs, walk_texts
 from markovlm.evaluation.evaluate import How, how_evaluated
-from markovlm.rollouts.types import Decoding, Sampler
+from markovlm.rollouts.types import Sampler
 from markovlm.runs.setup import Setup
 
 Job = tuple[Walk, int, Ids, Target]  # what is predicted from this state, put in place of the one written after chunk t
@@ -52,17 +52,8 @@ class ChainStudy:
 
     def go_on(self, starts: Sequence[tuple[Walk, Ids]], first: int) -> list[Walk]:
         """Chains from these states on, step `first` the next one, with the random streams of the undamaged chains."""
-        how = self.how
-        decoding = Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop)
-        return walk(
-            self.sampler,
-            self.prompter,
-            [(one.text, 0) for one, _ in starts],
-            decoding,
-            lambda text, _, t: (how.seed, "evaluation", text.id, t),
-            first=first,
-            start=[state for _, state in starts],
-        )
+        texts, states = [one.text for one, _ in starts], [state for _, state in starts]
+        return walk_texts(self.sampler, self.prompter, texts, self.how, first=first, start=states)
 
     def targets(self, one: Walk, t: int) -> tuple[Target, ...]:
         return self.prompter.targets(one.text, t, self.how.conditioning, all_kinds=True)

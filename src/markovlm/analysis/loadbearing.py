@@ -151,10 +151,12 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
     return Found({name: result}, (paths[0],), page=paths[1], chains=True)
 
 
-def explain_chain(request: Request, example: str | None, question: str | Example | None) -> Found:
+def _explain_chain(request: Request, example: str | None, question: str | Example | None) -> Found:
     """One text of the split by its id, or (kind=thinking) a question of the user's: its words, and when the answer can be read."""
     from markovlm.analysis.chains import study_chains
 
+    if "resample" in request.parts:
+        raise UserError(_NOT_RESAMPLED)
     target = request.target
     folder = request.folder(target)
     if question is not None and target.config.chain.kind != "thinking":
@@ -292,15 +294,15 @@ def _same(one: Target, other: Target) -> bool:
     return one.adapter is not None and other.adapter is not None and one.adapter.resolve() == other.adapter.resolve()
 
 
-def explain_question(request: Request, example: str | None, question: str | Example | None) -> tuple[Any, Path]:
-    """One question, of the split by its id or the user's own; attributions (the result, where it is resampled) and their page.
+def explain_question(request: Request, example: str | None, question: str | Example | None) -> Found:
+    """One question, of the split by its id or the user's own: attributions (or the result, where it is resampled) and their page.
 
     Where the user's own has no gold answer, what is explained is what the model itself answers.
     """
     target = request.target
-    folder = request.folder(target)
     if target.config.chain.on:
-        raise UserError(_NOT_RESAMPLED)
+        return _explain_chain(request, example, question)
+    folder = request.folder(target)
     setup = target.prepare()
     own = example is None
     asked = _own_question(setup, question) if own else find_example(target.load(setup, request.split).examples, example)
@@ -312,7 +314,7 @@ def explain_question(request: Request, example: str | None, question: str | Exam
     found = explain_one(study, request.manner, gold_known=known)
     if not found:
         raise RunFailed(f"nothing to explain: the model reads no answer from its CoT ({study.cots[0].text!r})")
-    return found, write_page(study, found, None, request.manner)
+    return Found({}, (), tuple(found), write_page(study, found, None, request.manner))
 
 
 def _own_question(setup: Setup, question: str | Example | None) -> Example:
@@ -320,7 +322,7 @@ def _own_question(setup: Setup, question: str | Example | None) -> Example:
     return check_example(setup.lm.tokenizer, own)
 
 
-def _resample_question(request: Request, study: Study, known: bool) -> tuple[dict[str, Any], Path]:
+def _resample_question(request: Request, study: Study, known: bool) -> Found:
     """Without a gold answer nothing is right or wrong, and occlusion goes towards what the model itself answers."""
     if not known:
         own = study.read([whole(study, study.cots[0], RAW)], "answers")[0]
@@ -329,7 +331,7 @@ def _resample_question(request: Request, study: Study, known: bool) -> tuple[dic
             raise RunFailed(f"nothing to explain: the model reads no answer from its CoT ({study.cots[0].text!r})")
         study.cots = [replace(study.cots[0], example=replace(study.cots[0].example, answer=answer))]
     result, found = resample(study, study.cots, request.resampling, request.say)
-    return result, write_resampled(study, result, found)
+    return Found({"resample": result}, (), page=write_resampled(study, result, found))
 
 
 def default_readers(targets: Sequence[Target], others: Sequence[str]) -> tuple[str, ...]:

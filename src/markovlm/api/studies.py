@@ -172,22 +172,20 @@ def explain(
     `resample`: K continuations from before each sentence instead, and what becomes of the answer (a dict; `analysis.resample`).
     """
     from markovlm.analysis.explain import Manner
-    from markovlm.analysis.loadbearing import explain_chain, explain_question
+    from markovlm.analysis.loadbearing import explain_question
     from markovlm.analysis.resample import Resampling
 
     if resample is not None:
         request = study_request(target, ("resample",), resampling=Resampling(resample), **{"limit": 10, **how})
-        return (
-            explain_question(request, None, question)[0] if question is not None else study(request, counting).results["resample"]
-        )
+        found = study(request, counting) if question is None else explain_question(request, None, question)
+        return found.results["resample"]
 
     manner: Any = Manner(by, "replace" if replace else "remove")  # pyright: ignore[reportArgumentType]
     request = study_request(target, ("explain",), manner=manner, **{"limit": 50, **how})
     if question is None:
         return StudyResult(study(request, counting).results["explain"])
-    if request.target.config.chain.on:
-        return explain_chain(request, None, question).results["explain"]
-    return explain_question(request, None, question)[0]
+    found = explain_question(request, None, question)
+    return found.results["explain"] if found.chains else list(found.attributions)
 
 
 def loadbearing(

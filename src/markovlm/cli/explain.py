@@ -12,7 +12,6 @@ from markovlm.cli.study import (
     explain_one_question,
     manner_flags,
     request_of,
-    resample_one_question,
     run_study,
     study_flags,
 )
@@ -55,7 +54,7 @@ def explain(
         if example is None and question is None:
             run_study(request, flags["as_json"], "resample")
         else:
-            resample_one_question(request, example, asked, flags["as_json"])
+            explain_one_question(request, example, asked, flags["as_json"])
         return
     if resamples is not None or different_below is not None:
         raise UserError("--resamples and --different-below: belong to --how resample")

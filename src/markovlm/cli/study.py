@@ -156,33 +156,25 @@ def show(found: Any) -> None:
     show_found(stdout(), found)
 
 
-def resample_one_question(request: Request, example: str | None, question: str | Example | None, as_json: bool) -> None:
+def explain_one_question(request: Request, example: str | None, question: str | Example | None, as_json: bool) -> None:
     from markovlm.analysis.loadbearing import explain_question
+    from markovlm.terminal.attribution import explain_text
     from markovlm.terminal.console import stdout
     from markovlm.terminal.studies import show_resample
 
-    result, page = explain_question(request, example, question)
+    found = explain_question(request, example, question)
+    resampled = found.results.get("resample")
+    if found.chains:
+        show_chain_study(found, "explain", as_json)
+        return
     if as_json:
-        print_json({**result, "page": str(page)})
+        shown = resampled or {"attributions": [one.to_json() for one in found.attributions]}
+        print_json({**shown, "page": str(found.page)})
         return
-    show_resample(stdout(), result)
-    say(f"page: {page}")
-
-
-def explain_one_question(request: Request, example: str | None, question: str | Example | None, as_json: bool) -> None:
-    from markovlm.analysis.loadbearing import explain_chain, explain_question
-    from markovlm.terminal.attribution import explain_text
-    from markovlm.terminal.console import stdout
-
-    if request.target.config.chain.on:
-        show_chain_study(explain_chain(request, example, question), "explain", as_json)
-        return
-    attributions, page = explain_question(request, example, question)
-    if as_json:
-        print_json({"attributions": [one.to_json() for one in attributions], "page": str(page)})
-        return
-    console = stdout()
-    console.print(explain_text(attributions))
-    if request.target.config.objective.conditioning == "non_markovian":
-        say("the reader saw the question too: what the CoT does not bear, the question may")
-    say(f"page: {page}")
+    if resampled is not None:
+        show_resample(stdout(), resampled)
+    else:
+        stdout().print(explain_text(found.attributions))
+        if request.target.config.objective.conditioning == "non_markovian":
+            say("the reader saw the question too: what the CoT does not bear, the question may")
+    say(f"page: {found.page}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from markovlm.chains.prompter import chain_prompter_of
 from markovlm.chains.texts import ChainText, cut_by_tokens
-from markovlm.chains.walk import Walk
 from markovlm.errors import UserError
 from markovlm.evaluation.chains import walk_texts
 from markovlm.evaluation.evaluate import how_evaluated
@@ -46,15 +45,7 @@ def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChai
         raise UserError(f"--text: has words this model does not know: {' '.join(unknown[:8])}")
     asked = None if question is None else Query(check_question(setup.lm.tokenizer, question), "0", len(chunks))
     example = Example(ASKED, " ".join(chunks), "0")
-    how = how_evaluated(setup.config, prompter)
-    (walk,) = walk_texts(setup.sampler(), prompter, [ChainText(example, chunks, len(chunks))], how)
-    found = AskedChain(
-        chunks,
-        tuple(prompter.text(cot.ids) for cot in walk.written),
-        tuple(len(cot.ids) for cot in walk.written),
-        prompter.cot_tokens,
-    )
-    return found if asked is None else replace(found, question=question, answer=_answer(setup, walk, asked))
+    return _walked(setup, ChainText(example, chunks, len(chunks)), question, asked)
 
 
 def ask_thinking(setup: Setup, example: Example) -> AskedChain:
@@ -63,18 +54,22 @@ def ask_thinking(setup: Setup, example: Example) -> AskedChain:
     if prompter.chain.kind != "thinking":
         raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
     text = prompter.text_of(replace(example, id=ASKED))
-    (walk,) = walk_texts(setup.sampler(), prompter, [text], how_evaluated(setup.config, prompter))
+    return _walked(setup, text, example.question, text.queries[0])
+
+
+def _walked(setup: Setup, text: ChainText, question: str | None, query: Query | None) -> AskedChain:
+    """The states of a text, and the greedy answer to `query` from the last one."""
+    prompter, sampler = chain_prompter_of(setup.prompter), setup.sampler()
+    how = how_evaluated(setup.config, prompter)
+    (walk,) = walk_texts(sampler, prompter, [text], how)
+    answer = None
+    if query is not None:
+        target = prompter.answer_target(text, query, how.conditioning)
+        request = SampleRequest(target.prefix + walk.state(query.after + 1) + target.between, (("greedy answer",),))
+        ((reply,),) = sampler.sample([request], answer_decoding(prompter, setup.task.max_answer_tokens))
+        answer = prompter.text(reply.ids).strip()
     states, tokens = tuple(prompter.text(cot.ids) for cot in walk.written), tuple(len(cot.ids) for cot in walk.written)
-    return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, example.question, _answer(setup, walk, text.queries[0]))
-
-
-def _answer(setup: Setup, walk: Walk, query: Query) -> str:
-    """Greedy, from the last state."""
-    prompter = chain_prompter_of(setup.prompter)
-    target = prompter.answer_target(walk.text, query, how_evaluated(setup.config, prompter).conditioning)
-    request = SampleRequest(target.prefix + walk.state(query.after + 1) + target.between, (("greedy answer",),))
-    ((reply,),) = setup.sampler().sample([request], answer_decoding(prompter, setup.task.max_answer_tokens))
-    return prompter.text(reply.ids).strip()
+    return AskedChain(text.chunks, states, tokens, prompter.cot_tokens, question, answer)
 
 
 def _chunks(setup: Setup, text: str) -> tuple[str, ...]:

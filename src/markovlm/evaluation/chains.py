@@ -20,6 +20,7 @@ from markovlm.evaluation.evaluate import How
 from markovlm.models.load import LanguageModel
 from markovlm.models.memory import map_splitting
 from markovlm.rollouts.reader import answer_decoding, score_answers
+from markovlm.rollouts.streams import Key
 from markovlm.rollouts.types import Decoding, Sampler, SampleRequest
 from markovlm.statistics import Estimate, cluster_mean_ci, wilson
 from markovlm.tasks.base import Example
@@ -225,12 +226,21 @@ def _evaluate_batch(
     return ChainBatch(number, readings, [_trace(prompter, one) for one in walks], seconds, peak)
 
 
-def walk_texts(sampler: Sampler, prompter: ChainPrompter, texts: Sequence[ChainText], how: How) -> list[Walk]:
-    """One chain a text."""
+def walk_texts(
+    sampler: Sampler,
+    prompter: ChainPrompter,
+    texts: Sequence[ChainText],
+    how: How,
+    first: int = 1,
+    start: Sequence[Ids] | None = None,
+) -> list[Walk]:
+    """One chain a text; `first`, `start` as in `walk`."""
     decoding = Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop)
-    return walk(
-        sampler, prompter, [(text, 0) for text in texts], decoding, lambda text, _, t: (how.seed, "evaluation", text.id, t)
-    )
+
+    def key(text: ChainText, _: int, t: int) -> Key:
+        return how.seed, "evaluation", text.id, t
+
+    return walk(sampler, prompter, [(text, 0) for text in texts], decoding, key, first=first, start=start)
 
 
 @torch.no_grad()
