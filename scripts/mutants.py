@@ -160,7 +160,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("training/importance.py", "weight = ratio.clamp(max=cap)", "weight = ratio", "importance ratios without a cap"),
     M("training/importance.py", "return constant + weight * (value - constant)", "return value", "importance weights computed and not used"),
     M("training/agreement.py", "return bool(share + _SIGNIFICANT * error < 0.5)", "return False", "a sampler with the adapter of the step before passes"),
-    M("training/sampling.py", "    with learner.lm.frozen():\n        drawn", "    if True:\n        drawn", "b written and read by the actor"),
+    M("training/sampling.py", "    with learner.lm.frozen():\n        greedy", "    if True:\n        greedy", "b written and read by the actor"),
     M("training/step.py", 'torch_seed(learner.config.seed, "torch", step, learner.world.rank)', 'torch_seed(learner.config.seed, "torch", learner.world.rank)', "the same dropout masks in every step"),
     M("training/sampling.py", '"cot", step, question.id, first + i)', '"cot", step, question.id, i)', "a question that comes twice gets the same CoTs"),
     M("training/sampling.py", '"cot", step, question.id, first + i)', '"cot", question.id, first + i)', "every epoch draws the same noise"),
