@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from markovlm.analysis import scoring
 from markovlm.analysis.scoring import Scored, Variant, encode_cot, logprobs, read_again, read_variants
+from markovlm.rollouts.drafts import DraftedReading
 from markovlm.runs.setup import Setup, prepare
 from markovlm.tasks.base import LETTERS, Example
 from support import naive, studied, tiny
@@ -145,13 +147,26 @@ def test_a_reading_is_known_by_what_decides_it() -> None:
     assert len({one.key, *(other.key for other in others)}) == 1 + len(others)
 
 
-@given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 9))
-def test_passes_are_of_like_length(lengths: list[int], rows: int) -> None:
-    batches = list(scoring._batches(lengths, rows))
+@given(st.lists(st.integers(1, 50), max_size=7), st.integers(1, 4), st.integers(20, 120), st.integers(0, 40))
+def test_no_other_passes_of_like_length_cost_less(lengths: list[int], rows: int, tokens: int, each: int) -> None:
+    """Against every way to cut the sorted lengths."""
+    batches = scoring._batches(lengths, rows, tokens, each)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert 1 <= len(batch) <= rows
-        assert max(lengths[i] for i in batch) <= 1.5 * min(lengths[i] for i in batch) + 8
+
+    def cost(batches: list[list[int]]) -> int:
+        return sum(len(batch) * max(batch) + each for batch in batches)
+
+    ordered = sorted(lengths)
+    found = [[lengths[i] for i in batch] for batch in batches]
+    cuts = [
+        [ordered[i:j] for i, j in itertools.pairwise((0, *cut, len(ordered)))]
+        for count in range(len(ordered))
+        for cut in itertools.combinations(range(1, len(ordered)), count)
+    ]
+    assert [one for batch in found for one in batch] == ordered
+    fitting = [cut for cut in cuts if all(len(b) == 1 or (len(b) <= rows and len(b) * b[-1] <= tokens) for b in cut)]
+    assert cost(found) == min(map(cost, fitting), default=0)
+    assert not found or found in fitting
 
 
 def test_score_and_answer_in_one_pass_are_those_of_two(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +174,9 @@ def test_score_and_answer_in_one_pass_are_those_of_two(tiny_models: dict[str, Pa
     setup = shaken(tiny_models["llama"], evaluation__batch_size=7)
     variants = some_variants(setup)
     passes: list[int] = []
-    drafted = scoring.read_with_drafts
+    add = DraftedReading.add
     monkeypatch.setattr(
-        scoring, "read_with_drafts", lambda lm, batch, most: (passes.append(len(batch.rows)), drafted(lm, batch, most))[1]
+        DraftedReading, "add", lambda self, batch, *how: (passes.append(len(batch.rows)), add(self, batch, *how))[1]
     )
     one = read_variants(setup, setup.sampler(), variants)
     assert sum(passes) == len(variants)

@@ -7,16 +7,18 @@ that come to the same tokens are read once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from markovlm.evaluation.answering import score_text
+from markovlm.models.language import LanguageModel
 from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import map_splitting
-from markovlm.models.sequences import common_length, forked_batch, span_hidden
-from markovlm.rollouts.drafts import DraftedRead, read_with_drafts
+from markovlm.models.sequences import Batch, common_length, forked_batch, prefill, span_hidden
+from markovlm.rollouts.drafts import DraftedRead, DraftedReading
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.prompter import Prompter, encode_fragment
 from markovlm.rollouts.reader import answer_decoding, answer_request
@@ -24,8 +26,10 @@ from markovlm.rollouts.types import CoT, Sampler
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
-_WORTH_SHARING = 0.25  # of a variant: below that a pass over the trunk costs more than it saves (benchmarks/perturb.py)
-_RAGGED = 1.5  # rows of one pass differ in length by at most this factor (and a few tokens)
+_UNSEEN = (
+    4096  # products of a query and a key that it must not see, for which computing a token of the trunk again would be cheaper
+)
+_PASS = 32  # tokens (measured with a model of 135 million parameters on a CPU: 29)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +75,41 @@ class Scored:
 def read_variants(setup: Setup, sampler: Sampler, variants: Sequence[Variant]) -> list[Scored]:
     """Each variant read by the policy that `setup.lm` is now, in order."""
     rows = setup.config.evaluation.batch_size
-    writing = [i for i, variant in enumerate(variants) if variant.write and setup.task.extractors]
-    silent = [i for i in range(len(variants)) if i not in set(writing)]
-    written = [variants[i] for i in writing]
-    scores, replies = _scores_and_replies(setup, sampler, written, rows)
-    found = dict(zip(silent, map(Scored, logprobs(setup, [variants[i] for i in silent], rows)), strict=True))
-    answers = _answers(setup, written, scores, replies, rows)
-    found |= dict(zip(writing, answers, strict=True))
-    return [found[i] for i in range(len(variants))]
+    writes = [variant.write and bool(setup.task.extractors) for variant in variants]
+    written = [variant for variant, write in zip(variants, writes, strict=True) if write]
+    ours = isinstance(sampler, HFSampler) and sampler.lm is setup.lm
+    if setup.lm.takes_back and (ours or not written):
+        drafted = map_splitting(lambda some: _drafted(setup, some, rows), list(zip(variants, writes, strict=True)))
+        scores = [one.logp_mean for one in drafted]
+        replies = [one.read for one, write in zip(drafted, writes, strict=True) if write]
+    else:
+        scores, replies = logprobs(setup, variants, rows), _greedy(setup, sampler, written, rows)
+    of_written = [score for score, write in zip(scores, writes, strict=True) if write]
+    answers = iter(_answers(setup, written, of_written, replies, rows))
+    return [next(answers) if write else Scored(score) for score, write in zip(scores, writes, strict=True)]
 
 
 @torch.no_grad()
-def _scores_and_replies(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: int) -> tuple[list[float], list[CoT]]:
-    """ln pi(a|variant) per answer token and the greedy answer of each: in one pass where this process samples with this model,
-    the gold answer being the draft of the greedy one, else the one after the other."""
-    if not (isinstance(sampler, HFSampler) and sampler.lm is setup.lm and setup.lm.takes_back):
-        return logprobs(setup, variants, rows), _greedy(setup, sampler, variants, rows)
-    sequences = [_sequence(setup.prompter, variant) for variant in variants]
-    decoding = answer_decoding(setup.prompter, setup.task.max_answer_tokens)
-    found: dict[int, DraftedRead] = {}
+def _drafted(setup: Setup, asked: Sequence[tuple[Variant, bool]], rows: int) -> list[DraftedRead]:
+    """ln pi(a|variant) per answer token of each and, where it is to be written, the greedy answer, of which the gold one is the draft.
 
-    def read(some: Sequence[int]) -> list[DraftedRead]:
-        drafted = read_with_drafts(setup.lm, forked_batch([sequences[i] for i in some]), decoding)
-        assert drafted is not None
-        return drafted
-
-    for part in _batches([_own_length(*sequence) for sequence in sequences], rows):
-        found |= dict(zip(part, map_splitting(read, part), strict=True))
-    return [found[i].logp_mean for i in range(len(variants))], [found[i].read for i in range(len(variants))]
+    Every trunk is computed once; behind it those of its variants together that have like lengths; then all answers together.
+    """
+    lm, room, each = setup.lm, setup.config.rollouts.batch_tokens, _pass_costs(setup.lm)
+    batch = forked_batch(_sequences(setup.prompter, [variant for variant, _ in asked]))
+    reading = DraftedReading(lm, answer_decoding(setup.prompter, setup.task.max_answer_tokens), rows, room)
+    order: list[int] = []
+    for trunks in _batches([len(prefix) for prefix in batch.prefixes], rows, room, each):
+        prefixes, place = tuple(batch.prefixes[trunk] for trunk in trunks), {trunk: at for at, trunk in enumerate(trunks)}
+        prefilled = prefill(lm, prefixes)
+        behind = [number for number, row in enumerate(batch.rows) if row.prefix in place]
+        for part in _batches([len(batch.rows[number].tokens) for number in behind], rows, room, each):
+            numbers = [behind[i] for i in part]
+            some = tuple(replace(batch.rows[number], prefix=place[batch.rows[number].prefix]) for number in numbers)
+            reading.add(Batch(prefixes, some), prefilled, [asked[number][1] for number in numbers])
+            order += numbers
+    found = dict(zip(order, reading.finish(), strict=True))
+    return [found[number] for number in range(len(asked))]
 
 
 # ------------------------------------------------------------------------------------------------------ likelihoods
@@ -111,8 +122,9 @@ def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: st
     `end`: with the end of the reply, where the run scores it.
     """
     found: list[float] = [0.0] * len(variants)
-    sequences = [_sequence(setup.prompter, variant, end) for variant in variants]
-    for part in _batches([_own_length(*sequence) for sequence in sequences], rows):
+    sequences = _sequences(setup.prompter, variants, end)
+    lengths = [len(before) - common_length(trunk, before) + len(answer) for trunk, before, answer in sequences]
+    for part in _batches(lengths, rows, setup.config.rollouts.batch_tokens, _pass_costs(setup.lm)):
         scores = map_splitting(lambda some: _score(setup, [sequences[i] for i in some], reduction), part)
         for i, score in zip(part, scores, strict=True):
             found[i] = score
@@ -122,17 +134,20 @@ def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: st
 _Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # trunk, what precedes the answer, answer
 
 
-def _sequence(prompter: Prompter, variant: Variant, end: bool = True) -> _Sequence:
-    prompt = prompter.reader_prompt(variant.example, variant.conditioning)
-    shared = common_length(variant.trunk, variant.ids)
-    trunk = variant.trunk if shared >= _WORTH_SHARING * len(variant.ids) else ()
-    answer = prompter.target_ids(variant.example) if end else prompter.answer_ids(variant.example)
-    return prompt + trunk, prompt + variant.ids + prompter.header_ids, answer
-
-
-def _own_length(trunk: tuple[int, ...], before: tuple[int, ...], answer: tuple[int, ...]) -> int:
-    """Tokens that a sequence does not share with its trunk."""
-    return len(before) - common_length(trunk, before) + len(answer)
+def _sequences(prompter: Prompter, variants: Sequence[Variant], end: bool = True) -> list[_Sequence]:
+    """Of each variant; its trunk is the one with which it shares most, of another CoT if need be, or its prompt alone."""
+    prompts = [prompter.reader_prompt(variant.example, variant.conditioning) for variant in variants]
+    trunks = sorted({prompt + variant.trunk for prompt, variant in zip(prompts, variants, strict=True)})
+    found: list[_Sequence] = []
+    for prompt, variant in zip(prompts, variants, strict=True):
+        before = prompt + variant.ids + prompter.header_ids
+        at = bisect_left(trunks, before)  # of a sorted list, what shares most with it stands beside it
+        trunk = max(trunks[max(0, at - 1) : at + 1], key=lambda one: common_length(one, before))
+        shared = common_length(trunk, before)
+        unseen = (len(trunk) - shared) * (len(before) - shared)
+        answer = prompter.target_ids(variant.example) if end else prompter.answer_ids(variant.example)
+        found.append((trunk if unseen <= _UNSEEN * shared else prompt, before, answer))
+    return found
 
 
 def _score(setup: Setup, sequences: Sequence[_Sequence], reduction: str) -> list[float]:
@@ -142,16 +157,31 @@ def _score(setup: Setup, sequences: Sequence[_Sequence], reduction: str) -> list
     return by_row(stats.logp, span.row, len(batch.rows), reduction).tolist()
 
 
-def _batches(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Indices by length, so that little padding is computed."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) == rows or lengths[i] > _RAGGED * lengths[batch[0]] + 8):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def _batches(lengths: Sequence[int], rows: int, tokens: int, each: int) -> list[list[int]]:
+    """Indices by length, in batches of at most `rows`, and of `tokens` with padding, so that the least is computed.
+
+    A pass costs its tokens, padding with them, and as much as `each` tokens more.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    best, begin = [0], [0]  # of the first n: the least cost, and where their last batch begins
+    for n in range(1, len(order) + 1):
+        longest = lengths[order[n - 1]]
+        room = max(1, min(rows, tokens // max(1, longest)))
+        costs = [(best[i] + (n - i) * longest + each, i) for i in range(max(0, n - room), n)]
+        least, at = min(costs)
+        best.append(least)
+        begin.append(at)
+    found: list[list[int]] = []
+    n = len(order)
+    while n:
+        found.append(order[begin[n] : n])
+        n = begin[n]
+    return found[::-1]
+
+
+def _pass_costs(lm: LanguageModel) -> int:
+    """Of a pass over few tokens: as much as so many in a large one. On a CPU it reads the weights, on a GPU it is started layer by layer."""
+    return _PASS if lm.device.type == "cpu" else 16 * _PASS
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -184,7 +214,8 @@ def _greedy(setup: Setup, sampler: Sampler, variants: Sequence[Variant], rows: i
     requests = [answer_request(prompter, variant.conditioning, variant.example, variant.ids) for variant in variants]
     decoding = answer_decoding(prompter, setup.task.max_answer_tokens)
     found: dict[int, CoT] = {}
-    for part in _batches([len(request.prompt) for request in requests], rows):
+    lengths = [len(request.prompt) for request in requests]
+    for part in _batches(lengths, rows, setup.config.rollouts.batch_tokens, _pass_costs(setup.lm)):
         groups = sampler.sample([requests[i] for i in part], decoding)
         found |= {i: group[0] for i, group in zip(part, groups, strict=True)}
     return [found[i] for i in range(len(variants))]

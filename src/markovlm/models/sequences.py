@@ -6,6 +6,7 @@ follows it (CoT; CoT + header + answer) is a *continuation*. Nothing is ever sea
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -167,15 +168,21 @@ class Continued:
         return replace(self.prefilled, hidden=at, mask=seen, lengths=self.prefilled.lengths + count)
 
 
-def continued(lm: LanguageModel, batch: Batch) -> Continued | None:
-    """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back."""
-    return _behind(lm, batch, [row.tokens for row in batch.rows]) if lm.takes_back else None
+def continued(lm: LanguageModel, batch: Batch, prefilled: Prefilled | None = None) -> Continued | None:
+    """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back.
+
+    `prefilled`: the pass over the batch's prefixes, where there was one; it can be given again.
+    """
+    return _behind(lm, batch, [row.tokens for row in batch.rows], prefilled) if lm.takes_back else None
 
 
-def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) -> Continued:
+def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]], before: Prefilled | None = None) -> Continued:
     """Each prefix once, and behind it the `inputs` of its rows: the front of each continuation, or all of it."""
-    prefilled = prefill(lm, batch.prefixes)
     owners = [row.prefix for row in batch.rows]
+    if before is None:
+        prefilled = prefill(lm, batch.prefixes)
+    else:
+        prefilled, owners = before.rows(owners), list(range(len(owners)))
     owner = torch.tensor(owners, device=lm.device)
     mask, lengths, last = _visible(prefilled, owner, batch.rows)
     hidden = prefilled.hidden[owner, last][:, None]  # [N, 1, H]
@@ -184,7 +191,7 @@ def _behind(lm: LanguageModel, batch: Batch, inputs: Sequence[tuple[int, ...]]) 
         shared = whole and share_if_it_pays(lm, prefilled.cache, owners, prefilled.mask)
         if lm.checkpointing == "prompts" and torch.is_grad_enabled():
             leave(prefilled.cache, None if shared else owner)
-        elif not shared:
+        elif not shared and before is None:
             select_rows(prefilled.cache, owner)
         rest = prefilled.go_on(lm, _pad_right(inputs, lm), mask, lengths)
         # the next-token shift: the prefix's last state predicts token 0, the state of token t - 1 predicts token t
@@ -233,6 +240,13 @@ class Prefilled:
     def last_hidden(self) -> Tensor:
         """[G, H] the state that predicts the first continuation token."""
         return self.hidden[:, -1]
+
+    def rows(self, owners: Sequence[int]) -> Prefilled:
+        """A row behind prefix `owners[n]` for each n, in a cache of its own, which keeps all tokens: this one stays as it is."""
+        cache, index = copy.copy(self.cache), torch.tensor(owners, device=self.lengths.device)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        select_rows(cache, index)
+        return replace(self, hidden=self.hidden[index], cache=cache, mask=self.mask[index], lengths=self.lengths[index])
 
     def go_on(self, lm: LanguageModel, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
         """[N, T, H] states of the tokens `ids` [N, T] behind the N rows of the cache, which grows by them.

@@ -44,15 +44,15 @@ def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], becoming: int =
     prefilled = prefill(lm, prompts)
     if becoming:
         share_if_it_pays(lm, prefilled.cache, range(len(prompts)), prefilled.mask, becoming)
-    return _Cached(lm, prefilled)
+    return Cached(lm, prefilled)
 
 
-def resumed(lm: LanguageModel, passed: Continued, tokens: Sequence[int]) -> Front:
+def resumed(lm: LanguageModel, passed: Continued, tokens: Sequence[int]) -> Cached:
     """Rows that were computed in one pass, each as it was after so many of its tokens: those behind are hidden."""
-    return _Cached(lm, passed.after(tokens))
+    return Cached(lm, passed.after(tokens))
 
 
-class _Cached:
+class Cached:
     """Through the cache: a pass over one token a step."""
 
     def __init__(self, lm: LanguageModel, prefilled: Prefilled):
@@ -70,20 +70,22 @@ class _Cached:
         index = torch.tensor(rows, device=self.lm.device)
         select_rows(self.prefilled.cache, index)
         self.mask, self.position, self.hidden = self.mask[index], self.position[index], self.hidden[index]
-        if self.open and (columns := self._columns()) < self.mask.shape[1]:
+        if self.open and (columns := self.columns()) < self.mask.shape[1]:
             trim(self.prefilled.cache, columns)
             self.mask = self.mask[:, -columns:]
 
     def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """All end at the same column: shorter ones get hidden columns in front, and columns that all hide go."""
-        fresh = prefill(self.lm, prompts)
-        columns = max(self._columns(), fresh.mask.shape[1])
-        join_rows(self.prefilled.cache, fresh.cache, columns)
-        self.mask = torch.cat([_last_columns(mask, columns) for mask in (self.mask, fresh.mask)])
-        self.position = torch.cat([self.position, fresh.lengths])
-        self.hidden = torch.cat([self.hidden, fresh.last_hidden])
+        self.take_in(Cached(self.lm, prefill(self.lm, prompts)))
 
-    def _columns(self) -> int:
+    def take_in(self, other: Cached) -> None:
+        """All end at the same column: shorter ones get hidden columns in front, and columns that all hide go. Uses up `other`."""
+        columns = max(self.columns(), other.mask.shape[1])
+        join_rows(self.prefilled.cache, other.prefilled.cache, columns)
+        self.mask = torch.cat([_last_columns(mask, columns) for mask in (self.mask, other.mask)])
+        self.position = torch.cat([self.position, other.position])
+        self.hidden = torch.cat([self.hidden, other.hidden])
+
+    def columns(self) -> int:
         """Without those in front that are hidden from all rows."""
         return self.mask.shape[1] - int(self.mask.argmax(1).min())
 
