@@ -3,8 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/audit.py COTS.jsonl [--reader smollm2] [--limit 8] [--only damage,load] [--columns cot=rationale]
 
 For a few questions at a time everything that the studies of `markovlm audit` ask for is read, then the model alone passes over the same prompts
-with their CoTs, one at a time, several times. Both are given as tokens that the decoder computed, padding with them, in a second of processor time:
-the machine may be busy. The ratio is the model's own pace over the audit's, greedy answers of a token a pass included; the aim is 1.2.
+with their CoTs, one at a time, several times. Paces are tokens in a second of processor time: the machine may be busy. Two ratios:
+
+- a token read: the time of the audit over the time that the model alone would need for every reading whole, without its answer. The aim is 1.2.
+- a token computed: the model's own pace over the audit's, in tokens that the decoder computed, padding and greedy answers with them.
 """
 
 from __future__ import annotations
@@ -150,10 +152,12 @@ def main() -> None:
         read_all(opened, request, None, lambda _: None)
         rest = time.process_time() - began
     total = {key: sum(one[key] for one in found) for key in found[0]}
-    middle, low, high = ratio_interval([one["computed"] / one["spent"] for one in found], [one["alone"] for one in found])
-    print(
-        f"the model's own pace / the audit's: {middle:.2f} [{low:.2f}, {high:.2f}], n = {len(found)} times {given.together} questions"
-    )
+    for name, tokens in (("read", "wanted"), ("computed", "computed")):
+        middle, low, high = ratio_interval([one[tokens] / one["spent"] for one in found], [one["alone"] for one in found])
+        print(
+            f"the model's own pace / the audit's, a token {name}: {middle:.2f} [{low:.2f}, {high:.2f}], "
+            f"n = {len(found)} times {given.together} questions"
+        )
     print(
         f"studies and their statistics, when all is read: {rest:.1f} s beside {total['spent']:.1f} s of reading (legibility among the former)"
     )

@@ -11,8 +11,8 @@ import torch
 from markovlm.config.model import Loading
 from markovlm.models.language import LanguageModel
 from markovlm.models.load import load_model
-from markovlm.models.sequences import batch_of, forked_batch, span_hidden
-from markovlm.rollouts.drafts import read_with_drafts
+from markovlm.models.sequences import Batch, batch_of, forked_batch, prefill, span_hidden
+from markovlm.rollouts.drafts import DraftedReading, read_with_drafts
 from markovlm.rollouts.hf import HFSampler
 from markovlm.rollouts.reader import score_answers
 from markovlm.rollouts.types import CoT, Decoding, SampleRequest
@@ -86,6 +86,39 @@ def test_stop_strings_end_an_answer_behind_something_that_is_no_space(tiny_model
         text = model.tokenizer.decode(before)
         behind = [at for at, char in enumerate(text) if char in stop and (text[:at].strip() or char.strip())]
         assert model.tokenizer.decode(cot.ids) == (text[: behind[0]] if behind else text)
+
+
+def test_answers_of_several_batches_are_written_together(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches that differ in length, behind prefixes computed once; some rows are only scored. Few rows side by side, few tokens, or all."""
+    rows = befores(24)
+    monkeypatch.setattr(lm, "terminators", ())  # every answer is longer than its draft
+    whole = batch_of([(p, (*before, 60, 61), len(before)) for p, before in rows])
+    parts = [Batch(whole.prefixes, whole.rows[at : at + 6]) for at in range(0, 24, 6)]
+    written = [number % 3 > 0 for number in range(24)]
+    expected = read_with_drafts(lm, whole, GREEDY)
+    assert expected is not None
+    passes: list[int] = []
+    decode = LanguageModel.decode
+    monkeypatch.setattr(
+        LanguageModel, "decode", lambda self, ids, **options: (passes.append(len(ids)), decode(self, ids, **options))[1]
+    )
+    steps: list[int] = []
+    for most, tokens in ((24, None), (5, None), (24, 60)):
+        passes.clear()
+        reading = DraftedReading(lm, GREEDY, most, tokens)
+        prefilled = prefill(lm, whole.prefixes)
+        for at, part in enumerate(parts):
+            reading.add(part, prefilled, written[6 * at : 6 * at + 6])
+        found = reading.finish()
+        steps.append(len(passes) - 1 - len(parts))
+        for one, other, write in zip(found, expected, written, strict=True):
+            assert one.logp_mean == pytest.approx(other.logp_mean, abs=1e-5)
+            assert one.read.tokens == (other.read.tokens if write else other.read.tokens[: len(one.read.tokens)])
+            if write:
+                assert one.read.behavior_logp == pytest.approx(other.read.behavior_logp, abs=1e-4)
+        assert any(len(one.read.tokens) < len(other.read.tokens) for one, other in zip(found, expected, strict=True))
+    assert steps[0] < BUDGET
+    assert min(steps[1:]) > BUDGET
 
 
 def test_right_answers_cost_no_pass_of_their_own(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

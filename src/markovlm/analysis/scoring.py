@@ -96,7 +96,7 @@ def _drafted(setup: Setup, asked: Sequence[tuple[Variant, bool]], rows: int) -> 
     Every trunk is computed once; behind it those of its variants together that have like lengths; then all answers together.
     """
     lm, room, each = setup.lm, setup.config.rollouts.batch_tokens, _pass_costs(setup.lm)
-    batch = forked_batch(_sequences(setup.prompter, [variant for variant, _ in asked]))
+    batch = forked_batch(_sequences(setup, [variant for variant, _ in asked]))
     reading = DraftedReading(lm, answer_decoding(setup.prompter, setup.task.max_answer_tokens), rows, room)
     order: list[int] = []
     for trunks in _batches([len(prefix) for prefix in batch.prefixes], rows, room, each):
@@ -122,7 +122,7 @@ def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: st
     `end`: with the end of the reply, where the run scores it.
     """
     found: list[float] = [0.0] * len(variants)
-    sequences = _sequences(setup.prompter, variants, end)
+    sequences = _sequences(setup, variants, end)
     lengths = [len(before) - common_length(trunk, before) + len(answer) for trunk, before, answer in sequences]
     for part in _batches(lengths, rows, setup.config.rollouts.batch_tokens, _pass_costs(setup.lm)):
         scores = map_splitting(lambda some: _score(setup, [sequences[i] for i in some], reduction), part)
@@ -134,8 +134,9 @@ def logprobs(setup: Setup, variants: Sequence[Variant], rows: int, reduction: st
 _Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # trunk, what precedes the answer, answer
 
 
-def _sequences(prompter: Prompter, variants: Sequence[Variant], end: bool = True) -> list[_Sequence]:
+def _sequences(setup: Setup, variants: Sequence[Variant], end: bool = True) -> list[_Sequence]:
     """Of each variant; its trunk is the one with which it shares most, of another CoT if need be, or its prompt alone."""
+    prompter, hidden_size = setup.prompter, setup.lm.causal_lm.get_output_embeddings().weight.shape[1]
     prompts = [prompter.reader_prompt(variant.example, variant.conditioning) for variant in variants]
     trunks = sorted({prompt + variant.trunk for prompt, variant in zip(prompts, variants, strict=True)})
     found: list[_Sequence] = []
@@ -146,7 +147,7 @@ def _sequences(prompter: Prompter, variants: Sequence[Variant], end: bool = True
         shared = common_length(trunk, before)
         unseen = (len(trunk) - shared) * (len(before) - shared)
         answer = prompter.target_ids(variant.example) if end else prompter.answer_ids(variant.example)
-        found.append((trunk if unseen <= _UNSEEN * shared else prompt, before, answer))
+        found.append((trunk if unseen <= _UNSEEN * hidden_size * shared else prompt, before, answer))
     return found
 
 
