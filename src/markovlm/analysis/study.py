@@ -72,7 +72,7 @@ class Reader:
         todo.sort(key=lambda v: (len(v.trunk), v.trunk, v.conditioning))  # what shares a CoT is read together
         done = 0
         with bar(self.counting, f"{self.name}: {doing}", len(todo)) as advance:
-            for batch in _lots(todo, self.setup.config.evaluation.batch_size):
+            for batch in _lots(todo, self.setup.config.evaluation.batch_size, fresh=not kept):
                 scored = self._read(batch)
                 done += len(batch)
                 if self.on_batch is not None:
@@ -127,10 +127,12 @@ class Reader:
         open_folder(self.path.parent).append(self.path.name, rows)
 
 
-def _lots(todo: Sequence[Variant], rows: int) -> Iterator[Sequence[Variant]]:
-    """A batch, by which it is known how long the rest takes, then several at a time."""
-    yield from chunks(todo[:rows], rows)
-    yield from chunks(todo[rows:], _ROWS_KEPT * rows)
+def _lots(todo: Sequence[Variant], rows: int, *, fresh: bool) -> Iterator[Sequence[Variant]]:
+    """At first a batch, by which it is known how long the rest takes, then several at a time; what is left after an interruption in the same
+    lots, since those that are read together may round otherwise than in other company."""
+    first = rows if fresh else 0
+    yield from chunks(todo[:first], rows)
+    yield from chunks(todo[first:], _ROWS_KEPT * rows)
 
 
 @dataclass(slots=True)
