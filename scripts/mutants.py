@@ -136,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("rollouts/static.py", "last = min(columns, lm.context_tokens) - 1", "last = columns - 1", "places without a text run beyond the model's positions"),
     M("models/probes.py", 'return lm.caching == "padded" and once_tried(lm, _takes_back)', 'return lm.caching == "padded"', "tokens are taken back where attention counts columns"),
     M("rollouts/drafts.py", "kept = 1 + common_length(draft, tokens)", "kept = 2 + common_length(draft, tokens)", "a token is taken that answers another answer"),
-    M("rollouts/fronts.py", "self.position = torch.cat([self.position, fresh.lengths])", "self.position = torch.cat([self.position, fresh.lengths + 1])", "texts that join begin a position late"),
+    M("rollouts/fronts.py", "self.position = torch.cat([self.position, other.position])", "self.position = torch.cat([self.position, other.position + 1])", "texts that join begin a position late"),
     M("rollouts/static.py", "(width - fresh.lengths)[:, None]).clamp(max=width - 1)", "(width - fresh.lengths)[:, None] * 0).clamp(max=width - 1)", "prompts in one shape keep their padding"),
     M("rollouts/static.py", "policy = (self.lm.adapter_on, *", "policy = (True, *", "the frozen policy is sampled by the recorded actor"),
     M("rollouts/ends.py", "        kept -= 1\n    elif ended:", "        pass\n    elif ended:", "the end token stays in the CoT"),
