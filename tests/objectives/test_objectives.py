@@ -242,6 +242,8 @@ def test_exact_match_rewards_are_zero_or_one_and_train_the_policy_alone(
     monkeypatch.setattr(scoring, "greedy_reads", replies)
     _, result = gradient(tiny_models, reward="exact_match", actor_reward_weight=0.0)
     assert [s.reward for s in result.samples] == [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert [s.answered_whole for s in result.samples] == [True, True, False] * 2  # what was decoded is what was answered
+    assert len({s.answered for s in result.samples[:3]}) == 2
     assert all(s.stats["loss_actor_reward"] == 0 for s in result.samples)
 
 

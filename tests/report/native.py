@@ -42,6 +42,7 @@ def sample_row(step: int, **more: Any) -> dict[str, Any]:
         "cot": f"17+4=21,21+{step}={21 + step}",
         "baseline_cot": "17 4 big", "answer": str(21 + step), "reward": -1.0 + step / 1000, "normalized_reward": step / 1000,
         "advantage": 0.0, "answer_logprob": -1.0, "correct": step % 2 == 0, "cot_tokens": 18,
+        **({"answered": f"{21 + step}"} if step % 20 == 0 else {}),  # runs of before have none
     }  # fmt: skip
     return row | more
 

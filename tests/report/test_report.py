@@ -129,6 +129,7 @@ def test_a_sample_says_what_was_answered_or_why_it_does_not(seed_report: ReportR
     assert all(("answered" in row) != ("unanswered" in row) for row in rows)
     assert "[answer read" not in text
     assert any("training scores it" in row.get("unanswered", "") for row in rows if row["run"] == "native")
+    assert any(row.get("answered") == row["answer"] for row in rows if row["run"] == "native")
 
 
 def test_numbers_link_to_the_file_and_line_they_came_from(seed_report: ReportResult) -> None:
@@ -194,7 +195,7 @@ def test_the_markdown_and_its_figures(seed_report: ReportResult) -> None:
 def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
     folder = tmp_path_factory.mktemp("hostile")
     samples: list[dict[str, Any]] = [
-        sample_row(i + 1, question=t, cot=t, baseline_cot=t, answer=t[:200]) for i, t in enumerate(HOSTILE)
+        sample_row(i + 1, question=t, cot=t, baseline_cot=t, answer=t[:200], answered=t[:200]) for i, t in enumerate(HOSTILE)
     ]
     bad = json.dumps(HOSTILE[0])[1:-1].replace("'", "")
     evals = [eval_row(100, 0.5, extractors={HOSTILE[1]: {"accuracy": 0.5, "ci95": [0.4, 0.6], "no_answer": 0.0}})]

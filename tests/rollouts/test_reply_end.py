@@ -12,13 +12,14 @@ from tokenizers import AddedToken
 
 from markovlm.evaluation.evaluate import evaluate, how_evaluated
 from markovlm.rollouts.prompter import build_prompter
-from markovlm.rollouts.reader import answer_batch, score_answers
+from markovlm.rollouts.reader import answer_batch, greedy_prefix, greedy_reads, score_answers
 from markovlm.rollouts.reply_end import reply_end
 from markovlm.rollouts.types import CoT
 from markovlm.runs.setup import prepare
 from markovlm.tasks import get_task
 from markovlm.tasks.base import Example
-from markovlm.training.records import Retries, Sample
+from markovlm.training.metrics import sample_rows
+from markovlm.training.records import Retries, Sample, StepResult
 from markovlm.training.scoring import score_rewards
 from markovlm.training.step import take_step
 from support import naive, tiny
@@ -137,6 +138,7 @@ def test_the_score_is_that_of_the_answer_and_its_end(tiny_models: dict[str, Path
         assert scores.logp_mean[0].item() == pytest.approx(each.mean().item(), abs=1e-9)
         best = logp.argmax(-1).tolist()
         gold = own.answer_ids(question)
+        assert scores.best.tolist() == best * 2
         assert scores.greedy[0].item() == (best[: len(gold)] == list(gold))
         assert scores.follows.tolist() == ([best[-1]] * 2 if end == "scored" else [-1, -1])
 
@@ -165,6 +167,46 @@ def test_a_row_says_how_many_replies_end_and_how_many_run_on(tiny_models: dict[s
             best = naive.row_logits(lm, before, (*gold, 0)).argmax(-1).tolist()
         assert sample.correct == (best[:-1] == list(gold))
         assert sample.exact == (sample.correct and (best[-1] in lm.terminators or prompter.tokenizer.decode([best[-1]]) == "\n"))
+    reads = greedy_reads(learner.sampler, prompter, "markovian", [(s.example, s.cot.ids) for s in samples], 6)
+    for sample, read in zip(samples, reads, strict=True):
+        known = sample.answered or ()
+        assert read.ids[: len(known)] == known  # what scoring the gold answer shows of the greedy one is that
+        if sample.answered_whole and end == "scored":  # open, a line break does not end what is decoded
+            assert read.ended
+            assert read.ids == known
+    rows = sample_rows(StepResult(samples, 0.0, {}, 0, [], {}), prompter.text, 1)
+    assert all(
+        row["answered"] == prompter.text(s.answered) + "…" * (not s.answered_whole) for row, s in zip(rows, samples, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "instead", "answered"),
+    [
+        ("scored", {}, " 23"),
+        ("open", {}, " 23…"),  # what follows was not asked
+        ("scored", {-1: "4"}, " 234…"),
+        ("open", {-1: "4"}, " 24…"),
+        ("scored", {-2: "4", -1: "5"}, " 24…"),  # what is likeliest behind a token that was not said, says nothing
+        ("scored", {-2: None}, " 2"),
+        ("scored", {-2: "\n"}, " 2"),
+        ("scored", {0: "\n"}, "\n…"),  # a line break before any text ends no reply
+        ("scored", {0: None}, ""),
+    ],
+)
+def test_what_was_answered_is_known_up_to_the_first_token_that_is_not_gold(
+    tiny_models: dict[str, Path], end: str, instead: dict[int, str | None], answered: str
+) -> None:
+    """`instead`: the likeliest token at a place of the scored answer, where it is not that of the gold answer; None: an end token."""
+    setup = prepare(tiny.config(tiny_models["llama"]))
+    lm, prompter = setup.lm, replace(setup.prompter, answer_end=end)
+    question = replace(tiny.QUESTIONS[0], answer="23")
+    best = list(prompter.target_ids(question))
+    assert len(best) == 3 + (end == "scored")
+    for place, text in instead.items():
+        best[place] = lm.terminators[0] if text is None else prompter.tokenizer.encode(text, add_special_tokens=False)[-1]
+    ids, whole = greedy_prefix(lm, prompter, question, best)
+    assert prompter.text(ids) + "…" * (not whole) == answered
 
 
 def test_rows_and_evaluations_have_the_shares(tiny_models: dict[str, Path]) -> None:

@@ -55,7 +55,11 @@ class Diagnoses(list["Diagnosis"]):
         return pl.DataFrame([dict(zip(kinds, _verdict(one), strict=True)) for one in self], schema=kinds)
 
     def _repr_html_(self) -> str:
-        return html_table(f"{len(self)} runs", ["run", "verdict", "since step", "cause", "why"], [_verdict(one) for one in self])
+        return html_table(
+            "1 run" if len(self) == 1 else f"{len(self)} runs",
+            ["run", "verdict", "since step", "cause", "why"],
+            [_verdict(one) for one in self],
+        )
 
 
 def _verdict(one: Diagnosis) -> tuple[str, str, int | None, str | None, str]:

@@ -7,7 +7,7 @@ import click
 from markovlm.cli.flags import Command, print_json
 
 
-@click.command(cls=Command, short_help="Settings with a known outcome in a configuration of TRL, verl or markovlm.")
+@click.command(cls=Command, short_help="Settings of TRL, verl or markovlm with a known outcome.")
 @click.argument("configs", metavar="CONFIG ...", nargs=-1, required=True)
 @click.option(
     "--framework",

@@ -301,6 +301,7 @@ def _sample(row: Mapping[str, Any], line: int, source: str, problems: Problems) 
         question=text(row.get("question"), line, source),
         cot=text(row.get("cot"), line, source),
         answer=text(row.get("answer"), line, source),
+        answered=None if row.get("answered") is None else text(row["answered"], line, source),
         baseline_cot=None if baseline is None else text(baseline, line, source),
         reward=get("reward"),
         normalized_reward=get("normalized_reward"),

@@ -30,6 +30,7 @@ class AnswerScores:
     logp_mean: Tensor  # [n] per answer token
     greedy: Tensor  # [n] bool: every gold token (the end of the reply apart) is the most likely one
     token_logp: Tensor  # [M] ln pi of each answer token, CoT after CoT
+    best: Tensor  # [M] the most likely token in the place of each
     row: Tensor  # [M] which of the n CoTs it belongs to
     follows: Tensor  # [n] the most likely token behind the gold answer; -1 where the end of the reply is not scored
 
@@ -77,7 +78,7 @@ def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") 
     wrong = by_row(((stats.best != span.targets) & ~is_end).to(stats.logp.dtype), span.row, rows)
     total, mean = by_row(stats.logp, span.row, rows), by_row(stats.logp, span.row, rows, "mean")
     follows = torch.full((rows,), -1, device=lm.device).index_put((span.row[is_end],), stats.best[is_end])
-    scores = AnswerScores(total, mean, wrong == 0, stats.logp, span.row, follows)
+    scores = AnswerScores(total, mean, wrong == 0, stats.logp, stats.best, span.row, follows)
     return scores if rows == len(batch.rows) else _spread(scores, places, few)
 
 
@@ -94,6 +95,7 @@ def _spread(scores: AnswerScores, places: Sequence[int], few: Batch) -> AnswerSc
         scores.logp_mean.index_select(0, row),
         scores.greedy.index_select(0, row),
         scores.token_logp.index_select(0, token),
+        scores.best.index_select(0, token),
         owner,
         scores.follows.index_select(0, row),
     )
@@ -107,9 +109,24 @@ def joined_scores(parts: Sequence[AnswerScores]) -> AnswerScores:
         torch.cat([part.logp_mean for part in parts]),
         torch.cat([part.greedy for part in parts]),
         torch.cat([part.token_logp for part in parts]),
+        torch.cat([part.best for part in parts]),
         torch.cat([part.row + offset for part, offset in zip(parts, offsets, strict=True)]),
         torch.cat([part.follows for part in parts]),
     )
+
+
+def greedy_prefix(lm: LanguageModel, prompter: Prompter, example: Example, best: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+    """The greedy answer as far as scoring the gold one shows it: to the first token that is another; and whether it is whole.
+
+    `best`: `AnswerScores.best` of the example. What comes behind a token that is not the gold one was never computed.
+    """
+    target, end = prompter.target_ids(example), len(prompter.end_ids(example))
+    for place, (gold, likeliest) in enumerate(zip(target, best, strict=True)):
+        if gold != likeliest:
+            before = target[:place]
+            ends = likeliest in lm.terminators or (prompter.is_end(likeliest) and prompter.text(before).strip() != "")
+            return (before, True) if ends else ((*before, likeliest), False)
+    return target[: len(target) - end], end > 0
 
 
 def ends_reply(lm: LanguageModel, prompter: Prompter, token: int) -> bool:

@@ -120,7 +120,7 @@ class TrainingProgress:
         self.note(f"step {row['step']}: {row['split']} {result} (n={row['n']})")
 
     def note(self, message: str) -> None:
-        self.console.print(Text(message), soft_wrap=True)
+        self.console.print(Text(message), soft_wrap=not self.console.is_jupyter)  # a notebook wraps no line itself
 
     def stop(self) -> None:
         self.bar.stop()

@@ -122,6 +122,7 @@ def sample_rows(result: StepResult, text: Text, step: int) -> list[dict[str, Any
             "cot": text(s.cot.ids),
             "baseline_cot": s.baseline_cot,
             "answer": s.example.answer,
+            "answered": None if s.answered is None else text(s.answered) + ("" if s.answered_whole else "…"),
             "reward": s.reward,
             "normalized_reward": None if s.baseline is None else s.reward - s.baseline,
             "advantage": s.advantage,

@@ -63,6 +63,8 @@ class Sample:
     correct: bool = False  # every gold token is the reader's likeliest
     exact: bool | None = None  # and after them the end of the reply is; None: not asked, or an answer without an end of its own
     answer_probability: float = 0.0  # pi(a|z)
+    answered: tuple[int, ...] | None = None  # the reader's greedy answer, as far as it is known; None: not looked at
+    answered_whole: bool = False  # was it read to its end?
     advantage: float = 0.0
     scored: bool = True  # is anything predicted from it? (In a chain, not from every state.)
     future: float = 0.0  # of a state in a chain: what is earned after it, discounted to its step: G_t - R_t

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from markovlm.rollouts.reader import (
     answer_batch,
     end_batch,
     ends_reply,
+    greedy_prefix,
     greedy_reads,
     joined_scores,
     score_answers,
@@ -202,7 +204,8 @@ def _read_by_another_model(learner: Learner, name: str, samples: Sequence[Sample
 def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, group_size: int, retries: Retries) -> None:
     """One transfer from the device for each column."""
     direct, others = _direct(learner, samples, group_size, retries), _others(learner, samples, scores, retries)
-    answers = answers_of(learner, samples, scores, group_size, _replies(learner, samples), direct, others)
+    replies = _replies(learner, samples)
+    answers = answers_of(learner, samples, scores, group_size, replies, direct, others)
     reward, weight = value_of(learner.reward, answers), weight_of(learner.reward, answers)
     columns = (reward, scores.logp_mean, scores.logp_sum.exp(), scores.greedy)
     weights = [1.0] * len(samples) if weight is None else weight.tolist()
@@ -210,6 +213,13 @@ def _fill(learner: Learner, samples: Sequence[Sample], scores: AnswerScores, gro
     for sample, one, (earned, logprob, probability, greedy) in zip(samples, weights, values, strict=True):
         sample.reward, sample.reward_weight = earned, one
         sample.answer_logprob, sample.answer_probability, sample.correct = logprob, probability, greedy
+    best = iter(scores.best.tolist())
+    for sample, reply in zip(samples, replies or [None] * len(samples), strict=True):
+        of_gold = [*islice(best, len(learner.prompter.target_ids(sample.example)))]
+        known = (
+            greedy_prefix(learner.lm, learner.prompter, sample.example, of_gold) if reply is None else (reply.ids, reply.ended)
+        )
+        sample.answered, sample.answered_whole = known
 
 
 def _fill_states(learner: Learner, samples: Sequence[Sample]) -> list[None]:
@@ -246,6 +256,7 @@ def _see_ends(learner: Learner, samples: Sequence[Sample], scores: AnswerScores,
     for sample, token in zip(samples, follows, strict=True):
         if token >= 0 or prompter.end_after(sample.example) is not None:
             sample.exact = sample.correct and ends_reply(lm, prompter, token if token >= 0 else next(found))
+            sample.answered_whole |= sample.exact
 
 
 # ------------------------------------------------------------------------------------------------------ the writer
