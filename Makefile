@@ -52,7 +52,7 @@ test-long: setup
 
 # With real pretrained models, which are fetched; minutes.
 test-real: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/models/test_real.py $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/models/test_real.py tests/training/test_estimate.py $(PYTEST_ARGS)
 
 # The callback in TRL itself, and real log files made again with TRL, TensorBoard, W&B, trackio and MLflow; minutes.
 test-trl: .venv-trl/.installed

@@ -1,10 +1,11 @@
-"""CoTs of known quality, audited: right, sentences shuffled, of another question, empty, the answer only. They must come out in that order.
+"""CoTs of known quality, audited: right, sentences shuffled, wrong, of another question, empty, the answer only. They must come out in that order.
 
     python benchmarks/audit_quality.py --out DIR [--data ../shared/data/gsm8k] [--reader MODEL ...] [--limit 100]
     python benchmarks/audit_quality.py --out DIR --arithmetic [--limit 200]       sums, read by the embedded models
     python benchmarks/audit_quality.py --out DIR --words [--limit 200]            word problems of two to four steps, read by embedded-words
 
 The right CoTs are GSM8K's own solutions of two or more sentences, without their `<<…>>` and final line; or the running sums of the arithmetic task.
+A wrong one is the right one with another result: its answer is another number wherever it stands.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import re
 import sys
 from pathlib import Path
 
+from numpy.random import Generator
+
 from markovlm.analysis.perturb import Context, perturb_text
 from markovlm.analysis.segments import sentences
 from markovlm.api.auditing import audit_request, run_audit
@@ -23,8 +26,9 @@ from markovlm.tasks import get_task
 from markovlm.tasks.arithmetic_data import parse_question, running_sums
 from markovlm.tasks.base import LoadRequest
 from markovlm.tasks.words_data import WordsSpec, draw
+from markovlm.texts.question import contains_answer
 
-QUALITIES = ("right", "shuffled", "other", "empty", "answer only")
+QUALITIES = ("right", "shuffled", "wrong", "other", "empty", "answer only")
 
 
 def solutions(folder: Path) -> list[tuple[str, str, str]]:
@@ -51,6 +55,19 @@ def problems(limit: int) -> list[tuple[str, str, str]]:
     return [(problem.question, problem.cot, str(problem.answer)) for problem in drawn]
 
 
+def wrong(cot: str, answer: str, rng: Generator) -> str:
+    """The CoT with another number wherever its answer stands; where that does not stand in it, in place of its last number."""
+    value = int(answer.replace(",", ""))
+    other = value + int(rng.choice([step for step in (-20, -10, -2, -1, 1, 2, 10, 20) if value * (value + step) > 0]))
+    written = re.compile(rf"(?<![\d.,]){value:,}(?![\d]|[.,]\d)|(?<![\d.,]){value}(?:\.0+)?(?![\d]|[.,]\d)")
+    made = written.sub(str(other), cot)
+    if made == cot:
+        *_, last = re.finditer(r"\d[\d,.]*\d|\d", cot)
+        made = f"{cot[: last.start()]}{other}{cot[last.end() :]}"
+    assert not contains_answer(made, answer), (made, answer)
+    return made
+
+
 def by_quality(items: list[tuple[str, str, str]], seed: int = 0) -> list[dict[str, str]]:
     """A row for each question and quality; another question's CoT is one with another answer."""
     rows = []
@@ -60,6 +77,7 @@ def by_quality(items: list[tuple[str, str, str]], seed: int = 0) -> list[dict[st
         made = {
             "right": cot,
             "shuffled": perturb_text("shuffle_sentences", cot, 1.0, stream(seed, "quality", question), Context(question, "")),
+            "wrong": wrong(cot, answer, stream(seed, "wrong", question)),
             "other": other,
             "empty": "",
             "answer only": answer,

@@ -200,7 +200,7 @@ def test_a_reader_trained_on_columns_of_its_own_reads_these_rows(tmp_path: Path)
 
 
 def test_known_quality_on_sums(tmp_path: Path) -> None:
-    """Right, sentences shuffled, another question's, empty, the answer alone: in that order."""
+    """Right, sentences shuffled, with another result, another question's, empty, the answer alone: in that order."""
     module = load("audit_quality", "benchmarks")
     file = write(tmp_path / "q.jsonl", module.by_quality(module.sums(30)))
     result = audit(file, "embedded", only=[])

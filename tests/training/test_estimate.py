@@ -17,7 +17,7 @@ from markovlm.errors import UserError
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.runs.setup import prepare
 from markovlm.terminal.plan import show_plan
-from markovlm.training.cards import fits
+from markovlm.training.cards import fits, resident
 from markovlm.training.estimate import Spread, Workload, estimate
 from markovlm.training.estimate import kept as kept_bytes
 from markovlm.training.plan import plan, tokens_per_step
@@ -95,6 +95,44 @@ def test_the_peak_of_a_step(middle: Path, weight: float, microbatch: int) -> Non
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["estimated"] == pytest.approx(found["measured"], rel=0.25)
+
+
+_RUN = """
+import json, re, sys, tempfile
+from pathlib import Path
+from markovlm.api.training import configure, train
+from markovlm.training.plan import plan
+config = configure(over=json.loads(sys.argv[1]))
+needed = plan(config)["memory"]["needed"]
+train(config, Path(tempfile.mkdtemp()) / "run")
+print(json.dumps([needed, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
+@pytest.mark.parametrize(
+    ("model", "rollouts"),
+    [
+        pytest.param("embedded", {}, marks=pytest.mark.slow),
+        pytest.param("smollm2", {"questions_per_step": 1, "fixed_length": True}, marks=pytest.mark.real),
+    ],
+)
+def test_what_a_process_needs(model: str, rollouts: dict[str, object]) -> None:
+    """Within 30 % of the peak of a process that trains one step, from its first import on."""
+    over = {"model": model, "loading": {"device": "cpu"}, "rollouts": rollouts, "training": {"steps": 1, "eval_every": 0}}
+    done = subprocess.run([sys.executable, "-c", _RUN, json.dumps(over)], capture_output=True, text=True, check=True)
+    needed, measured = json.loads(done.stdout.splitlines()[-1])
+    assert needed == pytest.approx(measured, rel=0.3)
+
+
+def test_what_stays_in_the_heap_by_hand(middle: Path) -> None:
+    config = tiny.config(middle, rollouts__group_size=8, rollouts__max_cot_tokens=20, loading__device="cpu")
+    found = estimate(config, read_shape(config), Workload(50, 30, 20, 4, ""))
+    assert found.peak_phase == "training"
+    sampling = found.sampling_cache + found.sampling_logits + found.merged_weights
+    assert resident(found) == pytest.approx(
+        450_000_000 + found.weights + found.adapter + sampling + 1.4 * (found.activations + found.logits_chunk), abs=1
+    )
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -185,10 +223,12 @@ def test_a_dry_run_counts_and_writes_nothing(
     found = json.loads(capsys.readouterr().out)
     assert found["splits"] == {"train": None, "dev": 200, "test": 500}
     assert (found["evaluations"], found["checkpoints"]) == (4, 2)  # steps 0, 4, 8, 10; 0 and 10
-    assert found["memory"]["estimate"]["peak"] > 0
+    assert found["memory"]["needed"] > found["memory"]["estimate"]["peak"] > 0
     assert found["prompt_tokens"]["source"] == "measured on 64 questions"
     assert main(arguments) == 0
-    assert "ESTIMATE for this run on this machine's CPU: peak about" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "ESTIMATE for this run on this machine's CPU: peak about" in text
+    assert "the process needs about" in text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -64,6 +64,8 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
     here = "GPU" if memory["device"] == "gpu" else "CPU"
     say("memory", f"ESTIMATE for this run on this machine's {here}: peak about {size['peak']}, in {found['peak_phase']}")
     say("", f"({memory['note']})")
+    if memory["device"] == "cpu":
+        say("", f"the process needs about {_bytes(memory['needed'])} ({memory['needed_note']})")
     if memory["processes"] > 1:
         dealt = "the base sharded over them (fsdp2)" if memory["dealt"] else "the base whole on each (ddp)"
         say("", f"of each of {memory['processes']} processes, {dealt}; by formula, not measured with several")

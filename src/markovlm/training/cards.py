@@ -1,4 +1,4 @@
-"""Which GPUs a run fits on, why the smallest does not, and what setting would make it fit."""
+"""What a run needs of its machine beside its tensors, which GPUs it fits on, why the smallest does not, and what would make it fit."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ CARDS = {  # bytes, as nvidia-smi counts them
 }
 CONTEXT = 600_000_000  # CUDA's own, before a tensor is made
 FRAGMENTATION = 0.05  # of the estimate: what the allocator can't hand out
+PROCESS = 450_000_000  # resident before a model is loaded: the interpreter, torch, transformers, PEFT (Linux, torch's CPU build)
+HEAP = (
+    0.4  # of the largest phase: what glibc's heap holds beside live tensors (docs/performance.md, Memory, has the measurements)
+)
 
 # what may be changed, the cheapest first; "sizes" are halved until they fit
 _TRIES: tuple[tuple[dict[str, Any], bool], ...] = (
@@ -59,6 +63,17 @@ def on_gpu(config: RunConfig) -> RunConfig:
 def needed(memory: Memory) -> int:
     """Bytes that a card must have."""
     return CONTEXT + round(memory.peak * (1 + FRAGMENTATION))
+
+
+def resident(memory: Memory) -> int:
+    """Bytes that a process on a CPU comes to have resident: with its libraries, and with what glibc's malloc does not give back.
+
+    Tensors of some megabytes come from one heap, which shrinks only at its end: what sampling used stays beside the later phases, and the
+    largest phase leaves holes. With MALLOC_MMAP_THRESHOLD_ set they are mapped one by one, and this is `PROCESS` + `peak`.
+    """
+    phases = memory.phases
+    left = 0 if memory.peak_phase == "sampling" else phases["sampling"]
+    return PROCESS + memory.weights + memory.adapter + left + round(phases[memory.peak_phase] * (1 + HEAP))
 
 
 def fits(memory: Memory) -> dict[str, bool]:

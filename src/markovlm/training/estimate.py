@@ -27,7 +27,7 @@ query width, K key width that attention sees, c bytes of the type that is comput
 where the last term (keys and values) also counts the shared prompt, which is repeated for every row; on a CPU, where it is long, its keys
 and values stand once and unrepeated instead, 4 c K (`shared_prefix`). With checkpointing a layer keeps
 c H a token, and of a shared prompt its keys and values, once. int8 keeps c (2 H + Q + I) more: bitsandbytes holds every input, checkpointing
-or not. CUDA's own context (about half a GB) and the allocator's fragmentation come on top (`cards`). Measured against the live tensors of
+or not. CUDA's own context or Python's libraries, and what the allocator can't hand out, come on top (`cards`). Measured against the live tensors of
 whole steps in tests/training/test_estimate.py and benchmarks/memory.py.
 """
 

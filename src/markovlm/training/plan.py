@@ -19,13 +19,17 @@ from markovlm.runs.asking import parts_of, task_of
 from markovlm.runs.setup import check_splits, is_endless, load_examples, prompter_of, resolve_config, task_with_extractors
 from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
-from markovlm.training.cards import CONTEXT, FRAGMENTATION, advise, fits, needed, on_gpu
+from markovlm.training.cards import CONTEXT, FRAGMENTATION, HEAP, PROCESS, advise, fits, needed, on_gpu, resident
 from markovlm.training.estimate import Spread, Workload, element_bytes, estimate, on_cuda
 from markovlm.training.shapes import Shape, read_shape
 from markovlm.training.strategy import check_share
 
 _SAMPLE = 64  # training questions whose prompts are measured
 _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured
+_GPU_NEEDS = f"with {CONTEXT / 1e9:.1f} GB for CUDA's context and {FRAGMENTATION:.0%} for fragmentation"
+_CPU_NEEDS = (
+    f"with {PROCESS / 1e9:.2g} GB for Python's libraries, what sampling leaves in the heap, and {HEAP:.0%} for holes in it"
+)
 
 
 def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
@@ -204,18 +208,19 @@ def _memory(config: RunConfig, work: Workload, spread: Spread) -> dict[str, Any]
         return {"estimate": None, "note": str(error)}
     gpu = on_gpu(config)
     there, advice = estimate(gpu, shape, work, spread), advise(gpu, shape, work, spread)
+    here, cuda = estimate(config, shape, work, spread), on_cuda(config)
     return {
-        "device": "gpu"
-        if on_cuda(config)
-        else "cpu",  # of "estimate"; "gpu" and "advice" are of a CUDA device wherever this is asked
-        "estimate": estimate(config, shape, work, spread).to_json(),
+        "device": "gpu" if cuda else "cpu",  # of "estimate"; "gpu" and "advice" are of a CUDA device wherever this is asked
+        "estimate": here.to_json(),
+        "needed": needed(here) if cuda else resident(here),
         "processes": spread.processes,
         "dealt": spread.dealt,
-        "note": f"by formula, base in {_kind(config)}, without CUDA's context and fragmentation; sizes from {shape.source}",
+        "note": f"tensors by formula, base in {_kind(config)}; sizes from {shape.source}",
+        "needed_note": _GPU_NEEDS if cuda else _CPU_NEEDS,
         "parameters": shape.parameters,
         "adapter_parameters": shape.adapter_parameters,
         "gpu": there.to_json(),
-        "gpu_note": f"base in {_kind(gpu)}; with {CONTEXT / 1e9:.1f} GB for CUDA's context and {FRAGMENTATION:.0%} for fragmentation",
+        "gpu_note": f"base in {_kind(gpu)}; {_GPU_NEEDS}",
         "gpu_needed": needed(there),
         "cards": fits(there),
         "advice": None if advice is None else asdict(advice),
