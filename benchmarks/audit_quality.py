@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--words", action="store_true")
     parser.add_argument("--reader", action="append")
     parser.add_argument("--limit", type=int, default=100)
-    parser.add_argument("--only", default="leak,legibility")
+    parser.add_argument("--only", default="leak,legibility", help="studies beside the order, by commas; none: the order alone")
     parser.add_argument("--dtype", default="float32", help="of the reader's weights")
     given = parser.parse_args()
     if given.arithmetic:
@@ -113,7 +113,7 @@ def main() -> int:
         request = audit_request(
             [file],
             [reader],
-            only=given.only.split(","),
+            only=[] if given.only == "none" else given.only.split(","),
             out=given.out / re.sub(r"\W+", "-", reader).strip("-"),
             config={"loading": {"dtype": given.dtype}},
         )

@@ -70,6 +70,18 @@ def test_the_configuration_of_the_real_demo_is_what_it_trains() -> None:
     assert flatten(configure(CONFIGS / "smollm2/words.yaml").model_dump(mode="json")) == {**made, "prompt.style": "chat"}
 
 
+@pytest.mark.parametrize("path", of("smollm2"), ids=name)
+def test_the_configurations_of_a_real_model_build_and_say_whether_they_were_run(path: Path) -> None:
+    config = configure(path)
+    assert (config.model, config.prompt.style, config.lora.rank) == ("smollm2", "chat", 8)
+    assert config.objective.actor_reward_weight.maximum == 0
+    assert config.training.lr.maximum == 1e-3
+    assert config.objective.answer_end == "scored"
+    assert build_objective(config.objective) is not None
+    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(re.match(r"# (MEASURED|NOT RUN)\b", line) for line in comments)
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_every_configuration_builds(path: Path) -> None:
     config = load(path)
