@@ -18,11 +18,11 @@ from training_runs import made, markdown, test_accuracy, write_json
 
 from markovlm.analysis.loadbearing import Request, run_studies
 from markovlm.analysis.perturb import Plan
-from markovlm.analysis.study import FOLDER
 from markovlm.config import RunConfig, build_config, load_yaml
+from markovlm.intervals import found_text
 from markovlm.models.registry import model_defaults
 from markovlm.runs.targets import Target, open_targets, sighted
-from markovlm.terminal.studies import estimate
+from markovlm.studies.files import FOLDER
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "embedded"
 TWINS = ("markovian", "non_markovian")
@@ -69,7 +69,7 @@ def table(found: list[dict[str, Any]], manner: str, key: str) -> str:
             same = [
                 next(r for r in one[manner]["perturb"]["rows"] if (r["perturbation"], r["severity"]) == cell) for one in found
             ]
-            rows.append([cell[0], f"{cell[1]:.0%}", *(estimate(one[key], 2) for one in same)])
+            rows.append([cell[0], f"{cell[1]:.0%}", *(found_text(one[key], 2) for one in same)])
     return markdown(["perturbation", "severity", *(f"seed {one['seed']}" for one in found)], rows)
 
 
@@ -81,8 +81,8 @@ def bypass_table(found: list[dict[str, Any]]) -> str:
                 next(r for r in one["as trained"][key]["rows"] if r["control"] == control and r["reader"] == "sees the question")
                 for one in found
             ]
-            rows.append([name.replace("_", "-"), control, *(estimate(row["accuracy"], 2) for row in picked)])
-        rows.append([name.replace("_", "-"), "bypass", *(estimate(one["as trained"][key]["bypass"], 2) for one in found)])
+            rows.append([name.replace("_", "-"), control, *(found_text(row["accuracy"], 2) for row in picked)])
+        rows.append([name.replace("_", "-"), "bypass", *(found_text(one["as trained"][key]["bypass"], 2) for one in found)])
     return markdown(["model", "CoT", *(f"seed {one['seed']}" for one in found)], rows)
 
 

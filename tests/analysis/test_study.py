@@ -232,9 +232,11 @@ def test_the_header_says_what_was_studied(twins: Twins, tmp_path: Path) -> None:
         "kind": "leak", "run": "", "checkpoint": "step-000003", "step": 3, "split": "test", "task": "arithmetic", "model": "",
         "conditioning": "non_markovian", "n": 3, "cots_per_question": 2, "seed": 0, "notes": [],
     }  # fmt: skip
-    path = study.write("leak", {**header, "broken": float("nan")})
+    path = study.write("leak", {**header, "leaks": {"mean": float("nan"), "ci95": [0.1, 0.2]}})
     assert path.name.startswith("leak-step-000003-test-")
-    assert '"broken": null' in path.read_text()
+    assert '"mean": null' in path.read_text()
+    with pytest.raises(ValueError, match="Leak does not declare leek"):  # nobody would read it
+        study.write("leak", {**header, "leek": 1})
 
 
 def test_a_closed_study_lets_go_of_its_model(twins: Twins, tmp_path: Path) -> None:

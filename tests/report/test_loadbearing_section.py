@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 
 from markovlm.intervals import decimal_texts
 from markovlm.logs.find import find_runs, read_run
-from markovlm.logs.studies import MAX_BYTES, MAX_ROWS, MAX_UNITS, read_studies
-from markovlm.logs.study_records import Estimate, Explain, Perturb, Resample, Study, Transfer
 from markovlm.report import ReportResult, write_report
 from markovlm.report.draw import Drawers
 from markovlm.report.figures import PRINT_CONFIG, for_print
-from markovlm.report.loadbearing.claims import claim_of
 from markovlm.report.loadbearing.figures import figures
 from markovlm.report.loadbearing.section import section_of, shade, shade_causes
-from markovlm.report.loadbearing.tables import readable
-from markovlm.report.loadbearing.words import cell_text, nats, points, share
+from markovlm.studies.claims import claim_of
+from markovlm.studies.fields import MAX_ROWS
+from markovlm.studies.fields import est as estimate
+from markovlm.studies.files import MAX_BYTES, read_studies
+from markovlm.studies.records import MAX_UNITS, Explain, Perturb, Resample, Study, Transfer
+from markovlm.studies.tables import tables_of
+from markovlm.studies.words import cell_text, nats, points, share
 from report.loadbearing_samples import (
     bypass,
     chains,
@@ -64,19 +66,19 @@ def said(tmp_path: Path, study: dict[str, Any]) -> str:
 
 
 def test_numbers_as_text() -> None:
-    e = Estimate(0.55, 0.451, 0.642)
+    e = estimate(0.55, 0.451, 0.642)
     assert points(e) == "55 points (45 to 64)"
-    assert points(Estimate(0.01, -0.02, 0.04), " of accuracy") == "1 point of accuracy (-2 to 4)"
-    assert nats(Estimate(1.2, 0.9, 1.5), 100) == "1.20 nats an answer token (95 % 0.90 to 1.50, n=100)"
-    assert share(Estimate(0.03, 0.01, 0.06), 80) == "3 % (1 to 6 %, n=80)"
-    assert cell_text(Estimate(1.2)) == "1.20 [—]"
-    assert cell_text(Estimate()) == "—"
+    assert points(estimate(0.01, -0.02, 0.04), " of accuracy") == "1 point of accuracy (-2 to 4)"
+    assert nats(estimate(1.2, 0.9, 1.5), 100) == "1.20 nats an answer token (95 % 0.90 to 1.50, n=100)"
+    assert share(estimate(0.03, 0.01, 0.06), 80) == "3 % (1 to 6 %, n=80)"
+    assert cell_text(estimate(1.2)) == "1.20 [—]"
+    assert cell_text(estimate()) == "—"
     with pytest.raises(ValueError, match="no place in a sentence"):
-        nats(Estimate(1.2))
+        nats(estimate(1.2))
 
 
 def test_a_bound_near_zero_keeps_its_side() -> None:
-    assert cell_text(Estimate(0.5, 0.004, 1.0)) == "0.500 [0.004, 1.000]"  # not [0.00, 1.00], which would hold 0
+    assert cell_text(estimate(0.5, 0.004, 1.0)) == "0.500 [0.004, 1.000]"  # not [0.00, 1.00], which would hold 0
     assert decimal_texts([1e-9, 1.0], 2) == ["1e-09", "1.00000"]
     assert decimal_texts([-0.0, 0.0], 2) == ["0.00", "0.00"]
 
@@ -92,7 +94,7 @@ def test_no_number_but_zero_reads_as_zero(values: list[float], places: int) -> N
     [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0.0, 0.1, 0), (-0.1, 0.0, 0), (0.0, 0.0, 0), (None, 0.1, None)],
 )
 def test_the_sign_of_an_interval(low: float | None, high: float | None, sign: int | None) -> None:
-    assert Estimate(0.05, low, high).sign == sign
+    assert estimate(0.05, low, high).sign == sign
 
 
 # --- what damage says --------------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ def test_no_claim_without_an_interval(tmp_path: Path) -> None:
     study = perturb(rows=[damage("delete", "character", 0.4, 1.2, None, drop_accuracy=None)])  # type: ignore[arg-type]
     claim = claim_of(study_of(tmp_path, study))
     assert (claim.lead, claim.more) == ("", "")
-    assert "1.20 [—]" in {cell.text for table in readable(claim.study) for row in table.rows for cell in row}
+    assert "1.20 [—]" in {cell.text for table in tables_of(claim.study) for row in table.rows for cell in row}
 
 
 def test_a_perturbation_that_changed_few_cots_says_so(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_leak_in_words(tmp_path: Path) -> None:
 
 
 def test_the_table_like_the_papers(tmp_path: Path) -> None:
-    tables = {t.title: t for t in readable(study_of(tmp_path, perturb(against=True)))}
+    tables = {t.title: t for t in tables_of(study_of(tmp_path, perturb(against=True)))}
     drop = next(t for title, t in tables.items() if title.startswith("Drop of ln pi"))
     assert drop.columns == ("perturbation", "20 %", "40 %", "60 %", "80 %", "100 %", "n", "CoTs changed")
     row = next(row for row in drop.rows if row[0].text == "delete (character)")
@@ -280,7 +282,7 @@ def test_every_figure_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_shades_of_a_cot(tmp_path: Path) -> None:
-    found = study_of(tmp_path, explain()).found
+    found = study_of(tmp_path, explain())
     assert isinstance(found, Explain)
     shown = shade(found.examples[0])
     tones = {(s.text, s.tone) for s in shown.shades}
@@ -314,8 +316,8 @@ def test_what_sentences_cause_in_words_and_in_colours(tmp_path: Path) -> None:
         "1 of 2 sentences cause more than chance (p at most 0.05, each taken alone; 0.1 would by chance). What sentences cause and what they "
         "bear show no common rank: Spearman 0.20 (95 % -0.20 to 0.60). (a sentence differs if it is not equal; 20 continuations at each cut.)"
     )
-    assert isinstance(study.found, Resample)
-    shown = shade_causes(study.found.cots[0])
+    assert isinstance(study, Resample)
+    shown = shade_causes(study.cots[0])
     assert [shade.tone for shade in shown.causes] == ["p5", "p1", "p0"]  # .5 above chance, .05 above it, always written
     assert [shade.tone for shade in shown.bears] == ["p0", "p5", "m1"]
     assert [shade.hint for shade in shown.causes] == [
@@ -323,7 +325,7 @@ def test_what_sentences_cause_in_words_and_in_colours(tmp_path: Path) -> None:
         "TV 0.25 [0.15, 0.35], by chance 0.20, p 0.400; right 0.90 with it, 0.80 without",
         "no continuation lacks it",
     ]
-    [places] = readable(study)
+    [places] = tables_of(study)
     assert [row[0].text for row in places.rows] == ["0 to 20 %", "40 to 60 %", "80 to 100 %"]  # those with a sentence
     [figure] = figures("x", "run", study)
     assert [(row["from"], row["value"], row["chance"]) for row in figure.rows["bars"]] == [
@@ -469,11 +471,17 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     }  # fmt: skip
     run = write_studies(write_native(tmp_path / "a"), perturb(rows=[row, 7, None]))
     found = read_run(run)
-    perturbed = found.studies[0].found
+    perturbed = found.studies[0]
     assert isinstance(perturbed, Perturb)
     only = perturbed.rows[0]
-    assert (only.drop.mean, only.accuracy.mean, only.fragility.mean, only.changed, only.n) == (None, None, None, None, None)
-    assert only.fragility_accuracy == Estimate(0.5, None, None)
+    assert (only.drop_logprob.mean, only.drop_accuracy.mean, only.fragility.mean, only.changed, only.n) == (
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
+    assert only.fragility_accuracy == estimate(0.5, None, None)
     assert sum("mean: not a number of a bearable size" in p and "3 times" in p for p in found.problems) == 1
     assert any("rows: an entry that is not an object (2 times)" in p for p in found.problems)
 
@@ -486,8 +494,8 @@ def test_long_lists_are_cut_and_told(tmp_path: Path) -> None:
         explain(examples=[example() | {"units": long}] * 9),
     )
     found = read_run(run)
-    assert len(found.studies[0].found.rows) == MAX_ROWS  # type: ignore[union-attr]
-    explained = found.studies[1].found
+    assert len(found.studies[0].rows) == MAX_ROWS  # type: ignore[union-attr]
+    explained = found.studies[1]
     assert isinstance(explained, Explain)
     assert [len(e.units) for e in explained.examples] == [MAX_UNITS] * 9
     assert any("1,001 entries, of which the first 1,000 are shown" in p for p in found.problems)
@@ -607,7 +615,7 @@ def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
 
 
 def test_the_studies_of_transfer_have_their_models(tmp_path: Path) -> None:
-    found = study_of(tmp_path, transfer()).found
+    found = study_of(tmp_path, transfer())
     assert isinstance(found, Transfer)
     assert found.models["gpt2"] == "openai/gpt2"
-    assert found.correlations[1].spearman is None
+    assert found.correlation[1].spearman is None

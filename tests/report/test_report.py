@@ -16,13 +16,14 @@ import pytest
 
 from markovlm.errors import UserError
 from markovlm.health.diagnose import diagnose_paths
+from markovlm.present.markdown import escaped, fenced
+from markovlm.present.spreadsheet import to_csv
+from markovlm.present.table import number_text
 from markovlm.report import ReportResult, build, write_report
 from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.report.figures import PRINT_CONFIG, curves, decimate, first_shown, for_print
 from markovlm.report.html import packed, script_json
-from markovlm.report.markdown import escaped, fenced
-from markovlm.report.spreadsheet import to_csv
-from markovlm.report.tables import number_text, verdicts
+from markovlm.report.tables import verdicts
 from report.native import CONFIG, eval_row, metric_row, sample_row, write_native
 from report.seed import write_seed
 

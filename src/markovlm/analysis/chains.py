@@ -25,6 +25,7 @@ from markovlm.evaluation.run import label_of
 from markovlm.runs.rows import clean, replace_whole
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
+from markovlm.studies.files import check_result
 from markovlm.tasks.base import Loaded
 
 PARTS = ("damage", "words", "facts")
@@ -47,6 +48,7 @@ class _Kept:
 
         self.result[part] = clean(found)
         whole = {**self.result, **{name: self.earlier[name] for name in self.earlier if name not in self.result}}
+        check_result(whole)
         replace_whole(self.data, json.dumps(whole, ensure_ascii=False, allow_nan=False).encode())
         replace_whole(self.page, chains_html(whole).encode())
 

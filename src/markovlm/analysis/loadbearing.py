@@ -20,7 +20,7 @@ from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Paraphraser, Reworded, reword
 from markovlm.analysis.perturb import Plan
 from markovlm.analysis.resample import Resampling, resample
-from markovlm.analysis.study import FOLDER, Counting, Study, open_study
+from markovlm.analysis.study import Counting, Study, open_study
 from markovlm.analysis.transfer import open_readers, transfer
 from markovlm.errors import RunFailed, UserError
 from markovlm.evaluation.ask import with_some_answer
@@ -29,6 +29,7 @@ from markovlm.models.load import load_tokenizer
 from markovlm.registry import STUDIES
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
+from markovlm.studies.files import FOLDER
 from markovlm.tasks.base import Example, Loaded
 from markovlm.tasks.choices import asked_example
 from markovlm.tasks.prompts import check_example

@@ -7,7 +7,8 @@ are shown and not obeyed.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +16,11 @@ from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
 from markovlm.analysis.units import KINDS
 from markovlm.intervals import found_text
 from markovlm.pages import page_environment
+from markovlm.present.table import NOTHING, Cell, Table, number_cell, percent_cell, table_of
+from markovlm.studies.fields import Estimate
+from markovlm.studies.files import read_result
+from markovlm.studies.records import Explain, KindLoad, PositionLoad, ResampledCot
+from markovlm.studies.tables import sentences_of, tables_of
 from markovlm.tasks.equations import equations
 
 LEAST_LIMIT = 0.1  # nats: the end of the colour scale is never nearer, so that noise stays pale
@@ -136,7 +142,6 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
         title=title,
         cards=cards,
         study=_study(aggregate) if aggregate else None,
-        kinds=KINDS,
         top_units=TOP_UNITS,
         replaced=any(one.how == "replace" for one in attributions),
     )
@@ -148,13 +153,17 @@ def resample_html(result: Mapping[str, Any], cots: Sequence[Any], title: str) ->
     environment.filters.update(
         visible=lambda v: visible(str(v)), one_line=lambda v: _one_line(str(v)), nats=nats, ci=with_interval
     )
-    return environment.get_template("resample.html").render(title=title, result=result, cots=[_both_maps(one) for one in cots])
+    study = read_result(result, [])
+    return environment.get_template("resample.html").render(
+        title=title, result=result, tables=tables_of(study) if study else [], cots=[_both_maps(one) for one in cots]
+    )
 
 
 def _both_maps(one: Any) -> dict[str, Any]:
     limit = max([LEAST_LIMIT, *(abs(s.occlusion) for s in one.sentences)])
     return {
         "of": one,
+        "table": sentences_of(ResampledCot.model_validate(one.to_json())),
         "bears": [_shaded(s.text, s.occlusion / limit, f"{nats(s.occlusion)} nats") for s in one.sentences],
         "causes": [
             _shaded(s.text, s.causes, f"TV {with_interval(s.tv)}, p {s.p:.3f}" if s.tv else "never another sentence here")
@@ -189,22 +198,31 @@ def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
                 "role": role(a),
                 "of": a,
                 "method": method_of(a),
-                "replaced": a.how == "replace",
                 "spans": _spans(a, limit),
-                "named": _rows(a),
+                "named": units_table(a),
             }
             for a in group
         ],
     }
 
 
-def _rows(attribution: Attribution) -> list[dict[str, Any]]:
-    """The table below a CoT."""
-    return [
-        {"rank": rank, "label": label_of_unit(unit), "where": where_of(attribution, number), "unit": unit}
-        for rank, number in named_units(attribution)
-        for unit in [attribution.units[number]]
-    ]
+def units_table(attribution: Attribution) -> Table:
+    """The units that bear most, and the one that hurts most."""
+    target = visible(attribution.target.strip())
+    named = [(rank, number, attribution.units[number]) for rank, number in named_units(attribution)]
+    columns: dict[str, Callable[[Any], Any]] = {
+        "rank": lambda one: one[0],
+        "unit": lambda one: label_of_unit(one[2]),
+        "kind": lambda one: one[2].kind,
+        "at": lambda one: percent_cell(one[2].start),
+        "drop, nats": lambda one: number_cell(one[2].drop, nats(one[2].drop)),
+    }
+    if attribution.how == "replace":
+        columns["filler alone"] = lambda one: (
+            NOTHING if one[2].filler is None else number_cell(one[2].filler, nats(one[2].filler))
+        )
+    columns["where"] = lambda one: Cell(None, where_of(attribution, one[1]), None, "text")
+    return table_of("units", f"Largest drops of ln pi('{target}')", named, columns)
 
 
 def _spans(attribution: Attribution, limit: float) -> list[dict[str, Any]]:
@@ -223,30 +241,38 @@ def _spans(attribution: Attribution, limit: float) -> list[dict[str, Any]]:
 
 
 def _study(aggregate: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of an aggregate with the geometry of their bars; both tables share one axis."""
-    rows = [*aggregate["by_kind"], *aggregate["by_position"]]
-    values = [v for row in rows for v in (row["drop"]["mean"], *row["drop"]["ci95"]) if v is not None]
+    """The tables of an aggregate with a bar for each row; both share one axis."""
+    found = read_result({**aggregate, "kind": "explain"}, [])
+    shown: list[tuple[Table, Sequence[KindLoad | PositionLoad]]] = []
+    if isinstance(found, Explain):
+        groups = (found.by_kind, [place for place in found.by_position if place.units])
+        shown = list(zip(tables_of(found), filter(None, groups), strict=True))
+    values = [v for _, rows in shown for row in rows for v in (row.drop.mean, *row.drop.ci95) if v is not None]
     low, high = min([0.0, *values]), max([0.0, *values])
-    return {
-        "of": aggregate,
-        "axis": (low, high),
-        "by_kind": [dict(row) | {"bar": _bar(row["drop"], low, high)} for row in aggregate["by_kind"]],
-        "by_position": [dict(row) | {"bar": _bar(row["drop"], low, high)} for row in aggregate["by_position"]],
-    }
+    tables = [(_described(table), [_bar(row.drop, low, high) for row in rows]) for table, rows in shown]
+    return {"of": aggregate, "axis": (low, high), "tables": tables}
 
 
-def _bar(drop: Mapping[str, Any], low: float, high: float) -> dict[str, float] | None:
+def _described(table: Table) -> Table:
+    """What a kind of unit is, beside its name."""
+    rows = (
+        (replace(row[0], text=": ".join(filter(None, (row[0].text, KINDS.get(row[0].value, ""))))), *row[1:])
+        for row in table.rows
+    )
+    return replace(table, rows=tuple(rows))
+
+
+def _bar(drop: Estimate, low: float, high: float) -> dict[str, float] | None:
     """Percentages along the axis: the zero line, the bar from it to the mean, and the interval's whisker."""
-    if drop["mean"] is None:
+    if drop.mean is None:
         return None
     width = (high - low) or 1.0
 
     def at(value: float) -> float:
         return round(100 * (value - low) / width, 2)
 
-    zero, mean = at(0.0), at(drop["mean"])
+    zero, mean = at(0.0), at(drop.mean)
     bar = {"zero": zero, "left": min(zero, mean), "width": round(abs(mean - zero), 2)}
-    first, last = drop["ci95"]
-    if first is not None and last is not None:
-        bar |= {"low": at(first), "span": round(at(last) - at(first), 2)}
+    if drop.low is not None and drop.high is not None:
+        bar |= {"low": at(drop.low), "span": round(at(drop.high) - at(drop.low), 2)}
     return bar

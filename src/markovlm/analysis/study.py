@@ -28,9 +28,9 @@ from markovlm.runs.rows import clean, read_rows, replace_whole, writing
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
 from markovlm.statistics import cluster_mean_ci
+from markovlm.studies.files import check_result
 from markovlm.tasks.base import LIKELIHOOD, Example
 
-FOLDER = "loadbearing"  # in the run directory
 Counting = Callable[[str, int], Any]
 _ROWS_KEPT = 4  # batches after which readings are written down
 Cells = Mapping[str, tuple[str, ...]]  # list of a result -> the keys that tell its rows apart
@@ -208,6 +208,7 @@ class Study:
         whole = clean(result)
         if cells is not None and self.same_source:
             whole = with_earlier(_read_result(path), whole, cells, manner)
+        check_result(whole)
         replace_whole(path, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False).encode())
         return path
 

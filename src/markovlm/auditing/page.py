@@ -9,10 +9,10 @@ from typing import Any
 
 from markovlm.analysis.render import card_of, nats, visible, with_interval
 from markovlm.auditing.listing import MOST_LISTED, listed
-from markovlm.auditing.measures import MEASURES
 from markovlm.auditing.plan import AuditRequest
 from markovlm.auditing.reading import ReaderRead
 from markovlm.auditing.result import PAGE
+from markovlm.auditing.tables import tables_of
 from markovlm.pages import page_environment
 from markovlm.runs.rows import clean, replace_whole
 
@@ -49,7 +49,7 @@ def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], rows: Seq
         title=title,
         result=result,
         cards=cards,
-        measures=MEASURES,
+        tables=tables_of(result),
         choices=any("with_choices" in one for group in result["groups"] for one in group["readers"]),
         listed=shown,
         filters=_filters([group["group"] for group in result["groups"]]),

@@ -160,7 +160,7 @@ def explain_one_question(request: Request, example: str | None, question: str | 
     from markovlm.analysis.loadbearing import explain_question
     from markovlm.terminal.attribution import explain_text
     from markovlm.terminal.console import stdout
-    from markovlm.terminal.studies import show_resample
+    from markovlm.terminal.studies import show_study
 
     found = explain_question(request, example, question)
     resampled = found.results.get("resample")
@@ -172,7 +172,7 @@ def explain_one_question(request: Request, example: str | None, question: str | 
         print_json({**shown, "page": str(found.page)})
         return
     if resampled is not None:
-        show_resample(stdout(), resampled)
+        show_study(stdout(), resampled)
     else:
         stdout().print(explain_text(found.attributions))
         if request.target.config.objective.conditioning == "non_markovian":

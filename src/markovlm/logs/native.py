@@ -29,7 +29,6 @@ from markovlm.logs.rows import (
     text,
 )
 from markovlm.logs.schema import METRIC
-from markovlm.logs.studies import FOLDER, read_studies
 
 MOST_KEYS = 2_000  # metrics of a run; ours first
 MOST_SETTINGS = 4 << 20  # bytes of config.yaml
@@ -57,8 +56,10 @@ def read_native(path: Path, max_samples: int) -> RunData:
     if samples.exists():
         run.files["samples"] = samples
         _guarded(run, samples, lambda: _read_samples(run, samples, max_samples))
-    if (folder / FOLDER).is_dir():
-        run.studies = read_studies(folder / FOLDER, run.problems)
+    if (folder / "loadbearing").is_dir():
+        from markovlm.studies.files import read_studies  # pydantic: a log without studies is judged without it
+
+        run.studies = read_studies(folder / "loadbearing", run.problems)
     return run
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from markovlm.logs.study_records import Study
+if TYPE_CHECKING:
+    from markovlm.studies.records import Study
 
 Kind = Literal[
     "native", "g1", "g1b", "g1c", "g1d", "g2", "g3", "g4", "evaluation", "unknown",

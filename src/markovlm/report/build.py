@@ -15,6 +15,8 @@ from markovlm.health.diagnose import Diagnosis, diagnose_all
 from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData
+from markovlm.present.spreadsheet import to_csv
+from markovlm.present.table import Table
 from markovlm.report import tables
 from markovlm.report.draw import Drawers, DrawingFailed
 from markovlm.report.figures import (
@@ -32,9 +34,7 @@ from markovlm.report.loadbearing.section import Section, section_of
 from markovlm.report.markdown import render_markdown
 from markovlm.report.run_rows import run_rows
 from markovlm.report.settings import settings as settings_of
-from markovlm.report.spreadsheet import to_csv
 from markovlm.report.synthesis import synthesis
-from markovlm.report.tables import Table
 from markovlm.texts.markup import html_table
 
 PRINTED_CURVES = 9  # figures beside the Markdown file; the page has all

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -15,12 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import RunData, Sample
 from markovlm.pages import page_environment
+from markovlm.present.table import Source, Table
 from markovlm.report import tables
 from markovlm.report.figures import Figure, curves, final_accuracy, first_shown, reward_distributions, run_domain
 from markovlm.report.figures.printing import best_of, checkpoints_of
@@ -28,7 +28,6 @@ from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Se
 from markovlm.report.overview import FEW_RUNS, folded, groupings, overview
 from markovlm.report.settings import settings
 from markovlm.report.synthesis import synthesis
-from markovlm.report.tables import Source, Table
 from markovlm.report.trust import Trust, verdict_on_tasks
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
@@ -126,17 +125,11 @@ class _Links:
 
 def _environment(links: _Links, library: str) -> Environment:
     environment = page_environment("markovlm.report")
-    environment.globals.update(href=links.of, css=_own_file("report.css"), script=_own_script(), vega=script_text(library))
+    environment.globals.update(href=links.of, script=_own_script(), vega=script_text(library))
     environment.filters["words"] = lambda text: str(text).replace("_", " ")
     environment.filters["as_source"] = Source
-    environment.filters["breakable"] = _breakable
     environment.filters["groupby_in_order"] = _by_group
     return environment
-
-
-def _breakable(name: str) -> Markup:
-    """A dotted or underscored name that may be broken after its dots and underscores."""
-    return Markup("").join(escape(part) + Markup("<wbr>") for part in re.split(r"(?<=[._/])", name))
 
 
 def _by_group(figures: Sequence[Figure]) -> list[tuple[str, list[Figure]]]:

@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
+from markovlm.present.markdown import escaped, fenced, table
+from markovlm.present.table import Table, number_text
 from markovlm.report import tables
 from markovlm.report.figures import Figure
 from markovlm.report.html import sentence
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, RunPart, Section, ShownExample
 from markovlm.report.settings import settings
 from markovlm.report.synthesis import Synthesis, synthesis
-from markovlm.report.tables import Cell, Table
 from markovlm.report.trust import Trust, verdict_on_tasks
 
-MOST_TEXT = 700  # characters of a sample's text
 SAMPLES_OF_A_RUN = 3
 MOST_STUDIED = 3  # runs with their tables of studies; all have their sentences, and CSV files
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-
-
-def fenced(text: str, most: int = MOST_TEXT) -> str:
-    """A code block that its text cannot end."""
-    if len(text) > most:
-        text = f"{text[:most]} … [{len(text) - most:,} more characters]"
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
-
-
-def table(found: Table) -> str:
-    """A pipe table with the sources of its numbers in the last column."""
-    if not found.rows:
-        return ""
-    sourced = any(cell.source for row in found.rows for cell in row)
-    columns = [*found.columns, *(["source"] if sourced else [])]
-    lines = ["| " + " | ".join(escaped(c) for c in columns) + " |", "|" + " --- |" * len(columns)]
-    for row in found.rows:
-        cells = [escaped(cell.text) for cell in row]
-        if sourced:
-            cells.append(escaped(_sources(row)))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _sources(row: Sequence[Cell]) -> str:
-    return "; ".join(dict.fromkeys(str(cell.source) for cell in row if cell.source))
 
 
 def render_markdown(
@@ -228,7 +193,7 @@ def _samples(d: Diagnosis) -> str:
     lines = [f"### {escaped(d.run.name)}"]
     for s in {(s.line, s.step): s for s in picked}.values():
         outcome = "" if s.correct is None else ", right" if s.correct else ", wrong"
-        reward = "" if s.reward is None else f", reward {tables.number_text(s.reward)}"
+        reward = "" if s.reward is None else f", reward {number_text(s.reward)}"
         answered = "" if s.answered is None else f", answered {escaped(s.answered[:80])}"
         lines.append(
             f"Step {s.step:,}{outcome}{reward}; gold answer {escaped(s.answer[:80])}{answered}; {escaped(s.source)}, line {s.line:,}"

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from markovlm.logs.frameworks import FRAMEWORKS, OURS, Framework
 from markovlm.logs.schema import METRIC, METRICS
-from markovlm.report.markdown import table
-from markovlm.report.tables import Table, plain, rules, thresholds
+from markovlm.present.markdown import table
+from markovlm.present.table import Table, plain
+from markovlm.report.tables import rules, thresholds
 from markovlm.research_logs.keys import FLAT, GENERATIONS, SETTINGS, keys_of
 
 _DERIVED = {

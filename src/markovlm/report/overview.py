@@ -9,9 +9,10 @@ from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level
 from markovlm.logs.records import Evaluation
 from markovlm.logs.schema import METRIC
+from markovlm.present.table import Source, number_text
 from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
 from markovlm.report.settings import split_settings
-from markovlm.report.tables import Source, by_gravity, eval_source, number_text, row_source
+from markovlm.report.tables import by_gravity, eval_source, row_source
 
 FEW_RUNS = 12  # up to so many runs are shown one by one
 _MOST_GROUPINGS = 12

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from markovlm.logs.records import RunData
-from markovlm.report.tables import Cell, Source, Table, number_text, plain
+from markovlm.present.table import Cell, Source, Table, number_text, plain
 
 _MISSING = object()
 

@@ -1,96 +1,22 @@
-"""Every table of a report, once: the same rows become HTML, Markdown and CSV, each number with its source."""
+"""Every table of a report, each number with its source."""
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level, milestone_levels
 from markovlm.health.rules import THRESHOLDS, percent, reference_of, rules_table
 from markovlm.health.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
+from markovlm.health.thresholds import Threshold
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import Evaluation, RunData
 from markovlm.logs.schema import METRIC
+from markovlm.present.table import NOTHING, Cell, Source, Table, number_cell, number_text, plain, readable, table_of
 from markovlm.report.run_rows import SIGNALS, run_rows
 from markovlm.report.synthesis import Synthesis
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a number was read: a file and, where it has one, a line."""
-
-    path: Path
-    line: int | None = None
-
-    def __str__(self) -> str:
-        return self.path.name if self.line is None else f"{self.path.name}, line {self.line:,}"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A value, how it reads, and where it is from. `kind` is a class for styling (a verdict, "number", …)."""
-
-    value: Any
-    text: str
-    source: Source | None = None
-    kind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A named table. `name` is its file name as CSV."""
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    note: str = ""
-
-    @property
-    def headings(self) -> list[tuple[str, str]]:
-        """(column, "number" where all its cells are numbers or missing)."""
-        numeric = [all("number" in row[i].kind for row in self.rows) and bool(self.rows) for i in range(len(self.columns))]
-        return [(name, "number" if is_numeric else "") for name, is_numeric in zip(self.columns, numeric, strict=True)]
-
-    def without(self, column: str) -> Table:
-        """The table less one column."""
-        at = self.columns.index(column)
-        rows = tuple((*row[:at], *row[at + 1 :]) for row in self.rows)
-        return replace(self, columns=(*self.columns[:at], *self.columns[at + 1 :]), rows=rows)
-
-
-def plain(value: Any, kind: str = "") -> Cell:
-    """A cell without a source."""
-    return Cell(value, "—" if value is None or value == "" else _readable(value), None, kind)
-
-
-def _readable(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return number_text(value)
-    return str(value)
-
-
-def number_text(value: float) -> str:
-    """Four significant digits, large and small ones in powers of ten."""
-    if not math.isfinite(value):
-        return "not finite"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4g}"
-    return f"{value:.3g}"
-
-
-def metric_cell(value: float | None, source: Source | None) -> Cell:
-    """A metric; missing ones stay missing."""
-    return Cell(value, "—", None, "missing number") if value is None else Cell(value, number_text(value), source, "number")
 
 
 def row_source(run: RunData, step: int) -> Source | None:
@@ -130,10 +56,10 @@ def verdicts(all_of_them: Sequence[Diagnosis]) -> Table:
                 Cell(d.verdict, d.verdict, None, f"verdict {d.verdict}"),
                 Cell(d.run.name, d.run.name, None, "run"),
                 plain(d.run.task),
-                Cell(d.run.last_step, _readable(d.run.last_step) if d.run.steps else "—", None, "number"),
+                Cell(d.run.last_step, readable(d.run.last_step) if d.run.steps else "—", None, "number"),
                 _onset(d),
                 Cell(d.why, d.why),
-                accuracy_cell(d.run, best) if best else plain(None, "missing number"),
+                accuracy_cell(d.run, best) if best else NOTHING,
                 Cell(d.advice[0] if d.advice else None, d.advice[0] if d.advice else "nothing", None, "advice"),
             )
         )
@@ -157,7 +83,7 @@ def runs(all_of_them: Sequence[Diagnosis]) -> Table:
             found = row.signals.get(key)
             cells += [level_cell(found and getattr(found, when), d.run, steps=when == "best") for when in _WHEN]
         if evaluated:
-            cells += [accuracy_cell(d.run, e) if e else plain(None, "missing number") for e in (row.base, row.best, row.last)]
+            cells += [accuracy_cell(d.run, e) if e else NOTHING for e in (row.base, row.best, row.last)]
         lines.append(tuple(cells))
     note = (
         "Means over windows ± standard error (autocorrelation allowed for): start and end are the first and the last tenth of the "
@@ -172,7 +98,7 @@ _WHEN = ("start", "best", "end")
 def level_cell(found: Level | None, run: RunData, steps: bool = False) -> Cell:
     """`-1.31 ± 0.05`, with the steps of the window where `steps` is set."""
     if found is None:
-        return plain(None, "missing number")
+        return NOTHING
     error = "" if found.error is None else f" ± {found.error:.1g}"
     where = f" @ {found.first_step:,}–{found.last_step:,}" if steps and found.rows > 1 else ""
     return Cell(found.mean, f"{found.mean:.3g}{error}{where}", row_source(run, found.first_step), "number")
@@ -180,7 +106,7 @@ def level_cell(found: Level | None, run: RunData, steps: bool = False) -> Cell:
 
 def _onset(d: Diagnosis) -> Cell:
     if d.onset_step is None:
-        return plain(None, "missing number")
+        return NOTHING
     return Cell(d.onset_step, f"{d.onset_step:,}", row_source(d.run, d.onset_step), "number")
 
 
@@ -192,9 +118,9 @@ def signals(all_of_them: Sequence[Diagnosis]) -> Table:
             plain(e.level + (" (recovered)" if e.recovered else "")),
             plain(e.kind.replace("_", " ")),
             plain(e.name),
-            Cell(e.step, f"{e.step:,}", row_source(d.run, e.step), "number"),
-            Cell(e.value, number_text(e.value), row_source(d.run, e.step), "number"),
-            Cell(e.threshold, number_text(e.threshold), None, "number"),
+            number_cell(e.step, None, row_source(d.run, e.step)),
+            number_cell(e.value, number_text(e.value), row_source(d.run, e.step)),
+            number_cell(e.threshold, number_text(e.threshold)),
         )
         for d in by_gravity(all_of_them)
         for e in d.signals
@@ -207,10 +133,7 @@ def findings(all_of_them: Sequence[Diagnosis]) -> Table:
     rows = [
         (
             plain(d.run.name, "run"),
-            plain(f.weight),
-            plain(f.rule.replace("_", " ")),
-            plain(f.evidence),
-            plain(f.confidence),
+            *map(plain, (f.weight, f.rule.replace("_", " "), f.evidence, f.confidence)),
             plain(f.step, "number"),
         )
         for d in by_gravity(all_of_them)
@@ -277,12 +200,12 @@ def _accuracy_rows(d: Diagnosis, series: list[Evaluation]) -> Iterator[tuple[Cel
             plain(last.step if last else None, "number"),
             Cell(none, "—" if none is None else percent(none), eval_source(d.run, at), "number"),
             Cell(at.n, f"{at.n:,}", eval_source(d.run, at), "number"),
-            Cell(published.value, percent(published.value), None, "number") if published else plain(None, "missing number"),
+            Cell(published.value, percent(published.value), None, "number") if published else NOTHING,
         )
 
 
 def _at(run: RunData, e: Evaluation | None, extractor: str) -> Cell:
-    return plain(None, "missing number") if e is None or extractor not in e.scores else accuracy_cell(run, e, extractor)
+    return NOTHING if e is None or extractor not in e.scores else accuracy_cell(run, e, extractor)
 
 
 # --- milestones --------------------------------------------------------------------------------------------------------
@@ -315,7 +238,7 @@ def milestones(d: Diagnosis) -> Table:
         source = row_source(run, row["step"])
         marks = [name for name, step in (("onset", d.onset_step), ("best", d.best_step)) if step == row["step"]]
         step = Cell(row["step"], f"{row['step']:,}" + (f" ({', '.join(marks)})" if marks else ""), source, "number")
-        rows.append((step, *(metric_cell(row[key], source) for key in keys)))
+        rows.append((step, *(number_cell(row[key], None, source) for key in keys)))
     labels = tuple(METRIC[key].label for key in keys)
     return Table("milestones", run.name, ("step", *labels), tuple(rows), "Each row is one step of the log, not an average.")
 
@@ -342,7 +265,7 @@ def milestone_means(d: Diagnosis) -> Table:
 
 def _spread_cell(found: Level | None, run: RunData) -> Cell:
     if found is None:
-        return plain(None, "missing number")
+        return NOTHING
     spread = "" if found.spread is None else f" ± {found.spread:.2g}"
     return Cell(found.mean, f"{number_text(found.mean)}{spread}", row_source(run, found.first_step), "number")
 
@@ -370,46 +293,30 @@ def all_milestones(all_of_them: Sequence[Diagnosis]) -> Table:
         wanted = d.run.metrics.filter(d.run.metrics["step"].is_in(milestone_steps(d)))
         for row in wanted.iter_rows(named=True):
             source = row_source(d.run, row["step"])
-            rows += [(plain(d.run.name), plain(row["step"]), plain(key), metric_cell(row[key], source)) for key in keys]
+            rows += [(plain(d.run.name), plain(row["step"]), plain(key), number_cell(row[key], None, source)) for key in keys]
     return Table("milestones", "Milestones", ("run", "step", "metric", "value"), tuple(rows))
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
 
+_OF_SAMPLE = (
+    "question", "cot", "baseline_cot", "answer", "correct", "reward", "normalized_reward", "advantage", "answered",
+)  # fmt: skip
+
+
 def samples(runs: Sequence[RunData]) -> Table:
     """The samples that the report shows."""
-    rows = []
-    for run in runs:
-        for s in run.samples:
-            source = Source(run.files.get("samples", run.path), s.line)
-            cells = [
-                s.step,
-                s.question,
-                s.cot,
-                s.baseline_cot,
-                s.answer,
-                s.correct,
-                s.reward,
-                s.normalized_reward,
-                s.advantage,
-                s.answered,
-            ]
-            rows.append((plain(run.name), Cell(s.step, f"{s.step:,}", source), *(plain(c) for c in cells[1:])))
-    columns = (
-        "run",
-        "step",
-        "question",
-        "cot",
-        "baseline_cot",
-        "answer",
-        "correct",
-        "reward",
-        "normalized_reward",
-        "advantage",
-        "answered",
+    rows = tuple(
+        (
+            plain(run.name),
+            Cell(s.step, f"{s.step:,}", Source(run.files.get("samples", run.path), s.line)),
+            *(plain(getattr(s, key)) for key in _OF_SAMPLE),
+        )
+        for run in runs
+        for s in run.samples
     )
-    return Table("samples", "Samples", columns, tuple(rows))
+    return Table("samples", "Samples", ("run", "step", *_OF_SAMPLE), rows)
 
 
 def problems(runs: Sequence[RunData], skipped: Sequence[Skipped] = ()) -> Table:
@@ -421,28 +328,22 @@ def problems(runs: Sequence[RunData], skipped: Sequence[Skipped] = ()) -> Table:
 
 def thresholds() -> Table:
     """The table of the guard."""
-    rows = []
-    for row in THRESHOLDS:
-        span = (
-            f"{row.needed} of {row.rows}"
-            if row.rows > 1
-            else "windows of 3, 10, 100"
-            if row.measure.startswith(("below", "frac"))
-            else "1"
-        )
-        measure = row.measure.replace("_", " ")
-        cells = (
-            row.signal,
-            f"{measure}, {row.comparison}",
-            row.warn,
-            row.collapse,
-            span,
-            row.kind.replace("_", " "),
-            row.reason,
-        )
-        rows.append(tuple(plain(c, "number" if isinstance(c, float | int) else "") for c in cells))
-    columns = ("signal", "measure", "warn", "collapse", "rows", "shows", "why this threshold")
-    return Table("thresholds", "Thresholds of the verdict", columns, tuple(rows))
+
+    def span(row: Threshold) -> str:
+        if row.rows > 1:
+            return f"{row.needed} of {row.rows}"
+        return "windows of 3, 10, 100" if row.measure.startswith(("below", "frac")) else "1"
+
+    columns: dict[str, Callable[[Threshold], Any]] = {
+        "signal": lambda row: row.signal,
+        "measure": lambda row: f"{row.measure.replace('_', ' ')}, {row.comparison}",
+        "warn": lambda row: number_cell(row.warn),
+        "collapse": lambda row: number_cell(row.collapse),
+        "rows": span,
+        "shows": lambda row: row.kind.replace("_", " "),
+        "why this threshold": lambda row: row.reason,
+    }
+    return table_of("thresholds", "Thresholds of the verdict", THRESHOLDS, columns)
 
 
 def rules() -> Table:

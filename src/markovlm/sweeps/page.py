@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +13,20 @@ import numpy as np
 from markupsafe import Markup
 
 from markovlm.pages import page_environment
+from markovlm.present.markdown import escaped
+from markovlm.present.markdown import table as markdown
+from markovlm.present.spreadsheet import to_csv
+from markovlm.present.table import Table
 from markovlm.report import write_report
 from markovlm.report.draw import Drawers, DrawingFailed
-from markovlm.report.spreadsheet import csv_value
+from markovlm.report.figures import COLOURS
 from markovlm.runs.rows import replace_whole
 from markovlm.statistics import Estimate
 from markovlm.sweeps.compare import Comparison, Outcome, compare
 from markovlm.sweeps.outcomes import outcomes_of, run_paths
 from markovlm.sweeps.run import Sweep
+from markovlm.sweeps.tables import flat, readable
 
-COLOURS = ("#28589f", "#c4622d", "#1b6440", "#7a4fa3", "#a8201a", "#7f5300", "#3a8d9c", "#8c8c8c")
 _VIEW = {"background": None, "font": "Helvetica, Arial, sans-serif", "view": {"stroke": "#9aa0a655"}}
 _AXIS = {
     "gridColor": "#9aa0a633",
@@ -66,16 +67,17 @@ def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
     out.mkdir(parents=True, exist_ok=True)
     outcomes, metric = outcomes_of(sweep, statuses, report.diagnoses if report else ())
     found = compare(outcomes, sweep.reference, metric)
-    tables = tables_of(outcomes, found, metric)
-    for name, rows in tables.items():
-        replace_whole(out / "tables" / f"{name}.csv" if report else out / f"{name}.csv", _csv(rows).encode())
+    for table in flat(outcomes, found, metric):
+        name = f"{table.name}.csv"
+        replace_whole(out / "tables" / name if report else out / name, to_csv(table).encode())
+    tables = readable(outcomes, found, metric)
     with Drawers() as drawers:
         drawings = [(title, drawers.svg(spec, CONFIG)) for title, spec in figures_of(outcomes, found, metric)]
         svgs = [(title, svg) for title, drawing in drawings if (svg := _drawn(drawing)) is not None]
     about = _about(sweep, outcomes, metric)
     runs_href = report.html.name if report else None
     page = out / "cells.html"
-    replace_whole(page, _html(about, found, outcomes, tables, svgs, runs_href).encode("utf-8", errors="replace"))
+    replace_whole(page, _html(about, tables, svgs, runs_href).encode("utf-8", errors="replace"))
     replace_whole(out / "cells.md", _markdown(about, tables).encode("utf-8", errors="replace"))
     return Written(page, report.html if report else None, found, metric, tuple(about["notes"]))
 
@@ -123,120 +125,19 @@ def evaluated_apart(outcomes: Sequence[Outcome]) -> str | None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ tables
-
-Row = dict[str, Any]
-
-
-def tables_of(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> dict[str, list[Row]]:
-    """`cells_groups`, `cells_differences`, `cells_factors`, `cells_runs`: flat rows, numbers unrounded."""
-    return {
-        "cells_groups": [
-            {
-                "cell": g.group, "seeds": len(g.seeds), "planned": g.planned, f"{metric}": _none(g.score.mean),
-                "low": _none(g.score.low), "high": _none(g.score.high), "over": g.over, "sd": g.spread, "lowest": g.lowest, "highest": g.highest,
-                "best_dev": _none(g.best.mean), "collapsed": g.verdicts.get("collapsed", 0), "warn": g.verdicts.get("warn", 0),
-                "seconds": g.seconds,
-            }
-            for g in found.groups
-        ],
-        "cells_differences": [
-            {
-                "cell": d.group, "against": d.reference, "seeds": d.seeds, "difference": _none(d.difference.mean),
-                "low": _none(d.difference.low), "high": _none(d.difference.high), "over": d.over, "p": d.p, "p_holm": d.p_adjusted,
-                "p_unpaired": d.p_unpaired,
-            }
-            for d in found.differences
-        ],
-        "cells_factors": [
-            {
-                "key": f.key, "value": _plain(f.value), "against": _plain(f.reference), "pairs": f.pairs, "seeds": f.seeds,
-                "difference": _none(f.difference.mean), "low": _none(f.difference.low), "high": _none(f.difference.high),
-                "over": f.over, "p": f.p, "p_holm": f.p_adjusted,
-            }
-            for f in found.factors
-        ],
-        "cells_runs": [
-            {
-                "run": o.name, "cell": o.group, "seed": o.seed, "status": o.status, metric: o.score, "n": o.n or None,
-                "evaluated": o.where, "best_dev": o.best, "verdict": o.verdict, "steps": o.steps, "seconds": o.seconds,
-            }
-            for o in outcomes
-        ],
-    }  # fmt: skip
-
-
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: csv_value(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
-
-
-TITLES = {
-    "cells_groups": "Cells, over their seeds",
-    "cells_differences": "Against the reference cell, seed by seed",
-    "cells_factors": "One factor at a time, everything else equal",
-    "cells_runs": "All runs",
-}
-
-
-def shown(value: Any) -> str:
-    """A cell of a table as it is read."""
-    if value is None or value == "":
-        return "—"
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
-
-
-def _markdown(about: Mapping[str, Any], tables: Mapping[str, list[Row]]) -> str:
-    parts = [f"# {_md(about['title'])}", _md(about["sentence"]) + ".", about["method"]]
-    parts += [f"Failed: {_md(name)}: {_md(message)}" for name, message in about["failed"]]
-    parts += [f"Note: {_md(note)}" for note in about["notes"]]
+def _markdown(about: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    parts = [f"# {escaped(about['title'])}", escaped(about["sentence"]) + ".", about["method"]]
+    parts += [f"Failed: {escaped(name)}: {escaped(message)}" for name, message in about["failed"]]
+    parts += [f"Note: {escaped(note)}" for note in about["notes"]]
     if about["left"]:
         parts.append(f"Not finished: {len(about['left'])} runs.")
-    for name, rows in tables.items():
-        if rows:
-            head = list(rows[0])
-            lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-            lines += ["| " + " | ".join(_md(shown(row[key])) for key in head) + " |" for row in rows]
-            parts.append(f"## {TITLES[name]}\n\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *(f"## {escaped(table.title)}\n\n{markdown(table)}" for table in tables)]) + "\n"
 
 
-def _md(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def _html(
-    about: Mapping[str, Any], found: Comparison, outcomes: Sequence[Outcome], tables: Mapping[str, list[Row]],
-    svgs: Sequence[tuple[str, str]], runs_href: str | None,
-) -> str:  # fmt: skip
-    environment = page_environment("markovlm.sweeps")
-    environment.filters["shown"] = shown
-    css = resources.files("markovlm.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
-    return environment.get_template("cells.html").render(
-        about=about, tables=tables, titles=TITLES, svgs=[(title, Markup(svg)) for title, svg in svgs], css=Markup(css),
-        runs_href=runs_href, reference=found.reference,
-        numeric={name: _numeric(rows) for name, rows in tables.items()},
-    )  # fmt: skip
-
-
-def _numeric(rows: Sequence[Row]) -> list[bool]:
-    """Which columns hold nothing but numbers and gaps."""
-    return [all(isinstance(row[key], int | float | None) for row in rows) for key in rows[0]] if rows else []
+def _html(about: Mapping[str, Any], tables: Sequence[Table], svgs: Sequence[tuple[str, str]], runs_href: str | None) -> str:
+    template = page_environment("markovlm.sweeps").get_template("cells.html")
+    drawn = [(title, Markup(svg)) for title, svg in svgs]
+    return template.render(about=about, tables=tables, svgs=drawn, runs_href=runs_href)
 
 
 # ----------------------------------------------------------------------------------------------------------------- figures
@@ -283,13 +184,13 @@ def _number(field: str) -> dict[str, Any]:
 
 
 def _bounds(estimate: Estimate) -> dict[str, float | None]:
-    return {"mean": estimate.mean, "low": _none(estimate.low), "high": _none(estimate.high)}
+    return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
 
 
 def _curves(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> tuple[str, dict[str, Any]] | None:
     """Means over the seeds that were evaluated at a step."""
     groups = [g.group for g in found.groups][:MOST_CURVES]
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     for group in groups:
         at: dict[int, list[float]] = {}
         for o in outcomes:

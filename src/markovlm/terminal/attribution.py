@@ -11,19 +11,17 @@ from markovlm.analysis.attribution import Attribution
 from markovlm.analysis.render import (
     CUTS,
     false_equations,
-    label_of_unit,
     limit_of,
     method_of,
-    named_units,
     nats,
     outcome,
     role,
     same_cot,
     split_unit,
+    units_table,
     visible,
-    where_of,
 )
-from markovlm.terminal.console import table
+from markovlm.terminal.console import as_text
 
 # Weak effects colour the letters, strong ones the background: this reads on light and on dark terminals.
 _WARM = ("", "#c76a15", "#000000 on #f0883e", "bold #ffffff on #b3261e")
@@ -74,15 +72,7 @@ def _towards(attribution: Attribution, limit: float) -> list[RenderableType]:
         lead, rest = split_unit(unit)
         style = shade(unit.drop, limit)
         cot.append(lead).append(rest, style=f"{style} underline" if number in top else style)
-    rows: list[list[str]] = []
-    for rank, number in named_units(attribution):
-        unit = attribution.units[number]
-        beside = [] if attribution.how == "remove" else ["-" if unit.filler is None else nats(unit.filler)]
-        where = where_of(attribution, number)
-        rows.append([rank, label_of_unit(unit), unit.kind, f"{unit.start:.0%}", nats(unit.drop), *beside, where])
-    title = f"\nLargest drops of ln pi('{target}')"
-    beside = [] if attribution.how == "remove" else ["filler alone"]
-    return [head, cot, table(title, ["", "unit", "kind", "at", "drop", *beside, "where"], rows)]
+    return [head, cot, Text(), as_text(units_table(attribution))]
 
 
 def shade(drop: float, limit: float) -> str:

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from markovlm.intervals import MISSING, estimate_text
+from markovlm.present import table as present
 from markovlm.terminal.plain import printable
 
 _SAID_EVERY = 30.0  # seconds, where there is no terminal
@@ -55,15 +56,39 @@ def percent(summary: dict[str, Any]) -> str:
     return MISSING if summary["accuracy"] is None else estimate_text(summary["accuracy"], *summary["ci95"])
 
 
+def say(console: Console, text: str) -> None:
+    """A line that is text and never markup."""
+    console.print(Text(text), soft_wrap=not console.is_jupyter)  # a notebook wraps no line itself
+
+
+def as_text(found: present.Table) -> Group:
+    """A table; columns of numbers stand right, what shows nothing is grey."""
+    rows = [[Text(cell.text, style="dim" if "null" in cell.kind else "") for cell in row] for row in found.rows]
+    return _titled(found.title, found.headings, rows)
+
+
+def show(console: Console, found: present.Table) -> None:
+    """A table with its note."""
+    console.print(as_text(found))
+    if found.note:
+        say(console, found.note)
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Group:
-    """A titled plain table; cells are text and never markup. Columns of numbers stand right."""
+    """A titled plain table of texts; columns of what looks like numbers stand right."""
+    numeric = [bool(rows) and all(_is_number(row[number]) for row in rows) for number in range(len(columns))]
+    headings = [(name, "number" if is_numeric else "") for name, is_numeric in zip(columns, numeric, strict=True)]
+    return _titled(title, headings, [[Text(cell) for cell in row] for row in rows])
+
+
+def _titled(title: str, headings: Iterable[tuple[str, str]], rows: Iterable[Iterable[Text]]) -> Group:
+    """Cells are text and never markup. A title of the table itself would wrap at the table's width."""
     made = Table(show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = bool(rows) and all(_is_number(row[number]) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left")
+    for name, kind in headings:
+        made.add_column(Text(name), justify="right" if kind == "number" else "left")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    return Group(Text(title), made)  # a title of the table itself would wrap at the table's width
+        made.add_row(*row)
+    return Group(*([Text(title)] if title else []), made)
 
 
 def _is_number(cell: str) -> bool:
@@ -109,7 +134,7 @@ class TrainingProgress:
             self.bar.update(self.task, completed=step, state=state)
         if not self.console.is_terminal and (step % max(1, self.steps // _LINES) == 0 or step == self.steps):
             left = (time.perf_counter() - self.began) / max(1, step - self.first) * (self.steps - step)
-            self.console.print(Text(f"step {step}/{self.steps}  {state}  {left:.0f} s left"), soft_wrap=True)
+            say(self.console, f"step {step}/{self.steps}  {state}  {left:.0f} s left")
         if step == self.steps:
             self.stop()
 
@@ -120,7 +145,7 @@ class TrainingProgress:
         self.note(f"step {row['step']}: {row['split']} {result} (n={row['n']})")
 
     def note(self, message: str) -> None:
-        self.console.print(Text(message), soft_wrap=not self.console.is_jupyter)  # a notebook wraps no line itself
+        say(self.console, message)
 
     def stop(self) -> None:
         self.bar.stop()
@@ -148,7 +173,7 @@ class _Lines:
         now = time.perf_counter()
         if now - self.said >= _SAID_EVERY:
             self.said = now
-            self.console.print(Text(f"{printable(self.label)}: {self.done}/{self.total}"), soft_wrap=True)
+            say(self.console, f"{printable(self.label)}: {self.done}/{self.total}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from markovlm.health.compare import Comparison
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.rules import RULE
 from markovlm.logs.find import Skipped
-from markovlm.terminal.console import stdout
+from markovlm.terminal.console import say, stdout
 
 if TYPE_CHECKING:
     from markovlm.integrations.follow import Change
@@ -33,27 +33,27 @@ def show_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
         if diagnosis.onset_step is not None:
             head.append(f"  from step {diagnosis.onset_step:,}", style="default")
         console.print(head, soft_wrap=True)
-        console.print(Text(f"  why     {diagnosis.why}"), soft_wrap=True)
+        say(console, f"  why     {diagnosis.why}")
         if diagnosis.cause is not None:
             said = f"{RULE[diagnosis.cause.rule].sentence}: "
             sentence = (
                 said[:-2] if diagnosis.why.startswith(said) else diagnosis.cause.sentence
             )  # its numbers are in the line above
-            console.print(Text(f"  cause   {sentence} (confidence: {diagnosis.cause_confidence})"), soft_wrap=True)
+            say(console, f"  cause   {sentence} (confidence: {diagnosis.cause_confidence})")
         if len(diagnosis.events) > 1:
             order = "; ".join(f"step {event.step:,} {event.what}" for event in diagnosis.events[:5])
-            console.print(Text(f"  order   {order}"), soft_wrap=True)
+            say(console, f"  order   {order}")
         if diagnosis.error is not None:
-            console.print(Text(f"  ended   {diagnosis.error}"), soft_wrap=True)
+            say(console, f"  ended   {diagnosis.error}")
         for finding in diagnosis.findings:
             if finding.rule in _SHOWN:
-                console.print(Text(f"  also    {finding.evidence}"), soft_wrap=True)
+                say(console, f"  also    {finding.evidence}")
         if diagnosis.best_step is not None:
-            console.print(Text(f"  best    checkpoint at step {diagnosis.best_step:,}"), soft_wrap=True)
+            say(console, f"  best    checkpoint at step {diagnosis.best_step:,}")
         for line in diagnosis.cost.lines:
-            console.print(Text(f"  cost    {line}"), soft_wrap=True)
+            say(console, f"  cost    {line}")
         for line in diagnosis.advice:
-            console.print(Text(f"  do      {line}"), soft_wrap=True)
+            say(console, f"  do      {line}")
         for problem in diagnosis.run.problems[:3]:
             console.print(Text(f"  reading {problem}", style="dim"), soft_wrap=True)
 
@@ -72,19 +72,19 @@ def show_comparisons(comparisons: Sequence[Comparison]) -> None:
         console.print(Text("compare ", style="bold").append(f"{c.a.run.name} against {c.b.run.name}"), soft_wrap=True)
         for setting in c.settings:
             seen = " (seen in the rows)" if setting.seen else ""
-            console.print(Text(f"  setting {setting.name}: {_said(setting.a)} against {_said(setting.b)}{seen}"), soft_wrap=True)
+            say(console, f"  setting {setting.name}: {_said(setting.a)} against {_said(setting.b)}{seen}")
         if not c.settings:
             none = f"no difference in the {c.same:,} that both logs name" if c.same else "the logs name none"
-            console.print(Text(f"  setting {none}"), soft_wrap=True)
+            say(console, f"  setting {none}")
         for parting in c.partings:
-            console.print(Text(f"  parts   {parting.what}"), soft_wrap=True)
+            say(console, f"  parts   {parting.what}")
         if not c.partings:
             of = (
                 f"none of {len(c.compared):,} metrics that both have parts beyond noise"
                 if c.compared
                 else "no metric has enough common rows"
             )
-            console.print(Text(f"  parts   {of}"), soft_wrap=True)
+            say(console, f"  parts   {of}")
 
 
 def _said(value: object) -> str:

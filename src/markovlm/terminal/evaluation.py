@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from markovlm.intervals import MISSING, estimate_text
 from markovlm.tasks.answers import FAILURE_KINDS, FailureKind
-from markovlm.terminal.console import percent, stdout, table
+from markovlm.terminal.console import percent, say, stdout, table
 
 _WIDTH = 150  # characters of a table in a file or pipe
 
@@ -32,12 +31,12 @@ def show_evaluation(report: dict[str, Any], readings: str | None = None) -> None
         _show_failures(console, rows)
     _show_references(console, report["references"])
     for line in report["notes"]:
-        _say(console, f"note: {line}")
+        say(console, f"note: {line}")
     for line in report["warnings"]:
         if not line.startswith("best"):  # said beside the selection
-            _say(console, f"warning: {line}")
+            say(console, f"warning: {line}")
     if readings:
-        _say(console, f"every reading: {readings} (new extractors: --rescore)")
+        say(console, f"every reading: {readings} (new extractors: --rescore)")
 
 
 def describe_how(how: dict[str, Any]) -> str:
@@ -50,10 +49,6 @@ def describe_how(how: dict[str, Any]) -> str:
         cot += "; question hidden" if how["conditioning"] == "markovian" else "; question still visible (non-Markovian)"
     header = "" if how["answer_header"] is None else f", answer header {how['answer_header']!r}"
     return f"{cot}; answer greedy, read by the {how['reader']}; {how['prompt_style']} prompt{header}; seed {how['seed']}"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(line), soft_wrap=True)
 
 
 def _alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -73,14 +68,14 @@ def _show_rows(console: Console, report: dict[str, Any], rows: list[dict[str, An
     console.print(table(_title(report, rows[0]), columns, cells))
     end = rows[0]["how"].get("answer_end", "open")
     answer = "the gold answer" if end == "open" else f"the gold answer and the end {end!r}"
-    _say(console, f"accuracy: Wilson interval; ln pi(a|CoT): log-likelihood of {answer}, mean nats per token")
+    say(console, f"accuracy: Wilson interval; ln pi(a|CoT): log-likelihood of {answer}, mean nats per token")
     if ends:
-        _say(console, "runs on: share of replies that begin with the gold answer and do not end there (docs/likelihood-gap.md)")
-    _say(console, describe_how(rows[0]["how"]))
+        say(console, "runs on: share of replies that begin with the gold answer and do not end there (docs/likelihood-gap.md)")
+    say(console, describe_how(rows[0]["how"]))
     if len(rows[0]["extractors"]) > 1:
-        _say(console, f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best go by it")
+        say(console, f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best go by it")
     if compared and len(rows) > 2:
-        _say(console, "p values are each for one comparison, not corrected for their number")
+        say(console, "p values are each for one comparison, not corrected for their number")
 
 
 def _title(report: dict[str, Any], row: dict[str, Any]) -> str:
@@ -126,13 +121,13 @@ def _show_selection(console: Console, report: dict[str, Any]) -> None:
         "reported": f"selected here, optimistic: on the same {chosen['n']} {chosen['split']} questions",
     }[chosen["source"]]
     reported = f"the row reports it on {report['split']} (n = {report['n']})"
-    _say(console, f"* best of {chosen['among']} checkpoints, {where}; {reported}")
+    say(console, f"* best of {chosen['among']} checkpoints, {where}; {reported}")
     difference = chosen["difference"]
     if difference is not None:
         value, p = _paired(difference)
         verdict = "differs significantly" if chosen["told_apart"] else "does not differ significantly"
         test = f", McNemar p = {p}" if p else ""
-        _say(console, f"  from the second best ({chosen['second']}) it {verdict}: {value}{test}, n = {difference['n']}")
+        say(console, f"  from the second best ({chosen['second']}) it {verdict}: {value}{test}, n = {difference['n']}")
 
 
 def _show_failures(console: Console, rows: list[dict[str, Any]]) -> None:
@@ -144,7 +139,7 @@ def _show_failures(console: Console, rows: list[dict[str, Any]]) -> None:
     cells = [[row["checkpoint"], str(row["n"]), *(str(row["failures"].get(kind, 0)) for kind in kinds)] for row in rows]
     console.print(table("Wrong answers by kind (default extractor)", ["checkpoint", "n", *kinds], cells))
     for kind in kinds:
-        _say(console, f"  {kind}: {FAILURE_KINDS[kind]}")
+        say(console, f"  {kind}: {FAILURE_KINDS[kind]}")
 
 
 def _show_references(console: Console, references: list[dict[str, Any]]) -> None:
@@ -164,12 +159,12 @@ def _show_references(console: Console, references: list[dict[str, Any]]) -> None
     title = "Gap to reference numbers (ours - theirs; interval of ours alone)"
     console.print(table(title, ["their setting", "theirs", "our row", "extractor", "gap [95 %]"], cells))
     if any(entry["extractor"] and not entry["extractor_stated"] for entry in references):
-        _say(console, "  ?: the source doesn't say which extractor; ours is the task's default")
+        say(console, "  ?: the source doesn't say which extractor; ours is the task's default")
     for source, how in dict.fromkeys((entry["source"], entry["how"]) for entry in references):
         settings = ", ".join(e["setting"] for e in references if (e["source"], e["how"]) == (source, how))
-        _say(console, f"  {settings}: {source}; {how}")
+        say(console, f"  {settings}: {source}; {how}")
     differing = dict.fromkeys(difference for entry in references for difference in entry["differs_in"])
     if differing:
-        _say(console, f"  not comparable as they stand; done otherwise here: {'; '.join(differing)}")
+        say(console, f"  not comparable as they stand; done otherwise here: {'; '.join(differing)}")
     else:
-        _say(console, "  numbers obtained in different ways (decoding, prompts, questions) are not comparable")
+        say(console, "  numbers obtained in different ways (decoding, prompts, questions) are not comparable")

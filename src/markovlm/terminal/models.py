@@ -7,7 +7,7 @@ from rich.text import Text
 from markovlm.config import flatten
 from markovlm.models.fetch import is_fetched, place_of
 from markovlm.models.registry import EMBEDDED, FETCHED, KNOWN, SUGGESTED, KnownModel
-from markovlm.terminal.console import stdout, table
+from markovlm.terminal.console import say, stdout, table
 
 
 def show_models() -> None:
@@ -20,9 +20,9 @@ def show_models() -> None:
     console.print(table(title, columns, [_fetched_row(model) for model in FETCHED.values()]))
     for model in FETCHED.values():
         if is_fetched(model.name, model.fetched_from):
-            console.print(Text(f"  {model.name} is in {place_of(model.name, model.fetched_from)}"), soft_wrap=True)
+            say(console, f"  {model.name} is in {place_of(model.name, model.fetched_from)}")
         elif model.fetched_from.terms is not None:
-            console.print(Text(f"  {model.name} asks for --accept-terms: {model.fetched_from.terms}"), soft_wrap=True)
+            say(console, f"  {model.name} asks for --accept-terms: {model.fetched_from.terms}")
     console.print()
     for model in KNOWN.values():
         if model.defaults:

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from markovlm.intervals import MISSING, estimate_text
-from markovlm.terminal.console import stdout, table
+from markovlm.sweeps.tables import compared
+from markovlm.terminal.console import say, show, stdout, table
 
 _EVERY = 1.0  # seconds between looks at the runs' files
 _MOST = 16  # rows of the live table
@@ -32,7 +32,7 @@ class SweepProgress:
         self.began = time.perf_counter()
 
     def note(self, message: str) -> None:
-        self.console.print(Text(message), soft_wrap=True)
+        say(self.console, message)
 
     def update(self, statuses: Mapping[str, str]) -> None:
         now = dict(statuses)
@@ -100,42 +100,10 @@ def sweep_progress(console: Console, look: Callable[[str, str], Any]) -> Iterato
 def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> None:
     """Cells over their seeds, and against the reference."""
     console = stdout()
-    rows = [
-        [
-            g.group,
-            f"{len(g.seeds)}/{g.planned}",
-            estimate_text(*g.score),
-            _verdicts(g.verdicts),
-            "" if g.seconds is None else f"{g.seconds:.0f}",
-        ]
-        for g in comparison.groups
-    ]
-    console.print(
-        table(
-            f"{metric} by cell (mean, 95 % interval over {_over(comparison.groups)})",
-            ["cell", "seeds", metric, "verdicts", "s/run"],
-            rows,
-        )
-    )
-    if comparison.differences:
-        against = [[d.group, str(d.seeds), estimate_text(*d.difference), _p(d.p_adjusted)] for d in comparison.differences]
-        title = f"difference to {comparison.reference}, paired by seed (95 % interval over {_over(comparison.differences)})"
-        console.print(table(title, ["cell", "seeds", "difference", "p (Holm)"], against))
+    for found in compared(comparison, metric):
+        show(console, found)
     for note in notes:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
-
-
-def _over(rows: Sequence[Any]) -> str:
-    """What the intervals of a table are over."""
-    return " or ".join(dict.fromkeys(row.over for row in rows)) or "seeds"
-
-
-def _p(p: float | None) -> str:
-    return MISSING if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def _verdicts(verdicts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+        say(console, f"note: {note}")
 
 
 def show_cells(rows: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
@@ -143,4 +111,4 @@ def show_cells(rows: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
     console = stdout()
     console.print(table("cells", ["run", "status"], [[row["name"], row["status"]] for row in rows]))
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        say(console, line)

@@ -7,7 +7,7 @@ from rich.text import Text
 from markovlm.runs.preview import Preview
 from markovlm.tasks import task_names, task_options
 from markovlm.tasks.listing import tasks_json
-from markovlm.terminal.console import stdout, table
+from markovlm.terminal.console import say, stdout, table
 
 _SHOWN_SKIPS = 5  # lines of skipped rows
 
@@ -42,12 +42,12 @@ def show_preview(preview: Preview) -> None:
     count = "generated without end" if preview.n is None else f"{preview.n} examples"
     console.print(Text(f"{preview.task}, {preview.split} split: {count}, {len(preview.skipped)} rows skipped"))
     for line in preview.notes:
-        console.print(Text(f"  note: {line}"), soft_wrap=True)
+        say(console, f"  note: {line}")
     for line in preview.skipped[:_SHOWN_SKIPS]:
-        console.print(Text(f"  skipped: {line}"), soft_wrap=True)
+        say(console, f"  skipped: {line}")
     if len(preview.skipped) > _SHOWN_SKIPS:
         console.print(Text(f"  skipped: {len(preview.skipped) - _SHOWN_SKIPS} more"))
     for example, rendered in zip(preview.examples, preview.prompts, strict=True):
         console.print(Text(f"\n{example.id}    gold answer {example.answer}", style="bold"), soft_wrap=True)
-        console.print(Text(f"{rendered.cot_prompt}<CoT>"), soft_wrap=True)
+        say(console, f"{rendered.cot_prompt}<CoT>")
         console.print(Text(f"-- read from: {rendered.reader_prompt}<CoT>{rendered.target}", style="dim"), soft_wrap=True)

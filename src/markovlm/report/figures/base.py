@@ -86,6 +86,29 @@ def blank(title: str, height: int = 230) -> dict[str, Any]:
     }
 
 
+def line_with_intervals(
+    x: Mapping[str, Any], y: Mapping[str, Any], tooltip: Sequence[Mapping[str, Any]], **both: Any
+) -> list[dict[str, Any]]:
+    """Layers: an interval (`low`, `high`) where both bounds are there, and the line with its points. `both`: of either mark."""
+    sure = {"filter": "isValid(datum.low) && isValid(datum.high)"}
+    return [
+        {
+            "transform": [sure],
+            "mark": {"type": "rule", "strokeWidth": 1.4, "opacity": 0.6, **both},
+            "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "line", "point": {"size": 36, "filled": True}, "strokeWidth": 2, **both},
+            "encoding": {"x": x, "y": y, "tooltip": tooltip},
+        },
+    ]
+
+
+def numbers(found: Any) -> dict[str, float | None]:
+    """An estimate as columns of a figure's rows."""
+    return {"value": found.mean, "low": found.low, "high": found.high}
+
+
 def colour() -> dict[str, Any]:
     """Colour by run; the page and `for_print` know the runs, so that they stand in the page once and not in every figure."""
     return {"field": "run", "type": "nominal", "scale": {"domain": "@names", "range": "@colours"}, "legend": None}

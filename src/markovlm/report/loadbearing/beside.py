@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from markovlm.logs.studies import read_study
 from markovlm.report.draw import Drawers
 from markovlm.report.figures import PRINT_CONFIG, for_print
 from markovlm.report.loadbearing.figures import figures
 from markovlm.runs.rows import replace_whole
+from markovlm.studies.files import read_study
 
 
 def draw_beside(results: Sequence[Path]) -> list[Path]:

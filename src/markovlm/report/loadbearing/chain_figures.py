@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from markovlm.logs.study_records import Chains, Estimate, Fact
 from markovlm.report.figures import COLOURS, Figure, blank
-from markovlm.report.loadbearing.chains import chief_damage, known_by
-from markovlm.report.loadbearing.words import severity_text
+from markovlm.report.figures.base import line_with_intervals, numbers
+from markovlm.studies.chains import Chains, Fact, chief_damage, known_by
+from markovlm.studies.words import severity_text
 
 MOST_FACTS = 24  # questions of the picture; the study's own page has more
 _PAPER, _KNOWN = "#f4f6f9", "#1f5fa8"
@@ -21,13 +21,9 @@ def chain_figures(name: str, run: str, found: Chains) -> list[Figure | None]:
     return [_facts(f"{name}-facts", run, found), _known(f"{name}-known", run, found), _damage(f"{name}-lags", run, found)]
 
 
-def _numbers(e: Estimate) -> dict[str, float | None]:
-    return {"value": e.mean, "low": e.low, "high": e.high}
-
-
 def _facts(name: str, run: str, found: Chains) -> Figure | None:
     """Questions down, states across; the darker, the likelier the answer. Framed: the chunk that the fact stands in."""
-    shown = found.facts[:MOST_FACTS]
+    shown = found.facts.read[:MOST_FACTS]
     labels = [_label(i, fact, found.thinks) for i, fact in enumerate(shown, 1)]
     rows = [
         {
@@ -46,8 +42,8 @@ def _facts(name: str, run: str, found: Chains) -> Figure | None:
         return None
     across = sorted({int(row["t"]) for row in rows})
     title = f"{run}: " + ("when the answer can be read" if found.thinks else "facts that enter the notes, stay and leave")
-    if len(found.facts) > len(shown):
-        title += f" ({len(shown)} of {len(found.facts)} questions)"
+    if len(found.facts.read) > len(shown):
+        title += f" ({len(shown)} of {len(found.facts.read)} questions)"
     x: dict[str, Any] = {"field": "t", "type": "ordinal", "sort": across, "title": "piece" if found.thinks else "after chunk"}
     x["axis"] = {"labelAngle": 0, "orient": "top", "ticks": False, "domain": False}
     y = {"field": "fact", "type": "nominal", "sort": labels, "title": None, "axis": {"labelLimit": 230, "ticks": False}}
@@ -92,7 +88,7 @@ def _label(number: int, fact: Fact, thinks: bool) -> str:
 def _known(name: str, run: str, found: Chains) -> Figure | None:
     """Accuracy with its interval by the age of the fact, or by piece."""
     by, known = known_by(found)
-    rows = [{"at": k.at, "n": k.n} | _numbers(k.accuracy) for k in known if k.accuracy.mean is not None]
+    rows = [{"at": k.at, "n": k.n} | numbers(k.accuracy) for k in known if k.accuracy.mean is not None]
     if not rows:
         return None
     title = f"{run}: answers read from the states, right"
@@ -105,21 +101,7 @@ def _known(name: str, run: str, found: Chains) -> Figure | None:
         "axis": {"format": ".0%"},
     }
     tooltip = [{"field": f} for f in ("at", "value", "low", "high", "n")]
-    bars = {"filter": "isValid(datum.low) && isValid(datum.high)"}
-    spec = blank(title) | {
-        "data": {"name": "known"},
-        "layer": [
-            {
-                "transform": [bars],
-                "mark": {"type": "rule", "strokeWidth": 1.4, "color": COLOURS[0], "opacity": 0.6},
-                "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "line", "point": {"size": 36, "filled": True}, "strokeWidth": 2, "color": COLOURS[0]},
-                "encoding": {"x": x, "y": y, "tooltip": tooltip},
-            },
-        ],
-    }
+    spec = blank(title) | {"data": {"name": "known"}, "layer": line_with_intervals(x, y, tooltip, color=COLOURS[0])}
     return Figure(name, title, spec, {"known": rows}, per_run=False)
 
 
@@ -128,11 +110,11 @@ def _damage(name: str, run: str, found: Chains) -> Figure | None:
     chief = chief_damage(found)
     predicted = next((key[1] for key in chief), None)
     rows = [
-        {"damage": f"{key[0]} {severity_text(row.severity)}", "lag": row.lag, "n": row.n} | _numbers(row.drop)
+        {"damage": f"{key[0]} {severity_text(row.severity)}", "lag": row.lag, "n": row.n} | numbers(row.drop_logprob)
         for key, own in chief.items()
         if key[1] == predicted
         for row in own
-        if row.drop.mean is not None
+        if row.drop_logprob.mean is not None
     ]
     if not rows:
         return None
@@ -148,20 +130,6 @@ def _damage(name: str, run: str, found: Chains) -> Figure | None:
     x = _counted("lag", since, [int(row["lag"] or 0) for row in rows])
     y: dict[str, Any] = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}}
     tooltip = [{"field": f} for f in ("damage", "lag", "value", "low", "high", "n")]
-    bars = {"filter": "isValid(datum.low) && isValid(datum.high)"}
-    spec = blank(title, 270) | {
-        "data": {"name": "lags"},
-        "encoding": {"color": colour},
-        "layer": [
-            {
-                "transform": [bars],
-                "mark": {"type": "rule", "strokeWidth": 1.4, "opacity": 0.5},
-                "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "line", "point": {"size": 36, "filled": True}, "strokeWidth": 2},
-                "encoding": {"x": x, "y": y, "tooltip": tooltip},
-            },
-        ],
-    }
+    layers = line_with_intervals(x, y, tooltip)
+    spec = blank(title, 270) | {"data": {"name": "lags"}, "encoding": {"color": colour}, "layer": layers}
     return Figure(name, title, spec, {"lags": rows}, per_run=False)

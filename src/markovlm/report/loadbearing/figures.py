@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from markovlm.intervals import decimal_texts
-from markovlm.logs.study_records import ACTOR, BASE, Chains, Damage, Estimate, Explain, Perturb, Point, Resample, Study, Transfer
 from markovlm.report.figures import COLOURS, Figure, blank
+from markovlm.report.figures.base import line_with_intervals, numbers
 from markovlm.report.loadbearing.chain_figures import chain_figures
-from markovlm.report.loadbearing.tables import EXPLAIN, severities
-from markovlm.report.loadbearing.words import cell_text, severity_text
+from markovlm.studies.chains import Chains
+from markovlm.studies.fields import Estimate
+from markovlm.studies.records import ACTOR, BASE, Damage, Explain, Perturb, Point, Resample, Study, Transfer
+from markovlm.studies.tables import severities
+from markovlm.studies.words import cell_text, severity_text
 
 MOST_CELLS = 400
 _WHITE, _COSTS, _HELPS = "#f7f4ef", "#b5402a", "#2a62a8"
@@ -19,12 +22,12 @@ _DARK_TEXT, _LIGHT_TEXT = "#1a1c1f", "#ffffff"
 
 def figures(name: str, run: str, study: Study) -> list[Figure]:
     """The figures of one study; `name` begins their names, `run` their titles."""
-    found = study.found
+    found = study
     made: list[Figure | None] = []
     if isinstance(found, Perturb):
         made = [
             _heat(f"{name}-fragility", f"{run}: fragility, nats an answer token", found.rows, lambda r: r.fragility),
-            _heat(f"{name}-drop", f"{run}: drop of ln pi(a|CoT), nats an answer token", found.rows, lambda r: r.drop),
+            _heat(f"{name}-drop", f"{run}: drop of ln pi(a|CoT), nats an answer token", found.rows, lambda r: r.drop_logprob),
         ]
     elif isinstance(found, Transfer):
         made = [
@@ -38,10 +41,6 @@ def figures(name: str, run: str, study: Study) -> list[Figure]:
     elif isinstance(found, Resample):
         made = [_causes(f"{name}-causes", run, found)]
     return [figure for figure in made if figure is not None]
-
-
-def _numbers(e: Estimate) -> dict[str, float | None]:
-    return {"value": e.mean, "low": e.low, "high": e.high}
 
 
 # --- heat map ----------------------------------------------------------------------------------------------------------
@@ -63,7 +62,7 @@ def _heat(name: str, title: str, damages: Sequence[Damage], of: Callable[[Damage
             "n": row.n,
             "light": abs(of(row).mean or 0.0) > 0.65 * most,
         }
-        | _numbers(of(row))
+        | numbers(of(row))
         for row in drawn
     ]
     down = list(dict.fromkeys(row.label for row in drawn))
@@ -106,7 +105,7 @@ def _heat_layers(most: float, diverging: bool) -> list[dict[str, Any]]:
 
 def _curves(name: str, title: str, found: Transfer, of: Callable[[Point], Estimate], format: str) -> Figure | None:
     """One line a reader with its intervals; dashed: the same reader on the base model's CoTs."""
-    rows = [{"reader": p.reader, "step": p.step, "n": p.n, "base": p.checkpoint == BASE} | _numbers(of(p)) for p in found.points]
+    rows = [{"reader": p.reader, "step": p.step, "n": p.n, "base": p.checkpoint == BASE} | numbers(of(p)) for p in found.points]
     rows = [row for row in rows if row["value"] is not None]
     trained = [row for row in rows if not row["base"]]
     if not trained:
@@ -121,7 +120,6 @@ def _curves(name: str, title: str, found: Transfer, of: Callable[[Point], Estima
     y: dict[str, Any] = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5, "format": format}}
     y["scale"] = {"zero": False, "nice": True}
     tooltip = [{"field": f} for f in ("reader", "step", "value", "low", "high", "n")]
-    bars = {"filter": "isValid(datum.low) && isValid(datum.high)"}
     spec = blank(title, 270) | {
         "encoding": {"color": colour},
         "layer": [
@@ -130,17 +128,7 @@ def _curves(name: str, title: str, found: Transfer, of: Callable[[Point], Estima
                 "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1.2, "opacity": 0.75},
                 "encoding": {"y": y, "tooltip": tooltip},
             },
-            {
-                "data": {"name": "trained"},
-                "transform": [bars],
-                "mark": {"type": "rule", "strokeWidth": 1.4, "opacity": 0.6},
-                "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "data": {"name": "trained"},
-                "mark": {"type": "line", "point": {"size": 36, "filled": True}, "strokeWidth": 2},
-                "encoding": {"x": x, "y": y, "tooltip": tooltip},
-            },
+            *({"data": {"name": "trained"}, **layer} for layer in line_with_intervals(x, y, tooltip)),
         ],
     }
     return Figure(name, title, spec, {"trained": trained, "base": [row for row in rows if row["base"]]}, per_run=False)
@@ -150,11 +138,11 @@ def _curves(name: str, title: str, found: Transfer, of: Callable[[Point], Estima
 
 
 def _kinds(name: str, run: str, found: Explain) -> Figure | None:
-    rows = [{"kind": k.kind, "units": k.units} | _numbers(k.drop) for k in found.kinds if k.drop.mean is not None]
+    rows = [{"kind": k.kind, "units": k.units} | numbers(k.drop) for k in found.by_kind if k.drop.mean is not None]
     if not rows:
         return None
     rows.sort(key=lambda row: -float(row["value"] or 0.0))
-    title = f"{run}: load of one {found.by} when {EXPLAIN.get(found.how, found.how)}, nats an answer token"
+    title = f"{run}: load of one {found.unit} when {found.done}, nats an answer token"
     y = {"field": "kind", "type": "nominal", "sort": [row["kind"] for row in rows], "title": None, "axis": {"labelLimit": 160}}
     x = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 6}}
     tooltip = [{"field": f} for f in ("kind", "value", "low", "high", "units")]
@@ -179,8 +167,8 @@ def _along_the_cot() -> dict[str, Any]:
 
 def _positions(name: str, run: str, found: Explain) -> Figure | None:
     rows = [
-        {"from": p.start, "to": p.end, "middle": (p.start + p.end) / 2, "units": p.units} | _numbers(p.drop)
-        for p in found.positions
+        {"from": p.start, "to": p.end, "middle": (p.start + p.end) / 2, "units": p.units} | numbers(p.drop)
+        for p in found.by_position
         if p.drop.mean is not None
     ]
     if not rows:
@@ -199,8 +187,8 @@ def _causes(name: str, run: str, found: Resample) -> Figure | None:
     """What sentences cause by place, beside what is seen by chance."""
     rows = [
         {"from": p.start, "to": p.end, "middle": (p.start + p.end) / 2, "sentences": p.sentences, "chance": p.chance.mean}
-        | _numbers(p.tv)
-        for p in found.positions
+        | numbers(p.tv)
+        for p in found.by_position
         if p.tv.mean is not None
     ]
     if not rows:

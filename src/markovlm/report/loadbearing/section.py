@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markovlm.logs.records import RunData
-from markovlm.logs.study_records import (
+from markovlm.present.table import Source, Table
+from markovlm.report.figures import Figure
+from markovlm.report.loadbearing.figures import figures
+from markovlm.studies.claims import Claim, claim_of
+from markovlm.studies.files import KINDS
+from markovlm.studies.records import (
     BASE,
-    KINDS,
     ChangedCot,
     Explain,
     Explained,
@@ -20,13 +24,9 @@ from markovlm.logs.study_records import (
     ResampledCot,
     Sentence,
     Study,
-)
-from markovlm.report.figures import Figure
-from markovlm.report.loadbearing.claims import Claim, claim_of
-from markovlm.report.loadbearing.figures import figures
-from markovlm.report.loadbearing.tables import long_tables, readable
-from markovlm.report.loadbearing.words import cell_text
-from markovlm.report.tables import Source, Table
+)  # fmt: skip
+from markovlm.studies.tables import long_tables, tables_of
+from markovlm.studies.words import cell_text
 
 TITLE = "Is the reasoning load-bearing?"
 NOTHING_CLAIMED = "No damage, bypass or reader was measured with an interval, so nothing is claimed about them."
@@ -167,7 +167,7 @@ def chief(studies: Sequence[Study]) -> Study:
     """The study that is put in words: of the last checkpoint; against another run before alone; on most questions."""
 
     def rank(study: Study) -> tuple[int, bool, int]:
-        against = isinstance(study.found, Perturb) and study.found.against is not None
+        against = isinstance(study, Perturb) and bool(study.against)
         return -1 if study.checkpoint == BASE else study.step, against, study.n or 0
 
     return max(studies, key=rank)
@@ -178,10 +178,10 @@ def _part(index: int, run: RunData, detailed: bool) -> RunPart:
     chiefs = [chief(found) for found in by_kind.values() if found]
     ordered = [*chiefs, *(s for s in run.studies if s not in chiefs)]
     drawn = [f for i, s in enumerate(chiefs) for f in figures(f"loadbearing-{index}-{i}", run.name, s)] if detailed else []
-    shown = [ShownStudy(s, Source(s.path), tuple(readable(s))) for s in ordered] if detailed else []
-    explained = next((s.found for s in chiefs if isinstance(s.found, Explain)), None)
-    intervened = next((s.found for s in chiefs if isinstance(s.found, Intervention)), None)
-    resampled = next((s.found for s in chiefs if isinstance(s.found, Resample)), None)
+    shown = [ShownStudy(s, Source(s.path), tuple(tables_of(s))) for s in ordered] if detailed else []
+    explained = next((s for s in chiefs if isinstance(s, Explain)), None)
+    intervened = next((s for s in chiefs if isinstance(s, Intervention)), None)
+    resampled = next((s for s in chiefs if isinstance(s, Resample)), None)
     return RunPart(
         run=run.name,
         claims=tuple(claim_of(study) for study in chiefs),
@@ -190,11 +190,11 @@ def _part(index: int, run: RunData, detailed: bool) -> RunPart:
         else tuple(kind for kind, found in by_kind.items() if not found and kind not in _ASKED_FOR),
         studies=tuple(shown),
         figures=tuple(drawn),
-        examples=tuple(shade(e) for e in explained.examples) if explained and detailed else (),
+        examples=tuple(shade(e) for e in explained.explained) if explained and detailed else (),
         notes=tuple(dict.fromkeys(note for study in chiefs for note in study.notes)),
         pages=tuple(Source(page) for study in ordered for page in _pages(study)),
         changed=intervened.examples if intervened and detailed else (),
-        causes=tuple(map(shade_causes, resampled.cots[:MOST_RESAMPLED])) if resampled and detailed else (),
+        causes=tuple(map(shade_causes, resampled.resampled[:MOST_RESAMPLED])) if resampled and detailed else (),
     )
 
 
@@ -248,8 +248,8 @@ def _caused(s: Sentence) -> str:
         return "no continuation lacks it"
     rates = (
         ""
-        if s.right_with is None or s.right_without is None
-        else f"; right {s.right_with:.2f} with it, {s.right_without:.2f} without"
+        if s.accuracy_with is None or s.accuracy_without is None
+        else f"; right {s.accuracy_with:.2f} with it, {s.accuracy_without:.2f} without"
     )
     chance = "" if s.chance is None else f", by chance {s.chance:.2f}"
     return f"TV {cell_text(s.tv)}{chance}{'' if s.p is None else f', p {s.p:.3f}'}{rates}"

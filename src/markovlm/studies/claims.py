@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import Any
 
-from markovlm.logs.study_records import (
+from markovlm.studies.chain_claims import chain_sentences
+from markovlm.studies.fields import Estimate
+from markovlm.studies.records import (
     ACTOR,
     BASE,
     Bypass,
     Damage,
-    Estimate,
     Explain,
     Intervention,
     KindLoad,
@@ -22,9 +24,8 @@ from markovlm.logs.study_records import (
     Study,
     ThreeWay,
     Transfer,
-)
-from markovlm.report.loadbearing.chains import chain_sentences
-from markovlm.report.loadbearing.words import nats, opposite, plain, points, severity_text, share
+)  # fmt: skip
+from markovlm.studies.words import nats, opposite, points, severity_text, share, spoken
 
 FEW = 50  # questions below which a bootstrap interval is too narrow to lean on
 HEADLINE = 0.4  # the severity that is put in words
@@ -45,7 +46,7 @@ _SIGHT = {"markovian": "Markovian", "non_markovian": "non-Markovian"}
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one study found. `lead` belongs into the run's one line, `more` under it; either may be empty."""
+    """What one study study. `lead` belongs into the run's one line, `more` under it; either may be empty."""
 
     about: str
     lead: str
@@ -93,34 +94,32 @@ def headline(rows: Sequence[Damage], of: Callable[[Damage], Estimate]) -> Damage
     return min((row for row in rows if of(row).sign is not None and row.severity != 0), key=rank, default=None)
 
 
-def _perturb(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Perturb)
-    said = _Said(_identity(found.rows))
-    first = headline(found.rows, lambda row: row.drop)
+def _perturb(study: Perturb) -> _Said:
+    said = _Said(_identity(study.rows))
+    first = headline(study.rows, lambda row: row.drop_logprob)
     if first is not None:
         said.lead.append(_cost(first, study))
-        meaning = _meaning(found.rows) or first
+        meaning = _meaning(study.rows) or first
         said.more.extend([] if meaning is first else [_cost(meaning, study)])
-        said.more.append(_how_many(found.rows))
-    compared = headline(found.rows, lambda row: row.fragility)
-    if compared is not None and found.against is not None:
-        said.lead.append(_fragility(compared, study, found))
+        said.more.append(_how_many(study.rows))
+    compared = headline(study.rows, lambda row: row.fragility)
+    if compared is not None and study.against:
+        said.lead.append(_fragility(compared, study))
     return said
 
 
 def _meaning(rows: Sequence[Damage]) -> Damage | None:
     """A perturbation with meaning to put in words: the CoT replaced by another one or by filler, before gentler ones."""
-    known = [row for row in rows if row.level == "meaning" and row.severity != 0 and row.drop.sign is not None]
+    known = [row for row in rows if row.level == "meaning" and row.severity != 0 and row.drop_logprob.sign is not None]
     wanted = (next((row for row in known if word in row.name), None) for word in ("other", "filler"))
     return next((row for row in wanted if row), known[0] if known else None)
 
 
 def _identity(rows: Sequence[Damage]) -> list[str]:
-    wrong = [row for row in rows if row.severity == 0 and row.drop.mean not in (None, 0.0)]
+    wrong = [row for row in rows if row.severity == 0 and row.drop_logprob.mean not in (None, 0.0)]
     if not wrong:
         return []
-    drop = wrong[0].drop.mean or 0.0
+    drop = wrong[0].drop_logprob.mean or 0.0
     return [f"The identity check fails: at severity 0, {wrong[0].label} has a drop of {drop:.3g} and not 0. Trust no row."]
 
 
@@ -136,7 +135,7 @@ def _verb(row: Damage) -> str:
 
 
 def _cost(row: Damage, study: Study) -> str:
-    drop, hits, n = row.drop, row.accuracy, _questions(row.n, study)
+    drop, hits, n = row.drop_logprob, row.drop_accuracy, _questions(row.n, study)
     verb = _upper(_verb(row))
     if drop.sign == 0:
         start = f"{verb} has no measurable cost: {nats(drop, n)}"
@@ -154,14 +153,13 @@ def _cost(row: Damage, study: Study) -> str:
 
 
 def _how_many(rows: Sequence[Damage]) -> str:
-    known = [row.drop.sign for row in rows if row.drop.sign is not None and row.severity != 0]
+    known = [row.drop_logprob.sign for row in rows if row.drop_logprob.sign is not None and row.severity != 0]
     hurt = sum(sign == 1 for sign in known)
     return f"{hurt} of {len(known)} kinds and strengths of damage have a measurable cost (interval above 0, each taken alone)."
 
 
-def _fragility(row: Damage, study: Study, found: Perturb) -> str:
-    other, e, n = found.against, row.fragility, _questions(row.n, study)
-    assert other is not None
+def _fragility(row: Damage, study: Perturb) -> str:
+    other, e, n = study.against, row.fragility, _questions(row.n, study)
     details = [text for text in (_SIGHT.get(other.conditioning, other.conditioning), other.checkpoint) if text]
     run = PurePath(other.run).name or "the other run"
     name = f"{run}{' (' + ', '.join(details) + ')' if details else ''}"
@@ -178,15 +176,17 @@ def _fragility(row: Damage, study: Study, found: Perturb) -> str:
 # --- other readers -----------------------------------------------------------------------------------------------------
 
 
-def _transfer(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Transfer)
-    last = max((p.step for p in found.points if p.checkpoint != BASE), default=None)
-    at = [p for p in found.points if p.step == last and p.checkpoint != BASE and p.reader != ACTOR and p.gain.sign is not None]
+def _transfer(study: Transfer) -> _Said:
+    last = max((p.step for p in study.points if p.checkpoint != BASE), default=None)
+    at = [
+        p
+        for p in study.points
+        if p.step == last and p.checkpoint != BASE and p.reader != ACTOR and p.vs_base.logprob.sign is not None
+    ]
     if not at:
         return _Said()
-    read = sum(p.gain.sign == 1 for p in at)
-    sentences = [_reader(point, found, study) for point in at[:_MOST_READERS]]
+    read = sum(p.vs_base.logprob.sign == 1 for p in at)
+    sentences = [_reader(point, study) for point in at[:_MOST_READERS]]
     if len(at) == 1:
         return _Said([f"Read by another model: {sentences[0]}"])
     start = f"{read} of {len(at)} other models measurably gain from the CoTs of {at[0].checkpoint} over the base model's."
@@ -194,9 +194,9 @@ def _transfer(study: Study) -> _Said:
     return _Said([start], [*sentences, *rest])
 
 
-def _reader(point: Point, found: Transfer, study: Study) -> str:
-    e, hits, n = point.gain, point.gain_accuracy, _questions(point.n, study)
-    model = found.models.get(point.reader)
+def _reader(point: Point, study: Transfer) -> str:
+    e, hits, n = point.vs_base.logprob, point.vs_base.accuracy, _questions(point.n, study)
+    model = study.models.get(point.reader)
     name = point.reader if not model or model == point.reader else f"{point.reader} ({model})"
     if e.sign == 0:
         text = f"{name}: no measurable gain over the base model's CoTs, {nats(e, n)}"
@@ -214,23 +214,23 @@ def _reader(point: Point, found: Transfer, study: Study) -> str:
 # --- which words, where ------------------------------------------------------------------------------------------------
 
 
-def _explain(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Explain)
-    heavy = sorted((k for k in found.kinds if k.drop.sign == 1), key=lambda k: -(k.drop.mean or 0.0))
+def _explain(study: Explain) -> _Said:
+    heavy = sorted((k for k in study.by_kind if k.drop.sign == 1), key=lambda k: -(k.drop.mean or 0.0))
     idle = [
-        k.kind + (f" ({k.questions:,} questions)" if k.questions is not None else "") for k in found.kinds if k.drop.sign == 0
+        k.kind + (f" ({k.questions:,} questions)" if k.questions is not None else "") for k in study.by_kind if k.drop.sign == 0
     ]
-    helped = [k.kind for k in found.kinds if k.drop.sign == -1]
-    did = "replacing" if found.how == "replace" else "removing"
-    said = [f"{_upper(did)} one {_unit(kind, found.by)} costs {nats(kind.drop, kind.units, _units(kind))}." for kind in heavy[:2]]
+    helped = [k.kind for k in study.by_kind if k.drop.sign == -1]
+    did = "replacing" if study.how == "replace" else "removing"
+    said = [
+        f"{_upper(did)} one {_unit(kind, study.unit)} costs {nats(kind.drop, kind.units, _units(kind))}." for kind in heavy[:2]
+    ]
     if not heavy and (idle or helped):
-        said.append(f"{_upper(did)} one {found.by} has no measurable cost, of whatever kind it is.")
+        said.append(f"{_upper(did)} one {study.unit} has no measurable cost, of whatever kind it is.")
     elif idle:
         said.append(f"No measurable load: {', '.join(idle)}.")
     if helped:
         said.append(f"The answer gets likelier without: {', '.join(helped)}.")
-    known = [p.drop.sign for p in found.positions if p.drop.sign is not None]
+    known = [p.drop.sign for p in study.by_position if p.drop.sign is not None]
     if known:
         said.append(f"{sum(s == 1 for s in known)} of {len(known)} stretches of the CoT, start to end, carry measurable load.")
     return _Said(more=said)
@@ -247,14 +247,12 @@ def _unit(kind: KindLoad, by: str) -> str:
 # --- without the CoT ---------------------------------------------------------------------------------------------------
 
 
-def _bypass(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Bypass)
-    e = found.bypass
+def _bypass(study: Bypass) -> _Said:
+    e = study.bypass
     if e.sign is None:
         return _Said()
-    n = next((r.survives.n for r in found.rows if plain(r.control) == "empty" and "sees" in r.reader and r.survives.n), e.n)
-    controls = [f"“{c}”" for c in dict.fromkeys(r.control for r in found.rows if plain(r.control) != "own")]
+    n = next((r.survives.n for r in study.rows if spoken(r.control) == "empty" and "sees" in r.reader and r.survives.n), e.n)
+    controls = [f"“{c}”" for c in dict.fromkeys(r.control for r in study.rows if spoken(r.control) != "own")]
     how = [f"Mean of the controls {', '.join(controls)}."] if len(controls) > 1 else []
     if e.sign == 0:
         text = f"With the question visible, no measurable share of the right answers survives without the CoT: {share(e, n)}."
@@ -265,22 +263,20 @@ def _bypass(study: Study) -> _Said:
     return _Said([text, *rough], how)
 
 
-def _leak(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Leak)
-    if found.leaks.sign is None:
+def _leak(study: Leak) -> _Said:
+    if study.leaks.sign is None:
         return _Said()
-    if found.leaks.sign == 0:
-        said = [f"No measurable share of the CoTs holds the gold answer as a plain copy: {share(found.leaks, study.n)}."]
+    if study.leaks.sign == 0:
+        said = [f"No measurable share of the CoTs holds the gold answer as a plain copy: {share(study.leaks, study.n)}."]
     else:
-        said = [f"{share(found.leaks, study.n)} of the CoTs hold the gold answer as a plain copy."]
-    if found.leaks_other.sign is not None:
-        said.append(f"Another question's answer stands there in {share(found.leaks_other, study.n)}, by chance.")
-    whole, cut = found.accuracy, found.accuracy_cut
+        said = [f"{share(study.leaks, study.n)} of the CoTs hold the gold answer as a plain copy."]
+    if study.leaks_other.sign is not None:
+        said.append(f"Another question's answer stands there in {share(study.leaks_other, study.n)}, by chance.")
+    whole, cut = study.accuracy, study.accuracy_cut_before
     if whole.sign is not None and cut.sign is not None:
         said.append(_cut("accuracy", whole, cut, share))
-    elif found.logprob.sign is not None and found.logprob_cut.sign is not None:
-        said.append(_cut("ln pi(a|CoT)", found.logprob, found.logprob_cut, nats))
+    elif study.logprob.sign is not None and study.logprob_cut_before.sign is not None:
+        said.append(_cut("ln pi(a|CoT)", study.logprob, study.logprob_cut_before, nats))
     return _Said(more=said)
 
 
@@ -305,11 +301,9 @@ def _chains(study: Study) -> _Said:
 # --- changed on purpose, and drawn again -------------------------------------------------------------------------------
 
 
-def _intervention(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Intervention)
+def _intervention(study: Intervention) -> _Said:
     own = {"markovian": "question hidden", "non_markovian": "sees the question"}.get(study.conditioning)
-    known = [row for row in found.rows if row.follows.sign is not None and row.question.sign is not None]
+    known = [row for row in study.rows if row.follows.sign is not None and row.question.sign is not None]
     first = next((row for row in known if row.reader == own), known[0] if known else None)
     if first is None:
         return _Said()
@@ -336,10 +330,8 @@ def _three_ways(row: ThreeWay) -> str:
     return f"{follows}; {share(row.question)} stay with the question's"
 
 
-def _resample(study: Study) -> _Said:
-    found = study.found
-    assert isinstance(found, Resample)
-    told = [s.p for cot in found.cots for s in cot.sentences if s.p is not None]
+def _resample(study: Resample) -> _Said:
+    told = [s.p for cot in study.resampled for s in cot.sentences if s.p is not None]
     said: list[str] = []
     if told:
         many = sum(p <= _ALPHA for p in told)
@@ -347,8 +339,8 @@ def _resample(study: Study) -> _Said:
             f"{many} of {len(told)} sentences cause more than chance (p at most {_ALPHA}, each taken alone; {_ALPHA * len(told):.1f} would by "
             "chance)."
         )
-    if found.rank.sign is not None:
-        e = found.rank
+    if study.rank_correlation.sign is not None:
+        e = study.rank_correlation
         numbers = f"{e.mean:.2f} (95 % {e.low:.2f} to {e.high:.2f})"
         alike = (
             "rank a CoT's sentences alike"
@@ -358,13 +350,13 @@ def _resample(study: Study) -> _Said:
             else "show no common rank"
         )
         said.append(f"What sentences cause and what they bear {alike}: Spearman {numbers}.")
-    how = [found.criterion, f"{found.k} continuations at each cut" if found.k is not None else ""]
+    how = [study.criterion, f"{study.k} continuations at each cut" if study.k is not None else ""]
     if said and any(how):
         said.append(f"({'; '.join(part for part in how if part)}.)")
     return _Said(more=said)
 
 
-_WRITERS: dict[str, tuple[str, Callable[[Study], _Said]]] = {
+_WRITERS: dict[str, tuple[str, Callable[[Any], _Said]]] = {
     "perturb": ("damage", _perturb),
     "transfer": ("other readers", _transfer),
     "explain": ("which words", _explain),

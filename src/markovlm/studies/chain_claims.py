@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from markovlm.studies.chains import Chains, KnownShare, LagDamage, chief_damage, known_by
+from markovlm.studies.fields import Estimate, est
+from markovlm.studies.records import Study
+from markovlm.studies.words import nats, opposite, severity_text, share, spoken
 
-from markovlm.logs.study_records import Chains, Estimate, KnownShare, LagDamage, Study
-from markovlm.report.loadbearing.words import nats, opposite, plain, severity_text, share
-
-_SHOWN = 0.6  # the severity that is shown and put in words: at 100 % several perturbations leave the same, nothing
 _FEW = 10  # readings under which an age is not put in words
 _CHIEF = ("other_cot", "delete", "token_delete")  # perturbations to put in words, the first that is there
 
 
 def chain_sentences(study: Study) -> tuple[list[str], list[str]]:
     """(for the run's one line, for under it). No number without its interval."""
-    found = study.found
-    assert isinstance(found, Chains)
+    assert isinstance(study, Chains)
+    found = study
     lead = [_travels(found), _held(found)]
     more = []
-    if found.survival.sign is not None:
+    if found.words.survival.sign is not None:
         one = "piece" if found.thinks else "state"
-        more.append(f"{share(found.survival)} of a {one}'s words stand in the next one.")
-    wrong = [row for row in found.damage if row.severity == 0 and row.drop.mean not in (None, 0.0)]
+        more.append(f"{share(found.words.survival)} of a {one}'s words stand in the next one.")
+    wrong = [row for row in found.damage.rows if row.severity == 0 and row.drop_logprob.mean not in (None, 0.0)]
     if wrong:
         lead.insert(
-            0, f"The identity check fails: at severity 0, {plain(wrong[0].perturbation)} has a drop and not 0. Trust no row."
+            0, f"The identity check fails: at severity 0, {spoken(wrong[0].perturbation)} has a drop and not 0. Trust no row."
         )
     return [text for text in lead if text], more
-
-
-def chief_damage(found: Chains) -> dict[tuple[str, str], list[LagDamage]]:
-    """(perturbation, what is predicted) -> rows by lag at the severity nearest to 60 %, answers first."""
-    rows: dict[tuple[str, str], list[LagDamage]] = {}
-    for row in sorted(found.damage, key=lambda row: row.predicted != "answer"):
-        if row.severity:
-            rows.setdefault((plain(row.perturbation), row.predicted.replace("_", " ")), []).append(row)
-    at = {key: min((row.severity or 0.0 for row in own), key=lambda s: (abs(s - _SHOWN), s)) for key, own in rows.items()}
-    return {key: sorted((row for row in own if row.severity == at[key]), key=lambda row: row.lag) for key, own in rows.items()}
-
-
-def known_by(found: Chains) -> tuple[str, Sequence[KnownShare]]:
-    """What answers are counted by: the age of their fact where it is known, else the state they are read from."""
-    if found.by_age:
-        return "age of the fact, chunks", found.by_age
-    return ("piece" if found.thinks else "after chunk"), found.by_t
 
 
 def _travels(found: Chains) -> str:
     """What the chief damage costs at once, and as late as it was measured."""
     chief = chief_damage(found)
-    wanted = [plain(name) for name in _CHIEF]
+    wanted = [spoken(name) for name in _CHIEF]
     keys = sorted(chief, key=lambda key: (wanted.index(key[0]) if key[0] in wanted else len(wanted), key[1] != "answer"))
     for name, predicted in keys:
-        rows = [row for row in chief[name, predicted] if row.drop.sign is not None]
+        rows = [row for row in chief[name, predicted] if row.drop_logprob.sign is not None]
         if not rows:
             continue
         one, many = ("piece", "pieces") if found.thinks else ("state", "chunks")
@@ -65,11 +47,11 @@ def _travels(found: Chains) -> str:
 
 def _cost(row: LagDamage, predicted: str) -> str:
     token = "answer" if predicted == "answer" else "predicted"
-    if row.drop.sign == 0:
-        return f"has no measurable cost, {nats(row.drop, row.n, token=token)},"
-    if row.drop.sign == -1:
-        return f"helps by {nats(opposite(row.drop), row.n, token=token)}"
-    return f"costs {nats(row.drop, row.n, token=token)}"
+    if row.drop_logprob.sign == 0:
+        return f"has no measurable cost, {nats(row.drop_logprob, row.n, token=token)},"
+    if row.drop_logprob.sign == -1:
+        return f"helps by {nats(opposite(row.drop_logprob), row.n, token=token)}"
+    return f"costs {nats(row.drop_logprob, row.n, token=token)}"
 
 
 def _when(lag: int, many: str) -> str:
@@ -83,7 +65,7 @@ def _held(found: Chains) -> str:
     if not told:
         return ""
     first, last = told[0], told[-1]
-    if found.by_age:
+    if found.facts.by_age:
         where, then = f"in the notes {_age(first)}", _age(last)
     elif found.thinks:
         where, then = f"read from piece {first.at}", f"from piece {last.at}"
@@ -100,4 +82,4 @@ def _age(known: KnownShare) -> str:
 def _bounded(e: Estimate) -> Estimate:
     """A share, so that rounding shows nothing outside 0 to 100 %."""
     low, high = (None if v is None else min(1.0, max(0.0, v)) for v in (e.low, e.high))
-    return Estimate(e.mean, low, high, e.n)
+    return est(e.mean, low, high, e.n)

@@ -1,9 +1,9 @@
-"""Estimates in cells and sentences."""
+"""Estimates in sentences."""
 
 from __future__ import annotations
 
 from markovlm.intervals import MISSING, decimal_texts, estimate_text
-from markovlm.logs.study_records import Estimate
+from markovlm.studies.fields import Estimate, est
 
 
 def cell_text(e: Estimate, scale: float = 1.0, places: int = 2) -> str:
@@ -45,7 +45,7 @@ def _counted(n: int | None, unit: str) -> str:
 def opposite(e: Estimate) -> Estimate:
     """The same said the other way round: a drop of -0.2 is a rise of 0.2."""
     mean, low, high = (None if v is None else -v for v in (e.mean, e.high, e.low))
-    return Estimate(mean, low, high, e.n)
+    return est(mean, low, high, e.n)
 
 
 def severity_text(severity: float | None) -> str:
@@ -53,6 +53,6 @@ def severity_text(severity: float | None) -> str:
     return MISSING if severity is None else f"{100 * severity:.4g} %"
 
 
-def plain(name: str) -> str:
+def spoken(name: str) -> str:
     """`truncate_front`, `Truncate-Front` -> `truncate front`"""
     return name.replace("_", " ").replace("-", " ").lower()

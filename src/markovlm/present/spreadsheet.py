@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from markovlm.report.tables import Table
+from markovlm.present.table import Table, sources_of
 
 _FORMULA = tuple("=+-@＝＋－＠")
 
@@ -27,9 +26,7 @@ def to_csv(table: Table, out: Path | None = None) -> str:
     for row in table.rows:
         line = [csv_value(cell.value) for cell in row]
         if sourced:
-            line.append(
-                csv_value("; ".join(_unique(f"{_relative(c.source.path, out)}:{c.source.line or ''}" for c in row if c.source)))
-            )
+            line.append(csv_value("; ".join(dict.fromkeys(f"{_relative(s.path, out)}:{s.line or ''}" for s in sources_of(row)))))
         writer.writerow(line)
     return buffer.getvalue()
 
@@ -52,7 +49,3 @@ def csv_value(value: Any) -> Any:
         value = value.replace("\x00", "")
         return "'" + value if value.lstrip()[:1] in _FORMULA else value
     return value
-
-
-def _unique(items: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(items)

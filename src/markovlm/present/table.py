@@ -1,0 +1,137 @@
+"""A table, once: the same rows become HTML, Markdown, CSV and text on a terminal, each number with its source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markovlm.intervals import MISSING, estimate_text
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a number was read: a file and, where it has one, a line."""
+
+    path: Path
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.path.name if self.line is None else f"{self.path.name}, line {self.line:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value, how it reads, and where it is from. `kind` is a class for styling (a verdict, "number", …)."""
+
+    value: Any
+    text: str
+    source: Source | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A named table. `name` is its file name as CSV."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    @property
+    def headings(self) -> list[tuple[str, str]]:
+        """(column, "number" where all its cells are numbers or missing)."""
+        numeric = [all("number" in row[i].kind for row in self.rows) and bool(self.rows) for i in range(len(self.columns))]
+        return [(name, "number" if is_numeric else "") for name, is_numeric in zip(self.columns, numeric, strict=True)]
+
+    def without(self, column: str) -> Table:
+        """The table less one column."""
+        at = self.columns.index(column)
+        rows = tuple((*row[:at], *row[at + 1 :]) for row in self.rows)
+        return replace(self, columns=(*self.columns[:at], *self.columns[at + 1 :]), rows=rows)
+
+    def with_known(self) -> Table:
+        """The table less the columns of which nothing is known."""
+        known = [i for i in range(len(self.columns)) if any(row[i].text != MISSING for row in self.rows)]
+        return replace(
+            self, columns=tuple(self.columns[i] for i in known), rows=tuple(tuple(r[i] for i in known) for r in self.rows)
+        )
+
+
+def table_of(name: str, title: str, items: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]], note: str = "") -> Table:
+    """A row an item: by each column's heading what makes its cell of an item, or the cell's value."""
+    made = ((make(item) for make in columns.values()) for item in items)
+    rows = tuple(tuple(cell if isinstance(cell, Cell) else plain(cell) for cell in row) for row in made)
+    return Table(name, title, tuple(columns), rows, note)
+
+
+# --- cells -------------------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any, kind: str = "") -> Cell:
+    """A cell without a source."""
+    return Cell(value, MISSING if value is None or value == "" else readable(value), None, kind)
+
+
+def readable(value: Any) -> str:
+    """A value as it reads."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number_text(value)
+    return str(value)
+
+
+def number_text(value: float) -> str:
+    """Four significant digits, large and small ones in powers of ten."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.3g}"
+
+
+NOTHING = plain(None, "missing number")
+
+
+def number_cell(value: float | None, text: str | None = None, source: Source | None = None) -> Cell:
+    """A number, which may be missing; `text` where it reads otherwise than with four digits."""
+    return NOTHING if value is None else Cell(value, readable(value) if text is None else text, source, "number")
+
+
+def percent_cell(value: float | None, source: Source | None = None) -> Cell:
+    """`55 %` of .55"""
+    return NOTHING if value is None else Cell(value, f"{100 * value:.0f} %", source, "number")
+
+
+def p_cell(p: float | None, after: str = "") -> Cell:
+    """`0.012`, `< 0.001`; `after` follows it (stars)."""
+    return NOTHING if p is None else Cell(p, f"{f'{p:.3f}' if p >= 0.001 else '< 0.001'} {after}".strip(), None, "number")
+
+
+def estimate_cell(
+    mean: float | None, low: float | None = None, high: float | None = None, *, source: Source | None = None, scale: float = 1.0,
+    places: int = 2, judged: bool = False,
+) -> Cell:  # fmt: skip
+    """`1.20 [0.90, 1.50]`; where it is `judged`, muted if the interval holds 0 or is missing."""
+    if mean is None or math.isnan(mean):
+        return NOTHING
+    scaled = [None if v is None else scale * v for v in (mean, low, high)]
+    sure = low is not None and high is not None and (low > 0 or high < 0)
+    return Cell(scale * mean, estimate_text(*scaled, places=places), source, "number null" if judged and not sure else "number")
+
+
+def found_cell(found: Mapping[str, Any] | None, places: int = 2) -> Cell:
+    """The same of `{"mean": 1.2, "ci95": [0.9, 1.5]}`, as studies and evaluations keep it."""
+    return NOTHING if found is None else estimate_cell(found["mean"], *found["ci95"], places=places)
+
+
+def sources_of(row: Sequence[Cell]) -> list[Source]:
+    """Where a row's numbers are from, each once."""
+    return list(dict.fromkeys(cell.source for cell in row if cell.source))

@@ -1,0 +1,446 @@
+"""Tables of studies: to read, in report, terminal and pages (an interval in each cell); and long ones, with full values, as CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from markovlm.intervals import MISSING
+from markovlm.present.table import NOTHING, Cell, Source, Table, estimate_cell, number_cell, p_cell, percent_cell, plain, table_of
+from markovlm.studies.chains import Chains, chief_damage, known_by
+from markovlm.studies.fields import Estimate, est
+from markovlm.studies.records import (
+    Bypass,
+    Damage,
+    Explain,
+    Intervention,
+    Leak,
+    Perturb,
+    Resample,
+    ResampledCot,
+    Sentence,
+    Study,
+    Transfer,
+)  # fmt: skip
+from markovlm.studies.words import cell_text, severity_text
+
+Named = tuple[str, Study]  # run and study
+Columns = Mapping[str, Callable[[Any], Any]]
+Of = Callable[[Damage], Estimate]
+MOST_LAGS = 8  # columns of a table to read; the CSV has all
+CONTROLS = {"own": "its own", "empty": "none", "other": "another question's"}
+
+
+def tables_of(study: Study) -> list[Table]:
+    """The tables of one study, to be read. Columns of which nothing is known are left out."""
+    source = Source(study.path) if study.path.name else None
+    return [table.with_known() for table in _MAKERS[type(study)](study, source) if table.rows]
+
+
+def _level(e: Estimate, source: Source | None, scale: float = 1.0, places: int = 2) -> Cell:
+    """`1.20 [0.90, 1.50]`"""
+    return estimate_cell(e.mean, e.low, e.high, source=source, scale=scale, places=places)
+
+
+def _change(e: Estimate, source: Source | None, scale: float = 1.0, places: int = 2) -> Cell:
+    """The same of a number that may be 0: muted where the interval holds 0."""
+    return estimate_cell(e.mean, e.low, e.high, source=source, scale=scale, places=places, judged=True)
+
+
+def _counted(e: Estimate, source: Source | None, scale: float = 1.0, places: int = 2) -> Cell:
+    """With what it is over."""
+    cell = _level(e, source, scale, places)
+    return cell if not e or e.n is None else replace(cell, text=f"{cell.text} (n={e.n:,})")
+
+
+# --- damage ------------------------------------------------------------------------------------------------------------
+
+
+def severities(rows: Iterable[Damage]) -> list[float | None]:
+    """The severities in order, without the identity check at 0; None (no severity) last."""
+    known = {row.severity for row in rows if row.severity != 0}
+    return [*sorted(s for s in known if s is not None), *([None] if None in known else [])]
+
+
+def _perturb(study: Perturb, source: Source | None) -> list[Table]:
+    choices: list[tuple[str, Of, float, int]] = [
+        ("Fragility in nats an answer token: this run's drop less the other run's", lambda r: r.fragility, 1.0, 2),
+        ("Fragility in points of accuracy", lambda r: r.fragility_accuracy, 100.0, 0),
+        ("Drop of ln pi(a|CoT), nats an answer token", lambda r: r.drop_logprob, 1.0, 2),
+        ("Drop of accuracy, points", lambda r: r.drop_accuracy, 100.0, 0),
+    ]
+    there = [choice for choice in choices if any(map(choice[1], study.rows))]
+    made = [_pivot(study, source, *choice) for choice in there]
+    made = [replace(table, note=_perturb_note(study) if i == 0 else "") for i, table in enumerate(made)]
+    meant: Columns = {
+        "perturbation": lambda r: r.label,
+        "should": lambda r: r.expect,
+        "does, % of the changed": lambda r: _counted(r.as_expected, source, 100, 0),
+        "paraphrases": lambda r: _paraphrases(r),
+    }
+    rows = [row for row in study.rows if row.severity != 0 and (row.expect or row.paraphrases.asked)]
+    return [*made, table_of("loadbearing-perturb-meaning", "Does the answer do what it should?", rows, meant)]
+
+
+def _pivot(study: Perturb, source: Source | None, title: str, of: Of, scale: float, places: int) -> Table:
+    """Perturbations down, severities across."""
+    across = severities(study.rows)
+    cells = {(row.label, row.severity): row for row in study.rows}
+    rows: list[tuple[Cell, ...]] = []
+    for label in dict.fromkeys(row.label for row in study.rows):
+        own = [row for row in study.rows if row.label == label and row.severity != 0]
+        if not own:
+            continue
+        here = [cells.get((label, s)) for s in across]
+        values = [NOTHING if r is None else _change(of(r), source, scale, places) for r in here]
+        shares = [None if r.changed is None else round(100 * r.changed) for r in own]
+        rows.append((plain(label), *values, _span([r.n for r in own]), _span(shares, " %")))
+    columns = ("perturbation", *(severity_text(s) for s in across), "n", "CoTs changed")
+    return Table("loadbearing-perturb", title, columns, tuple(rows))
+
+
+def _span(values: Sequence[int | None], after: str = "") -> Cell:
+    """`96 to 100 %`"""
+    known = [v for v in values if v is not None]
+    if not known:
+        return NOTHING
+    low, high = min(known), max(known)
+    return Cell(high, f"{low:,}{after}" if low == high else f"{low:,} to {high:,}{after}", None, "number")
+
+
+def _paraphrases(row: Damage) -> str:
+    """`18 of 20 replies accepted, rejected: numbers 2`"""
+    found = row.paraphrases
+    if found.asked is None:
+        return ""
+    rejected = ", ".join(f"{reason} {count:,}" for reason, count in found.rejected.items())
+    how = f" at temperature {found.temperature:g}" if found.temperature else ""
+    return f"{found.accepted} of {found.asked} replies accepted{how}" + (
+        f"; rejected, CoT left as it was: {rejected}" if rejected else ""
+    )
+
+
+def _perturb_note(study: Perturb) -> str:
+    said = ["95 % intervals, bootstrap over questions; grey where the interval holds 0. Columns: severity."]
+    for name, found in (("Intact CoT", study.intact), ("The other run, intact", study.intact_against)):
+        parts = [f"ln pi(a|CoT) {cell_text(found.logprob)}"] if found.logprob else []
+        parts += [f"accuracy {cell_text(found.accuracy, 100, 0)} %"] if found.accuracy else []
+        said += [f"{name}: {', '.join(parts)}."] if parts else []
+    gap = study.round_trip_gap
+    if gap:
+        changed = f", changed {100 * gap.changed:.0f} % of the CoTs" if gap.changed is not None else ""
+        said.append(f"Decoding and encoding alone: {cell_text(gap)} nats{changed}; no drop here contains it.")
+    if any(row.severity == 0 and row.drop_logprob.mean == 0 for row in study.rows):
+        said.append("At severity 0 the drop is 0, as it must be.")
+    return " ".join(said)
+
+
+# --- other readers -----------------------------------------------------------------------------------------------------
+
+
+def _transfer(study: Transfer, source: Source | None) -> list[Table]:
+    models = study.models
+    points: Columns = {
+        "CoTs of": lambda p: p.checkpoint,
+        "reader": lambda p: p.reader,
+        "model": lambda p: models.get(p.reader),
+        "ln pi(a|CoT)": lambda p: _level(p.logprob, source),
+        "accuracy, %": lambda p: _level(p.accuracy, source, 100, 0),
+        "over base": lambda p: _change(p.vs_base.logprob, source),
+        "over base, points": lambda p: _change(p.vs_base.accuracy, source, 100, 0),
+        "n": lambda p: number_cell(p.n),
+    }
+    note = (
+        "The actor is the checkpoint itself, reading its own CoTs; others read them as text, in their own tokens. “Over base”: the gain over the "
+        "base model's CoTs, read by the same reader; grey where its interval holds 0."
+    )
+    ranks: Columns = {
+        "reader": lambda c: c.reader,
+        "Spearman": lambda c: number_cell(c.spearman, None if c.spearman is None else f"{c.spearman:.2f}", source),
+        "checkpoints": lambda c: number_cell(c.n),
+        "p": lambda c: number_cell(c.p, None, source),
+    }
+    return [
+        table_of("loadbearing-transfer", "CoTs read by the model itself and by others", study.points, points, note),
+        table_of(
+            "loadbearing-correlation",
+            "Does a reader's curve follow the actor's? Spearman's rank correlation",
+            study.correlation,
+            ranks,
+            f"Over checkpoints, not over questions: with a handful of them even a perfect order can be chance (see p).{_floor(study)}",
+        ),
+    ]
+
+
+def _floor(study: Transfer) -> str:
+    few = min((c.n for c in study.correlation if c.n and c.spearman is not None), default=0)
+    return f" With {few} checkpoints no p is below {2 / math.factorial(few):.2f}." if 2 <= few <= 4 else ""
+
+
+# --- which parts of a CoT ----------------------------------------------------------------------------------------------
+
+
+def _explain(study: Explain, source: Source | None) -> list[Table]:
+    drops: Columns = {
+        "drop": lambda k: _change(k.drop, source),
+        "filler alone": lambda k: _change(k.filler, source),
+        "units": lambda k: number_cell(k.units),
+    }
+    kinds: Columns = {
+        "kind": lambda k: k.kind,
+        **drops,
+        "questions": lambda k: number_cell(k.questions),
+        "share of load": lambda k: percent_cell(k.share, source),
+        "share of units": lambda k: percent_cell(k.share_of_units, source),
+    }
+    title = f"Load of one {study.unit} when {study.done}"
+    note = "Nats an answer token of one unit. Shares have no interval: they describe these CoTs."
+    beside = (
+        " “Filler alone”: as much filler put before the unit, nothing taken away." if any(k.filler for k in study.by_kind) else ""
+    )
+    places = [place for place in study.by_position if place.units]
+    return [
+        table_of("loadbearing-explain-kinds", f"{title}, by kind", study.by_kind, kinds, note + beside),
+        table_of("loadbearing-explain-positions", f"{title}, by place in the CoT", places, {"place": lambda p: p.label, **drops}),
+    ]
+
+
+def _resample(study: Resample, source: Source | None) -> list[Table]:
+    columns: Columns = {
+        "place": lambda p: p.label,
+        "sentences": lambda p: number_cell(p.sentences),
+        "causes: TV": lambda p: _level(p.tv, source),
+        "TV by chance": lambda p: _level(p.chance, source),
+        "KL, nats": lambda p: _level(p.kl, source),
+        "accuracy lost, points": lambda p: _change(p.accuracy_drop, source, 100, 0),
+        "bears: drop, nats": lambda p: _change(p.occlusion, source),
+    }
+    note = "TV is above 0 by chance alone: compare the column beside it. Grey where the interval holds 0."
+    title = "What a sentence causes, and what it bears, by place in the CoT"
+    places = [place for place in study.by_position if place.sentences]
+    return [table_of("loadbearing-resample", title, places, columns, note)]
+
+
+def sentences_of(cot: ResampledCot, title: str = "") -> Table:
+    """What each sentence of one CoT causes and bears."""
+
+    def rates(s: Sentence) -> str:
+        shown = [MISSING if rate is None else f"{rate:.2f}" for rate in (s.accuracy_with, s.accuracy_without)]
+        return " → ".join(shown)
+
+    columns: Columns = {
+        "sentence": lambda s: Cell(s.text, " ".join(s.text.split())[:100], None, "text"),
+        "bears, nats": lambda s: number_cell(s.occlusion, None if s.occlusion is None else f"{s.occlusion:+.2f}"),
+        "causes: TV": lambda s: _level(s.tv, None),
+        "by chance": lambda s: number_cell(s.chance, None if s.chance is None else f"{s.chance:.2f}"),
+        "p": lambda s: p_cell(s.p),
+        "KL, nats": lambda s: _level(s.kl, None),
+        "right with → without": lambda s: Cell(s.accuracy_without, rates(s), None, "number"),
+        "lacking it": lambda s: number_cell(s.lacking),
+    }
+    return table_of("loadbearing-resample-cot", title, cot.sentences, columns)
+
+
+# --- without the CoT, or with another ----------------------------------------------------------------------------------
+
+
+def _bypass(study: Bypass, source: Source | None) -> list[Table]:
+    columns: Columns = {
+        "CoT": lambda r: CONTROLS.get(r.control, r.control),
+        "reader": lambda r: r.reader,
+        "accuracy, %": lambda r: _level(r.accuracy, source, 100, 0),
+        "ln pi(a|CoT)": lambda r: _level(r.logprob, source),
+        "survives, %": lambda r: _level(r.survives, source, 100, 0),
+        "of": lambda r: number_cell(r.survives.n),
+        "n": lambda r: number_cell(r.n),
+    }
+    note = "“Survives”: still right, among those right with their own CoT (“of”). A guess survives too."
+    return [table_of("loadbearing-bypass", "The answer without its CoT", study.rows, columns, note)]
+
+
+def _leak(study: Leak, source: Source | None) -> list[Table]:
+    where = study.position
+    place = "" if where.mean is None else f"{100 * where.mean:.0f} % of the way"
+    if where.quartiles:
+        place += f" (quartiles {', '.join(f'{100 * q:.0f}' for q in where.quartiles)} %)"
+    rows = {
+        "CoTs with the gold answer in them, %": _level(study.leaks, source, 100, 0),
+        "CoTs with another question's answer in them, %": _level(study.leaks_other, source, 100, 0),
+        "where it first appears, mean": Cell(where.mean, place, source) if place else NOTHING,
+        "accuracy of those CoTs, whole, %": _level(study.accuracy, source, 100, 0),
+        "accuracy, cut before the answer, %": _level(study.accuracy_cut_before, source, 100, 0),
+        "ln pi(a|CoT), whole": _level(study.logprob, source),
+        "ln pi(a|CoT), cut before the answer": _level(study.logprob_cut_before, source),
+    }
+    columns: Columns = {
+        "what": lambda row: row[0],
+        "value": lambda row: replace(row[1], kind=""),
+    }  # texts and numbers: all to the left
+    note = "A CoT that ends in its answer leaks it rightly; what counts is how much is left when it is cut before."
+    return [table_of("loadbearing-leak", "The answer as a plain copy in the CoT", rows.items(), columns, note)]
+
+
+def _intervention(study: Intervention, source: Source | None) -> list[Table]:
+    columns: Columns = {
+        "reader": lambda r: r.reader,
+        "right before, %": lambda r: _level(r.right_before, source, 100, 0),
+        "follows the changed CoT, %": lambda r: _level(r.follows, source, 100, 0),
+        "stays with the question, %": lambda r: _level(r.question, source, 100, 0),
+        "neither, %": lambda r: _level(r.neither, source, 100, 0),
+        "n": lambda r: number_cell(r.n),
+    }
+    had = f"{study.changed:,} of {study.cots:,} CoTs had a number to change. " if study.changed is not None and study.cots else ""
+    note = f"{had}Following the CoT: it bears the load. Staying with the question: the answer came past it."
+    title = "One number of the CoT changed, the rest worked out anew: what does the answer follow?"
+    return [table_of("loadbearing-intervention", title, study.rows, columns, note)]
+
+
+def _chains(study: Chains, source: Source | None) -> list[Table]:
+    """Damage with lags across, at one severity of each perturbation; answers by age of their fact."""
+    chief = [(*key, {row.lag: row for row in own}, own[0].severity) for key, own in chief_damage(study).items()]
+
+    def at(lag: int) -> Callable[[Any], Cell]:
+        return lambda one: _change(one[2][lag].drop_logprob, source) if lag in one[2] else NOTHING
+
+    damage: Columns = {
+        "damage": lambda one: one[0],
+        "severity": lambda one: severity_text(one[3]),
+        "predicted": lambda one: one[1],
+        **{f"lag {lag}": at(lag) for lag in sorted({row.lag for row in study.damage.rows})[:MOST_LAGS]},
+    }
+    name, known = known_by(study)
+    facts: Columns = {
+        name: lambda k: plain(k.at),
+        "accuracy, %": lambda k: _level(k.accuracy, source, 100, 0),
+        "ln pi(a|state)": lambda k: _level(k.logprob, source),
+        "n": lambda k: number_cell(k.n),
+    }
+    note = f"Lag: {'pieces written' if study.thinks else 'chunks read'} since. Grey where the interval holds 0."
+    return [
+        table_of(
+            "loadbearing-chains-damage", "Damage to a state, felt later: drop in nats a predicted token", chief, damage, note
+        ),
+        table_of("loadbearing-chains-facts", "Every question put to every state", known, facts),
+    ]
+
+
+_MAKERS: dict[type[Study], Callable[[Any, Source | None], list[Table]]] = {
+    Perturb: _perturb,
+    Transfer: _transfer,
+    Explain: _explain,
+    Bypass: _bypass,
+    Leak: _leak,
+    Chains: _chains,
+    Intervention: _intervention,
+    Resample: _resample,
+}
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------------------
+
+
+def long_tables(studies: Sequence[Named]) -> list[Table]:
+    """All numbers of all studies, a table a kind; none for kinds without rows."""
+    made = [_long(name, kind, columns.split(), studies, rows) for name, (kind, columns, rows) in _LONG.items()]
+    return [table for table in made if table.rows]
+
+
+def _long(
+    name: str, kind: type[Study], columns: Sequence[str], studies: Sequence[Named], rows: Callable[[Any], Iterable[Sequence[Any]]]
+) -> Table:
+    """`columns`: what is looked for in the things of a row, the first that has it; `NAME=KEY` where the column has another name.
+
+    `*NAME` is an estimate, and three columns: NAME, NAME_low and NAME_high.
+    """
+    cells: list[tuple[Cell, ...]] = []
+    for run, study in studies:
+        if isinstance(study, kind):
+            first = Cell(run, run, Source(study.path))
+            head = (first, plain(study.checkpoint), plain(study.step), plain(study.conditioning), plain(study.split))
+            cells += [
+                (*head, *(plain(value) for column in columns for value in _values(column, (*row, study)))) for row in rows(study)
+            ]
+    names = [name for column in columns for name in _names(column)]
+    return Table(
+        f"loadbearing-{name}", f"loadbearing-{name}", ("run", "checkpoint", "step", "conditioning", "split", *names), tuple(cells)
+    )
+
+
+def _names(column: str) -> tuple[str, ...]:
+    name = column.lstrip("*").partition("=")[0]
+    return (name, f"{name}_low", f"{name}_high") if column.startswith("*") else (name,)
+
+
+def _values(column: str, things: Sequence[Any]) -> Iterator[Any]:
+    name, _, key = column.lstrip("*").partition("=")
+    value: Any = next((_get(thing, key or name) for thing in things if _has(thing, key or name)), None)
+    if not column.startswith("*"):
+        yield value
+    else:
+        yield from (value.mean, value.low, value.high) if value is not None else (None, None, None)
+
+
+def _has(thing: Any, key: str) -> bool:
+    return key in thing if isinstance(thing, dict) else hasattr(thing, key.partition(".")[0])
+
+
+def _get(thing: Any, key: str) -> Any:
+    if isinstance(thing, dict):
+        return thing[key]
+    for part in key.split("."):
+        thing = getattr(thing, part)
+    return thing
+
+
+def _of_leak(study: Leak) -> list[tuple[dict[str, Any]]]:
+    names = ("leaks", "leaks_other", "accuracy", "accuracy_cut_before", "logprob", "logprob_cut_before")
+    found = {name: getattr(study, name) for name in names} | {"position_mean": est(study.position.mean)}
+    found |= {f"position_quartile_{i}": est(q) for i, q in enumerate(study.position.quartiles, 1)}
+    return [({"what": name, "value": e},) for name, e in found.items() if e]
+
+
+def _of_bypass(study: Bypass) -> list[tuple[Any, ...]]:
+    whole = {"control": "bypass", "reader": "", "n": None, "accuracy": None, "logprob": None, "survives": study.bypass}
+    return [*((row, {"survives_n": row.survives.n}) for row in study.rows), (whole | {"survives_n": study.bypass.n},)]
+
+
+_Rows = Callable[[Any], Iterable[Sequence[Any]]]
+_THREE = "*accuracy *logprob"
+_LONG: dict[str, tuple[type[Study], str, _Rows]] = {
+    "perturb": (
+        Perturb,
+        "perturbation level severity n changed *drop_logprob *drop_accuracy *fragility *fragility_accuracy against=other.run paraphraser",
+        lambda s: [(row, {"other.run": s.against.run}) for row in s.rows],
+    ),
+    "transfer": (
+        Transfer,
+        "cots_of=checkpoint cots_of_step=step reader model n *logprob *accuracy "
+        "*over_base_logprob=vs_base.logprob *over_base_accuracy=vs_base.accuracy",
+        lambda s: [({"model": s.models.get(p.reader)}, p) for p in s.points],
+    ),
+    "correlation": (Transfer, "reader spearman checkpoints=n p", lambda s: [(c,) for c in s.correlation]),
+    "explain-kinds": (Explain, "by=unit how kind units questions *drop share share_of_units", lambda s: [(k,) for k in s.by_kind]),
+    "explain-positions": (Explain, "by=unit how from=start to=end units *drop", lambda s: [(p,) for p in s.by_position]),
+    "explain-examples": (
+        Explain,
+        "id question gold answer correct unit text kind drop",
+        lambda s: [({"unit": i}, u, e) for e in s.explained for i, u in enumerate(e.units)],
+    ),
+    "bypass": (Bypass, f"control reader n {_THREE} *survives survives_n", _of_bypass),
+    "leak": (Leak, "what *value", _of_leak),
+    "chains-damage": (
+        Chains, "perturbation severity lag predicted n *drop_logprob *drop_accuracy *state_differs", lambda s: [(d,) for d in s.damage.rows]
+    ),
+    "chains-facts": (
+        Chains, f"by at n {_THREE}", lambda s: [({"by": by}, k) for by, own in (("age", s.facts.by_age), ("t", s.facts.by_t)) for k in own]
+    ),
+    "chains-questions": (Chains, "text question answer fact t logprob correct", lambda s: [(k, q) for q in s.facts.read for k in q.known]),
+    "intervention": (Intervention, "reader n *right_before *follows *question *neither", lambda s: [(r,) for r in s.rows]),
+    "resample": (
+        Resample,
+        "id question gold answer correct sentence text *tv chance p occlusion accuracy_with accuracy_without",
+        lambda s: [({"sentence": i}, one, c) for c in s.resampled for i, one in enumerate(c.sentences)],
+    ),
+}  # fmt: skip

@@ -1,0 +1,134 @@
+"""The tables of a sweep: to read, on its page and on the terminal; and flat ones with full values, as CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from markovlm.present.table import Cell, Table, estimate_cell, number_cell, p_cell, table_of
+from markovlm.statistics import Estimate
+from markovlm.sweeps.compare import Comparison, Outcome
+
+Columns = dict[str, Callable[[Any], Any]]
+
+
+def _estimate(found: Estimate) -> Cell:
+    return estimate_cell(*found, places=3)
+
+
+def _decimal(value: float | None) -> Cell:
+    return number_cell(value, None if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}")
+
+
+def readable(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> list[Table]:
+    """Cells over their seeds, against the reference, one factor at a time, and all runs; those that have rows."""
+    return [table for table in (*compared(found, metric), _factors(found), _runs(outcomes, metric)) if table.rows]
+
+
+def compared(found: Comparison, metric: str) -> list[Table]:
+    """Cells over their seeds, and against the reference."""
+    groups: Columns = {
+        "cell": lambda g: f"{g.group} (reference)" if g.group == found.reference else g.group,
+        "seeds": lambda g: f"{len(g.seeds)}/{g.planned}",
+        metric: lambda g: _estimate(g.score),
+        "over": lambda g: g.over,
+        "sd": lambda g: _decimal(g.spread),
+        "lowest": lambda g: _decimal(g.lowest),
+        "highest": lambda g: _decimal(g.highest),
+        "best dev": lambda g: _decimal(_or_none(g.best.mean)),
+        "verdicts": lambda g: ", ".join(f"{count} {verdict}" for verdict, count in g.verdicts.items()),
+        "s a run": lambda g: _decimal(g.seconds),
+    }
+    differences: Columns = {
+        "cell": lambda d: d.group,
+        "seeds": lambda d: number_cell(d.seeds),
+        "difference": lambda d: _estimate(d.difference),
+        "over": lambda d: d.over,
+        "p": lambda d: p_cell(d.p),
+        "p (Holm)": lambda d: p_cell(d.p_adjusted),
+        "p unpaired": lambda d: p_cell(d.p_unpaired),
+    }
+    tables = [
+        table_of("cells_groups", "Cells: mean over their seeds, 95 % interval", found.groups, groups),
+        table_of("cells_differences", f"Against {found.reference}, seed by seed", found.differences, differences),
+    ]
+    return [table.with_known() for table in tables if table.rows]
+
+
+def _factors(found: Comparison) -> Table:
+    columns: Columns = {
+        "key": lambda f: f.key,
+        "value": lambda f: str(f.value),
+        "against": lambda f: str(f.reference),
+        "pairs": lambda f: number_cell(f.pairs),
+        "seeds": lambda f: number_cell(f.seeds),
+        "difference": lambda f: _estimate(f.difference),
+        "over": lambda f: f.over,
+        "p": lambda f: p_cell(f.p),
+        "p (Holm)": lambda f: p_cell(f.p_adjusted),
+    }
+    return table_of("cells_factors", "One factor at a time, everything else equal", found.factors, columns)
+
+
+def _runs(outcomes: Sequence[Outcome], metric: str) -> Table:
+    columns: Columns = {
+        "run": lambda o: o.name,
+        "cell": lambda o: o.group,
+        "seed": lambda o: Cell(o.seed, str(o.seed), None, "number"),
+        "status": lambda o: o.status,
+        metric: lambda o: _decimal(o.score),
+        "n": lambda o: number_cell(o.n or None),
+        "evaluated": lambda o: o.where,
+        "best dev": lambda o: _decimal(o.best),
+        "verdict": lambda o: o.verdict,
+        "steps": lambda o: number_cell(o.steps),
+        "seconds": lambda o: _decimal(o.seconds),
+    }
+    return table_of("cells_runs", "All runs", outcomes, columns)
+
+
+def flat(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> list[Table]:
+    """`cells_groups`, `cells_differences`, `cells_factors`, `cells_runs`: a number a column, unrounded."""
+
+    def three(name: str, of: Callable[[Any], Estimate]) -> Columns:
+        return {
+            name: lambda x: _or_none(of(x).mean),
+            "low": lambda x: _or_none(of(x).low),
+            "high": lambda x: _or_none(of(x).high),
+        }
+
+    groups: Columns = {
+        "cell": lambda g: g.group, "seeds": lambda g: len(g.seeds), "planned": lambda g: g.planned, **three(metric, lambda g: g.score),
+        "over": lambda g: g.over, "sd": lambda g: g.spread, "lowest": lambda g: g.lowest, "highest": lambda g: g.highest,
+        "best_dev": lambda g: _or_none(g.best.mean), "collapsed": lambda g: g.verdicts.get("collapsed", 0),
+        "warn": lambda g: g.verdicts.get("warn", 0), "seconds": lambda g: g.seconds,
+    }  # fmt: skip
+    differences: Columns = {
+        "cell": lambda d: d.group, "against": lambda d: d.reference, "seeds": lambda d: d.seeds, **three("difference", lambda d: d.difference),
+        "over": lambda d: d.over, "p": lambda d: d.p, "p_holm": lambda d: d.p_adjusted, "p_unpaired": lambda d: d.p_unpaired,
+    }  # fmt: skip
+    factors: Columns = {
+        "key": lambda f: f.key, "value": lambda f: _plain(f.value), "against": lambda f: _plain(f.reference), "pairs": lambda f: f.pairs,
+        "seeds": lambda f: f.seeds, **three("difference", lambda f: f.difference), "over": lambda f: f.over, "p": lambda f: f.p,
+        "p_holm": lambda f: f.p_adjusted,
+    }  # fmt: skip
+    runs: Columns = {
+        "run": lambda o: o.name, "cell": lambda o: o.group, "seed": lambda o: o.seed, "status": lambda o: o.status, metric: lambda o: o.score,
+        "n": lambda o: o.n or None, "evaluated": lambda o: o.where, "best_dev": lambda o: o.best, "verdict": lambda o: o.verdict,
+        "steps": lambda o: o.steps, "seconds": lambda o: o.seconds,
+    }  # fmt: skip
+    return [
+        table_of("cells_groups", "", found.groups, groups),
+        table_of("cells_differences", "", found.differences, differences),
+        table_of("cells_factors", "", found.factors, factors),
+        table_of("cells_runs", "", outcomes, runs),
+    ]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
