@@ -81,13 +81,8 @@ def caveat(result: Mapping[str, Any]) -> str:
             "reasons, and answers change by chance too."
         )
     stated = [group["text"]["stated"]["mean"] for group in result["groups"] if group["text"]["stated"] is not None]
-    share = (
-        f" ({min(stated):.0%} to {max(stated):.0%} of these CoTs state it)"
-        if len(stated) > 1
-        else f" ({stated[0]:.0%} state it)"
-        if stated
-        else ""
-    )
+    ends = list(dict.fromkeys(f"{share:.0%}" for share in (min(stated), max(stated)))) if stated else []
+    share = f" ({' to '.join(ends)} of these CoTs state it)" if ends else ""
     return (
         "This shows what a reader can take from the text, not how the model that wrote it came to its answer: a CoT may be readable and "
         f"written after the fact, or needed and unreadable; and accuracy from a CoT that states its answer is copying{share}, so look at what "
