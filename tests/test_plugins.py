@@ -193,7 +193,12 @@ def test_a_study(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: p
     kept = json.loads(next((run / "loadbearing").glob("own-spacing-*.json")).read_text())
     assert kept["rows"] == found["rows"]
     assert main(["loadbearing", str(run), "--plugin", file, *small]) == 0
-    assert "spacing: Is the answer still read when the CoT has no spaces?" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Is the answer still read when the CoT has no spaces?" in shown
+    assert "as written" in shown
+    page, table = run / "report" / "report.html", run / "report" / "tables" / "loadbearing-own.csv"
+    assert "Is the answer still read when the CoT has no spaces?" in page.read_text(encoding="utf-8")
+    assert "spacing,1,CoT" in table.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

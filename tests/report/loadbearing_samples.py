@@ -121,6 +121,14 @@ def bypass(share: float = 0.03, half: float = 0.02, **more: Any) -> dict[str, An
     return head("bypass") | {"rows": rows, "bypass": est(share, half)} | more
 
 
+def own(**more: Any) -> dict[str, Any]:
+    rows = [
+        {"CoT": "as written", "accuracy": est(0.9, 0.05), "length": 21.5, "n": 100},
+        {"CoT": "no spaces", "accuracy": est(0.4, 0.1), "length": 16, "changed": True, "why": None},
+    ]
+    return head("own") | {"study": "spacing", "question": "Is the answer still read?", "rows": rows} | more
+
+
 def leak(**more: Any) -> dict[str, Any]:
     found = {
         "leaks": est(0.92, 0.04), "leaks_other": est(0.05, 0.03),

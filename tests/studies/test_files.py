@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from markovlm.studies.files import KIND, check_result, read_result, read_study
-from markovlm.studies.records import Leak
+from markovlm.studies.records import Leak, Own
 from markovlm.studies.tables import long_tables, tables_of
 from report import loadbearing_samples as samples
 from support.golden import FOLDER
@@ -38,6 +38,32 @@ def test_every_kind_has_tables_to_read_and_full_ones(kind: str) -> None:
     assert all(len(row) == len(table.columns) for table in tables_of(study) for row in table.rows)
     assert tables_of(study)
     assert all(len(row) == len(table.columns) for table in long_tables([("run", study)]) for row in table.rows)
+
+
+def test_a_study_of_a_users_own_is_read_with_doubt() -> None:
+    odd = [
+        {
+            "a\x1b": "x" * 9_000,
+            "b": {"mean": "no", "ci95": 3},
+            "c": float("inf"),
+            "d": [1],
+            "e": {"mean": 0.5, "ci95": [0.6, 0.4]},
+        },
+        7,
+    ]
+    problems: list[str] = []
+    study = read_result(samples.own(rows=odd), problems)
+    assert isinstance(study, Own)
+    (row,) = study.rows
+    assert [*row] == ["a\ufffd", "b", "c", "d", "e"]
+    assert len(row["a\ufffd"]) < 400
+    assert (row["b"].mean, row["c"], row["d"]) == (None, None, None)
+    assert (row["e"].mean, row["e"].ci95) == (0.5, (None, None))
+    (table,) = tables_of(study)
+    assert [cell.text for cell in table.rows[0]][-1] == "0.50 [—]"
+    assert [[cell.value for cell in row[-5:]] for row in long_tables([("run", read_result(samples.own(), []))])[0].rows][1] == [
+        "accuracy", 0.9, pytest.approx(0.85), pytest.approx(0.95), None,
+    ]  # fmt: skip
 
 
 def _whole(value: Any) -> Any:

@@ -13,9 +13,10 @@ from markovlm.analysis.study import Study
 from markovlm.errors import UserError
 from markovlm.plugins import calling, named
 from markovlm.registry import STUDIES
+from markovlm.studies.records import MAX_COLUMNS, MAX_OWN_ROWS
 
 _TAKEN = {"perturb", "bypass", "leak", "intervention", "explain", "transfer", "resample", "chains", "files", "report", "own"}
-_COLUMNS, _ROWS, _LETTERS = 20, 1_000, 300  # most of a table
+_LETTERS = 300  # of the question
 
 
 def check_name(name: str, source: str) -> None:
@@ -41,14 +42,14 @@ def _rows(made: Any, name: str) -> list[dict[str, Any]]:
     if isinstance(made, Mapping) or not isinstance(made, Iterable):
         raise UserError(f"{named(STUDIES, name)} gave {type(made).__name__}; a list of rows is needed, each a dict")
     rows = list(made)
-    if len(rows) > _ROWS:
-        raise UserError(f"{named(STUDIES, name)} gave {len(rows):,} rows; at most {_ROWS:,} are shown")
+    if len(rows) > MAX_OWN_ROWS:
+        raise UserError(f"{named(STUDIES, name)} gave {len(rows):,} rows; at most {MAX_OWN_ROWS:,} are shown")
     return [_row(row, name) for row in rows]
 
 
 def _row(row: Any, name: str) -> dict[str, Any]:
-    if not isinstance(row, Mapping) or len(row) > _COLUMNS:
-        raise UserError(f"{named(STUDIES, name)}: a row is a dict of at most {_COLUMNS} columns, not {str(row)!r:.80}")
+    if not isinstance(row, Mapping) or len(row) > MAX_COLUMNS:
+        raise UserError(f"{named(STUDIES, name)}: a row is a dict of at most {MAX_COLUMNS} columns, not {str(row)!r:.80}")
     for key, value in row.items():
         if not isinstance(key, str) or not _is_value(value):
             raise UserError(

@@ -18,6 +18,7 @@ from markovlm.studies.records import (
     Intervention,
     KindLoad,
     Leak,
+    Own,
     Perturb,
     Point,
     Resample,
@@ -63,6 +64,8 @@ class _Said:
 def claim_of(study: Study) -> Claim:
     """The sentences of one study, none of them about a number without its interval."""
     about, write = _WRITERS[study.kind]
+    if isinstance(study, Own):
+        about = study.study.replace("_", " ")
     said = write(study)
     if (said.lead or said.more) and study.n is not None and study.n < FEW:
         (said.lead or said.more).append(f"Few questions (n={study.n:,}): read these intervals as rough.")
@@ -365,4 +368,5 @@ _WRITERS: dict[str, tuple[str, Callable[[Any], _Said]]] = {
     "chains": ("states of chains", _chains),
     "intervention": ("intervention", _intervention),
     "resample": ("what sentences cause", _resample),
+    "own": ("a study of yours", lambda study: _Said(more=[study.question] if study.question else [])),
 }

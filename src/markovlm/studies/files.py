@@ -10,7 +10,7 @@ from typing import Any
 from markovlm.content import check_regular
 from markovlm.studies.chains import Chains
 from markovlm.studies.fields import Problems
-from markovlm.studies.records import BASE, Bypass, Explain, Intervention, Leak, Perturb, Resample, Study, Transfer
+from markovlm.studies.records import BASE, Bypass, Explain, Intervention, Leak, Own, Perturb, Resample, Study, Transfer
 
 FOLDER = "loadbearing"
 MAX_BYTES = 8_000_000  # of one file
@@ -24,6 +24,7 @@ KIND: dict[str, type[Study]] = {
     "chains": Chains,
     "intervention": Intervention,
     "resample": Resample,
+    "own": Own,
 }
 KINDS = tuple(KIND)
 

@@ -5,6 +5,7 @@ Log-likelihoods and drops are in nats per answer token, accuracies and shares fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -18,6 +19,7 @@ from markovlm.studies.fields import (
     Count,
     Counts,
     Est,
+    Estimate,
     Label,
     Named,
     Notes,
@@ -38,6 +40,7 @@ ACTOR = "actor"  # the reader that is the trained model itself
 BASE = "base"  # the checkpoint that is the untrained model
 MAX_UNITS = 3_000  # of one example
 MAX_EXAMPLES = 12
+MAX_COLUMNS, MAX_OWN_ROWS = 20, 1_000  # of a study of the user's
 _FEW, _EXAMPLES, _UNITS = listed(100), listed(MAX_EXAMPLES), listed(MAX_UNITS)
 HEADER = ("run", "seed", "others")  # `others`: results in other manners, whole
 
@@ -330,6 +333,36 @@ class Leak(Study):
     logprob_cut_before: Est = NONE
     drop_accuracy: Est = NONE
     drop_logprob: Est = NONE
+
+
+# --- a user's own ------------------------------------------------------------------------------------------------------
+
+Value = str | bool | int | float | Estimate | None
+
+
+def _values(rows: Any, info: ValidationInfo) -> tuple[dict[str, Value], ...]:
+    """Rows as they were written; read with doubt, what is no text, number or estimate is missing."""
+    if not isinstance(rows, list | tuple):
+        return ()
+    known = [row for row in rows[:MAX_OWN_ROWS] if isinstance(row, Mapping)]
+    return tuple({one_line(key): _value(value, info) for key, value in list(row.items())[:MAX_COLUMNS]} for row in known)
+
+
+def _value(value: Any, info: ValidationInfo) -> Value:
+    if isinstance(value, Mapping):
+        return Estimate.model_validate(value, context=info.context)
+    if isinstance(value, str):
+        return bounded(value, 300)
+    return value if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)) else None
+
+
+class Own(Study):
+    """A study that a user registered (`register.study`): a question, and rows of column -> value."""
+
+    results = ("rows",)
+    study: Named = "?"
+    question: Short = ""
+    rows: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_values)] = ()
 
 
 # --- changed on purpose, and drawn again -------------------------------------------------------------------------------

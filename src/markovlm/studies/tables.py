@@ -17,6 +17,7 @@ from markovlm.studies.records import (
     Explain,
     Intervention,
     Leak,
+    Own,
     Perturb,
     Resample,
     ResampledCot,
@@ -326,6 +327,17 @@ def _chains(study: Chains, source: Source | None) -> list[Table]:
     ]
 
 
+def _own(study: Own, source: Source | None) -> list[Table]:
+    def cell(value: Any) -> Cell:
+        if isinstance(value, Estimate):
+            return _level(value, source)
+        return number_cell(value) if isinstance(value, float) else plain(value)
+
+    names = dict.fromkeys(name for row in study.rows for name in row)
+    columns: Columns = {name: lambda row, name=name: cell(row.get(name)) for name in names}
+    return [table_of(f"loadbearing-own-{study.study}", study.study.replace("_", " "), study.rows, columns)]
+
+
 _MAKERS: dict[type[Study], Callable[[Any, Source | None], list[Table]]] = {
     Perturb: _perturb,
     Transfer: _transfer,
@@ -335,6 +347,7 @@ _MAKERS: dict[type[Study], Callable[[Any, Source | None], list[Table]]] = {
     Chains: _chains,
     Intervention: _intervention,
     Resample: _resample,
+    Own: _own,
 }
 
 
@@ -406,6 +419,10 @@ def _of_bypass(study: Bypass) -> list[tuple[Any, ...]]:
     return [*((row, {"survives_n": row.survives.n}) for row in study.rows), (whole | {"survives_n": study.bypass.n},)]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 _Rows = Callable[[Any], Iterable[Sequence[Any]]]
 _THREE = "*accuracy *logprob"
 _LONG: dict[str, tuple[type[Study], str, _Rows]] = {
@@ -437,6 +454,13 @@ _LONG: dict[str, tuple[type[Study], str, _Rows]] = {
         Chains, f"by at n {_THREE}", lambda s: [({"by": by}, k) for by, own in (("age", s.facts.by_age), ("t", s.facts.by_t)) for k in own]
     ),
     "chains-questions": (Chains, "text question answer fact t logprob correct", lambda s: [(k, q) for q in s.facts.read for k in q.known]),
+    "own": (
+        Own, "study row column *value text", lambda s: [
+            ({"row": i, "column": name, "value": value if isinstance(value, Estimate) else est(value) if _is_number(value) else est(),
+              "text": value if isinstance(value, str | bool) else None},)
+            for i, row in enumerate(s.rows) for name, value in row.items()
+        ],
+    ),
     "intervention": (Intervention, "reader n *right_before *follows *question *neither", lambda s: [(r,) for r in s.rows]),
     "resample": (
         Resample,

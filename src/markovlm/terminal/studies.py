@@ -35,7 +35,7 @@ def show_found(console: Console, found: Found) -> None:
             console.print()
     for result in found.results.values():
         if result.get("kind") == "own":
-            show_own(console, result)
+            show_study(console, result)
             console.print()
     if found.attributions:
         first = [one for one in found.attributions if one.id in {a.id for a in found.attributions[: 2 * _EXAMPLES]}]
@@ -63,19 +63,6 @@ def show_study(console: Console, result: Mapping[str, Any]) -> None:
     for cot in study.resampled[:_EXAMPLES] if isinstance(study, Resample) else ():
         console.print()
         show(console, sentences_of(cot, f"{cot.question[:100]}  →  {cot.answer} (gold {cot.gold})"))
-
-
-def show_own(console: Console, result: Mapping[str, Any]) -> None:
-    """A study that the user registered: its rows as they are."""
-    columns = list(dict.fromkeys(key for row in result["rows"] for key in row))
-    body = [[_value(row.get(key)) for key in columns] for row in result["rows"]]
-    console.print(table(f"{result['study']}: {result['question']}", columns, body))
-
-
-def _value(value: Any) -> str:
-    if value is None or isinstance(value, Mapping):
-        return found_text(value, 2)
-    return f"{value:.3g}" if isinstance(value, float) else visible(str(value))
 
 
 def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from markovlm.studies.records import (
     Explain,
     Explained,
     Intervention,
+    Own,
     Perturb,
     Resample,
     ResampledCot,
@@ -51,7 +52,8 @@ _LITTLE = 0.1  # total variation above chance below which the heaviest sentence 
 _ASKED_FOR = (
     "resample",
     "chains",
-)  # kinds that no run of single questions is missing: one is made when named, one of chains alone
+    "own",
+)  # kinds that no run of single questions is missing: one is made when named, one of chains alone, one where it is registered
 MOST_RESAMPLED = 6  # CoTs with their sentences on the page
 _FAINT = 0.05  # nats below which the heaviest unit of a CoT is not shown as heavy
 
@@ -175,7 +177,8 @@ def chief(studies: Sequence[Study]) -> Study:
 
 def _part(index: int, run: RunData, detailed: bool) -> RunPart:
     by_kind = {kind: [s for s in run.studies if s.kind == kind] for kind in KINDS}
-    chiefs = [chief(found) for found in by_kind.values() if found]
+    names = dict.fromkeys((s.kind, s.study if isinstance(s, Own) else "") for found in by_kind.values() for s in found)
+    chiefs = [chief([s for s in by_kind[kind] if not name or getattr(s, "study", "") == name]) for kind, name in names]
     ordered = [*chiefs, *(s for s in run.studies if s not in chiefs)]
     drawn = [f for i, s in enumerate(chiefs) for f in figures(f"loadbearing-{index}-{i}", run.name, s)] if detailed else []
     shown = [ShownStudy(s, Source(s.path), tuple(tables_of(s))) for s in ordered] if detailed else []
