@@ -19,7 +19,7 @@ from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.compare import Outcome
 from markovlm.sweeps.outcomes import outcomes_of, run_paths
 from markovlm.sweeps.run import Sweep, open_sweep, statuses_of
-from markovlm.sweeps.spec import Study
+from markovlm.sweeps.spec import StudyDesign
 from markovlm.sweeps.state import last_event
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ def study_files() -> list[Path]:
     return sorted(path for path in STUDIES.glob("*.yaml") if not path.name.endswith(".base.yaml"))
 
 
-def study_of(sweep: Sweep) -> Study:
+def study_of(sweep: Sweep) -> StudyDesign:
     if sweep.spec.study is None:
         raise SystemExit(f"{sweep.path}: has no `study`: question, design, decides")
     return sweep.spec.study

@@ -13,19 +13,19 @@ import pytest
 
 from markovlm.auditing import files
 from markovlm.auditing.columns import parse_columns
-from markovlm.auditing.rows import Source
+from markovlm.auditing.rows import CotSource
 from markovlm.auditing.sources import read_source
 from markovlm.errors import UserError
 
 
-def read(path: Path, rows: list[dict[str, Any]] | str | bytes, **columns: str) -> Source:
+def read(path: Path, rows: list[dict[str, Any]] | str | bytes, **columns: str) -> CotSource:
     if isinstance(rows, list):
         rows = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_bytes(rows if isinstance(rows, bytes) else rows.encode())
     return read_source(path, columns)
 
 
-def first(source: Source) -> tuple[str, str, str, str | None]:
+def first(source: CotSource) -> tuple[str, str, str, str | None]:
     row = source.rows[0]
     return row.question, row.cot, row.answer, row.final
 

@@ -10,16 +10,16 @@ import pytest
 
 from markovlm.auditing.groups import name_groups, parse_groups
 from markovlm.auditing.plan import gather
-from markovlm.auditing.rows import AuditRow, Source
+from markovlm.auditing.rows import AuditRow, CotSource
 from markovlm.cli.main import main
 from markovlm.errors import UserError
 
 
-def source(group: str = "", shards: bool = True, **facts: str) -> Source:
-    return Source("inspect", [AuditRow("Q", "c", "1", group=group)], facts=facts, shards=shards)
+def source(group: str = "", shards: bool = True, **facts: str) -> CotSource:
+    return CotSource("inspect", [AuditRow("Q", "c", "1", group=group)], facts=facts, shards=shards)
 
 
-def names(files: list[str], sources: list[Source], **given: str) -> tuple[list[str], list[str]]:
+def names(files: list[str], sources: list[CotSource], **given: str) -> tuple[list[str], list[str]]:
     found, notes = name_groups(
         [Path(f) for f in files], sources, {Path(f): n for f, n in (pair.split("=")[::-1] for pair in given.values())}
     )
@@ -58,7 +58,7 @@ def test_shards_of_one_group_are_one_and_files_without_groups_are_one_each() -> 
 def test_the_user_names_and_joins_groups() -> None:
     logs = [source("m", shards=False, style=style) for style in ("brief", "brief2", "cot")]
     assert names(["x", "y", "z"], logs, one="short=x", two="short=y")[0] == ["short", "short", "m"]
-    several = Source("rows", [AuditRow("Q", "c", "1", group=g) for g in "ab"])
+    several = CotSource("rows", [AuditRow("Q", "c", "1", group=g) for g in "ab"])
     assert name_groups([Path("x")], [several], {Path("x"): "n"})[0] == [["n / a", "n / b"]]
     assert parse_groups(["n=a=b.eval"]) == {Path("a=b.eval"): "n"}
     for wrong in ("n", "=x", "n="):
@@ -99,7 +99,7 @@ def test_groups_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def gathered(rows: list[AuditRow], task: str | None = None) -> Any:
-    return gather([Path("x.jsonl")], [Source("rows", rows)], task, None)
+    return gather([Path("x.jsonl")], [CotSource("rows", rows)], task, None)
 
 
 def letter_rows(*places: int) -> list[AuditRow]:

@@ -13,7 +13,7 @@ from markovlm.api.auditing import audit
 from markovlm.auditing.hints import hinted, mentions
 from markovlm.auditing.judge import ASKS
 from markovlm.auditing.plan import gather
-from markovlm.auditing.rows import AuditRow, Source
+from markovlm.auditing.rows import AuditRow, CotSource
 from markovlm.cli.main import main
 from support.fake_openai import FakeOpenAI
 
@@ -67,7 +67,7 @@ def test_the_answers_are_read_from_what_the_row_has() -> None:
     """With the hint from the final answer that was cut off, or the CoT's end; where the hint points from the hint, or its own column."""
 
     def one(**fields: Any) -> Any:
-        source = Source("table", [AuditRow("Q?", answer="A", choices=tuple(CHOICES), where="x", without_hint="A", **fields)])
+        source = CotSource("table", [AuditRow("Q?", answer="A", choices=tuple(CHOICES), where="x", without_hint="A", **fields)])
         found, _ = hinted(gather([Path("x")], [source], None, None))
         return found["all"][0]
 

@@ -15,7 +15,7 @@ from markovlm.checks import ours, trl, verl
 from markovlm.checks.check import check_file
 from markovlm.checks.finding import Checked
 from markovlm.checks.lengths import at_least
-from markovlm.checks.plan import Plan
+from markovlm.checks.plan import TrainingPlan
 from markovlm.checks.reading import read_settings
 from markovlm.cli import main
 from markovlm.config.shipped import shipped
@@ -144,7 +144,7 @@ def test_defaults_count_and_are_marked(tmp_path: Path) -> None:
 
 
 def test_what_only_running_the_file_would_tell_is_said_and_judged_by_no_rule() -> None:
-    plan = Plan(
+    plan = TrainingPlan(
         NAMED["TRL"], {"use_vllm": True}, trl.DEFAULTS, frozenset({"num_generations", "max_completion_length", "temperature"})
     )
     assert {finding.name for finding in trl.findings(plan)} == {"never_evaluated"}

@@ -14,7 +14,7 @@ from markovlm.errors import UserError
 from markovlm.evaluation import compare, store
 from markovlm.evaluation import run as module
 from markovlm.evaluation.compare import paired, power
-from markovlm.evaluation.evaluate import Evaluation, How, Reading
+from markovlm.evaluation.evaluate import AnswerReading, Evaluation, How
 from markovlm.evaluation.report import choose, evaluation_report
 from markovlm.evaluation.run import Control, Result, chosen_in_training, evaluate_targets, rescore_targets
 from markovlm.evaluation.store import Label, Readings, rescore
@@ -39,7 +39,7 @@ def evaluated(run: Path, checkpoints: str, limit: int = 6, control: Control | No
 def evaluation(right: str, method: str = "anchor") -> Evaluation:
     """`right` as ones and zeros, a question each."""
     readings = [
-        Reading(f"q/{i}", "?", "1", "cot", 1, True, "1", {method: "1"}, {method: c == "1"}, -1.0 - int(c == "0"))
+        AnswerReading(f"q/{i}", "?", "1", "cot", 1, True, "1", {method: "1"}, {method: c == "1"}, -1.0 - int(c == "0"))
         for i, c in enumerate(right)
     ]
     return Evaluation(readings, HOW, (method,))
@@ -258,7 +258,7 @@ def test_rescoring_reads_kept_answers_with_new_extractors(run: Path, monkeypatch
     assert again[0].evaluation == after[0].evaluation  # the files were written anew
 
 
-def by_id(done: Evaluation) -> dict[str, Reading]:
+def by_id(done: Evaluation) -> dict[str, AnswerReading]:
     return {reading.id: reading for reading in done.readings}
 
 

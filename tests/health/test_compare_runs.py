@@ -11,7 +11,7 @@ import pytest
 
 from markovlm.cli.main import main
 from markovlm.errors import UserError
-from markovlm.health.compare import Comparison, compare, compare_all
+from markovlm.health.compare import RunComparison, compare, compare_all
 from markovlm.health.diagnose import diagnose_run
 from markovlm.logs.native import run_of_rows
 
@@ -32,7 +32,7 @@ def rows(
     return out
 
 
-def compared(a: list[dict[str, Any]], b: list[dict[str, Any]], **settings: Any) -> Comparison:
+def compared(a: list[dict[str, Any]], b: list[dict[str, Any]], **settings: Any) -> RunComparison:
     one, other = run_of_rows(a), run_of_rows(b)
     for run, rate in ((one, 1e-6), (other, settings.get("lr", 1e-6))):
         run.kind, run.framework, run.config = "jsonl", "TRL", {"training.lr": rate, "seed": 1}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from markovlm.models.sources import Package, Source
+from markovlm.models.sources import ModelSource, Package
 
 MERGES = (("Ġ", "t"), ("1", "7"), ("a", "b"))
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -136,7 +136,7 @@ class Shop:
     """A folder of wheels, and the model that they hold."""
 
     folder: Path
-    source: Source
+    source: ModelSource
 
 
 def in_wheels(file: Path, folder: Path, pieces: int = 1, terms: str | None = None) -> Shop:
@@ -152,7 +152,7 @@ def in_wheels(file: Path, folder: Path, pieces: int = 1, terms: str | None = Non
         keep = ((licence, "LICENSE"),) if number == 0 else ()
         checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
         packages.append(Package(module.replace("_", "-"), "1.0", checksum, wheel.stat().st_size, (piece,), keep))
-    source = Source("a made-up model", "as you like", tuple(packages), hashlib.sha256(data).hexdigest(), 10_000, terms)
+    source = ModelSource("a made-up model", "as you like", tuple(packages), hashlib.sha256(data).hexdigest(), 10_000, terms)
     return Shop(folder, source)
 
 

@@ -11,14 +11,14 @@ from typing import Any, Literal
 import torch
 
 from markovlm.analysis.study import Counting, bar
-from markovlm.chains.prompter import ChainPrompter, Ids, Target, chain_prompter_of
+from markovlm.chains.prompter import ChainPrompter, ChainTarget, Ids, chain_prompter_of
 from markovlm.chains.walk import Walk
 from markovlm.evaluation.chains import ChainReading, read_jobs, walk_texts
 from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.rollouts.types import Sampler
 from markovlm.runs.setup import Setup
 
-Job = tuple[Walk, int, Ids, Target]  # what is predicted from this state, put in place of the one written after chunk t
+Job = tuple[Walk, int, Ids, ChainTarget]  # what is predicted from this state, put in place of the one written after chunk t
 By = Literal["reader", "writer"]
 _ROWS = 256  # read at once
 
@@ -55,7 +55,7 @@ class ChainStudy:
         texts, states = [one.text for one, _ in starts], [state for _, state in starts]
         return walk_texts(self.sampler, self.prompter, texts, self.how, first=first, start=states)
 
-    def targets(self, one: Walk, t: int) -> tuple[Target, ...]:
+    def targets(self, one: Walk, t: int) -> tuple[ChainTarget, ...]:
         return self.prompter.targets(one.text, t, self.how.conditioning, all_kinds=True)
 
     def all_jobs(self, walks: Sequence[Walk]) -> list[Job]:

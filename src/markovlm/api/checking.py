@@ -29,7 +29,7 @@ def check(
         for finding in markovlm.check("grpo.yaml", processes=8)[0].findings:
             print(finding.level, finding.what, finding.change, finding.source)
     """
-    from markovlm.checks.check import Answers, check_files
+    from markovlm.checks.check import CheckAnswers, check_files
 
     named = [configs] if isinstance(configs, str | Path) else listed("check", configs, PATH, "paths")
     if not named:
@@ -38,5 +38,5 @@ def check(
         raise UserError(f"check: processes={processes}: at least 1")
     if answers is None and answers_column is not None:
         raise UserError("check: answers_column says nothing without answers, a file of reference answers")
-    reference = None if answers is None else Answers(Path(answers).expanduser(), answers_column)
+    reference = None if answers is None else CheckAnswers(Path(answers).expanduser(), answers_column)
     return check_files([Path(path).expanduser() for path in named], framework, processes, reference)

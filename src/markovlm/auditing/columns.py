@@ -15,12 +15,12 @@ from typing import Any, cast
 
 from markovlm.auditing.cutting import before_answer, gold_of
 from markovlm.auditing.files import Record
-from markovlm.auditing.rows import AuditRow, Source, Unfit, as_text, plain
+from markovlm.auditing.rows import AuditRow, CotSource, Unfit, as_text, plain
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
 from markovlm.tasks.choices import split_choices
 from markovlm.tasks.mathqa import options
-from markovlm.tasks.rows import Row, RowError, numbered_choices, text_list, without_labels
+from markovlm.tasks.rows import DataRow, RowError, numbered_choices, text_list, without_labels
 
 FIELDS: dict[str, str] = {
     "question": "what was asked: text, or a conversation whose last user message it is",
@@ -77,7 +77,7 @@ _TURNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnNames:
     """Field of `FIELDS` -> path of its column."""
 
     paths: Mapping[str, str]
@@ -132,7 +132,7 @@ def at_path(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> Columns:
+def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> ColumnNames:
     """Which columns are what, the user's first; `missing` says what was not found.
 
     UserError where a column that the user names is in no row.
@@ -160,7 +160,7 @@ def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> Columns:
     for name in ("choices", "group", "truncated", "correct", "hint", "hint_answer", "answer_with_hint", "answer_without_hint"):
         if name not in paths:
             _find(paths, name, first, taken)
-    return Columns(paths, _kind(paths, first))
+    return ColumnNames(paths, _kind(paths, first))
 
 
 def _find(paths: dict[str, str], name: str, rows: Sequence[Mapping[str, Any]], taken: set[str]) -> bool:
@@ -199,9 +199,9 @@ def _kind(paths: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
     return "verl" if {"input", "output", "gts"} <= set(first) or "reward_model" in first else "table"
 
 
-def read_table(name: str, rows: Sequence[Record], columns: Columns) -> Source:
+def read_table(name: str, rows: Sequence[Record], columns: ColumnNames) -> CotSource:
     """A CoT a row, or a list of them."""
-    found = Source(columns.kind)
+    found = CotSource(columns.kind)
     if columns.kind != "rows":
         what = {"cot": "as it is", "completion": "up to its final answer"}
         said = ", ".join(
@@ -229,7 +229,7 @@ def _model_column(rows: Sequence[Record]) -> str | None:
     return None
 
 
-def _rows(row: Mapping[str, Any], columns: Columns, group_by: str | None, where: str) -> Iterator[AuditRow]:
+def _rows(row: Mapping[str, Any], columns: ColumnNames, group_by: str | None, where: str) -> Iterator[AuditRow]:
     path = columns.paths
     question = _question(columns.get(row, "question"), path["question"])
     labels, choices = _choices(row, columns.get(row, "choices"))
@@ -297,7 +297,7 @@ def _last_user_turn(prompt: str) -> str:
     return prompt
 
 
-def _written(row: Mapping[str, Any], columns: Columns) -> Iterator[tuple[str, str | None]]:
+def _written(row: Mapping[str, Any], columns: ColumnNames) -> Iterator[tuple[str, str | None]]:
     """Each CoT of a row, with the final answer that was cut off it."""
     whole = "cot" in columns.paths
     name = columns.paths["cot" if whole else "completion"]
@@ -395,7 +395,7 @@ def _choices(row: Mapping[str, Any], value: Any) -> tuple[tuple[str, ...], tuple
     labels: tuple[str, ...] = ()
     try:
         if value is None:
-            found = numbered_choices(Row("", 0, "", row))
+            found = numbered_choices(DataRow("", 0, "", row))
             labels, texts = found if found is not None else ((), ())
         else:
             value = _decoded(value) if isinstance(value, str) and value.lstrip().startswith("{") else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from markovlm.auditing.rows import Source
+from markovlm.auditing.rows import CotSource
 from markovlm.errors import UserError
 
 ALL = "all"  # the group of rows that name none
@@ -29,7 +29,9 @@ def parse_groups(texts: Sequence[str]) -> dict[Path, str]:
     return found
 
 
-def name_groups(files: Sequence[Path], sources: Sequence[Source], given: Mapping[Path, str]) -> tuple[list[list[str]], list[str]]:
+def name_groups(
+    files: Sequence[Path], sources: Sequence[CotSource], given: Mapping[Path, str]
+) -> tuple[list[list[str]], list[str]]:
     """For each file the group of each of its rows, and notes about what was told apart and what was taken as one."""
     names = _file_names(files)
     owners: dict[str, list[int]] = {}  # group that rows name -> files whose rows name it, those named by the user left out

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from markovlm.auditing.cutting import before_answer, gold_of
-from markovlm.auditing.rows import AuditRow, Source, Unfit, plain, text_of
+from markovlm.auditing.rows import AuditRow, CotSource, Unfit, plain, text_of
 from markovlm.tasks.base import LETTERS
 
 _QUESTIONS = ("question", "query", "problem", "input", "text", "Body")
@@ -18,9 +18,9 @@ def is_harness(row: Mapping[str, Any]) -> bool:
     return "doc" in row and "resps" in row
 
 
-def read_harness(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Source:
+def read_harness(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> CotSource:
     """One CoT a document and response. The same response under another filter is the same CoT, right if it is under one of them."""
-    found = Source("lm-eval")
+    found = CotSource("lm-eval")
     places: dict[tuple[Any, ...], int] = {}
     for line, row in rows:
         where = f"{name}:{line}"

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from markovlm.auditing.cutting import before_answer, gold_of
 from markovlm.auditing.inspect_zip import Unpacker
-from markovlm.auditing.rows import AuditRow, Source, Unfit, plain
+from markovlm.auditing.rows import AuditRow, CotSource, Unfit, plain
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
 
@@ -32,7 +32,7 @@ def is_inspect_json(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("eval"), Mapping) and bool({"samples", "plan"} & set(value))
 
 
-def read_inspect_zip(path: Path) -> Source:
+def read_inspect_zip(path: Path) -> CotSource:
     """All samples of an `.eval` file. UserError where it is none, or unpacks to more than a log has."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -41,7 +41,7 @@ def read_inspect_zip(path: Path) -> Source:
         raise UserError(f"{path}: a broken zip ({error}); an Inspect log (.eval) is needed") from None
 
 
-def _from_zip(path: Path, archive: zipfile.ZipFile) -> Source:
+def _from_zip(path: Path, archive: zipfile.ZipFile) -> CotSource:
     members = archive.infolist()
     if len(members) > MOST_MEMBERS:
         raise UserError(f"{path}: {len(members)} files in the zip; an Inspect log has at most {MOST_MEMBERS}")
@@ -55,17 +55,17 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Source:
     return _source(path, header, ((f"{path.name}:{member.filename}", unpacked.value(member)) for member in samples))
 
 
-def read_inspect_value(path: Path, log: Mapping[str, Any]) -> Source:
+def read_inspect_value(path: Path, log: Mapping[str, Any]) -> CotSource:
     """All samples of a log that was written as JSON."""
     samples = log.get("samples")
     listed = samples if isinstance(samples, list) else []
     return _source(path, log, ((f"{path.name}:samples[{number}]", sample) for number, sample in enumerate(listed)))
 
 
-def _source(path: Path, header: Any, samples: Iterable[tuple[str, Any]]) -> Source:
+def _source(path: Path, header: Any, samples: Iterable[tuple[str, Any]]) -> CotSource:
     """UserError where there is no sample at all."""
     model, facts = _header(header)
-    found = Source("inspect", facts=facts, shards=False)
+    found = CotSource("inspect", facts=facts, shards=False)
     told = _Told()
     for where, sample in samples:
         told.read += 1

@@ -11,7 +11,7 @@ from typing import Any
 from markovlm.analysis.perturb import Plan
 from markovlm.analysis.segments import sentences
 from markovlm.auditing.groups import name_groups
-from markovlm.auditing.rows import AuditRow, Source
+from markovlm.auditing.rows import AuditRow, CotSource
 from markovlm.config import build_config
 from markovlm.config.data import Data
 from markovlm.errors import UserError
@@ -75,7 +75,11 @@ class AuditRequest:
 
 
 def gather(
-    files: Sequence[Path], sources: Sequence[Source], task: str | None, limit: int | None, names: Mapping[Path, str] | None = None
+    files: Sequence[Path],
+    sources: Sequence[CotSource],
+    task: str | None,
+    limit: int | None,
+    names: Mapping[Path, str] | None = None,
 ) -> Material:
     """The CoTs of all sources; `names`: groups that the user gives to files. UserError where `task` is not known or no row fits it."""
     groups_of, notes = name_groups(files, sources, names or {})
@@ -141,7 +145,7 @@ def _about_cutting(groups: Mapping[str, Sequence[AuditCot]]) -> list[str]:
     return notes
 
 
-def _counted_from(source: Source) -> int:
+def _counted_from(source: CotSource) -> int:
     """Are gold answers that are places among choices counted from 0 (as the Hub's MMLU does) or from 1?"""
     places = [(row.place, len(row.choices)) for row in source.rows if row.place is not None]
     return 1 if places and all(place > 0 for place, _ in places) and any(place == count for place, count in places) else 0

@@ -35,7 +35,7 @@ class AuditRow:
 
 
 @dataclass(slots=True)
-class Source:
+class CotSource:
     """The rows of one file."""
 
     kind: str  # "rows", "inspect", "lm-eval", "trl", "samples", "verl", "messages", "table"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from markovlm.auditing.rows import AuditRow, Source, Unfit, plain, text_of
+from markovlm.auditing.rows import AuditRow, CotSource, Unfit, plain, text_of
 
 
 def is_samples(row: Mapping[str, Any]) -> bool:
@@ -13,9 +13,9 @@ def is_samples(row: Mapping[str, Any]) -> bool:
     return {"question_id", "question", "cot", "baseline_cot", "answer"} <= set(row)
 
 
-def read_samples(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Source:
+def read_samples(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> CotSource:
     """CoTs of a run in training, group `trained`, and the frozen model's beside them, group `base`."""
-    found = Source("samples", shards=False)
+    found = CotSource("samples", shards=False)
     known: set[tuple[str, str]] = set()
     for line, row in rows:
         where = f"{name}:{line}"

@@ -9,7 +9,7 @@ from markovlm.auditing.columns import at_path, columns_of, read_table
 from markovlm.auditing.files import Record, Records, read_records, rows_inside
 from markovlm.auditing.harness import is_harness, read_harness
 from markovlm.auditing.inspect_log import is_inspect_json, read_inspect_value, read_inspect_zip
-from markovlm.auditing.rows import Source
+from markovlm.auditing.rows import CotSource
 from markovlm.auditing.samples import is_samples, read_samples
 from markovlm.content import check_regular
 from markovlm.errors import UserError
@@ -21,7 +21,7 @@ _KNOWN = (
 )
 
 
-def read_source(path: Path, columns: Mapping[str, str] | None = None) -> Source:
+def read_source(path: Path, columns: Mapping[str, str] | None = None) -> CotSource:
     """The CoTs of one file; `columns` as `columns.parse_columns` reads them. UserError in one line where it holds none."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -44,7 +44,7 @@ def read_source(path: Path, columns: Mapping[str, str] | None = None) -> Source:
     return found
 
 
-def _read(path: Path, columns: Mapping[str, str]) -> Source:
+def _read(path: Path, columns: Mapping[str, str]) -> CotSource:
     records = read_records(path, _KNOWN)
     if is_inspect_json(records.whole):
         _refuse_columns(path, columns, "an Inspect log")
@@ -70,7 +70,7 @@ def _fits(rows: Sequence[Record], columns: Mapping[str, str]) -> bool:
     return named or is_samples(first) or is_harness(first) or not columns_of(rows, {}).missing
 
 
-def _recognised(path: Path, records: Records, columns: Mapping[str, str]) -> Source:
+def _recognised(path: Path, records: Records, columns: Mapping[str, str]) -> CotSource:
     """UserError where question, CoT or gold answer is missing."""
     rows = records.rows
     if not rows:

@@ -22,7 +22,7 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ChainTarget:
     """Something that is predicted from a state: `prefix` + state + `between` + `tokens`, of which the last are scored."""
 
     kind: Literal["next_chunk", "answer", "next_state"]
@@ -40,7 +40,7 @@ class Turn(Example):
     source: Example | None = None  # the example whose text this is
     t: int = 1  # from 1
     prompt: Ids = ()  # o_t and s_t as ids
-    targets: tuple[Target, ...] = ()  # empty where nothing is predicted from s_{t+1}
+    targets: tuple[ChainTarget, ...] = ()  # empty where nothing is predicted from s_{t+1}
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class ChainPrompter(Prompter):
         before, after = self._around_state(text, t)
         return before + state + after
 
-    def next_state(self, text: ChainText, t: int, tokens: Ids) -> Target:
+    def next_state(self, text: ChainText, t: int, tokens: Ids) -> ChainTarget:
         """The state s_{t+1} as something that is read from s_t: `tokens` as they were sampled, an end token included."""
-        return Target("next_state", *self._around_state(text, t), tokens)
+        return ChainTarget("next_state", *self._around_state(text, t), tokens)
 
     def _around_state(self, text: ChainText, t: int) -> tuple[Ids, Ids]:
         """What stands before and after s_t where s_{t+1} is written."""
@@ -80,29 +80,29 @@ class ChainPrompter(Prompter):
         before, between, after = self._pieces("write", False)
         return before, between + self.slot(text.chunks[t - 1]) + after
 
-    def targets(self, text: ChainText, t: int, conditioning: str, *, all_kinds: bool = False) -> tuple[Target, ...]:
+    def targets(self, text: ChainText, t: int, conditioning: str, *, all_kinds: bool = False) -> tuple[ChainTarget, ...]:
         """What is predicted from s_{t+1}; `all_kinds`: also what the reward does not look at (for evaluation)."""
         wanted = self.chain.predicts
-        found: list[Target] = []
+        found: list[ChainTarget] = []
         if (wanted != "next_chunk" or all_kinds) and text.queries:
             found += [self.answer_target(text, query, conditioning) for query in text.asked(t)]
         follows = self.chain.kind != "thinking" and t < len(text.chunks)
         if (wanted != "answer" or all_kinds) and follows:
             prefix, between = self._read("continue", text, t, conditioning)
-            found.append(Target("next_chunk", prefix, between, self.slot(text.chunks[t])))
+            found.append(ChainTarget("next_chunk", prefix, between, self.slot(text.chunks[t])))
         return tuple(found)
 
-    def answer_target(self, text: ChainText, query: Query, conditioning: str) -> Target:
+    def answer_target(self, text: ChainText, query: Query, conditioning: str) -> ChainTarget:
         """A question put to the state after chunk `query.after`."""
         if self.chain.kind == "thinking":
             example, parent = text.example, super()
             prefix = parent.reader_prompt(example, conditioning)
             end = parent.end_ids(example)
-            return Target("answer", prefix, self.header_ids, parent.answer_ids(example) + end, query, len(end))
+            return ChainTarget("answer", prefix, self.header_ids, parent.answer_ids(example) + end, query, len(end))
         prefix, between = self._read("ask", text, query.after, conditioning, query.question)
         last = self.end_behind(query.answer) if self.answer_end == "scored" else None
         end = () if last is None else (last,)
-        return Target("answer", prefix, between, self.slot(query.answer) + end, query, len(end))
+        return ChainTarget("answer", prefix, between, self.slot(query.answer) + end, query, len(end))
 
     def _read(self, frame: Frame, text: ChainText, t: int, conditioning: str, question: str = "") -> tuple[Ids, Ids]:
         """What stands before the state, and between it and the target."""
@@ -133,7 +133,7 @@ class ChainPrompter(Prompter):
     def target_ids(self, example: Example) -> Ids:
         return self.answer_ids(example)
 
-    def _targets_of(self, example: Example, conditioning: str) -> tuple[Target, ...]:
+    def _targets_of(self, example: Example, conditioning: str) -> tuple[ChainTarget, ...]:
         if isinstance(example, Turn):
             return example.targets
         text = self.text_of(example)

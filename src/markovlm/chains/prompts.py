@@ -36,7 +36,7 @@ _COMPACT: dict[Frame, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class ChainWords:
     """The pieces of a frame. Slot 0 is the state, slot 1 (where there are three pieces) the chunk or the question."""
 
     before_past: str  # only with the past visible: what stands in front of it
@@ -60,22 +60,22 @@ def choose_chain_style(tokenizer: Any, wanted: str) -> str:
     return "compact" if compact else "chat" if getattr(tokenizer, "chat_template", None) else "plain"
 
 
-def words(frame: Frame, style: str, tokens: int, tokenizer: Any, header: str | None = None, in_sight: bool = False) -> Words:
+def words(frame: Frame, style: str, tokens: int, tokenizer: Any, header: str | None = None, in_sight: bool = False) -> ChainWords:
     """The pieces of a frame; `header` replaces what stands before an answer."""
     pieces = list((_COMPACT if style == "compact" else _PLAIN)[frame])
     if style == "compact":
         if header is not None and frame == "ask":
             pieces[-1] = header
-        return Words(BOS + PAST, tuple(pieces)) if in_sight else Words("", (BOS + pieces[0], *pieces[1:]))
+        return ChainWords(BOS + PAST, tuple(pieces)) if in_sight else ChainWords("", (BOS + pieces[0], *pieces[1:]))
     pieces[0] = pieces[0].replace("{n}", str(tokens))
     if style == "plain":
         if header is not None and frame == "ask":
             pieces[-1] = header
-        return Words("Text so far:", ("\n" + pieces[0], *pieces[1:])) if in_sight else Words("", tuple(pieces))
+        return ChainWords("Text so far:", ("\n" + pieces[0], *pieces[1:])) if in_sight else ChainWords("", tuple(pieces))
     return _chat(frame, pieces, tokenizer, header, in_sight)
 
 
-def _chat(frame: Frame, pieces: list[str], tokenizer: Any, header: str | None, in_sight: bool) -> Words:
+def _chat(frame: Frame, pieces: list[str], tokenizer: Any, header: str | None, in_sight: bool) -> ChainWords:
     """What the model writes stands in the assistant's turn, behind its label; everything before it in the user's."""
     label = pieces.pop()
     if frame == "continue":
@@ -92,4 +92,4 @@ def _chat(frame: Frame, pieces: list[str], tokenizer: Any, header: str | None, i
     for slot in slots:
         piece, _, rest = rest.partition(slot)
         found.append(piece)
-    return Words(front, (*found, rest))
+    return ChainWords(front, (*found, rest))

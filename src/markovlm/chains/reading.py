@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from markovlm.chains.prompter import Ids, Target
+from markovlm.chains.prompter import ChainTarget, Ids
 from markovlm.config.base import Section
 from markovlm.models.load import LanguageModel
 from markovlm.models.sequences import Batch, Sharing, batch_of
@@ -35,7 +35,7 @@ class Worth:
     follows: list[tuple[int, ...]]  # of each state: the likeliest token behind each answer whose end is scored
 
 
-def target_batch(states: Sequence[tuple[Ids, Target]]) -> Batch:
+def target_batch(states: Sequence[tuple[Ids, ChainTarget]]) -> Batch:
     """Prefix + state + what stands between + target of each, the target's tokens to be scored."""
     parts = []
     for state, target in states:
@@ -45,7 +45,7 @@ def target_batch(states: Sequence[tuple[Ids, Target]]) -> Batch:
 
 
 def worth_of(
-    lm: LanguageModel, reward: Reward[Section], states: Sequence[tuple[Ids, Sequence[Target]]], sharing: Sharing = "shared"
+    lm: LanguageModel, reward: Reward[Section], states: Sequence[tuple[Ids, Sequence[ChainTarget]]], sharing: Sharing = "shared"
 ) -> Worth:
     """Of states with what is predicted from each."""
     dtype = next(lm.causal_lm.parameters()).dtype

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.checks import ours, trl, verl
-from markovlm.checks.finding import Checked, Finding, worst_first
+from markovlm.checks.finding import Checked, CheckFinding, worst_first
 from markovlm.checks.lengths import limit_against, reference_lengths
-from markovlm.checks.plan import Plan
-from markovlm.checks.reading import Settings, read_settings
+from markovlm.checks.plan import TrainingPlan
+from markovlm.checks.reading import GivenSettings, read_settings
 from markovlm.config import RunConfig, build_config
 from markovlm.config.shipped import find_config
 from markovlm.errors import UserError
@@ -27,14 +27,16 @@ _OUR_SECTIONS = frozenset(RunConfig.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class CheckAnswers:
     """Reference answers that the limit on completions is compared with."""
 
     path: Path
     column: str | None = None
 
 
-def check_file(path: Path, framework: str | None = None, processes: int | None = None, answers: Answers | None = None) -> Checked:
+def check_file(
+    path: Path, framework: str | None = None, processes: int | None = None, answers: CheckAnswers | None = None
+) -> Checked:
     """What is known of one configuration. UserError for a file that cannot be read, or of no framework that is known."""
     path = find_config(path)
     settings = read_settings(path)
@@ -53,7 +55,7 @@ def check_file(path: Path, framework: str | None = None, processes: int | None =
     if named == "trl" and processes is None:
         given = settings.values.get("num_processes")
         processes = given if isinstance(given, int) and not isinstance(given, bool) and given > 0 else None
-    plan = Plan(record, settings.values, module.DEFAULTS, frozenset(settings.unread), processes)
+    plan = TrainingPlan(record, settings.values, module.DEFAULTS, frozenset(settings.unread), processes)
     found = list(module.findings(plan))
     if lengths is not None and (
         longer := limit_against(lengths, plan.number(module.LIMIT), plan.says(module.LIMIT), module.LIMIT)
@@ -63,7 +65,7 @@ def check_file(path: Path, framework: str | None = None, processes: int | None =
     return Checked(str(path), record.name, len(settings.values), worst_first(found), unread)
 
 
-def framework_of(settings: Settings) -> str | None:
+def framework_of(settings: GivenSettings) -> str | None:
     """Whose settings they are, by names that only one has."""
     names = [*settings.values, *settings.unread]
     if any(name.startswith(_VERL) for name in names):
@@ -74,7 +76,7 @@ def framework_of(settings: Settings) -> str | None:
     return OURS if settings.nested and sections <= _OUR_SECTIONS and sections - {"model", "seed"} else None
 
 
-def _check_ours(path: Path, settings: Settings, lengths: list[int] | None) -> Checked:
+def _check_ours(path: Path, settings: GivenSettings, lengths: list[int] | None) -> Checked:
     layer: Mapping[str, Any] = settings.nested
     if not layer:
         raise UserError(f"{path}: a configuration of markovlm is a YAML file")
@@ -87,7 +89,7 @@ def _check_ours(path: Path, settings: Settings, lengths: list[int] | None) -> Ch
         limit = config.rollouts.max_cot_tokens or task_of(config).default_cot_tokens
     except UserError as error:
         what = str(error).removeprefix(f"{path}: ")
-        refused = Finding("refused", "fails", what, "what the message says", "docs/configuration.md")
+        refused = CheckFinding("refused", "fails", what, "what the message says", "docs/configuration.md")
         return Checked(str(path), OURS, len(settings.values), (refused,))
     name = "chain.state_tokens" if config.chain.on else "rollouts.max_cot_tokens"
     if lengths is not None and not config.chain.on and (longer := limit_against(lengths, limit, f"{name}={limit}", name)):
@@ -95,6 +97,8 @@ def _check_ours(path: Path, settings: Settings, lengths: list[int] | None) -> Ch
     return Checked(str(path), OURS, len(settings.values), worst_first(found))
 
 
-def check_files(paths: Iterable[Path], framework: str | None, processes: int | None, answers: Answers | None) -> list[Checked]:
+def check_files(
+    paths: Iterable[Path], framework: str | None, processes: int | None, answers: CheckAnswers | None
+) -> list[Checked]:
     """All of them, in order. UserError at the first that cannot be read."""
     return [check_file(path, framework, processes, answers) for path in paths]

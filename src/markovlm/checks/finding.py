@@ -10,7 +10,7 @@ Level = Literal["fails", "warn"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One setting, or several together, with a known outcome. `fails`: training stops, or nothing can be learned."""
 
     name: str  # stable: programs may read it
@@ -30,7 +30,7 @@ class Checked:
     path: str
     framework: str
     settings: int  # how many were read
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
     unread: tuple[str, ...] = ()  # settings that are there and whose value could not be known
 
     @property
@@ -46,6 +46,6 @@ class Checked:
         }  # fmt: skip
 
 
-def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def worst_first(findings: Iterable[CheckFinding]) -> tuple[CheckFinding, ...]:
     """In order of gravity; of equals as they came."""
     return tuple(sorted(findings, key=lambda finding: finding.level != "fails"))

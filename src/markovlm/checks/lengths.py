@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from statistics import quantiles
 
-from markovlm.checks.finding import Finding
+from markovlm.checks.finding import CheckFinding
 from markovlm.errors import UserError
 from markovlm.tasks.files import read_rows
-from markovlm.tasks.rows import Row
+from markovlm.tasks.rows import DataRow
 
 _PIECE = re.compile(r"[^\W\d_]+|\d{1,3}")
 _COLUMNS = (
@@ -42,7 +42,7 @@ def reference_lengths(path: Path, column: str | None = None) -> list[int]:
 
 def _lengths(path: Path, column: str | None) -> Iterator[int]:
     for row in read_rows(path):
-        if isinstance(row, Row):
+        if isinstance(row, DataRow):
             texts = [value for name in ((column,) if column else _COLUMNS) if isinstance(value := _at(row.values, name), str)]
             if texts:
                 yield max(map(at_least, texts))
@@ -56,13 +56,13 @@ def _at(values: Mapping[str, object], name: str) -> object:
     return within.get(inner) if isinstance(within, Mapping) else None
 
 
-def limit_against(lengths: list[int], limit: float | None, said: str, name: str) -> Finding | None:
+def limit_against(lengths: list[int], limit: float | None, said: str, name: str) -> CheckFinding | None:
     """A finding where more than one in twenty answers is certainly longer. `said` is the setting with its value, `name` without."""
     over = sum(length > limit for length in lengths) / len(lengths) if limit else 0.0
     if limit is None or over <= _SOME:
         return None
     needed = -(-int(quantiles(lengths, n=20)[-1] * 1.5) // 64) * 64
-    return Finding(
+    return CheckFinding(
         "limit_under_answers", "fails" if over >= _MANY else "warn",
         f"{said}: at least {over:.0%} of {len(lengths):,} reference answers are longer (words and numbers alone), such completions are cut off "
         "before they answer", f"{name}={needed} or more", "https://github.com/huggingface/trl/issues/5697",

@@ -13,7 +13,7 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off", "none", "null", ""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """What will be run. `unread` are settings that only running the file would tell: no rule speaks about them."""
 
     framework: Framework

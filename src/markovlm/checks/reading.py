@@ -30,7 +30,7 @@ _TRAINERS = re.compile(r"(?:GRPO|RLOO)Config")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GivenSettings:
     """Dotted names -> values, and names whose value only running the file would tell."""
 
     values: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Settings:
     nested: Mapping[str, Any] = field(default_factory=dict)  # as the file has them; empty for scripts
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> GivenSettings:
     """UserError for a file that cannot be read, or has no settings."""
     suffix = path.suffix.lower()
     if suffix in (".sh", ".bash", ".slurm", ".sbatch"):
@@ -47,7 +47,7 @@ def read_settings(path: Path) -> Settings:
         found = _of_python(_script(path), path)
     else:  # JSON is YAML
         nested = load_yaml(path)
-        found = Settings({name: _plain(value) for name, value in flatten(_unwrapped(nested)).items()}, nested=nested)
+        found = GivenSettings({name: _plain(value) for name, value in flatten(_unwrapped(nested)).items()}, nested=nested)
     if not found.values:
         raise UserError(f"{path}: no settings in it; give a YAML or JSON configuration, a shell script, or a Python file")
     return found
@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
     return {"true": True, "false": False, "null": None, "none": None}.get(text.lower(), text)
 
 
-def _of_shell(text: str) -> Settings:
+def _of_shell(text: str) -> GivenSettings:
     """`a.b=1` (Hydra's overrides), `--flag 1`, `--flag=1`, `--flag`; `NAME=1` and `${NAME:-1}` are put in.
 
     A variable that is set to two values, as in an `if`, is not known.
@@ -124,7 +124,7 @@ def _of_shell(text: str) -> Settings:
                 values[flag.removeprefix("no_")] = not flag.startswith("no_")
             else:
                 keep(flag, after)
-    return Settings(values, tuple(dict.fromkeys(name for name in unread if name not in values)))
+    return GivenSettings(values, tuple(dict.fromkeys(name for name in unread if name not in values)))
 
 
 def _words(text: str) -> shlex.shlex:
@@ -186,7 +186,7 @@ def _number(text: str) -> Any:
         return None
 
 
-def _of_python(text: str, path: Path) -> Settings:
+def _of_python(text: str, path: Path) -> GivenSettings:
     """Keyword arguments of the last call of a GRPOConfig or RLOOConfig."""
     try:
         tree = ast.parse(text)
@@ -213,7 +213,7 @@ def _of_python(text: str, path: Path) -> Settings:
         except ValueError:
             unread.append(keyword.arg)
     flat = {name: _plain(value) for name, value in flatten(values).items()}
-    return Settings(flat, tuple(unread))
+    return GivenSettings(flat, tuple(unread))
 
 
 def _called(call: ast.Call) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from markovlm.checks.finding import Finding
-from markovlm.checks.plan import Plan
+from markovlm.checks.finding import CheckFinding
+from markovlm.checks.plan import TrainingPlan
 
 DEFAULTS = {
     "num_generations": 8, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_completion_length": 256,
@@ -26,7 +26,7 @@ _FULL_RATE, _LORA_RATE = 1e-5, 5e-5
 _FEW = 4
 
 
-def findings(plan: Plan) -> Iterator[Finding]:
+def findings(plan: TrainingPlan) -> Iterator[CheckFinding]:
     """All rules, in the order in which one would look."""
     yield from _groups(plan)
     yield from _batches(plan)
@@ -35,30 +35,30 @@ def findings(plan: Plan) -> Iterator[Finding]:
     yield from _looking(plan)
 
 
-def _groups(plan: Plan) -> Iterator[Finding]:
+def _groups(plan: TrainingPlan) -> Iterator[CheckFinding]:
     group = plan.number("num_generations")
     if group is not None and group < 2:
-        yield Finding(
+        yield CheckFinding(
             "one_cot_a_group", "fails", f"{plan.says('num_generations')}: a group of one has no spread, TRL refuses it",
             "num_generations=8", "https://github.com/huggingface/trl/pull/3199",
         )  # fmt: skip
     elif group is not None and group < _FEW:
-        yield Finding(
+        yield CheckFinding(
             "few_cots_a_group", "warn",
             f"{plan.says('num_generations')}: with rewards of 0 and 1 most groups are all right or all wrong and train nothing "
             "(of 2, at 18 % right, 70 %)", "num_generations=8", "https://github.com/jsboige/CoursIA/issues/10603",
         )  # fmt: skip
 
 
-def _batches(plan: Plan) -> Iterator[Finding]:
+def _batches(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if plan.on("auto_find_batch_size"):
-        yield Finding(
+        yield CheckFinding(
             "auto_batch_size", "fails", f"{plan.says('auto_find_batch_size')}: TRL refuses it, a smaller batch would cut groups apart",
             "auto_find_batch_size=False and a smaller per_device_train_batch_size", _CONFIG,
         )  # fmt: skip
     both = ("generation_batch_size", "steps_per_generation")
     if all(plan.value(name) is not None for name in both):
-        yield Finding(
+        yield CheckFinding(
             "two_batch_sizes", "fails", f"{plan.says(*both)}: TRL refuses both together", f"leave out {both[0]}", _CONFIG
         )
         return
@@ -78,48 +78,48 @@ def _batches(plan: Plan) -> Iterator[Finding]:
     more = f", {processes} processes" if processes and not whole else ""
     what = f"{plan.says(*names, 'num_generations')}{more}: {int(batch)} completions are no whole number of groups of {int(group)}"
     if whole or processes:
-        yield Finding(
+        yield CheckFinding(
             "batch_not_whole_groups", "fails", f"{what}; TRL refuses it", f"a batch that is a multiple of {int(group)}",
             "https://github.com/huggingface/trl/issues/2858",
         )  # fmt: skip
     else:
-        yield Finding(
+        yield CheckFinding(
             "batch_not_whole_groups", "warn", f"{what} on one process; TRL refuses it there",
             f"a number of processes that is a multiple of {needed}, or gradient_accumulation_steps={int(steps) * needed} "
             "(--processes N says how many there are)", "https://github.com/huggingface/trl/issues/2858",
         )  # fmt: skip
 
 
-def _sampling(plan: Plan) -> Iterator[Finding]:
+def _sampling(plan: TrainingPlan) -> Iterator[CheckFinding]:
     temperature = plan.number("temperature")
     if temperature == 0:
-        yield Finding(
+        yield CheckFinding(
             "greedy_sampling", "fails", f"{plan.says('temperature')}: all completions of a prompt are the same, no advantage but 0",
             "temperature=1.0", "https://github.com/THUDM/slime/pull/2197",
         )  # fmt: skip
     theirs = plan.number("generation_kwargs.temperature")
     if theirs is not None and temperature is not None and theirs != temperature:
-        yield Finding(
+        yield CheckFinding(
             "temperature_apart", "fails",
             f"{plan.says('generation_kwargs.temperature', 'temperature')}: completions are drawn at the first, log-probs taken at the second",
             f"temperature={theirs:g}, and none in generation_kwargs", "https://github.com/huggingface/trl/issues/4159",
         )  # fmt: skip
     cut = list(_truncating(plan))
     if cut:
-        yield Finding(
+        yield CheckFinding(
             "sampling_truncated", "warn",
             f"{plan.says(*cut)}: completions come from a part of the distribution, the trainer's log-probs are of the whole: ratios are biased",
             f"leave out {', '.join(cut)}", "https://github.com/huggingface/trl/issues/6789",
         )  # fmt: skip
     if plan.on("use_vllm") and plan.off("vllm_importance_sampling_correction"):
-        yield Finding(
+        yield CheckFinding(
             "sampler_uncorrected", "warn",
             f"{plan.says('use_vllm', 'vllm_importance_sampling_correction')}: vLLM's probabilities differ from the trainer's, "
             "training is off-policy and nothing corrects it", "vllm_importance_sampling_correction=True",
             "https://github.com/huggingface/trl/pull/3867",
         )  # fmt: skip
     if plan.value(LIMIT) == DEFAULTS[LIMIT] and plan.given.get(LIMIT) is None:
-        yield Finding(
+        yield CheckFinding(
             "default_limit", "warn",
             f"{plan.says(LIMIT)}: cut 97 to 99 % of the completions of TRL's own example, and with them every reward",
             "max_completion_length=1024, or what the answers need (--answers FILE compares)",
@@ -127,7 +127,7 @@ def _sampling(plan: Plan) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _truncating(plan: Plan) -> Iterator[str]:
+def _truncating(plan: TrainingPlan) -> Iterator[str]:
     for prefix in ("", "generation_kwargs."):
         for name, inert in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("repetition_penalty", 1.0)):
             value = plan.number(prefix + name)
@@ -135,40 +135,40 @@ def _truncating(plan: Plan) -> Iterator[str]:
                 yield prefix + name
 
 
-def _updates(plan: Plan) -> Iterator[Finding]:
+def _updates(plan: TrainingPlan) -> Iterator[CheckFinding]:
     passes, beta, rate = plan.number("num_iterations"), plan.number("beta"), plan.number("learning_rate")
     if passes is not None and passes > 1 and beta == 0:
-        yield Finding(
+        yield CheckFinding(
             "passes_without_kl", "warn",
             f"{plan.says('num_iterations', 'beta')}: {passes:g} passes over one batch, and only the clip range holds the policy; "
             "beta 0 was shown to do for one", "num_iterations=1, or beta=0.001 to 0.04", "https://github.com/huggingface/trl/pull/2806",
         )  # fmt: skip
     if beta == 0 and plan.on("sync_ref_model"):
-        yield Finding(
+        yield CheckFinding(
             "reference_unused", "fails", f"{plan.says('sync_ref_model', 'beta')}: there is no reference model to synchronise, TRL refuses it",
             "sync_ref_model=False, or beta above 0", _CONFIG,
         )  # fmt: skip
     lora = any(plan.on(name) and plan.value(name) != "full" for name in _LORA)
     highest = _LORA_RATE if lora else _FULL_RATE
     if rate is not None and rate >= highest:
-        yield Finding(
+        yield CheckFinding(
             "rate_too_high", "warn",
             f"{plan.says('learning_rate')}, {'LoRA' if lora else 'all weights'}: 5e-5 with LoRA brought a policy from 57 % to 2 %, "
             "1e-6 held", f"learning_rate={'1e-5' if lora else '1e-6'}", "https://github.com/datawhalechina/hello-agents/issues/770",
         )  # fmt: skip
     if plan.on("remove_unused_columns"):
-        yield Finding(
+        yield CheckFinding(
             "columns_removed", "warn", f"{plan.says('remove_unused_columns')}: reward functions see no column but the prompt, so no answers",
             "remove_unused_columns=False", _CONFIG,
         )  # fmt: skip
 
 
-def _looking(plan: Plan) -> Iterator[Finding]:
+def _looking(plan: TrainingPlan) -> Iterator[CheckFinding]:
     evaluated = plan.value("eval_strategy") or plan.value("evaluation_strategy")
     if plan.given.get("eval_strategy") is None and plan.given.get("evaluation_strategy") is not None:
         evaluated = plan.value("evaluation_strategy")
     if evaluated in ("no", False):
-        yield Finding(
+        yield CheckFinding(
             "never_evaluated", "warn",
             f"{plan.says('eval_strategy')}: where the reward was hacked, the checkpoint of the highest reward was the worst",
             "eval_strategy=steps with held-out prompts", "https://github.com/huggingface/trl/pull/5790",
@@ -180,13 +180,13 @@ def _looking(plan: Plan) -> Iterator[Finding]:
         )
         batch = (device or 0) * (plan.processes or 0)
         if group and batch and batch % group:
-            yield Finding(
+            yield CheckFinding(
                 "evaluation_not_whole_groups", "fails",
                 f"{plan.says('per_device_eval_batch_size')}, {plan.processes} processes: no whole number of groups of {group:g}, TRL refuses it",
                 f"num_generations_eval={math.gcd(int(batch), int(group))}", _CONFIG,
             )  # fmt: skip
     if plan.value("save_strategy") in ("no", False):
-        yield Finding(
+        yield CheckFinding(
             "no_checkpoint", "warn", f"{plan.says('save_strategy')}: there is nothing to go back to when the run collapses",
             "save_strategy=steps", "docs/detection.md",
         )  # fmt: skip

@@ -17,7 +17,7 @@ def read_answer(task: Task, example: Example, text: str, method: str, *, ended: 
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredAnswer:
     """An answer as every extractor of its task reads it."""
 
     extracted: dict[str, str | None]  # None: no answer found
@@ -27,7 +27,7 @@ class Scored:
 
 def score_text(
     task: Task, example: Example, cot: str, text: str, choice_logprobs: Mapping[str, float], *, ended: bool = True
-) -> Scored:
+) -> ScoredAnswer:
     """All extractors of the task on an answer text; `likelihood` from the log-probs of the choice letters instead.
 
     `ended=False`: the token limit cut the text.
@@ -42,7 +42,7 @@ def score_text(
     extracted = {method: read for method, (read, _) in found.items()}
     correct = {method: right for method, (_, right) in found.items()}
     if not task.extractors or correct[task.extractors[0]]:
-        return Scored(extracted, correct, None)
+        return ScoredAnswer(extracted, correct, None)
     failure = classify_failure(
         cot=cot,
         answer_text=text,
@@ -51,4 +51,4 @@ def score_text(
         answer_type=task.answer_type,
         choices=example.choices,
     )
-    return Scored(extracted, correct, failure)
+    return ScoredAnswer(extracted, correct, failure)

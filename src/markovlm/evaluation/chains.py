@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from markovlm.chains.controls import OWN, conditioning_of, controlled_state
-from markovlm.chains.prompter import ChainPrompter, Ids, Target
+from markovlm.chains.prompter import ChainPrompter, ChainTarget, Ids
 from markovlm.chains.reading import target_batch
 from markovlm.chains.texts import ChainText
 from markovlm.chains.walk import Walk, walk
@@ -256,7 +256,7 @@ def _read(
 ) -> list[ChainReading]:
     """Everything that is predicted from every state, the state replaced as `control` says; at most `most` rows in one pass."""
     sight = conditioning_of(control, how.conditioning)
-    jobs: list[tuple[Walk, int, Ids, Target]] = []
+    jobs: list[tuple[Walk, int, Ids, ChainTarget]] = []
     for number, one in enumerate(walks):
         for t in range(1, one.text.states + 1):
             targets = prompter.targets(one.text, t, sight, all_kinds=True)
@@ -270,7 +270,7 @@ def _read(
 
 
 def read_jobs(
-    lm: LanguageModel, sampler: Sampler, prompter: ChainPrompter, jobs: Sequence[tuple[Walk, int, Ids, Target]], control: str
+    lm: LanguageModel, sampler: Sampler, prompter: ChainPrompter, jobs: Sequence[tuple[Walk, int, Ids, ChainTarget]], control: str
 ) -> list[ChainReading]:
     """Log-likelihoods of targets, and greedy answers, after given states."""
     if not jobs:

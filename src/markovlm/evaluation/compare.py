@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from markovlm.evaluation.evaluate import Evaluation, How, Reading
+from markovlm.evaluation.evaluate import AnswerReading, Evaluation, How
 from markovlm.runs.rows import clean
 from markovlm.runs.targets import score
 from markovlm.statistics import (
@@ -54,12 +54,12 @@ def logprob_interval(done: Evaluation, seed: int) -> list[float | None]:
     return clean(_bounds(cluster_mean_ci([reading.logprob for reading in _in_order(done)], None, seed)))
 
 
-def _common(ours: Evaluation, theirs: Evaluation) -> list[tuple[Reading, Reading]]:
+def _common(ours: Evaluation, theirs: Evaluation) -> list[tuple[AnswerReading, AnswerReading]]:
     other = {reading.id: reading for reading in theirs.readings}
     return [(reading, other[reading.id]) for reading in _in_order(ours) if reading.id in other]
 
 
-def _in_order(done: Evaluation) -> list[Reading]:
+def _in_order(done: Evaluation) -> list[AnswerReading]:
     """By id, so that a seeded interval is the same whatever order readings were kept in."""
     return sorted(done.readings, key=lambda reading: reading.id)
 

@@ -51,7 +51,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AnswerReading:
     """One evaluated question."""
 
     id: str
@@ -78,7 +78,7 @@ class Reading:
 class Evaluation:
     """A set of readings with their summary."""
 
-    readings: list[Reading]
+    readings: list[AnswerReading]
     how: How
     extractors: tuple[str, ...]  # the default first
 
@@ -183,7 +183,7 @@ def evaluate(
     how: How,
     *,
     batch_size: int = 128,
-    on_batch: Callable[[list[Reading]], None] | None = None,
+    on_batch: Callable[[list[AnswerReading]], None] | None = None,
     write_answers: bool = False,
 ) -> Evaluation:
     """Evaluate the policy that `lm` is now. `on_batch` sees readings as they come, in an order of their own.
@@ -191,7 +191,7 @@ def evaluate(
     CoTs are drawn from streams keyed by (seed, question), the same for every checkpoint: common random numbers. A task
     without extractors is judged by log-likelihood alone; `write_answers` has its answers written all the same.
     """
-    readings: dict[str, Reading] = {}
+    readings: dict[str, AnswerReading] = {}
     wanted = write_answers or bool(prompter.task.extractors)
     # side by side: prompts of similar length, then CoTs of similar length; little is wasted on padding
     order = sorted(examples, key=lambda example: len(prompter.cot_prompt(example)))
@@ -213,7 +213,7 @@ def evaluate(
 @torch.no_grad()
 def _read_batch(
     lm: LanguageModel, sampler: Sampler, prompter: Prompter, written: Sequence[tuple[Example, CoT]], how: How, write_answers: bool
-) -> list[Reading]:
+) -> list[AnswerReading]:
     cots = [(example, cot.ids) for example, cot in written]
     replies: Sequence[CoT | None] = [None] * len(cots)
     choices = [dict[str, float]()] * len(cots)
@@ -282,11 +282,11 @@ def _reading(
     reply: CoT | None,
     logprob: float,
     choice_logprobs: dict[str, float],
-) -> Reading:
+) -> AnswerReading:
     text, answer = prompter.text(cot.ids), "" if reply is None else prompter.text(reply.ids)
     likeliest, exact = (None, None) if reply is None else _matches(lm, prompter, example, reply)
     scored = score_text(prompter.task, example, text, answer, choice_logprobs, ended=reply is None or reply.ended)
-    return Reading(
+    return AnswerReading(
         id=example.id,
         question=example.question,
         gold=example.answer,

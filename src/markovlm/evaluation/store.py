@@ -15,7 +15,7 @@ from typing import Any
 
 from markovlm.errors import UserError
 from markovlm.evaluation.answering import score_text
-from markovlm.evaluation.evaluate import Evaluation, How, Reading
+from markovlm.evaluation.evaluate import AnswerReading, Evaluation, How
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import encode_rows, read_rows, replace_whole, writing
 from markovlm.tasks import get_task
@@ -23,7 +23,7 @@ from markovlm.tasks.base import LIKELIHOOD, Example, Task
 from markovlm.tasks.extractors import with_extractors
 
 _HEADER = "evaluation"  # the value of `kind` in the first row
-_FIELDS = {field.name for field in fields(Reading)}
+_FIELDS = {field.name for field in fields(AnswerReading)}
 _LATER = {"likeliest", "exact", "answer_ended"}  # fields that readings of older versions lack
 _HOW = {field.name for field in fields(How)}
 _OPEN = "open"
@@ -75,11 +75,11 @@ class Readings:
         self.path = folder / label.file
         self.label = label
 
-    def known(self, task: Task, examples: Sequence[Example]) -> dict[str, Reading]:
+    def known(self, task: Task, examples: Sequence[Example]) -> dict[str, AnswerReading]:
         """Whole readings of those examples that are here already, by id. Makes the file where there is none."""
         self._open()
         asked = {example.id: example for example in examples}
-        known: dict[str, Reading] = {}
+        known: dict[str, AnswerReading] = {}
         for reading in _readings(read_rows(self.path)):
             example = asked.get(reading.id)
             if example is not None and (reading.question, reading.gold) == (example.question, example.answer):
@@ -87,7 +87,7 @@ class Readings:
                 known[reading.id] = reading if complete else rescored(task, reading)
         return known
 
-    def add(self, readings: Sequence[Reading]) -> None:
+    def add(self, readings: Sequence[AnswerReading]) -> None:
         """Append whole rows."""
         RunDirectory(self.path.parent).append(self.path.name, [asdict(reading) for reading in readings])
 
@@ -130,7 +130,7 @@ def rescore(folder: Path, extractors: Sequence[str] = ()) -> list[Stored]:
     return found
 
 
-def rescored(task: Task, reading: Reading) -> Reading:
+def rescored(task: Task, reading: AnswerReading) -> AnswerReading:
     """The reading with its answer text read again by the extractors of `task`."""
     example = Example(reading.id, reading.question, reading.gold, tuple(reading.choices))
     ended = reading.answer_ended is not False
@@ -156,9 +156,9 @@ def _label(row: Mapping[str, Any]) -> Label | None:
     return Label(**{**values, "how": how})
 
 
-def _readings(rows: Sequence[Mapping[str, Any]]) -> list[Reading]:
+def _readings(rows: Sequence[Mapping[str, Any]]) -> list[AnswerReading]:
     """The rows that are readings of this version's shape."""
-    return [Reading(**{**row, "choices": tuple(row["choices"])}) for row in rows if _FIELDS - _LATER <= set(row) <= _FIELDS]
+    return [AnswerReading(**{**row, "choices": tuple(row["choices"])}) for row in rows if _FIELDS - _LATER <= set(row) <= _FIELDS]
 
 
 def weights_identity(paths: Sequence[Path]) -> str:

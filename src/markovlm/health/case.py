@@ -22,7 +22,7 @@ from markovlm.health.series import (
     reward_course,
 )
 from markovlm.health.verdict import Evidence, Verdict
-from markovlm.logs.records import Evaluation, RunData
+from markovlm.logs.records import LoggedEvaluation, RunData
 from markovlm.logs.schema import EVAL_ACCURACY, EVAL_REWARD, held_out
 from markovlm.tasks.chance import chance_level
 
@@ -39,11 +39,11 @@ class Case:
     checkpoints: tuple[int, ...] = ()  # steps that can be loaded
 
     @cached_property
-    def series(self) -> list[Evaluation]:
+    def series(self) -> list[LoggedEvaluation]:
         return evaluation_series(self.run)
 
     @cached_property
-    def headline(self) -> list[Evaluation]:
+    def headline(self) -> list[LoggedEvaluation]:
         """The comparable evaluations on the most questions (of trained checkpoints, where there are any): a test of 500 speaks before a
         dev split of 100. Of equals the longest series."""
         groups = evaluation_groups(self.run)
@@ -51,15 +51,15 @@ class Case:
         return max(trained or groups, key=lambda group: max(e.n for e in group), default=[])
 
     @cached_property
-    def base(self) -> Evaluation | None:
+    def base(self) -> LoggedEvaluation | None:
         return base_evaluation(self.headline)
 
     @cached_property
-    def best(self) -> Evaluation | None:
+    def best(self) -> LoggedEvaluation | None:
         return best_evaluation(self.headline)
 
     @cached_property
-    def last(self) -> Evaluation | None:
+    def last(self) -> LoggedEvaluation | None:
         return last_evaluation(self.headline)
 
     @cached_property
@@ -220,7 +220,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def scored(e: Evaluation) -> str:
+def scored(e: LoggedEvaluation) -> str:
     """`57.1 % [54.4, 59.8], n = 1,319`"""
     s = e.score
     interval = f" [{100 * s.low:.1f}, {100 * s.high:.1f}]" if s.low is not None and s.high is not None else ""

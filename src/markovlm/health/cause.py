@@ -28,7 +28,7 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class CauseEvent:
     """One thing that happened, in the order of appearance."""
 
     step: int
@@ -103,10 +103,10 @@ _OWN = (
 )  # matters by themselves
 
 
-def events(case: Case, found: Sequence[Finding]) -> tuple[Event, ...]:
+def events(case: Case, found: Sequence[Finding]) -> tuple[CauseEvent, ...]:
     """What moved, in the order of appearance: mechanisms, and the loss of what the run is for."""
     happened = [
-        Event(f.step, f.rule, RULE[f.rule].sentence)
+        CauseEvent(f.step, f.rule, RULE[f.rule].sentence)
         for f in found
         if f.step is not None
         and RULE[f.rule].explains == "mechanism"
@@ -115,13 +115,13 @@ def events(case: Case, found: Sequence[Finding]) -> tuple[Event, ...]:
     ]
     known = {event.rule for event in happened}
     happened += [
-        Event(e.step, e.kind, e.says)
+        CauseEvent(e.step, e.kind, e.says)
         for e in case.verdict.signals
         if e.kind not in known
         and not e.recovered
         and (e.level == "collapsed" or e.kind in ("reward_crash", "accuracy_crash", "logprob_crash"))
     ]
-    unique: dict[str, Event] = {}
+    unique: dict[str, CauseEvent] = {}
     for event in sorted(happened, key=lambda event: (event.step, _PLACE[event.rule])):
         unique.setdefault(event.rule, event)
     return tuple(unique.values())

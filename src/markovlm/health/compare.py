@@ -78,7 +78,7 @@ class Parting:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """Two runs. `partings` in the order of their steps."""
 
     a: Diagnosis
@@ -101,14 +101,14 @@ class Comparison:
         }  # fmt: skip
 
 
-def compare_all(found: Sequence[Diagnosis]) -> list[Comparison]:
+def compare_all(found: Sequence[Diagnosis]) -> list[RunComparison]:
     """The first run against each other one. Raises UserError for fewer than two."""
     if len(found) < 2:
         raise UserError(f"--compare: give two runs or more; there {'is 1' if found else 'are none'}")
     return [compare(found[0], other) for other in found[1:]]
 
 
-def compare(a: Diagnosis, b: Diagnosis) -> Comparison:
+def compare(a: Diagnosis, b: Diagnosis) -> RunComparison:
     """Where the courses of two runs part, and which settings differ."""
     settings, same = _settings(a.case, b.case)
     parts = components(a.run.metrics.columns)
@@ -127,7 +127,7 @@ def compare(a: Diagnosis, b: Diagnosis) -> Comparison:
         if found is not None:
             partings.append(found)
     partings.sort(key=lambda p: p.step)
-    return Comparison(a, b, settings, same, tuple(partings), tuple(compared))
+    return RunComparison(a, b, settings, same, tuple(partings), tuple(compared))
 
 
 def _settings(a: Case, b: Case) -> tuple[tuple[Setting, ...], int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from markovlm.health.advice import advice_of
 from markovlm.health.case import Case, percent, scored
-from markovlm.health.cause import Cause, Event, cause_of, consequences, events, explaining
+from markovlm.health.cause import Cause, CauseEvent, cause_of, consequences, events, explaining
 from markovlm.health.cost import Cost, cost_of
 from markovlm.health.evaluations import Measured, independent
 from markovlm.health.levels import levels
@@ -39,7 +39,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     advice: tuple[str, ...]
     case: Case = field(repr=False)
-    events: tuple[Event, ...] = ()  # what moved, in the order of appearance
+    events: tuple[CauseEvent, ...] = ()  # what moved, in the order of appearance
     found: tuple[Finding, ...] = field(default=(), repr=False)  # all that the rules found, consequences and fallbacks too
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from markovlm.health.levels import window_of
 from markovlm.health.series import Course, smooth
-from markovlm.logs.records import RunData, Sample
+from markovlm.logs.records import LoggedSample, RunData
 from markovlm.texts.question import question_signals, similarity
 
 TEXT_KEYS = ("cot_contains_answer", "copies_question_fraction", "question_specificity")
@@ -38,11 +38,11 @@ def courses_of_samples(run: RunData) -> dict[str, Course]:
     }
 
 
-def _by_step(samples: Sequence[Sample]) -> list[tuple[int, list[Sample]]]:
+def _by_step(samples: Sequence[LoggedSample]) -> list[tuple[int, list[LoggedSample]]]:
     return [(step, list(group)) for step, group in groupby(samples, key=lambda s: s.step)]
 
 
-def _neighbour(samples: Sequence[Sample], group: Sequence[Sample]) -> list[Sample]:
+def _neighbour(samples: Sequence[LoggedSample], group: Sequence[LoggedSample]) -> list[LoggedSample]:
     """The nearest sample of another question."""
     at = samples.index(group[-1])
     other = next((s for s in samples[at + 1 :] if s.question != group[-1].question), None)
@@ -83,6 +83,6 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def alike_at_the_end(samples: Sequence[Sample]) -> float | None:
+def alike_at_the_end(samples: Sequence[LoggedSample]) -> float | None:
     """How alike the last twenty CoTs are, share of n-grams of five."""
     return similarity([s.cot for s in samples[-20:]])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from markovlm.logs.records import Evaluation, RunData
+from markovlm.logs.records import LoggedEvaluation, RunData
 
 Floats = NDArray[np.float64]
 REWARD_KEYS = ("normalized_reward_mean", "reward_mean", "answer_logprob")
@@ -136,15 +136,15 @@ def halves_gain(c: Course) -> tuple[float, float, float]:
 # --- evaluations -------------------------------------------------------------------------------------------------------
 
 
-def comparable(e: Evaluation) -> tuple[str, ...]:
+def comparable(e: LoggedEvaluation) -> tuple[str, ...]:
     """What must be the same for two evaluations to be compared (temperature follows training and may differ)."""
     how = {k: v for k, v in {"answer_end": "open", **e.how}.items() if k not in ("temperature", "seed")}
     return (e.split, *(f"{k}={how[k]}" for k in sorted(how)))
 
 
-def evaluation_groups(run: RunData) -> list[list[Evaluation]]:
+def evaluation_groups(run: RunData) -> list[list[LoggedEvaluation]]:
     """Series of comparable evaluations, each in step order with one per step (the last written); the longest first."""
-    groups: dict[tuple[str, ...], dict[int, Evaluation]] = {}
+    groups: dict[tuple[str, ...], dict[int, LoggedEvaluation]] = {}
     for e in run.evals:
         if e.scores:
             groups.setdefault(comparable(e), {})[e.step] = e
@@ -152,29 +152,29 @@ def evaluation_groups(run: RunData) -> list[list[Evaluation]]:
     return [[group[step] for step in sorted(group)] for group in ordered]
 
 
-def evaluation_series(run: RunData) -> list[Evaluation]:
+def evaluation_series(run: RunData) -> list[LoggedEvaluation]:
     """The longest series of comparable evaluations: the one that shows the course of the run."""
     return next(iter(evaluation_groups(run)), [])
 
 
-def base_evaluation(series: list[Evaluation]) -> Evaluation | None:
+def base_evaluation(series: list[LoggedEvaluation]) -> LoggedEvaluation | None:
     """The untrained model's evaluation of a series: checkpoint "base", or step 0."""
     return next((e for e in series if not e.of_actor or (e.step == 0 and e.placed)), None)
 
 
-def best_evaluation(series: list[Evaluation]) -> Evaluation | None:
+def best_evaluation(series: list[LoggedEvaluation]) -> LoggedEvaluation | None:
     """The best trained checkpoint (the earliest of equals)."""
     trained = [e for e in series if e.of_actor and e.step > 0]
     return max(trained, key=lambda e: (e.score.accuracy, -e.step), default=None)
 
 
-def last_evaluation(series: list[Evaluation]) -> Evaluation | None:
+def last_evaluation(series: list[LoggedEvaluation]) -> LoggedEvaluation | None:
     """The last trained checkpoint."""
     trained = [e for e in series if e.of_actor and (e.step > 0 or not e.placed)]
     return trained[-1] if trained else None
 
 
-def difference_z(a: Evaluation, b: Evaluation) -> float:
+def difference_z(a: LoggedEvaluation, b: LoggedEvaluation) -> float:
     """z of the difference of two accuracies as if on different questions (on the same ones it is at least as large)."""
     p, q = a.score.accuracy, b.score.accuracy
     if a.n < 1 or b.n < 1:

@@ -19,7 +19,7 @@ _ABSENT = -sys.float_info.max  # marks a value that is not there: NaN is a value
 _NO_STEP = -(2**62)
 
 
-class Columns:
+class LogColumns:
     """What `add` was told, as arrays: 9 bytes a number. `finish` resolves restarts and sorts."""
 
     NO_STEP = _NO_STEP

@@ -11,7 +11,7 @@ import polars as pl
 
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.external import as_number
-from markovlm.logs.records import RunData, Sample
+from markovlm.logs.records import LoggedSample, RunData
 from markovlm.logs.rows import Problems, integer, objects, text
 
 MAX_FILES = 400  # tables of one run that are opened; of more, every k-th
@@ -30,7 +30,7 @@ def read_completions(run: RunData, limit: int) -> None:
     problems = Problems()
     if stride > 1:
         problems.note(f"{len(tables):,} tables of completions; one in {stride} was looked at")
-    found: list[Sample] = []
+    found: list[LoggedSample] = []
     rows = 0
     for table in tables[::-1][::stride][::-1]:
         here = list(_samples(table, problems))
@@ -44,7 +44,7 @@ def read_completions(run: RunData, limit: int) -> None:
     run.problems += problems.lines(tables[-1].parent.name)
 
 
-def _chosen(samples: list[Sample], limit: int) -> list[Sample]:
+def _chosen(samples: list[LoggedSample], limit: int) -> list[LoggedSample]:
     light = [Light(s.step, 0, s.line, s.reward, s.correct) for s in samples]
     return [samples[i] for i in choose(light, limit)]
 
@@ -64,7 +64,7 @@ def _tables(path: Path) -> list[Path]:
     return []
 
 
-def _samples(path: Path, problems: Problems) -> Iterator[Sample]:
+def _samples(path: Path, problems: Problems) -> Iterator[LoggedSample]:
     try:
         rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path, problems)
         for line, row in rows:
@@ -87,7 +87,7 @@ def _jsonl(path: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, A
             yield line, row
 
 
-def _sample(row: Mapping[str, Any], line: int, path: Path, problems: Problems) -> Sample | None:
+def _sample(row: Mapping[str, Any], line: int, path: Path, problems: Problems) -> LoggedSample | None:
     """TRL: step, prompt, completion, a column a reward function, advantage. verl: step, input, output, score, gts."""
     question, cot = row.get("prompt", row.get("input")), row.get("completion", row.get("output"))
     if question is None or cot is None:
@@ -101,7 +101,7 @@ def _sample(row: Mapping[str, Any], line: int, path: Path, problems: Problems) -
     else:
         reward = as_number(row.get("score", row.get("reward")))
     right = row.get("acc", row.get("correct"))
-    return Sample(
+    return LoggedSample(
         step=step,
         question=_said(question, line, path.name),
         cot=_said(cot, line, path.name),

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from markovlm.logs.columns import Columns
+from markovlm.logs.columns import LogColumns
 from markovlm.logs.ending import Ending
 from markovlm.logs.external import Row, fill, new_run, numbers_of, step_of
 from markovlm.logs.families import family, words
@@ -125,7 +125,7 @@ class _Steps:
         return {"_bar": float(self.now), "_begun": float(self.begun), "_part": float(self.part)} if self.now else {}
 
 
-def _number_rows(columns: Columns, run: RunData) -> None:
+def _number_rows(columns: LogColumns, run: RunData) -> None:
     """Give steps to the rows that have none: k-th row x steps a row, from the bars; else from even epochs."""
     bars, begun, _, epochs = (columns.take(key) for key in ("_bar", "_begun", "_part", "epoch"))
     if any(step != columns.NO_STEP for step in columns.steps):

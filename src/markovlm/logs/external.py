@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from markovlm.logs.columns import MAX_ROWS, Columns
+from markovlm.logs.columns import MAX_ROWS, LogColumns
 from markovlm.logs.dialects import NESTED, Translator, plain_key, training_of, translator_of
 from markovlm.logs.families import likely_reward
 from markovlm.logs.frameworks import Framework
@@ -102,7 +102,7 @@ def fill(
     rows: Iterator[Row],
     problems: Problems,
     framework: Framework | None = None,
-    settle: Callable[[Columns, RunData], None] | None = None,
+    settle: Callable[[LogColumns, RunData], None] | None = None,
     max_rows: int = MAX_ROWS,
 ) -> set[str]:
     """Read all rows into `run.metrics`; returns the keys of the first rows.
@@ -114,12 +114,12 @@ def fill(
     keys = {str(key) for _, _, row in first for key in (*row, *numbers_of(row))}
     translator = translator_of(keys, framework)
     read = one_a_step(_read(chain(first, rows), translator, settle is not None, run))
-    launches, columns, told = Launches(), Columns(max_rows), problems
+    launches, columns, told = Launches(), LogColumns(max_rows), problems
     for row, following in with_following(read):
         if launches.begins(row, following):
             before = RunData(path=run.path, kind=run.kind, name=run.name, files=run.files)
             run.earlier.append(_finished(before, columns, settle, translator, keys, told))
-            columns, told = Columns(max_rows), Problems()
+            columns, told = LogColumns(max_rows), Problems()
         columns.add(row.step, row.line, row.values)
     _finished(run, columns, settle, translator, keys, told)
     if told is not problems:
@@ -157,8 +157,8 @@ def _read(rows: Iterable[Row], translator: Translator, beside: bool, run: RunDat
 
 def _finished(
     run: RunData,
-    columns: Columns,
-    settle: Callable[[Columns, RunData], None] | None,
+    columns: LogColumns,
+    settle: Callable[[LogColumns, RunData], None] | None,
     translator: Translator,
     keys: set[str],
     problems: Problems,

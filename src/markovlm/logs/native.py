@@ -14,7 +14,7 @@ import yaml
 from markovlm.content import check_regular, parse_yaml, read_content
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.files import open_lines
-from markovlm.logs.records import Evaluation, RunData, Sample, Score
+from markovlm.logs.records import LoggedEvaluation, LoggedSample, RunData, Score
 from markovlm.logs.rows import (
     Problems,
     frame,
@@ -156,7 +156,7 @@ def _read_evals(run: RunData, path: Path) -> None:
     run.problems += problems.lines(path.name)
 
 
-def evaluation(row: Mapping[str, Any], line: int, source: str, problems: Problems) -> Evaluation | None:
+def evaluation(row: Mapping[str, Any], line: int, source: str, problems: Problems) -> LoggedEvaluation | None:
     """One row of evals.jsonl; None with a problem where it has neither an accuracy nor a log-likelihood."""
     n = integer(row.get("n")) or 0
     scores = {}
@@ -176,7 +176,7 @@ def evaluation(row: Mapping[str, Any], line: int, source: str, problems: Problem
         main = "accuracy"
         scores = {main: overall} | scores
     how = row.get("how")
-    return Evaluation(
+    return LoggedEvaluation(
         step=integer(row.get("step")) or 0,
         split=str(row.get("split") or "?"),
         n=n,
@@ -292,12 +292,12 @@ def _every(file: Any, stride: int, problems: Problems) -> Any:
                 yield line, start, row
 
 
-def _sample(row: Mapping[str, Any], line: int, source: str, problems: Problems) -> Sample:
+def _sample(row: Mapping[str, Any], line: int, source: str, problems: Problems) -> LoggedSample:
     def get(key: str) -> float | None:
         return number(row.get(key), key, line, problems)
 
     baseline, correct = row.get("baseline_cot"), row.get("correct")
-    return Sample(
+    return LoggedSample(
         step=integer(row.get("step")) or 0,
         question=text(row.get("question"), line, source),
         cot=text(row.get("cot"), line, source),

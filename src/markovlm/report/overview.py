@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level
-from markovlm.logs.records import Evaluation
+from markovlm.logs.records import LoggedEvaluation
 from markovlm.logs.schema import METRIC
 from markovlm.present.table import Source, number_text
 from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
@@ -81,7 +81,7 @@ def _level(d: Diagnosis, row: RunRow, key: str, when: str) -> Shown:
     return Shown(found.mean, text, f"{error} {at}".strip(), hint, row_source(d.run, found.first_step))
 
 
-def _score(d: Diagnosis, e: Evaluation | None) -> Shown:
+def _score(d: Diagnosis, e: LoggedEvaluation | None) -> Shown:
     if e is None:
         return _NONE
     s = e.score

@@ -14,7 +14,7 @@ from typing import Any
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Levels, levels
 from markovlm.health.series import course
-from markovlm.logs.records import Evaluation
+from markovlm.logs.records import LoggedEvaluation
 
 # What the table of runs shows of each run where it is logged, in this order; more is better in all of them.
 SIGNALS = (
@@ -39,9 +39,9 @@ class RunRow:
     last_step: int | None
     onset_step: int | None
     signals: Mapping[str, Levels]  # by metric; only what the run logs
-    base: Evaluation | None
-    best: Evaluation | None
-    last: Evaluation | None
+    base: LoggedEvaluation | None
+    best: LoggedEvaluation | None
+    last: LoggedEvaluation | None
 
     def as_json(self) -> dict[str, Any]:
         """`{"run": …, "verdict": …, "signals": {metric: {"start": {"mean": …}}}, "accuracy": {"base": …}}`"""
@@ -61,7 +61,7 @@ class RunRow:
         }
 
 
-def _evaluation(e: Evaluation) -> dict[str, Any]:
+def _evaluation(e: LoggedEvaluation) -> dict[str, Any]:
     s = e.score
     return {"step": e.step, "split": e.split, "n": e.n, "accuracy": s.accuracy, "low": s.low, "high": s.high, "extractor": e.main}
 

@@ -12,7 +12,7 @@ from markovlm.health.rules import THRESHOLDS, percent, reference_of, rules_table
 from markovlm.health.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
 from markovlm.health.thresholds import Threshold
 from markovlm.logs.find import Skipped
-from markovlm.logs.records import Evaluation, RunData
+from markovlm.logs.records import LoggedEvaluation, RunData
 from markovlm.logs.schema import METRIC
 from markovlm.present.table import NOTHING, Cell, Source, Table, number_cell, number_text, plain, readable, table_of
 from markovlm.report.run_rows import SIGNALS, run_rows
@@ -30,7 +30,7 @@ def row_source(run: RunData, step: int) -> Source | None:
     return Source(path, line)
 
 
-def eval_source(run: RunData, e: Evaluation) -> Source | None:
+def eval_source(run: RunData, e: LoggedEvaluation) -> Source | None:
     """File and line of an evaluation."""
     path = run.files.get("evals")
     return None if path is None else Source(path.with_name(e.source or path.name), e.line or None)
@@ -166,7 +166,7 @@ def recommendations(found: Synthesis) -> Table:
 # --- accuracy ----------------------------------------------------------------------------------------------------------
 
 
-def accuracy_cell(run: RunData, e: Evaluation, extractor: str | None = None) -> Cell:
+def accuracy_cell(run: RunData, e: LoggedEvaluation, extractor: str | None = None) -> Cell:
     """`57.1 % [54.4, 59.8] @ 3,000`"""
     score = e.scores[extractor or e.main]
     interval = f" [{100 * score.low:.1f}, {100 * score.high:.1f}]" if score.low is not None and score.high is not None else ""
@@ -184,7 +184,7 @@ def accuracies(all_of_them: Sequence[Diagnosis]) -> Table:
     return Table("accuracy", "Accuracy", columns, tuple(rows), note)
 
 
-def _accuracy_rows(d: Diagnosis, series: list[Evaluation]) -> Iterator[tuple[Cell, ...]]:
+def _accuracy_rows(d: Diagnosis, series: list[LoggedEvaluation]) -> Iterator[tuple[Cell, ...]]:
     base, best, last = base_evaluation(series), best_evaluation(series), last_evaluation(series)
     at = last or best or base or series[-1]
     published = next((r for r in reference_of(d.case) if r.setting == "markovian"), None)
@@ -204,7 +204,7 @@ def _accuracy_rows(d: Diagnosis, series: list[Evaluation]) -> Iterator[tuple[Cel
         )
 
 
-def _at(run: RunData, e: Evaluation | None, extractor: str) -> Cell:
+def _at(run: RunData, e: LoggedEvaluation | None, extractor: str) -> Cell:
     return NOTHING if e is None or extractor not in e.scores else accuracy_cell(run, e, extractor)
 
 

@@ -15,7 +15,7 @@ import yaml
 from markovlm.logs.choose import Light, choose
 from markovlm.logs.files import open_lines, stem_of
 from markovlm.logs.readers import LogReader
-from markovlm.logs.records import Kind, RunData, Sample
+from markovlm.logs.records import Kind, LoggedSample, RunData
 from markovlm.logs.rows import MAX_TEXT, Problems, frame, integer, number, objects, order_by_step, parse, text
 from markovlm.research_logs.keys import SETTINGS, generation, header, header_generation, keys_of
 from markovlm.research_logs.results import PREFIX, read_beside
@@ -224,12 +224,12 @@ def _cot(row: dict[str, Any]) -> str:
     return cot[:MAX_TEXT] if isinstance(cot, str) else ""
 
 
-def _sample(row: dict[str, Any], entry: Light, source: str, problems: Problems) -> Sample:
+def _sample(row: dict[str, Any], entry: Light, source: str, problems: Problems) -> LoggedSample:
     nested = "Training Metrics" in row
     question, cot, answer = (PREFIX.sub("", text(get(row, path), entry.line, source)) for path in _TEXTS[nested])
     critic = get(row, ("Example", "Critic Reasoning"))
     columns = _columns(row, "g4" if nested else "g1", {}, entry.line, Problems())
-    return Sample(
+    return LoggedSample(
         step=entry.step,
         question=question,
         cot=cot,

@@ -9,7 +9,7 @@ from typing import Any
 
 from markovlm.logs.files import open_lines, stem_of, whole
 from markovlm.logs.readers import LogReader
-from markovlm.logs.records import Evaluation, RunData, Sample, Score
+from markovlm.logs.records import LoggedEvaluation, LoggedSample, RunData, Score
 from markovlm.logs.rows import Problems, integer, interval_of, number, objects, parse, text
 
 PREFIX = re.compile(r"^(Question|Context|Reasoning|Helpful Text|Answer):\s?")
@@ -48,7 +48,7 @@ def _belongs_to_log(path: Path, names: Collection[str]) -> bool:
     return "_results_" in path.name and path.suffix == ".jsonl" and any(is_named_log(Path(name)) for name in names)
 
 
-def result(row: Mapping[str, Any], line: int, source: str, last_step: int | None, problems: Problems) -> Evaluation | None:
+def result(row: Mapping[str, Any], line: int, source: str, last_step: int | None, problems: Problems) -> LoggedEvaluation | None:
     """One evaluation of the research code. `accuracy_wb` and the like are further extractors."""
     listed = row.get("results")
     results: list[Any] = listed if isinstance(listed, list) else []
@@ -64,7 +64,7 @@ def result(row: Mapping[str, Any], line: int, source: str, last_step: int | None
     if "reported" not in scores:
         return None
     step = integer(row.get("batch_index"))
-    return Evaluation(
+    return LoggedEvaluation(
         step=step if step is not None else (last_step or 0),
         split="test",
         n=n,
@@ -116,7 +116,7 @@ def _read_file(path: Path) -> RunData | None:
 RESULT_SAMPLES = 60  # answers of an evaluation file that a report shows, wrong and unread ones first
 
 
-def _result_samples(row: Mapping[str, Any], line: int, source: str) -> list[Sample]:
+def _result_samples(row: Mapping[str, Any], line: int, source: str) -> list[LoggedSample]:
     """Some answers of an evaluation: no answer found, wrong, right, a third of each where there are enough."""
     listed = row.get("results")
     entries = [r for r in listed if isinstance(r, Mapping)] if isinstance(listed, list) else []
@@ -136,14 +136,14 @@ def _gold(entry: Mapping[str, Any]) -> Any:
     return next((entry[key] for key in ("gold", "actual", "true_answer", "answer") if key in entry), None)
 
 
-def _result_sample(entry: Mapping[str, Any], right: bool, step: int, line: int, source: str) -> Sample:
+def _result_sample(entry: Mapping[str, Any], right: bool, step: int, line: int, source: str) -> LoggedSample:
     def get(*keys: str) -> str:
         return PREFIX.sub("", text(next((entry[key] for key in keys if key in entry), None), line, source))
 
     given = _given(entry)
     said = get("generated_text", "output", "raw_answer") or str(given)
     cot = get("reasoning", "cot", "chain_of_thought")
-    return Sample(
+    return LoggedSample(
         step=step,
         question=get("question"),
         cot=cot,

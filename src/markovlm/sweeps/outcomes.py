@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.health.diagnose import Diagnosis
-from markovlm.logs.records import Evaluation
+from markovlm.logs.records import LoggedEvaluation
 from markovlm.runs.rows import read_rows
 from markovlm.sweeps.cells import Cell
 from markovlm.sweeps.compare import Outcome
@@ -58,13 +58,13 @@ def _outcome(sweep: Sweep, cell: Cell, status: str, judged: Diagnosis | None, me
     )
 
 
-def _score(e: Evaluation, metric: str) -> float | None:
+def _score(e: LoggedEvaluation, metric: str) -> float | None:
     if metric == "logprob":
         return e.logprob
     return e.scores[e.main].accuracy if e.main in e.scores else None
 
 
-def _last(dev: Sequence[Evaluation], metric: str) -> tuple[float | None, int, str, Mapping[str, Any] | None]:
+def _last(dev: Sequence[LoggedEvaluation], metric: str) -> tuple[float | None, int, str, Mapping[str, Any] | None]:
     if not dev:
         return None, 0, "", None
     last = max(dev, key=lambda e: e.step)

@@ -49,7 +49,7 @@ MOST_CURVES = 12  # combinations whose learning curves are drawn
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenPage:
     """Files of a finished sweep."""
 
     page: Path
@@ -59,7 +59,7 @@ class Written:
     notes: tuple[str, ...] = ()  # what a reader of the comparison must know
 
 
-def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
+def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> WrittenPage:
     """The report on all runs (`report/report.html`) and the page that compares cells (`report/cells.html`, .md, CSV files)."""
     out = sweep.layout.report
     paths = run_paths(sweep)
@@ -79,7 +79,7 @@ def write_comparison(sweep: Sweep, statuses: Mapping[str, str]) -> Written:
     page = out / "cells.html"
     replace_whole(page, _html(about, tables, svgs, runs_href).encode("utf-8", errors="replace"))
     replace_whole(out / "cells.md", _markdown(about, tables).encode("utf-8", errors="replace"))
-    return Written(page, report.html if report else None, found, metric, tuple(about["notes"]))
+    return WrittenPage(page, report.html if report else None, found, metric, tuple(about["notes"]))
 
 
 def _drawn(drawing: Future[str]) -> str | None:

@@ -26,7 +26,7 @@ POLL = 0.2  # seconds
 BAD_INPUT, STOPPED = 2, 3  # exit codes of `markovlm train`
 
 
-class Watcher(Protocol):
+class SweepWatcher(Protocol):
     """Who is told how the sweep goes."""
 
     def update(self, statuses: Mapping[str, str]) -> None: ...
@@ -99,7 +99,7 @@ def part_of(sweep: Sweep, words: Sequence[str]) -> Sweep:
 
 
 def run_sweep(
-    sweep: Sweep, *, engine: str | Engine = "local", jobs: int | None = None, watcher: Watcher | None = None
+    sweep: Sweep, *, engine: str | Engine = "local", jobs: int | None = None, watcher: SweepWatcher | None = None
 ) -> SweepResult:
     """Run what is not done yet. Ctrl-C (or SIGTERM) ends the running ones after their step; the same call continues.
 
@@ -132,7 +132,7 @@ class _Nobody:
 class _Scheduler:
     """Cells in order, first come first served; a failed one is continued once the others had their turn."""
 
-    def __init__(self, sweep: Sweep, engine: Engine, watch: Watcher, asked: threading.Event):
+    def __init__(self, sweep: Sweep, engine: Engine, watch: SweepWatcher, asked: threading.Event):
         self.sweep, self.engine, self.watch, self.asked = sweep, engine, watch, asked
         self.by_name = {cell.name: cell for cell in sweep.cells}
         self.statuses: dict[str, str] = {}
@@ -276,7 +276,7 @@ def _locked(layout: Layout) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interruptible(layout: Layout, engine: Engine, watch: Watcher) -> Iterator[threading.Event]:
+def _interruptible(layout: Layout, engine: Engine, watch: SweepWatcher) -> Iterator[threading.Event]:
     """The first signal asks all runs to end after their step, with a checkpoint; a second one ends them at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

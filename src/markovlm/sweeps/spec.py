@@ -46,7 +46,7 @@ class FinalEvaluation(Section):
         return int(self.checkpoint) if self.checkpoint.isdigit() else None
 
 
-class Study(Section):
+class StudyDesign(Section):
     """What a sweep is to find out, written before it runs. `make findings` prints it above the study's tables."""
 
     question: str = Field(min_length=1, description="what is asked")
@@ -57,7 +57,7 @@ class Study(Section):
     columns: str | None = Field(None, description="the key whose values are the columns of that table")
 
     @model_validator(mode="after")
-    def _both(self) -> Study:
+    def _both(self) -> StudyDesign:
         if bool(self.rows) != (self.columns is not None):
             raise ValueError("rows and columns belong together: give both or neither")
         return self
@@ -77,7 +77,7 @@ class SweepSpec(Section):
     reference: Values | None = Field(
         None, description="values that one cell alone has, which others are compared with; default the first"
     )
-    study: Study | None = Field(None, description="the question behind the sweep, its design and what decides")
+    study: StudyDesign | None = Field(None, description="the question behind the sweep, its design and what decides")
 
     @field_validator("matrix")
     @classmethod

@@ -51,7 +51,7 @@ class Layout:
 
 
 @dataclass(slots=True)
-class Progress:
+class CellProgress:
     """What a live table shows of a run."""
 
     status: Status
@@ -101,11 +101,11 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def progress_of(layout: Layout, cell: Cell, status: Status) -> Progress:
+def progress_of(layout: Layout, cell: Cell, status: Status) -> CellProgress:
     """Reads the ends of the run's files only."""
     path = layout.run(cell)
     rows = _last_rows(path / "metrics.jsonl")
-    made = Progress(status, 0, cell.config.training.steps)
+    made = CellProgress(status, 0, cell.config.training.steps)
     if rows:
         made.row, made.step = rows[-1], int(rows[-1].get("step", 0))
         times = [row["step_seconds"] for row in rows if isinstance(row.get("step_seconds"), int | float)]

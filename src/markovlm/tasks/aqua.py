@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, LETTERS, Example, HubSource
-from markovlm.tasks.rows import Row, answer_letter, check_choices, text_list, without_labels
+from markovlm.tasks.rows import DataRow, answer_letter, check_choices, text_list, without_labels
 from markovlm.tasks.sources import Dataset
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     """Options carry their labels, sometimes twice (`A)A)59`); equal options stay apart, by position."""
     choices = check_choices(without_labels(text_list(row.require("options", "choices"), "options")))
     letter = answer_letter(row.require("correct", "answer"), LETTERS[: len(choices)])

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from markovlm.errors import UserError
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example, HubSource
-from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list
+from markovlm.tasks.rows import DataRow, RowError, answer_letter, check_choices, plain_text, text_list
 from markovlm.tasks.sources import Dataset
 
 _LABEL_IN_TEXT = re.compile(r"\(([A-J1-9])\)\s+")
@@ -19,7 +19,7 @@ _PRINTED = re.compile(r"\{'text':\s*(?:array\()?(\[.*\])(?:,\s*dtype=object\))?,
 Labelled = tuple[tuple[str, ...], tuple[str, ...]]  # labels, texts
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     """Original (`question{stem, choices[{text, label}]}`), Hub (`choices{text, label}`) and CSV rows.
 
     Labels are letters or 1-4; the example's letters go by position.
@@ -28,7 +28,7 @@ def parse(row: Row) -> Example:
     return Example(str(row.get("id", "questionid") or ""), stem, answer_letter(row.require("answerkey", "answer"), labels), texts)
 
 
-def _parts(row: Row) -> tuple[str, Labelled]:
+def _parts(row: DataRow) -> tuple[str, Labelled]:
     question = row.require("question")
     if isinstance(question, Mapping):
         inner = {str(key).lower(): value for key, value in cast(Mapping[Any, Any], question).items()}

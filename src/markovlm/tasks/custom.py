@@ -14,8 +14,8 @@ from markovlm.errors import UserError
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, LETTERS, AnswerType, Example, HubSource, LoadRequest
 from markovlm.tasks.folds import WHOLE, normalized
 from markovlm.tasks.numbers import normalize_number
-from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
-from markovlm.tasks.sources import Dataset, Files, Source, find_files, open_source
+from markovlm.tasks.rows import DataRow, RowError, answer_letter, check_choices, plain_text, text_list, without_labels
+from markovlm.tasks.sources import Dataset, DataSource, Files, find_files, open_source
 
 _LOOKED_AT = 200  # rows by which the kind of the answers is chosen
 _MOSTLY = 0.9  # of them are of a kind; the others are then left out, with a count
@@ -29,7 +29,7 @@ class Kind:
     note: str
 
 
-def parse(row: Row, question: str, answer: str, choices: str, answer_type: AnswerType) -> Example:
+def parse(row: DataRow, question: str, answer: str, choices: str, answer_type: AnswerType) -> Example:
     """One row, read by the names of its columns."""
     identity = str(row.get("id") or "")
     text = row.text(question)
@@ -45,7 +45,7 @@ def parse(row: Row, question: str, answer: str, choices: str, answer_type: Answe
     return Example(identity, text, number)
 
 
-def _choices(row: Row, columns: str) -> tuple[Sequence[str], tuple[str, ...]]:
+def _choices(row: DataRow, columns: str) -> tuple[Sequence[str], tuple[str, ...]]:
     """Labels and texts, from one column with a list (or `{text, label}`), or from one column a choice: `A,B,C,D`."""
     names = [name.strip() for name in columns.split(",")]
     if len(names) > 1:
@@ -117,9 +117,9 @@ def _kind_in_files(data: Path, _changed: tuple[int, int], answer: str, choices: 
     return _kind(find_files(data, TASK) if data.is_dir() else Files(str(data), {WHOLE: (data,)}, TASK.read_file), answer, choices)
 
 
-def _kind(source: Source, answer: str, choices: str) -> Kind | None:
+def _kind(source: DataSource, answer: str, choices: str) -> Kind | None:
     split = next(name for name in (*TASK.splits, WHOLE) if name in source.available)
-    rows = [row for row in islice(source.rows(split), _LOOKED_AT) if isinstance(row, Row) and row.get(answer) is not None]
+    rows = [row for row in islice(source.rows(split), _LOOKED_AT) if isinstance(row, DataRow) and row.get(answer) is not None]
     if not rows:
         return None
     fits = {"letter": _count(rows, lambda row: _letter(row.require(answer), *_choices(row, choices)))}
@@ -133,7 +133,7 @@ def _kind(source: Source, answer: str, choices: str) -> Kind | None:
     return Kind(cast(AnswerType, found), f"answers are read as kind {found!r}: {because} (data.answer_kind says otherwise)")
 
 
-def _count(rows: Sequence[Row], read: Callable[[Row], object]) -> int:
+def _count(rows: Sequence[DataRow], read: Callable[[DataRow], object]) -> int:
     """Rows that can be read so."""
     n = 0
     for row in rows:

@@ -16,13 +16,13 @@ from typing import Any, cast, get_args
 from markovlm.errors import UserError
 from markovlm.tasks.base import ANSWER_TOKENS, DEFAULT_EXTRACTORS, AnswerType, Example
 from markovlm.tasks.chain import Query, chain_example
-from markovlm.tasks.rows import Row, RowError, plain_text, text_list
+from markovlm.tasks.rows import DataRow, RowError, plain_text, text_list
 from markovlm.tasks.sources import Dataset
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     """One text."""
     if row.get("chunks") is not None:
         chunks = text_list(row.get("chunks"), "chunks")

@@ -16,7 +16,7 @@ from typing import Any, cast
 from markovlm.content import read_content, unpack
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
-from markovlm.tasks.rows import BadRow, Row, first_line
+from markovlm.tasks.rows import BadRow, DataRow, first_line
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 GZIPPED = ".gz"
@@ -24,7 +24,7 @@ _MOST_ROWS = 20_000_000  # of a Parquet file, whose few bytes can stand for any 
 _HEADER_WORDS = frozenset({"question", "problem", "input", "prompt", "body", "stem"})
 
 
-def read_rows(path: Path, headerless: Sequence[str] = ()) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, headerless: Sequence[str] = ()) -> Iterator[DataRow | BadRow]:
     """Every row of a file, in order.
 
     `headerless` names the columns of a CSV file that has no header. UserError where the file is missing, not UTF-8,
@@ -71,7 +71,7 @@ def _bytes(path: Path) -> bytes:
     return unpack(data) if path.suffix.lower() == GZIPPED else data
 
 
-def _parquet_rows(path: Path) -> Iterator[Row | BadRow]:
+def _parquet_rows(path: Path) -> Iterator[DataRow | BadRow]:
     """Row 1 is the first. Lists and structs come as lists and dicts."""
     import polars
 
@@ -88,14 +88,14 @@ def _parquet_rows(path: Path) -> Iterator[Row | BadRow]:
         yield _record(path, index + 1, index, values)
 
 
-def _record(path: Path, line: int, index: int, value: Any) -> Row | BadRow:
+def _record(path: Path, line: int, index: int, value: Any) -> DataRow | BadRow:
     if not isinstance(value, Mapping):
         return BadRow(f"{path}:{line}", f"expected an object with named fields, found {type(value).__name__}")
     values = {str(key).strip(): item for key, item in cast(Mapping[Any, Any], value).items()}
-    return Row(f"{path}:{line}", index, data_stem(path), values)
+    return DataRow(f"{path}:{line}", index, data_stem(path), values)
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[Row | BadRow]:
+def _jsonl_rows(path: Path, text: str) -> Iterator[DataRow | BadRow]:
     index = 0
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand inside a string
         if not line.strip():
@@ -109,7 +109,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[Row | BadRow]:
         index += 1
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row | BadRow]:
+def _json_rows(path: Path, text: str) -> Iterator[DataRow | BadRow]:
     """An array of objects, an object that holds one, or (some files named .json) JSON lines."""
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] == "[":
@@ -138,7 +138,7 @@ def _table_in(document: Any) -> list[Any] | None:
     return None
 
 
-def _array_rows(path: Path, text: str, start: int) -> Iterator[Row | BadRow]:
+def _array_rows(path: Path, text: str, start: int) -> Iterator[DataRow | BadRow]:
     """Elements of the array that opens at `text[start]`, decoded one by one so that each has its line."""
     decoder = json.JSONDecoder()
     position, line, counted, index = start + 1, 1, 0, 0
@@ -161,7 +161,7 @@ def _skip_separators(text: str, position: int) -> int:
     return position
 
 
-def _csv_rows(path: Path, text: str, delimiter: str, headerless: Sequence[str]) -> Iterator[Row | BadRow]:
+def _csv_rows(path: Path, text: str, delimiter: str, headerless: Sequence[str]) -> Iterator[DataRow | BadRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header: list[str] | None = None
     line, index = 1, 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example, HubSource
 from markovlm.tasks.numbers import normalize_number
-from markovlm.tasks.rows import Row, RowError
+from markovlm.tasks.rows import DataRow, RowError
 from markovlm.tasks.sources import Dataset
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     """The gold answer stands after the last `#### `, sometimes with commas; some copies hold it alone."""
     raw = row.text("answer", "final_answer")
     answer = normalize_number(raw.rpartition("####")[2])

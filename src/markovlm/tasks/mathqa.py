@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, LETTERS, Example, HubSource
-from markovlm.tasks.rows import Row, RowError, answer_letter, check_choices, text_list, without_labels
+from markovlm.tasks.rows import DataRow, RowError, answer_letter, check_choices, text_list, without_labels
 from markovlm.tasks.sources import Dataset
 
 _NEXT_OPTION = re.compile(r"\s*,\s*(?=[a-e]\s*\)\s)")  # options hold commas themselves: `1 minute , 12 seconds`
@@ -24,7 +24,7 @@ def options(value: Any) -> tuple[str, ...]:
     return check_choices(without_labels(parts))
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     choices = options(row.require("options", "choices"))
     letter = answer_letter(row.require("correct", "answer"), LETTERS[: len(choices)])
     return Example("", row.text("problem", "question"), letter, choices)

@@ -18,7 +18,7 @@ from typing import Any
 from markovlm.errors import UserError
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, LETTERS, Example, HubSource, Loaded, LoadRequest
 from markovlm.tasks.files import read_rows
-from markovlm.tasks.rows import BadRow, Row, answer_letter, check_choices, numbered_choices, text_list
+from markovlm.tasks.rows import BadRow, DataRow, answer_letter, check_choices, numbered_choices, text_list
 from markovlm.tasks.sources import Dataset, close_match
 
 _SUBJECT_NAMES = """
@@ -38,7 +38,7 @@ _COLUMNS = ("question", "a", "b", "c", "d", "answer")
 _SPLIT_SUFFIX = re.compile(r"_(dev|val|validation|test|train)$")
 
 
-def parse(row: Row, only: str | None = None) -> Example | None:
+def parse(row: DataRow, only: str | None = None) -> Example | None:
     """CSV cells, columns A-D or choice0-choice3, or the Hub's list of choices; answers as letters, or as indices from 0."""
     subject = str(row.get("subject") or _SPLIT_SUFFIX.sub("", row.stem))
     if only is not None and subject != only:
@@ -55,7 +55,7 @@ def parse(row: Row, only: str | None = None) -> Example | None:
     return Example(f"{subject}/{row.index}", row.text("question", "input"), letter, choices)
 
 
-def _read(path: Path) -> Iterator[Row | BadRow]:
+def _read(path: Path) -> Iterator[DataRow | BadRow]:
     return read_rows(path, _COLUMNS)
 
 

@@ -23,7 +23,7 @@ class RowError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DataRow:
     """One record: `Row("test.jsonl:18", 17, "test", {"question": …})`."""
 
     where: str  # file:line, or Hub dataset[split]:row
@@ -100,7 +100,7 @@ def answer_letter(value: Any, labels: Sequence[str]) -> str:
     raise RowError(f"answer {key[:20]!r} is none of {', '.join(upper)}")
 
 
-def numbered_choices(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+def numbered_choices(row: DataRow) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """(labels, texts) of a row with a column a choice: `choice0 … choice3`, `option_a …`; None where there are none.
 
     The labels are what the columns are numbered by, so that an answer `1` beside `choice1` means that one.

@@ -13,7 +13,7 @@ from markovlm.errors import UserError
 from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequest, PromptKind
 from markovlm.tasks.files import SUFFIXES, data_suffix, read_rows
 from markovlm.tasks.folds import WHOLE, cut_for, take, without_overlap
-from markovlm.tasks.rows import BadRow, Row, RowError
+from markovlm.tasks.rows import BadRow, DataRow, RowError
 
 SPLIT_WORDS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -33,8 +33,8 @@ _UNREACHABLE = (
     "timeout",
 )
 
-Parse = Callable[[Row], Example | None]
-Rows = Iterable[Row | BadRow]
+Parse = Callable[[DataRow], Example | None]
+Rows = Iterable[DataRow | BadRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Dataset:
         return _load(self.configured(request.options), request)
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Rows by split."""
 
     @property
@@ -85,7 +85,7 @@ class Source(Protocol):
     @property
     def available(self) -> frozenset[str]: ...
 
-    def rows(self, split: str) -> Iterator[Row | BadRow]: ...
+    def rows(self, split: str) -> Iterator[DataRow | BadRow]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Files:
     def available(self) -> frozenset[str]:
         return frozenset(self.paths)
 
-    def rows(self, split: str) -> Iterator[Row | BadRow]:
+    def rows(self, split: str) -> Iterator[DataRow | BadRow]:
         for path in self.paths[split]:
             yield from self.read(path)
 
@@ -120,13 +120,13 @@ class Hub:
     def available(self) -> frozenset[str]:
         return frozenset(self.source.splits)
 
-    def rows(self, split: str) -> Iterator[Row | BadRow]:
+    def rows(self, split: str) -> Iterator[DataRow | BadRow]:
         yield from self.read(self._records(self.source.splits[split]))
 
-    def _records(self, hub_split: str) -> Iterator[Row]:
+    def _records(self, hub_split: str) -> Iterator[DataRow]:
         for index, values in enumerate(load_from_hub(self.source, hub_split)):
             where = f"{self.source.path}[{hub_split}]:{index}"
-            yield Row(where, index, self.source.name or "", values)
+            yield DataRow(where, index, self.source.name or "", values)
 
 
 def check_options(task: str, options: Mapping[str, Any], known: Mapping[str, str]) -> None:
@@ -171,7 +171,7 @@ def find_files(directory: Path, dataset: Dataset) -> Files:
     return Files(str(directory), found, dataset.read_file)
 
 
-def open_source(dataset: Dataset, request: LoadRequest) -> Source:
+def open_source(dataset: Dataset, request: LoadRequest) -> DataSource:
     """Where the rows of `request` come from. UserError where there is nothing."""
     if request.data is None:
         hub = dataset.hub if request.hub is None else with_splits(request.hub, dataset.split_words)
@@ -254,7 +254,7 @@ def _load(dataset: Dataset, request: LoadRequest) -> Loaded:
     return Loaded(done.examples[: request.limit], skipped + done.skipped, notes + done.notes)
 
 
-def _held_out_from(request: LoadRequest, source: Source) -> tuple[str, ...]:
+def _held_out_from(request: LoadRequest, source: DataSource) -> tuple[str, ...]:
     """The splits whose questions must not occur in the one asked for."""
     if request.split == "train":
         wanted = ("test", "dev") if request.disjoint else ("test",)
@@ -266,7 +266,7 @@ def _held_out_from(request: LoadRequest, source: Source) -> tuple[str, ...]:
 
 
 def _examples_of(
-    dataset: Dataset, source: Source, request: LoadRequest
+    dataset: Dataset, source: DataSource, request: LoadRequest
 ) -> tuple[list[Example], tuple[str, ...], tuple[str, ...]]:
     cut = cut_for(request.split, source.available, request.disjoint, source.label)
     rows = _renamed(source.rows(cut.origin), request.columns)
@@ -275,12 +275,12 @@ def _examples_of(
     return take(examples, cut), skipped, notes
 
 
-def _renamed(rows: Iterable[Row | BadRow], columns: Mapping[str, str]) -> Iterable[Row | BadRow]:
+def _renamed(rows: Iterable[DataRow | BadRow], columns: Mapping[str, str]) -> Iterable[DataRow | BadRow]:
     """Rows whose columns are called what the task calls them; a column that is not there is a row that does not fit."""
     return rows if not columns else (row if isinstance(row, BadRow) else _rename(row, columns) for row in rows)
 
 
-def _rename(row: Row, columns: Mapping[str, str]) -> Row | BadRow:
+def _rename(row: DataRow, columns: Mapping[str, str]) -> DataRow | BadRow:
     values = dict(row.values)
     for ours, theirs in columns.items():
         found = {name.strip(): row.get(name.strip()) for name in theirs.split(",")}
@@ -293,7 +293,7 @@ def _rename(row: Row, columns: Mapping[str, str]) -> Row | BadRow:
 
 
 def _parse_rows(
-    dataset: Dataset, rows: Iterable[Row | BadRow], prefix: str, strict: bool
+    dataset: Dataset, rows: Iterable[DataRow | BadRow], prefix: str, strict: bool
 ) -> tuple[list[Example], tuple[str, ...]]:
     """Examples with ids `prefix/…`, each question once per id, and the rows that do not fit."""
     examples: dict[str, Example] = {}
@@ -305,14 +305,14 @@ def _parse_rows(
                 raise UserError(str(example))
             skipped.append(str(example))
         elif example is not None:
-            identity = f"{prefix}/{example.id or cast(Row, row).index}"
+            identity = f"{prefix}/{example.id or cast(DataRow, row).index}"
             if identity in examples:
                 identity += f"+{len(examples)}"
             examples[identity] = replace(example, id=identity)
     return list(examples.values()), tuple(skipped)
 
 
-def _parse_row(parse: Parse, row: Row | BadRow) -> Example | BadRow | None:
+def _parse_row(parse: Parse, row: DataRow | BadRow) -> Example | BadRow | None:
     if isinstance(row, BadRow):
         return row
     try:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from markovlm.tasks.base import DEFAULT_EXTRACTORS, Example, HubSource
 from markovlm.tasks.numbers import normalize_number
-from markovlm.tasks.rows import Row, RowError
+from markovlm.tasks.rows import DataRow, RowError
 from markovlm.tasks.sources import Dataset
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     """Body and question, joined by a comma where the body is an unfinished sentence ("If there are 3 left")."""
     question = row.text("question", "question_concat")
     if row.get("body"):

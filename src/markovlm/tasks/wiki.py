@@ -15,7 +15,7 @@ from typing import Any, cast
 from markovlm.errors import UserError
 from markovlm.tasks.base import Example, HubSource, Loaded, LoadRequest
 from markovlm.tasks.files import SUFFIXES, read_rows, read_text
-from markovlm.tasks.rows import BadRow, Row
+from markovlm.tasks.rows import BadRow, DataRow
 from markovlm.tasks.sources import Dataset
 
 WIKITEXT_SUFFIXES = (".raw", ".txt", ".tokens")
@@ -60,12 +60,12 @@ def window_from(options: Mapping[str, Any]) -> Window:
     return Window(**values)
 
 
-def parse(row: Row) -> Example:
+def parse(row: DataRow) -> Example:
     """A whole article, for now: `finish` cuts it."""
     return Example(row.text("title") if row.get("title") else "", row.text("text"), "")
 
 
-def articles_of(lines: Iterable[tuple[str, str]], stem: str) -> Iterator[Row]:
+def articles_of(lines: Iterable[tuple[str, str]], stem: str) -> Iterator[DataRow]:
     """Articles of WikiText lines `(where, line)`. A line ` = Title = ` begins one, ` = = Sub = = ` a section.
 
     Sentences that a formula broke into lines can look like titles (` = 1 henry and capacitance C = `): a line between
@@ -95,7 +95,7 @@ def detokenized(text: str) -> str:
     return text.strip()
 
 
-def read_articles(path: Path) -> Iterator[Row | BadRow]:
+def read_articles(path: Path) -> Iterator[DataRow | BadRow]:
     """Articles of a WikiText file, of a JSON object `{title: text}`, or of rows with `title` and `text`."""
     if path.suffix.lower() in WIKITEXT_SUFFIXES:
         lines = ((f"{path}:{number}", line) for number, line in enumerate(read_text(path).split("\n"), start=1))
@@ -106,7 +106,7 @@ def read_articles(path: Path) -> Iterator[Row | BadRow]:
             yield row
             continue
         for index, (title, text) in enumerate(row.values.items()):
-            yield Row(f"{row.where} {title!r}", index, row.stem, {"title": title, "text": text})
+            yield DataRow(f"{row.where} {title!r}", index, row.stem, {"title": title, "text": text})
 
 
 def cut(text: str, window: Window, tokenizer: Any) -> list[tuple[str, str]]:
@@ -139,13 +139,13 @@ def _is_title(line: str, before: str, after: str) -> bool:
     return not (unfinished and goes_on)
 
 
-def _article(where: str, index: int, stem: str, title: str, body: list[str]) -> Row:
+def _article(where: str, index: int, stem: str, title: str, body: list[str]) -> DataRow:
     lines = [detokenized(match[2] if (match := _SECTION.fullmatch(line)) else line) for line in body]
-    return Row(where, index, stem, {"title": title, "text": "\n".join(lines)})
+    return DataRow(where, index, stem, {"title": title, "text": "\n".join(lines)})
 
 
-def _read_hub(rows: Iterable[Row | BadRow]) -> Iterator[Row]:
-    lines = ((row.where, str(row.values.get("text", ""))) for row in rows if isinstance(row, Row))
+def _read_hub(rows: Iterable[DataRow | BadRow]) -> Iterator[DataRow]:
+    lines = ((row.where, str(row.values.get("text", ""))) for row in rows if isinstance(row, DataRow))
     yield from articles_of(lines, "")
 
 

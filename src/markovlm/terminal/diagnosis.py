@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from markovlm.health.advice import number_text
-from markovlm.health.compare import Comparison
+from markovlm.health.compare import RunComparison
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.rules import RULE
 from markovlm.logs.find import Skipped
@@ -65,7 +65,7 @@ def show_skipped(skipped: Sequence[Skipped]) -> None:
         console.print(Text(f"left out  {left.path}: {left.why}", style="dim"), soft_wrap=True)
 
 
-def show_comparisons(comparisons: Sequence[Comparison]) -> None:
+def show_comparisons(comparisons: Sequence[RunComparison]) -> None:
     """Two runs against each other: what differs in their settings, and where their courses part, in order."""
     console = stdout()
     for c in comparisons:

@@ -44,7 +44,7 @@ from markovlm.models.logprobs import chunk_elements
 from markovlm.models.quantization import BITS
 from markovlm.models.shared_prefix import saves_enough
 from markovlm.rollouts.static import shape_for
-from markovlm.training.shapes import Shape, Weights, read_weights
+from markovlm.training.shapes import Shape, WeightCounts, read_weights
 
 ADAPTER_BYTES = 20  # a trainable parameter, all in float32
 _LOGIT_COPIES = 7  # float32 tensors as large as the logits that exist at once, where one chunk holds all: both policies, KL, entropy, gradient
@@ -169,7 +169,7 @@ def on_cuda(config: RunConfig) -> bool:
     return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
-def weight_bytes(config: RunConfig, sizes: Shape | Weights) -> int:
+def weight_bytes(config: RunConfig, sizes: Shape | WeightCounts) -> int:
     """The frozen base: its linear maps as quantized, embeddings, norms and head in the type of the arithmetic."""
     size, kind = element_bytes(config), config.loading.quantization
     if kind == "none":

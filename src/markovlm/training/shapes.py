@@ -61,7 +61,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightCounts:
     """How many parameters a model has, and where."""
 
     parameters: int
@@ -69,7 +69,7 @@ class Weights:
     outputs: int  # features of those maps in all: what int8 has a scale for
 
 
-def read_weights(config: RunConfig) -> Weights:
+def read_weights(config: RunConfig) -> WeightCounts:
     """Of any causal model. UserError as `read_shape`."""
     return _weights(_without_weights(config, _model_config(config)[0]))
 
@@ -114,9 +114,9 @@ def _plain_attention(model: Any, text: Any) -> bool:
     return bool(getattr(model, "_supports_sdpa", False) and looked_up and not latents and not has_window(text))
 
 
-def _weights(model: Any) -> Weights:
+def _weights(model: Any) -> WeightCounts:
     maps = _linear_maps(model)
-    return Weights(
+    return WeightCounts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         linear=sum(weight.numel() for _, weight in maps),
         outputs=sum(weight.shape[0] for _, weight in maps),

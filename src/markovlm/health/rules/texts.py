@@ -11,10 +11,10 @@ from markovlm.health.levels import levels
 from markovlm.health.rule import Finding, Rule
 from markovlm.health.samples import COPIES, alike_at_the_end
 from markovlm.health.thresholds import Threshold
-from markovlm.logs.records import Sample
+from markovlm.logs.records import LoggedSample
 
 
-def _late(samples: Sequence[Sample]) -> list[Sample]:
+def _late(samples: Sequence[LoggedSample]) -> list[LoggedSample]:
     steps = sorted({s.step for s in samples})
     if not steps:
         return []
@@ -39,7 +39,7 @@ def copies_answer(case: Case) -> Iterable[Finding]:
 _WORD = re.compile(r"\w+")
 
 
-def _is_bare_answer(sample: Sample) -> bool:
+def _is_bare_answer(sample: LoggedSample) -> bool:
     """Is the CoT nothing but the answer, perhaps repeated or announced?"""
     answer, cot = sample.answer.strip().lower(), sample.cot.strip().lower()
     if not answer or answer not in cot:
