@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import pytest
 
-from markovlm.analysis import study as study_module
 from markovlm.analysis.explain import Manner
 from markovlm.analysis.loadbearing import PARTS, Part, Request, default_readers, explain_question, run_studies
 from markovlm.analysis.perturb import Plan
@@ -175,7 +174,6 @@ def test_one_question_of_the_split_or_of_ones_own(twins: Twins, tmp_path: Path) 
     assert found.page.parent == tmp_path
     fresh = studied.open_one(twins[0], tmp_path / "again", limit=8)
     assert attributions[0].cot == fresh.cots[7].text  # the CoT that every study has of it
-    assert study_module.FOLDER == "loadbearing"
     with pytest.raises(UserError, match="--example nobody: no such question"):
         explain_question(request, "nobody", None)
     with pytest.raises(UserError, match="the question is empty"):

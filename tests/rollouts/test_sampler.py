@@ -218,8 +218,8 @@ def test_no_row_goes_beyond_the_positions_of_the_model(tmp_path: Path, how: dict
 def test_places_are_filled_again_under_a_budget_of_tokens(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = LanguageModel("x", llama.model, llama.tokenizer, tuple(range(2, 100, 4)), has_adapter=True)
     joins: list[int] = []
-    join = fronts._Cached.join
-    monkeypatch.setattr(fronts._Cached, "join", lambda self, prompts: (joins.append(len(prompts)), join(self, prompts))[1])
+    join = fronts.Cached.join
+    monkeypatch.setattr(fronts.Cached, "join", lambda self, prompts: (joins.append(len(prompts)), join(self, prompts))[1])
     HFSampler(lm, batch_tokens=160, joined=False).sample(requests(12), FREE)  # eight rows of twenty tokens
     assert len(joins) > 4
 

@@ -117,7 +117,7 @@ def _paraphrases(row: Damage) -> str:
     if found.asked is None:
         return ""
     rejected = ", ".join(f"{reason} {count:,}" for reason, count in found.rejected.items())
-    how = f" at temperature {found.temperature:g}" if found.temperature else ""
+    how = f" at temperature {found.temperature:g}" if found.temperature else " (greedy)" if found.temperature == 0 else ""
     return f"{found.accepted} of {found.asked} replies accepted{how}" + (
         f"; rejected, CoT left as it was: {rejected}" if rejected else ""
     )
