@@ -7,6 +7,7 @@ bound and against the noise between neighbouring rows, so no test is needed for 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,13 +50,22 @@ def fall(c: Course | None, *, factor: float = 1.0, by: float = 0.0, most: float 
 
 def _move(c: Course, values: np.ndarray, factor: float, by: float, bound: float, up: bool, dies: bool = False) -> Move | None:
     n = len(values)
-    for r in range(1, n - 1):
+    if n < 3:
+        return None
+
+    def levels(r: int) -> tuple[float, float]:
+        """The level before row `r`, and what counts as moved: the same of all rows behind the first `3 * EARLY`."""
         before = float(np.median(values[: min(r, EARLY)]))
         spread = noise(values[: min(r, 3 * EARLY)])
         if up:
-            limit = max(before * factor if before > 0 else before, before + by, before + _NOISE * spread, bound)
-        else:
-            limit = min(before * factor if before > 0 else before, before - by, before - _NOISE * spread, bound)
+            return before, max(before * factor if before > 0 else before, before + by, before + _NOISE * spread, bound)
+        return before, min(before * factor if before > 0 else before, before - by, before - _NOISE * spread, bound)
+
+    settled = min(3 * EARLY, n)
+    early = ((r, *levels(r)) for r in range(1, min(settled, n - 1)))
+    last = levels(settled)
+    beyond = ~(values[settled : n - 1] < last[1] if up else values[settled : n - 1] > last[1])
+    for r, before, limit in itertools.chain(early, ((settled + int(k), *last) for k in np.flatnonzero(beyond))):
         stays = values[r : r + STAYS]
         if len(stays) < min(STAYS, n - r) or (stays.min() < limit if up else stays.max() > limit):
             continue
