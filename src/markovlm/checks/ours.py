@@ -48,7 +48,8 @@ def findings(config: RunConfig) -> Iterator[CheckFinding]:
         yield CheckFinding(
             "reader_sees_question", "warn",
             "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
-            "accuracy and load where it knew answers at a glance; objective.reader=frozen with objective.actor_reward_weight=0 did not",
+            "accuracy and load where it knew answers at a glance (end of the reply open; scored, too little is left to tell); "
+            "objective.reader=frozen with objective.actor_reward_weight=0 did not",
             "objective.reader=frozen, objective.actor_reward_weight=0", "docs/objectives.md, rewards side by side",
         )  # fmt: skip
     if rollouts.foreign and rollouts.importance == "off":
