@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from markovlm.analysis.study import Study
 from markovlm.errors import UserError
 from markovlm.plugins import calling, named
 from markovlm.registry import STUDIES
-from markovlm.studies.records import MAX_COLUMNS, MAX_OWN_ROWS
+from markovlm.studies.records import MAX_COLUMNS, MAX_OWN_ROWS, is_plain
 
 _TAKEN = {"perturb", "bypass", "leak", "intervention", "explain", "transfer", "resample", "chains", "files", "report", "own"}
 _LETTERS = 300  # of the question
@@ -61,4 +60,4 @@ def _row(row: Any, name: str) -> dict[str, Any]:
 def _is_value(value: Any) -> bool:
     if isinstance(value, Mapping):
         return set(value) >= {"mean", "ci95"} and len(value["ci95"]) == 2
-    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return is_plain(value)

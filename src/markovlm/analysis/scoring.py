@@ -26,9 +26,8 @@ from markovlm.rollouts.types import CoT, Sampler
 from markovlm.runs.setup import Setup
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Example
 
-_UNSEEN = (
-    4096  # products of a query and a key that it must not see, for which computing a token of the trunk again would be cheaper
-)
+# products of a query and a key that it must not see, for which computing a token of the trunk again would be cheaper
+_UNSEEN = 4096
 _PASS = 32  # tokens (measured with a model of 135 million parameters on a CPU: 29)
 
 

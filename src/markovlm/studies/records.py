@@ -82,6 +82,16 @@ class Study(Record):
         return ", ".join(part for part in (self.checkpoint or "checkpoint ?", split, n, sight) if part)
 
 
+class AnsweredCot(Record):
+    """One CoT, and the answer that was read from it."""
+
+    id: Label = ""
+    question: Text = ""
+    gold: Short = ""
+    answer: Short = ""
+    correct: Truth = None
+
+
 # --- damage ------------------------------------------------------------------------------------------------------------
 
 
@@ -244,16 +254,11 @@ class Unit(Record):
     drop: Number = None
 
 
-class Explained(Record):
+class Explained(AnsweredCot):
     """One CoT, unit by unit. `drop` is of ln pi(target|CoT)."""
 
     also = ("choices", "cot", "extracted", "how", "by")
     results = ("units",)
-    id: Label = ""
-    question: Text = ""
-    gold: Short = ""
-    answer: Short = ""
-    correct: Truth = None
     target: Short = ""
     logprob: Number = None
     units: Annotated[tuple[Unit, ...], _UNITS] = ()
@@ -353,7 +358,12 @@ def _value(value: Any, info: ValidationInfo) -> Value:
         return Estimate.model_validate(value, context=info.context)
     if isinstance(value, str):
         return bounded(value, 300)
-    return value if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)) else None
+    return value if is_plain(value) else None
+
+
+def is_plain(value: Any) -> bool:
+    """Text, a finite number, true, false or None: what a cell of a user's study may hold beside an estimate."""
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 class Own(Study):
@@ -435,16 +445,11 @@ class Sentence(Record):
     accuracy_drop: Est = NONE
 
 
-class ResampledCot(Record):
+class ResampledCot(AnsweredCot):
     """One CoT, sentence by sentence."""
 
     also = ("cot",)
     results = ("sentences",)
-    id: Label = ""
-    question: Text = ""
-    gold: Short = ""
-    answer: Short = ""
-    correct: Truth = None
     sentences: Annotated[tuple[Sentence, ...], _UNITS] = ()
 
 

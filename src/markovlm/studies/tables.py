@@ -419,8 +419,12 @@ def _of_bypass(study: Bypass) -> list[tuple[Any, ...]]:
     return [*((row, {"survives_n": row.survives.n}) for row in study.rows), (whole | {"survives_n": study.bypass.n},)]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _of_own(study: Own) -> Iterator[tuple[dict[str, Any]]]:
+    for number, row in enumerate(study.rows):
+        for column, value in row.items():
+            is_text = isinstance(value, str | bool)
+            found = value if isinstance(value, Estimate) else est(None if is_text else value)
+            yield ({"row": number, "column": column, "value": found, "text": value if is_text else None},)
 
 
 _Rows = Callable[[Any], Iterable[Sequence[Any]]]
@@ -454,13 +458,7 @@ _LONG: dict[str, tuple[type[Study], str, _Rows]] = {
         Chains, f"by at n {_THREE}", lambda s: [({"by": by}, k) for by, own in (("age", s.facts.by_age), ("t", s.facts.by_t)) for k in own]
     ),
     "chains-questions": (Chains, "text question answer fact t logprob correct", lambda s: [(k, q) for q in s.facts.read for k in q.known]),
-    "own": (
-        Own, "study row column *value text", lambda s: [
-            ({"row": i, "column": name, "value": value if isinstance(value, Estimate) else est(value) if _is_number(value) else est(),
-              "text": value if isinstance(value, str | bool) else None},)
-            for i, row in enumerate(s.rows) for name, value in row.items()
-        ],
-    ),
+    "own": (Own, "study row column *value text", _of_own),
     "intervention": (Intervention, "reader n *right_before *follows *question *neither", lambda s: [(r,) for r in s.rows]),
     "resample": (
         Resample,

@@ -29,13 +29,10 @@ def show_found(console: Console, found: Found) -> None:
     """Every part that was done."""
     if not console.is_terminal:
         console.width = _WIDTH
-    for name in _ORDER:
+    own = (name for name in found.results if name not in _ORDER)  # studies that the user registered
+    for name in (*_ORDER, *own):
         if name in found.results:
             show_study(console, found.results[name])
-            console.print()
-    for result in found.results.values():
-        if result.get("kind") == "own":
-            show_study(console, result)
             console.print()
     if found.attributions:
         first = [one for one in found.attributions if one.id in {a.id for a in found.attributions[: 2 * _EXAMPLES]}]

@@ -21,9 +21,8 @@ CARDS = {  # bytes, as nvidia-smi counts them
 CONTEXT = 600_000_000  # CUDA's own, before a tensor is made
 FRAGMENTATION = 0.05  # of the estimate: what the allocator can't hand out
 PROCESS = 450_000_000  # resident before a model is loaded: the interpreter, torch, transformers, PEFT (Linux, torch's CPU build)
-HEAP = (
-    0.4  # of the largest phase: what glibc's heap holds beside live tensors (docs/performance.md, Memory, has the measurements)
-)
+# of the largest phase: what glibc's heap holds beside live tensors (docs/performance.md, Memory, has the measurements)
+HEAP = 0.4
 
 # what may be changed, the cheapest first; "sizes" are halved until they fit
 _TRIES: tuple[tuple[dict[str, Any], bool], ...] = (

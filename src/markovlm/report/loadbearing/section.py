@@ -49,11 +49,8 @@ MOST_PRINTED = 3  # runs with figures beside the Markdown file
 MOST_PAGES = 12  # of explained CoTs, linked from one run
 _STEPS = 5  # of colour
 _LITTLE = 0.1  # total variation above chance below which the heaviest sentence is not shown as heavy
-_ASKED_FOR = (
-    "resample",
-    "chains",
-    "own",
-)  # kinds that no run of single questions is missing: one is made when named, one of chains alone, one where it is registered
+# kinds that no run of single questions is missing: one is made when named, one of chains alone, one where it is registered
+_ASKED_FOR = ("resample", "chains", "own")
 MOST_RESAMPLED = 6  # CoTs with their sentences on the page
 _FAINT = 0.05  # nats below which the heaviest unit of a CoT is not shown as heavy
 
@@ -177,8 +174,11 @@ def chief(studies: Sequence[Study]) -> Study:
 
 def _part(index: int, run: RunData, detailed: bool) -> RunPart:
     by_kind = {kind: [s for s in run.studies if s.kind == kind] for kind in KINDS}
-    names = dict.fromkeys((s.kind, s.study if isinstance(s, Own) else "") for found in by_kind.values() for s in found)
-    chiefs = [chief([s for s in by_kind[kind] if not name or getattr(s, "study", "") == name]) for kind, name in names]
+    alike: dict[tuple[str, str], list[Study]] = {}
+    for kind, found in by_kind.items():
+        for study in found:
+            alike.setdefault((kind, study.study if isinstance(study, Own) else ""), []).append(study)
+    chiefs = [chief(found) for found in alike.values()]
     ordered = [*chiefs, *(s for s in run.studies if s not in chiefs)]
     drawn = [f for i, s in enumerate(chiefs) for f in figures(f"loadbearing-{index}-{i}", run.name, s)] if detailed else []
     shown = [ShownStudy(s, Source(s.path), tuple(tables_of(s))) for s in ordered] if detailed else []
