@@ -1,4 +1,4 @@
-"""Files that others wrote: regular ones only, unpacked up to a bound, YAML that can't grow when it is parsed."""
+"""What others wrote: regular files only, unpacked up to a bound, YAML that can't grow when it is parsed, words on one line."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ _KINDS = (
 _MOST_NODES = 200_000  # of a YAML document, aliases written out
 _MOST_RATIO = 100  # unpacked to packed: text comes to 20 at most, what is made to fill memory to a thousand
 _ALWAYS = 256 << 20  # bytes that may be unpacked whatever the ratio
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """Another's words on one line of at most `most` characters, with � for what is not printable: control characters, turns of direction."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))[:most]
 
 
 def system_error(error: Exception) -> OSError | None:

@@ -42,7 +42,7 @@ def test_it_arrives() -> None:
     [
         ((404, {}, b"no_service"), "HTTP 404: no_service", False, None),
         ((400, {}, b"<html>no"), "HTTP 400", False, None),
-        ((403, {}, b"bad \x1b[31m\n/services/T0/SECRET token"), "HTTP 403: bad [31m … token", False, None),
+        ((403, {}, b"bad \x1b[31m\n/services/T0/SECRET token"), "HTTP 403: bad �[31m … token", False, None),
         ((429, {"Retry-After": "7"}, b""), "HTTP 429", True, 7.0),
         ((503, {"Retry-After": "Wed, 21 Oct"}, b""), "HTTP 503", True, None),
         ((302, {"Location": "http://169.254.169.254/"}, b""), "answers with a redirect (HTTP 302), which is not followed", False, None),

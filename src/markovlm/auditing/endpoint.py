@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from markovlm.addresses import http_host
+from markovlm.content import one_line
 from markovlm.errors import RunFailed, UserError
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Endpoint:
         except RunFailed as error:
             raise UserError(str(error)) from None
         if not names or (self.wanted is not None and self.wanted not in names):
-            raise UserError(f"{self.url}: serves {', '.join(map(_plain, names)) or 'no model'}, not {self.wanted!r}")
+            raise UserError(f"{self.url}: serves {', '.join(map(one_line, names)) or 'no model'}, not {self.wanted!r}")
         self.model = self.wanted or next(iter(names))
         length = names[self.model].get("max_model_len")
         if isinstance(length, int) and length > 0:
@@ -186,7 +187,7 @@ class Endpoint:
                 raise RunFailed(f"{self.url}: {path} answers no JSON") from None
             except (OSError, http.client.HTTPException) as error:
                 if wait is None:
-                    said = _plain(getattr(error, "reason", None) or error or type(error).__name__)
+                    said = one_line(getattr(error, "reason", None) or error or type(error).__name__)
                     raise RunFailed(f"{self.url}: does not answer ({said})") from None
             time.sleep(wait or 0.0)
         raise AssertionError("the last try returns or raises")
@@ -211,11 +212,6 @@ def _reason(error: urllib.error.HTTPError) -> str:
         said = json.loads(error.read(1 << 20))
         found = said.get("error", said)
         found = found if isinstance(found, Mapping) else {"message": found}
-        return _plain(found.get("message") or found.get("detail") or error.reason) + f" (HTTP {error.code})"
+        return one_line(found.get("message") or found.get("detail") or error.reason) + f" (HTTP {error.code})"
     except (OSError, ValueError, AttributeError, http.client.HTTPException):
-        return f"{_plain(error.reason)} (HTTP {error.code})"
-
-
-def _plain(text: object) -> str:
-    """Another program's words on one line, without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))[:200]
+        return f"{one_line(error.reason)} (HTTP {error.code})"

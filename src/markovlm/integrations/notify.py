@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from markovlm._version import __version__
+from markovlm.content import one_line
 from markovlm.errors import UserError
 from markovlm.integrations.post import Place, PostFailed, PrivateAddress, post, public_addresses
 from markovlm.intervals import duration_text
@@ -148,12 +149,7 @@ def text_of(change: Mapping[str, Any]) -> str:
         cause = [f"cause: {str(change['cause']).replace('_', ' ')}"] if change.get("cause") else []
         lines = [f"{change['verdict']}{before}: {where}{since}", str(change["why"]), *cause]
     lines += [f"cost: {line}" for line in (change.get("cost") or {}).get("lines", ())]
-    return "\n".join(_plain(line)[:_LONGEST_LINE] for line in lines)[:_LONGEST_TEXT]
-
-
-def _plain(line: str) -> str:
-    """On one line, without what turns the direction of writing around or is not to be seen."""
-    return " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    return "\n".join(one_line(line, _LONGEST_LINE) for line in lines)[:_LONGEST_TEXT]
 
 
 class Notifier:

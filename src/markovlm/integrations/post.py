@@ -20,6 +20,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from markovlm.content import one_line
+
 _REASON_BYTES = 300  # of the body of an answer that refuses
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
@@ -142,8 +144,7 @@ class _Attempt:
             return
         if 300 <= answer.status < 400:
             raise PostFailed(f"answers with a redirect (HTTP {answer.status}), which is not followed")
-        said = "".join(c if c.isprintable() else " " for c in answer.read(_REASON_BYTES).decode("utf-8", "replace"))
-        said = " ".join(said.replace(self.place.path, "…").split())[:100]
+        said = one_line(answer.read(_REASON_BYTES).decode("utf-8", "replace"), _REASON_BYTES).replace(self.place.path, "…")[:100]
         what = f"HTTP {answer.status}" + (f": {said}" if said and not said.startswith("<") else "")
         raise PostFailed(what, answer.status in _RETRIED, _seconds(answer.getheader("Retry-After")))
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.addresses import http_host
+from markovlm.content import one_line
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.language import LanguageModel
 from markovlm.rollouts.ends import cut_off
@@ -82,7 +83,7 @@ class ServerSampler(ForeignSampler):
         if not cot.ended and len(cot.tokens) < decoding.max_tokens:
             raise RunFailed(
                 f"rollouts.server_url {self.url}: it ended a CoT after {len(tokens)} of {decoding.max_tokens} tokens "
-                f"({_plain(reason)}): prompt and CoT must fit its --max-model-len, and it must serve {self.lm.name!r}"
+                f"({one_line(reason)}): prompt and CoT must fit its --max-model-len, and it must serve {self.lm.name!r}"
             )
         return cot
 
@@ -112,7 +113,7 @@ class ServerSampler(ForeignSampler):
                 return _decoded(answer)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 if wait is None or isinstance(error, _Unfit):
-                    said = _plain(str(error) or type(error).__name__)
+                    said = one_line(str(error) or type(error).__name__)
                     raise RunFailed(
                         f"rollouts.server_url {self.url}: the server does not answer ({said}); start it, and a run that had begun "
                         "continues with --resume"
@@ -222,9 +223,4 @@ def _reason(status: int, body: bytes) -> str:
     said = _decoded(body)
     found = said.get("error", said) if isinstance(said, Mapping) else {}
     words = (found.get("message") or found.get("detail")) if isinstance(found, Mapping) else None
-    return _plain(words or http.client.responses.get(status, "refused")) + f" (HTTP {status})"
-
-
-def _plain(text: object) -> str:
-    """Another program's words on one line, without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))[:200]
+    return one_line(words or http.client.responses.get(status, "refused")) + f" (HTTP {status})"

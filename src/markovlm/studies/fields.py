@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from markovlm.content import one_line
+
 MAX_TEXT = 8_000  # characters of one text
 MAX_ROWS = 1_000  # of one list
 _LARGEST = 1e6  # no number of a study is larger
@@ -65,9 +67,9 @@ def bounded(value: Any, most: int = MAX_TEXT) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
-def one_line(value: Any) -> str:
+def label_of(value: Any) -> str:
     """A short text without control characters (an SVG that has one is no XML)."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(bounded(value, 80).split()))
+    return one_line(bounded(value, 80))
 
 
 def _text(shown: Callable[[Any], str]) -> BeforeValidator:
@@ -81,7 +83,7 @@ def _notes(value: Any) -> tuple[str, ...]:
 
 def _counts(value: Any) -> dict[str, int]:
     known = list(value.items())[:10] if isinstance(value, Mapping) else []
-    return {one_line(name): int(count) for name, count in known if _is_count(count)}
+    return {label_of(name): int(count) for name, count in known if _is_count(count)}
 
 
 def _part(value: Any, handler: Callable[[Any], Any], info: ValidationInfo) -> Any:
@@ -122,8 +124,8 @@ Truth = Annotated[bool | None, _only(lambda value: isinstance(value, bool), "nei
 Step = Annotated[int, BeforeValidator(lambda value: int(value) if _is_count(value) else 0)]
 Text = Annotated[str, _text(bounded)]
 Short = Annotated[str, _text(lambda value: bounded(value, 1_000))]
-Label = Annotated[str, _text(one_line)]
-Named = Annotated[str, _text(lambda value: one_line(value) or "?")]
+Label = Annotated[str, _text(label_of)]
+Named = Annotated[str, _text(lambda value: label_of(value) or "?")]
 Counts = Annotated[dict[str, int], BeforeValidator(_counts)]  # by name
 Notes = Annotated[tuple[str, ...], BeforeValidator(_notes)]
 Place = Annotated[float, Field(ge=0, le=1)]  # a row without it is left out; so of the next

@@ -32,8 +32,8 @@ from markovlm.studies.fields import (
     Text,
     Truth,
     bounded,
+    label_of,
     listed,
-    one_line,
 )  # fmt: skip
 
 ACTOR = "actor"  # the reader that is the trained model itself
@@ -350,7 +350,7 @@ def _values(rows: Any, info: ValidationInfo) -> tuple[dict[str, Value], ...]:
     if not isinstance(rows, list | tuple):
         return ()
     known = [row for row in rows[:MAX_OWN_ROWS] if isinstance(row, Mapping)]
-    return tuple({one_line(key): _value(value, info) for key, value in list(row.items())[:MAX_COLUMNS]} for row in known)
+    return tuple({label_of(key): _value(value, info) for key, value in list(row.items())[:MAX_COLUMNS]} for row in known)
 
 
 def _value(value: Any, info: ValidationInfo) -> Value:
@@ -392,7 +392,7 @@ class ThreeWay(Record):
 def _answers(value: Any, info: ValidationInfo) -> dict[str, str]:
     if not isinstance(value, Mapping) or info.context is None:
         return dict(value) if isinstance(value, Mapping) else {}
-    return {one_line(reader): bounded(answer, 500) for reader, answer in list(value.items())[:4]}
+    return {label_of(reader): bounded(answer, 500) for reader, answer in list(value.items())[:4]}
 
 
 class ChangedCot(Record):

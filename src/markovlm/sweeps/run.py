@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from markovlm.content import one_line
 from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, replace_whole, writing
 from markovlm.sweeps.cells import Cell, expand
@@ -240,7 +241,7 @@ def _last_line(log: Path) -> str:
     except OSError:
         return ""
     said = [line for line in lines if line.startswith("markovlm")] or lines
-    return "".join(char for char in said[-1] if char.isprintable())[:300].removeprefix("markovlm: ") if said else ""
+    return one_line(said[-1], 300).removeprefix("markovlm: ") if said else ""
 
 
 def _check_place(layout: Layout) -> None:
