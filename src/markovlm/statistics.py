@@ -36,8 +36,8 @@ class Estimate(NamedTuple):
     high: float
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval for k successes in n trials.
+def wilson(k: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval for k successes in n trials (a rate of n counts as n times the rate).
 
     Wilson 1927; Brown, Cai & DasGupta 2001, Statistical Science 16, recommend it for small n. n = 0 gives (0, 1).
     """
@@ -49,6 +49,12 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     z = _normal_quantile(0.5 + confidence / 2)
     centre, half = (k + z * z / 2) / (n + z * z), z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
     return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
+
+
+def two_rates_z(p: float, n: int, q: float, m: int) -> float:
+    """z of p - q, rates of n and of m questions, as if these were different ones (on the same ones it is at least as large)."""
+    pooled = (p * n + q * m) / (n + m)
+    return (p - q) / math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / n + 1 / m))
 
 
 def mcnemar_exact(b: int, c: int) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from markovlm.health import KINDS
 from markovlm.health.course import MIN_ROWS
-from markovlm.health.monitor import HealthMonitor, Row, judge, thresholds_table
+from markovlm.health.monitor import HealthMonitor, Row, judge
 from markovlm.health.rules import THRESHOLDS, WATCHES
 from markovlm.health.verdict import Evidence
 from markovlm.texts.repetition import text_signals
@@ -322,9 +322,9 @@ def test_text_signals_of_anything_are_in_range(texts: list[str]) -> None:
 
 
 def test_the_table_has_a_reason_for_every_row() -> None:
-    for row in thresholds_table():
-        assert row["reason"]
-        assert row["kind"] in KINDS
-        assert row["warn"] is not None or row["collapse"] is not None
-        if row["warn"] is not None and row["collapse"] is not None and row["measure"] != "below_early":
-            assert (row["collapse"] > row["warn"]) == (row["comparison"] == "above")
+    for row in THRESHOLDS:
+        assert row.reason
+        assert row.kind in KINDS
+        assert row.warn is not None or row.collapse is not None
+        if row.warn is not None and row.collapse is not None and row.measure != "below_early":
+            assert (row.collapse > row.warn) == (row.comparison == "above")

@@ -4,7 +4,7 @@
 sees, `diagnose` puts both together: verdict, cause and advice.
 """
 
-from markovlm.health.monitor import WATCHED, HealthMonitor, judge, thresholds_table
+from markovlm.health.monitor import WATCHED, HealthMonitor, judge
 from markovlm.health.rules import RULES, THRESHOLDS
 from markovlm.health.thresholds import Threshold
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
@@ -22,7 +22,6 @@ __all__ = [
     "VerdictName",
     "judge",
     "text_signals",
-    "thresholds_table",
 ]
 
 KINDS = {

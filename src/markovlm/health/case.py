@@ -168,6 +168,10 @@ class Case:
         """Rules whose live tests speak, at whatever level."""
         return {e.kind for e in self.verdict.signals if not e.recovered}
 
+    def spoken(self, rule: str) -> Evidence | None:
+        """What a rule's live tests say, unless it went by."""
+        return next((e for e in self.verdict.signals if e.kind == rule and not e.recovered), None)
+
     @cached_property
     def loss_of_outcome(self) -> Evidence | None:
         """The first evidence that what the run is for (reward, right answers, log-prob) is lost; None where it is not."""

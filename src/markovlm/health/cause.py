@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from markovlm.health.advice import advice_of
 from markovlm.health.case import Case
-from markovlm.health.rule import Confidence, Explains, Finding, Weight
+from markovlm.health.rule import GRAVE, SURE, Explains, Finding
 from markovlm.health.rules import RULE, RULES
 
-_SURE: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
-_GRAVE: Mapping[Weight, int] = {"problem": 0, "caution": 1, "note": 2}
 _KIND: Mapping[Explains, int] = {"settings": 0, "mechanism": 1, "summary": 2, "fallback": 3, "": 4}
 _PLACE = {rule.name: n for n, rule in enumerate(RULES)}
 TOGETHER = 2  # rows within which two things moved at once
@@ -47,14 +45,14 @@ def explaining(case: Case, found: Sequence[Finding]) -> list[Finding]:
             candidates = [f for f in candidates if f.step is None or _kind(f) != 1 or f.step <= late + TOGETHER * case.spacing]
     else:
         candidates = [f for f in candidates if _kind(f) != 3]
-    first = min((f.step for f in candidates if f.step is not None and _kind(f) == 1 and _GRAVE[f.weight] == 0), default=0)
+    first = min((f.step for f in candidates if f.step is not None and _kind(f) == 1 and GRAVE[f.weight] == 0), default=0)
 
     def order(f: Finding) -> tuple[int, int, int, int, int]:
         kind = _kind(f)
         if kind == 1:  # mechanisms by appearance, those that moved at once by their place in the table
             rows = 0 if f.step is None else max(0, f.step - first) // (case.spacing * (TOGETHER + 1))
-            return (kind, _GRAVE[f.weight], rows, _PLACE[f.rule], 0)
-        return (kind, _SURE[f.confidence], _GRAVE[f.weight], _PLACE[f.rule], 0)
+            return (kind, GRAVE[f.weight], rows, _PLACE[f.rule], 0)
+        return (kind, SURE[f.confidence], GRAVE[f.weight], _PLACE[f.rule], 0)
 
     return sorted(candidates, key=order)
 

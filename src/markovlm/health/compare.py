@@ -20,7 +20,7 @@ from markovlm.health.advice import framework_of
 from markovlm.health.case import Case
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import window_error
-from markovlm.health.series import Course, Floats
+from markovlm.health.series import Course, Floats, window_means
 from markovlm.logs.schema import METRIC, components, held_out, label
 
 Z = 5.0  # standard errors in a window
@@ -192,7 +192,7 @@ def parting(a: Course, b: Course) -> Parting | None:
         a.key.startswith("reward") and min(a.values.min(), b.values.min()) >= 0.0 and max(a.values.max(), b.values.max()) <= 1.0
     )
     least = _FACTOR if logarithmic else _SHARE if shares else _OF_RANGE * span
-    differences = _means(inner_a, window) - _means(inner_b, window)
+    differences = window_means(inner_a, window) - window_means(inner_b, window)
     for at in np.flatnonzero(np.abs(differences) > max(Z * error, least)):
         sign = math.copysign(1.0, differences[at])
         later = sign * differences[at:]
@@ -226,8 +226,3 @@ def _apart_to_the_end(a: Floats, b: Floats, least: float) -> int | None:
         if (rest > OF_SPREAD * spread).all() or (rest < -OF_SPREAD * spread).all():
             return at
     return None
-
-
-def _means(values: Floats, window: int) -> Floats:
-    sums = np.concatenate(([0.0], np.cumsum(values)))
-    return (sums[window:] - sums[:-window]) / window

@@ -7,7 +7,7 @@ collapsed run those before the onset are counted, as all that came later is coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -54,21 +54,20 @@ class SinceOnset:
 
 @dataclass(frozen=True, slots=True)
 class IdleGroups:
-    """Groups whose rewards were all equal: shares of all groups. `right`, `wrong`: all answers were; None where the log does not say."""
+    """Groups whose rewards were all equal: shares of all groups. `all_right`, `all_wrong`: all answers were; None where the log does not say."""
 
     share: float
-    right: float | None
-    wrong: float | None
+    all_right: float | None
+    all_wrong: float | None
     cots: int | None  # in them; None where the log does not say how many there are
-    before: int | None  # the onset, before which they were counted
+    before_step: int | None  # the onset, before which they were counted
 
     @property
     def line(self) -> str:
         """`31 % of the groups had one reward for all CoTs (19 % all right, 12 % all wrong): paid for, and no advantage to learn from`"""
-        when = "" if self.before is None else f" before step {self.before:,}"
-        parts = [
-            f"{_percent(part)} all {name}" for name, part in (("right", self.right), ("wrong", self.wrong)) if part is not None
-        ]
+        when = "" if self.before_step is None else f" before step {self.before_step:,}"
+        shares = (("right", self.all_right), ("wrong", self.all_wrong))
+        parts = [f"{_percent(part)} all {name}" for name, part in shares if part is not None]
         split = f" ({', '.join(parts)})" if parts else ""
         cots = "" if self.cots is None else f"{self.cots:,} CoTs "
         return f"{_percent(self.share)} of the groups{when} had one reward for all CoTs{split}: {cots}paid for, and no advantage to learn from"
@@ -91,27 +90,8 @@ class Cost:
     def as_json(self) -> dict[str, Any]:
         since, idle = self.since_onset, self.idle_groups
         return {
-            "since_onset": None
-            if since is None
-            else {
-                "onset_step": since.onset_step,
-                "steps": since.steps,
-                "of_steps": since.of_steps,
-                "seconds": since.seconds,
-                "of_seconds": since.of_seconds,
-                "token_share": since.token_share,
-                "share": since.share,
-                "share_of": since.share_of,
-            },
-            "groups_without_spread": None
-            if idle is None
-            else {
-                "share": idle.share,
-                "all_right": idle.right,
-                "all_wrong": idle.wrong,
-                "cots": idle.cots,
-                "before_step": idle.before,
-            },
+            "since_onset": since and {**asdict(since), "share": since.share, "share_of": since.share_of},
+            "groups_without_spread": idle and asdict(idle),
             "lines": list(self.lines),
         }
 
@@ -154,11 +134,15 @@ def _spans(steps: Array) -> Array:
     return np.concatenate([[first], gaps.clip(max=2 * usual)]).round()
 
 
+def _column(rows: pl.DataFrame, key: str) -> Array:
+    return rows[key].cast(pl.Float64).to_numpy().astype(float)
+
+
 def _whole(rows: pl.DataFrame, key: str) -> Array | None:
     """A column without gaps (the median stands in), or None where too much of it is missing."""
     if key not in rows.columns:
         return None
-    values = rows[key].cast(pl.Float64).to_numpy().astype(float)
+    values = _column(rows, key)
     there = np.isfinite(values) & (values >= 0)
     if not there.any() or (~there).mean() > _MOST_MISSING:
         return None
@@ -195,27 +179,23 @@ def _idle(rows: pl.DataFrame, onset: int | None) -> IdleGroups | None:
 def _share_idle(rows: pl.DataFrame) -> Array | None:
     """Share of each step's groups without spread, NaN where not known. Without a count of groups: steps in which no reward differed at all."""
     if "groups_without_spread" in rows.columns and rows["groups_without_spread"].is_finite().fill_null(False).any():
-        return rows["groups_without_spread"].cast(pl.Float64).to_numpy().astype(float).clip(0.0, 1.0)
+        return _column(rows, "groups_without_spread").clip(0.0, 1.0)
     if "reward_std" in rows.columns and rows["reward_std"].is_finite().fill_null(False).any():
-        std = rows["reward_std"].cast(pl.Float64).to_numpy().astype(float)
+        std = _column(rows, "reward_std")
         return np.where(np.isfinite(std), (std < _EQUAL).astype(float), np.nan)
     return None
 
 
 def _parts(rows: pl.DataFrame, share: Array) -> tuple[Array | None, Array | None]:
     """All right, all wrong, as shares of all groups: as logged, else of the steps where every group is without spread, if all others have none."""
-    logged = [
-        rows[key].cast(pl.Float64).to_numpy().astype(float) if key in rows.columns else None
-        for key in ("groups_all_right", "groups_all_wrong")
-    ]
-    if logged[0] is not None and logged[1] is not None:
-        return logged[0], logged[1]
+    if {"groups_all_right", "groups_all_wrong"} <= set(rows.columns):
+        return _column(rows, "groups_all_right"), _column(rows, "groups_all_wrong")
     known = np.isfinite(share)
     if not np.isin(share[known], (0.0, 1.0)).all():
         return None, None
     for key in ("accuracy", "answer_correct_fraction"):
         if key in rows.columns:
-            correct = rows[key].cast(pl.Float64).to_numpy().astype(float)
+            correct = _column(rows, key)
             return share * (correct >= 1.0), share * (correct <= 0.0)
     return None, None
 

@@ -27,21 +27,9 @@ class Course:
         "negative", "noise_floor", "recent", "slow", "tail", "total",
     )  # fmt: skip
     _PLAIN = (
-        "n",
-        "total",
-        "diff_n",
-        "diff_sq",
-        "best_middle",
-        "best_slow",
-        "bounded",
-        "negative",
-        "early",
-        "early_n",
-        "fast",
-        "middle",
-        "slow",
+        "n", "total", "diff_n", "diff_sq", "best_middle", "best_slow", "bounded", "negative", "early", "early_n", "fast", "middle", "slow",
         "last",
-    )
+    )  # fmt: skip
 
     def __init__(self, noise_floor: float) -> None:
         self.noise_floor = noise_floor

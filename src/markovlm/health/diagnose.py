@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from markovlm.health.advice import advice_of
-from markovlm.health.case import Case, percent, scored
+from markovlm.health.case import OUTCOME_KINDS, Case, percent, scored
 from markovlm.health.cause import Cause, CauseEvent, cause_of, consequences, events, explaining
 from markovlm.health.cost import Cost, cost_of
 from markovlm.health.evaluations import Measured, independent
 from markovlm.health.levels import levels
 from markovlm.health.monitor import WATCHED, judge
-from markovlm.health.rule import Confidence, Finding
+from markovlm.health.rule import SURE, Confidence, Finding
 from markovlm.health.rules import RULE, findings
 from markovlm.health.series import evaluation_groups
 from markovlm.health.verdict import Evidence, Verdict, VerdictName
@@ -22,8 +22,6 @@ from markovlm.logs.find import Skipped, read_runs
 from markovlm.logs.frameworks import Framework
 from markovlm.logs.records import RunData, training_rows
 from markovlm.logs.schema import METRIC, label
-
-_SURE: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class Diagnosis:
     @property
     def error(self) -> str | None:
         """The error that ended the log, quoted."""
-        return next((str(e["text"]) for e in self.run.events if e.get("kind") == "error" and e.get("text")), None)
+        return str(self.run.error["text"]) if self.run.error else None
 
     @property
     def cost(self) -> Cost:
@@ -203,7 +201,7 @@ def _conclude(case: Case, found: Sequence[Finding]) -> Diagnosis:
 def _alarms(f: Finding) -> bool:
     """Does a finding make a run that looked healthy a warning?"""
     least = RULE[f.rule].warns
-    return least is not None and _SURE[f.confidence] <= _SURE[least] and f.weight != "note"
+    return least is not None and SURE[f.confidence] <= SURE[least] and f.weight != "note"
 
 
 def _silent(followed: Sequence[Finding], verdict: VerdictName) -> list[Finding]:
@@ -215,7 +213,7 @@ def _silent(followed: Sequence[Finding], verdict: VerdictName) -> list[Finding]:
     )
 
 
-_OUTCOMES = ("reward_crash", "accuracy_crash", "logprob_crash", "evaluation_fell", "decay")
+_OUTCOMES = {*OUTCOME_KINDS, "decay"}
 # Findings whose advice the cause already gives.
 _TOLD_BY: Mapping[str, tuple[str, ...]] = {
     "ppo_frozen_anchor": ("frozen_anchor", "no_evaluation_during_training"),
@@ -258,8 +256,8 @@ def unjudged(case: Case) -> str:
         return f"{run.steps:,} rows without reward or log-prob: nothing to judge by (there are: {columns[:120]})"
     dense = run.last_step is not None and run.steps * 2 > run.last_step - int(run.metrics["step"][0])
     what = "too early to judge" if dense else "not enough to judge"
-    if (error := next((e["text"] for e in run.events if e.get("kind") == "error"), None)) is not None:
-        what = f"ended with an error, {error}"
+    if run.error:
+        what = f"ended with an error, {run.error['text']}"
     return f"{run.steps:,} row{'' if run.steps == 1 else 's'}{span}: {what}" + (f"; {told}" if told else "")
 
 
@@ -322,7 +320,7 @@ def _unknown_advice(case: Case) -> list[str]:
         return ["too few rows to judge: check that the right file was given"]
     if not any(case.run.has(key) for key in _READABLE):
         return ["log the reward, or name the column that is it: --map reward=COLUMN"]
-    if any(e.get("kind") == "error" for e in case.run.events):
+    if case.run.error:
         return ["mend the error that ended it and start again: there are too few rows to say more"]
     return ["too few rows to judge: let it run, or check that the right file was given"]
 
@@ -368,15 +366,11 @@ def _shared_by_collapsed(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, An
         return []
     found = []
     for name in bad[0]:
-        values = {_plain(config.get(name)) for config in bad}
-        others = [_plain(config[name]) for config in good if name in config]
+        values = {repr(config.get(name)) for config in bad}
+        others = [repr(config[name]) for config in good if name in config]
         if len(values) == 1 and len(others) >= 2 and not values & set(others) and not name.startswith(_NOT_EXPLAINING):
             found.append((name, bad[0][name]))
     return found[:6]
-
-
-def _plain(value: Any) -> str:
-    return repr(value)
 
 
 def diagnose_paths(

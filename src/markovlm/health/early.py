@@ -63,26 +63,22 @@ class EarlyBreak:
                 continue
             if m == 2 and max(values[:m]) - low > 0.2 * low and not self._broke_beside(rows, m):
                 continue
-            return {
-                "key": key,
-                "step": int(rows[m]["step"]),
-                "low": int(rows[m - 1]["step"]) + 1,
-                "value": values[m],
-                "level": low,
-            }
+            step, before = int(rows[m]["step"]), int(rows[m - 1]["step"])
+            return {"key": key, "step": step, "low": before + 1, "value": values[m], "level": low}
         return None
 
     @staticmethod
     def _broke_beside(rows: list[dict[str, float]], m: int) -> bool:
         """Did something else break in the same row or next to it?"""
+
+        def around(key: str) -> tuple[list[float], list[float]]:
+            return [row[key] for row in rows[:m] if key in row], [row[key] for row in rows[m:] if key in row]
+
         for key, (factor, least) in _BESIDE.items():
-            before, after = [row[key] for row in rows[:m] if key in row], [row[key] for row in rows[m:] if key in row]
+            before, after = around(key)
             if before and len(after) >= 3 and sorted(after)[len(after) // 2] > max(factor * max(before), least):
                 return True
-        before, after = (
-            [row["cot_length"] for row in rows[:m] if "cot_length" in row],
-            [row["cot_length"] for row in rows[m:] if "cot_length" in row],
-        )
+        before, after = around("cot_length")
         return bool(before) and len(after) >= 3 and max(after) < 0.2 * min(before)
 
     def evidence(self, kind: str, says: str) -> Evidence | None:

@@ -7,12 +7,11 @@ the last one to three pooled: a warning at z of 3, a collapse where the 99 % Wil
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 from markovlm.health.verdict import Evidence, Level
+from markovlm.statistics import two_rates_z, wilson
 
 SIGNAL = "dev_accuracy"
 POOLED = 3
@@ -31,17 +30,8 @@ class Measured:
     n: int
 
 
-def _bounds(accuracy: float, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval, in plain arithmetic: the guard must not wait for scipy."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    centre, half = accuracy + z * z / (2 * n), z * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max((centre - half) / (1 + z * z / n), 0.0), min((centre + half) / (1 + z * z / n), 1.0)
-
-
 def _z(a: Measured, b: Measured) -> float:
-    """z of the difference of two accuracies, as if on different questions (on the same ones it is at least as large)."""
-    pooled = (a.accuracy * a.n + b.accuracy * b.n) / (a.n + b.n)
-    return (a.accuracy - b.accuracy) / math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / a.n + 1 / b.n))
+    return two_rates_z(a.accuracy, a.n, b.accuracy, b.n)
 
 
 class Evaluations:
@@ -71,7 +61,7 @@ class Evaluations:
         after = [row for row in self.rows if best is not None and row.step > best.step]
         if best is None or not after:
             return None
-        bound = _bounds(best.accuracy, best.n, 1.0 - 0.01 / len(self.rows))[0] / 2.0
+        bound = wilson(best.accuracy * best.n, best.n, 1.0 - 0.01 / len(self.rows)).low / 2.0
         for level in ("collapsed", "warn"):
             for m in range(1, min(POOLED, len(after)) + 1):
                 if self._fallen(level, best, after[-m:], bound):
@@ -85,11 +75,10 @@ class Evaluations:
 
     @staticmethod
     def _fallen(level: Level, best: Measured, last: list[Measured], bound: float) -> bool:
-        n = sum(row.n for row in last)
-        pooled = Measured(last[-1].step, sum(row.accuracy * row.n for row in last) / n, n)
+        n, right = sum(row.n for row in last), sum(row.accuracy * row.n for row in last)
         if level == "collapsed":
-            return _bounds(pooled.accuracy, n, 0.99)[1] < bound and last[-1].accuracy < 0.5 * best.accuracy
-        return _z(best, pooled) > WARN_Z and last[-1].accuracy < best.accuracy
+            return wilson(right, n, 0.99).high < bound and last[-1].accuracy < 0.5 * best.accuracy
+        return _z(best, Measured(last[-1].step, right / n, n)) > WARN_Z and last[-1].accuracy < best.accuracy
 
     @staticmethod
     def _first_below(level: Level, best: Measured, after: list[Measured]) -> Measured:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from markovlm.health.series import Course, noise
+from markovlm.health.series import Course, noise, window_means
 from markovlm.logs.schema import EVAL_ACCURACY, EVAL_REWARD
 
 LEAST = 4  # evaluations
@@ -51,8 +51,7 @@ def held_out_of(key: str, c: Course) -> HeldOut | None:
     if n < 2:
         return None
     window = max(1, min(5, n // 4))
-    sums = np.concatenate(([0.0], np.cumsum(c.values)))
-    means = (sums[window:] - sums[:-window]) / window
+    means = window_means(c.values, window)
     at = int(np.argmax(means))
     best, last = float(means[at]), float(means[-1])
     sd = max(noise(c.values), float(np.std(np.diff(c.values))) / math.sqrt(2.0) / 2.0, 1e-4 * max(abs(best), 1e-9))

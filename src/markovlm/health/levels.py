@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from markovlm.health.series import Course, Floats, course, noise, smooth
+from markovlm.health.series import Course, Floats, course, noise, window_means
 from markovlm.health.trend import Persistence, persistence
 from markovlm.logs.records import RunData
 from markovlm.logs.schema import METRIC
@@ -98,7 +98,7 @@ def surely_above(c: Course, high: Floats, low: Floats) -> bool:
 def levels(c: Course) -> Levels:
     """Start, best and end of a course (of one finite value or more)."""
     n, window = len(c), window_of(len(c))
-    means = smooth(c.values, window)[window // 2 : n - (window - window // 2) + 1]
+    means = window_means(c.values, window)
     best = int(np.argmax(means))
     memory = memory_of(c)
     return Levels(level(c, 0, window, memory), level(c, best, best + window, memory), level(c, n - window, n, memory))

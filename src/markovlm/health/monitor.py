@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from markovlm.health.alarm import Alarm
@@ -393,8 +393,3 @@ def judge(rows: Iterable[Row], evaluations: Iterable[Measured] = ()) -> Verdict:
     for measured in sorted(evaluations, key=lambda e: e.step):
         monitor.evaluations.add(measured.step, measured.accuracy, measured.n)
     return monitor.verdict()
-
-
-def thresholds_table() -> list[dict[str, Any]]:
-    """The table as plain rows, for documentation and reports."""
-    return [asdict(row) for row in THRESHOLDS]

@@ -40,16 +40,16 @@ class Move:
 def rise(c: Course | None, *, factor: float = 1.0, by: float = 0.0, least: float = -np.inf, dies: bool = False) -> Move | None:
     """The first lasting rise to `factor` times the early level and `by` above it, at least to `least`. `dies`: an end far under the early level
     is no healing (an entropy that explodes may end at 0)."""
-    return None if c is None else _move(c, c.values, factor, by, least, up=True, dies=dies)
+    return None if c is None else _move(c, factor, by, least, up=True, dies=dies)
 
 
-def fall(c: Course | None, *, factor: float = 1.0, by: float = 0.0, most: float = np.inf) -> Move | None:
-    """The first lasting fall under `factor` times the early level and `by` under it, at most at `most`."""
-    return None if c is None else _move(c, c.values, factor, by, most, up=False)
+def fall(c: Course | None, *, factor: float, most: float) -> Move | None:
+    """The first lasting fall under `factor` times the early level, at most at `most`."""
+    return None if c is None else _move(c, factor, 0.0, most, up=False)
 
 
-def _move(c: Course, values: np.ndarray, factor: float, by: float, bound: float, up: bool, dies: bool = False) -> Move | None:
-    n = len(values)
+def _move(c: Course, factor: float, by: float, bound: float, up: bool, dies: bool = False) -> Move | None:
+    values, n = c.values, len(c)
     if n < 3:
         return None
 

@@ -6,7 +6,7 @@ verdict, cause, advice, the table in docs/metrics.md and what is said of several
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Confidence = Literal["high", "medium", "low"]
 Weight = Literal["note", "caution", "problem"]  # how much a finding should worry the reader
+SURE: Mapping[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
+GRAVE: Mapping[Weight, int] = {"problem": 0, "caution": 1, "note": 2}
 Explains = Literal["", "settings", "mechanism", "summary", "fallback"]
 
 

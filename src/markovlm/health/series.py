@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from markovlm.logs.records import LoggedEvaluation, RunData
+from markovlm.statistics import two_rates_z
 
 Floats = NDArray[np.float64]
 REWARD_KEYS = ("normalized_reward_mean", "reward_mean", "answer_logprob")
@@ -25,6 +26,11 @@ class Course:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def is_share(self) -> bool:
+        """Do all values lie between 0 and 1?"""
+        return bool(self.values.min() >= 0.0 and self.values.max() <= 1.0)
 
 
 def course(run: RunData, key: str) -> Course | None:
@@ -54,9 +60,15 @@ def smooth(values: Floats, window: int) -> Floats:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def bucketed(c: Course, count: int = BUCKETS) -> tuple[Floats, Floats]:
-    """(step of the bucket's first row, mean) of at most `count` buckets of equal numbers of rows."""
-    edges = np.unique(np.linspace(0, len(c), min(count, len(c)) + 1).astype(int))
+def window_means(values: Floats, window: int) -> Floats:
+    """The mean of every `window` neighbouring values."""
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    return (sums[window:] - sums[:-window]) / window
+
+
+def bucketed(c: Course) -> tuple[Floats, Floats]:
+    """(step of the bucket's first row, mean) of at most `BUCKETS` buckets of equal numbers of rows."""
+    edges = np.unique(np.linspace(0, len(c), min(BUCKETS, len(c)) + 1).astype(int))
     means = np.add.reduceat(c.values, edges[:-1]) / np.diff(edges)
     return c.steps[edges[:-1]], means
 
@@ -99,27 +111,6 @@ def largest_jump(c: Course, least: float) -> Jump | None:
     if abs(jump) < least or z < 8.0 or close * jump < 0.5 * jump * jump:
         return None
     return Jump(c.key, int(steps[position]), float(before[best]), float(after[best]), min(z, 999.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The best smoothed level and the level at the end; `error` is the standard error of their difference."""
-
-    step: int
-    best: float
-    last: float
-    error: float
-
-
-def peak(c: Course) -> Peak | None:
-    """Peak and end of a course, smoothed over a twentieth of it."""
-    if len(c) < 40:
-        return None
-    window = max(10, len(c) // 20)
-    level = smooth(c.values, window)[window // 2 : len(c) - window // 2]
-    best = int(np.argmax(level))
-    error = noise(c.values) * math.sqrt(2.0 / window)
-    return Peak(int(c.steps[best + window // 2]), float(level[best]), float(c.values[-window:].mean()), error)
 
 
 def halves_gain(c: Course) -> tuple[float, float, float]:
@@ -175,10 +166,5 @@ def last_evaluation(series: list[LoggedEvaluation]) -> LoggedEvaluation | None:
 
 
 def difference_z(a: LoggedEvaluation, b: LoggedEvaluation) -> float:
-    """z of the difference of two accuracies as if on different questions (on the same ones it is at least as large)."""
-    p, q = a.score.accuracy, b.score.accuracy
-    if a.n < 1 or b.n < 1:
-        return 0.0
-    pooled = (p * a.n + q * b.n) / (a.n + b.n)
-    error = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / a.n + 1 / b.n))
-    return (p - q) / error
+    """z of the difference of two accuracies, as `two_rates_z`; 0 where it is not known on how many questions they are."""
+    return two_rates_z(a.score.accuracy, a.n, b.score.accuracy, b.n) if a.n > 0 and b.n > 0 else 0.0

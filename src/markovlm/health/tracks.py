@@ -52,20 +52,8 @@ class Track:
     """The test of one signal, and its alarms: on from enough evidence until the signal has been back for a while."""
 
     __slots__ = (
-        "clear",
-        "fall",
-        "grain",
-        "highest",
-        "k",
-        "last",
-        "lowest",
-        "most",
-        "on",
-        "on_rows",
-        "recovered",
-        "usual",
-        "watched",
-    )
+        "clear", "fall", "grain", "highest", "k", "last", "lowest", "most", "on", "on_rows", "recovered", "usual", "watched",
+    )  # fmt: skip
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched

@@ -128,6 +128,11 @@ class RunData:
     def native(self) -> bool:
         return self.kind == "native"
 
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """The event of the error that ended the log."""
+        return next((e for e in self.events if e.get("kind") == "error" and e.get("text")), None)
+
     def row_of(self, step: int) -> int | None:
         """The number of a step's row, from 1. A report asks for the same few steps many times, so answers are kept."""
         if step not in self._row_of:

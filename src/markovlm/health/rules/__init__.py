@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from markovlm.health.case import Case, percent, scored
-from markovlm.health.rule import Confidence, Finding, Rule, Weight
+from markovlm.health.rule import GRAVE, Confidence, Finding, Rule, Weight
 from markovlm.health.rules import (
     drift,
     ends,
@@ -72,13 +72,12 @@ THRESHOLDS: tuple[Threshold, ...] = tuple(
 WATCHES: tuple[Watched, ...] = tuple(
     replace(test, kind=rule.name, says=rule.sentence) for rule in RULES for test in rule.live if isinstance(test, Watched)
 )
-_ORDER: Mapping[Weight, int] = {"problem": 0, "caution": 1, "note": 2}
 
 
 def findings(case: Case) -> list[Finding]:
     """Everything the rules find, problems first."""
     found = [finding for rule in RULES if rule.check is not None for finding in rule.check(case)]
-    return sorted(found, key=lambda f: _ORDER[f.weight])
+    return sorted(found, key=lambda f: GRAVE[f.weight])
 
 
 def rules_table() -> list[dict[str, str]]:

@@ -65,7 +65,7 @@ def _gained(case: Case) -> bool:
     means = smooth(c.values, window)
     at = int(np.argmax(means))
     best, start = c.values[max(0, at - window // 2) :][:window], c.values[:window]
-    worth = 0.1 if c.values.min() >= 0.0 and c.values.max() <= 1.0 else 0.1 * float(np.ptp(c.values))
+    worth = 0.1 if c.is_share else 0.1 * float(np.ptp(c.values))
     return float(best.mean() - start.mean()) > worth and surely_above(c, best, start)
 
 
@@ -74,7 +74,7 @@ def off_policy(case: Case) -> Iterable[Finding]:
     if c is None:
         return
     move = rise(Course(c.key, c.steps, np.abs(c.values)), factor=5.0, by=0.05, least=0.1)
-    spoken = next((e for e in case.verdict.signals if e.kind == "off_policy" and not e.recovered), None)
+    spoken = case.spoken("off_policy")
     if move is None and spoken is None:
         return
     step = min(s for s in (move.step if move else None, spoken.step if spoken else None) if s is not None)
@@ -108,7 +108,7 @@ def sampler_mismatch(case: Case) -> Iterable[Finding]:
             (_SAME, "sampler"),
         )
         return
-    found = next((e for e in case.verdict.signals if e.kind == "sampler_mismatch" and not e.recovered), None)
+    found = case.spoken("sampler_mismatch")
     if found is None:
         return
     c = case.course(found.name)

@@ -190,11 +190,7 @@ def held_out_fell(case: Case) -> Iterable[Finding]:
 def _fell(held: HeldOut) -> bool:
     if len(held.course) < LEAST or held.z < _SURE_Z or held.best_step >= held.course.steps[-1]:
         return False
-    scale = (
-        1.0
-        if held.is_accuracy or (held.course.values.min() >= 0.0 and held.course.values.max() <= 1.0)
-        else max(abs(held.best), 1e-9)
-    )
+    scale = 1.0 if held.is_accuracy or held.course.is_share else max(abs(held.best), 1e-9)
     return held.lost >= 0.02 * scale
 
 

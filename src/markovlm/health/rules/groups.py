@@ -32,7 +32,7 @@ def _range(case: Case) -> tuple[float, float, float] | None:
     if c is None:
         return None
     low, high = float(c.values.min()), float(c.values.max())
-    return float(np.median(c.values[-5:])), low, max(high, 1.0) if low >= 0.0 and high <= 1.0 else high
+    return float(np.median(c.values[-5:])), low, max(high, 1.0) if c.is_share else high
 
 
 def rewards_equal(case: Case) -> Iterable[Finding]:
@@ -47,8 +47,7 @@ def rewards_equal(case: Case) -> Iterable[Finding]:
     spreads = [s for key in case.run.metrics.columns if key.startswith(COMPONENT_STD) and (s := case.course(key)) is not None]
     between = max((float(np.median(s.values)) for s in spreads), default=0.0)
     vary = float(np.std(reward.values))
-    low, high = float(reward.values.min()), float(reward.values.max())
-    at_an_end = low >= 0.0 and high <= 1.0 and (float(np.median(reward.values)) < 0.03 or float(np.median(reward.values)) > 0.97)
+    at_an_end = reward.is_share and not 0.03 <= float(np.median(reward.values)) <= 0.97
     if at_an_end and between < 0.05:  # all wrong or all right: that is another matter
         return
     if between == 0.0 and vary == 0.0:

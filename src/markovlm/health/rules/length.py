@@ -120,22 +120,15 @@ def truncated_to_zero(case: Case) -> Iterable[Finding]:
     found = _to_the_limit(case)
     if found is None or found[1] or not case.outcome_lost:
         return
-    move = found[0]
-    if _lost_before(case, _begun(case, move)):  # what was lost while completions still ended was not lost by cutting them off
-        yield Finding(
-            "truncation",
-            f"{move.after:.0%} of completions at the length limit from step {move.step:,} on ({move.before:.0%} before), after the outcome was lost",
-            "medium",
-            "note",
-            _begun(case, move),
-        )
-        return
+    move, begun = found[0], _begun(case, found[0])
+    before = _lost_before(case, begun)  # what was lost while completions still ended was not lost by cutting them off
     yield Finding(
-        "truncated_to_zero",
-        f"{move.after:.0%} of completions at the length limit from step {move.step:,} on ({move.before:.0%} before), the outcome lost",
+        "truncation" if before else "truncated_to_zero",
+        f"{move.after:.0%} of completions at the length limit from step {move.step:,} on ({move.before:.0%} before), "
+        + ("after the outcome was lost" if before else "the outcome lost"),
         "medium",
-        "problem",
-        _begun(case, move),
+        "note" if before else "problem",
+        begun,
     )
 
 
@@ -149,12 +142,12 @@ def _lost_before(case: Case, step: int) -> bool:
 
 
 def truncation_spiral(case: Case) -> Iterable[Finding]:
-    if case.outcome_lost or "truncation" not in case.kinds or any(end_token_lost(case)):
+    first = case.spoken("truncation")
+    if first is None or case.outcome_lost or any(end_token_lost(case)):
         return
     cut, was = case.now("cot_length_saturated_fraction"), case.early("cot_length_saturated_fraction")
     if cut is None or was is None or cut <= 0.4:
         return
-    first = next(e for e in case.verdict.signals if e.kind == "truncation")
     yield Finding(
         "truncation", f"{cut:.0%} of completions at the length limit ({was:.0%} early)", "medium", "caution", first.step
     )
@@ -179,7 +172,7 @@ def saturation(case: Case) -> Iterable[Finding]:
 
 def completions_collapsed(case: Case) -> Iterable[Finding]:
     move = fall(case.course("cot_length"), factor=0.15, most=20.0)
-    spoken = next((e for e in case.verdict.signals if e.kind == "empty_cot" and not e.recovered), None)
+    spoken = case.spoken("empty_cot")
     if move is None and spoken is None:
         return
     step = move.step if move is not None else spoken.step if spoken is not None else None
@@ -215,7 +208,7 @@ def length_inflation(case: Case) -> Iterable[Finding]:
     if now < 2.0 * move.before or outcome is None:
         return
     t = trend(outcome)
-    scale = 1.0 if outcome.values.min() >= 0.0 and outcome.values.max() <= 1.0 else float(np.ptp(outcome.values)) or 1.0
+    scale = 1.0 if outcome.is_share else float(np.ptp(outcome.values)) or 1.0
     if t is None or t.change > 0.1 * scale or t.z > 2.6:
         return
     cut = case.now("cot_length_saturated_fraction")

@@ -56,7 +56,7 @@ def loss_explosion(case: Case) -> Iterable[Finding]:
 
 
 def gradient_blow_up(case: Case) -> Iterable[Finding]:
-    spoken = next((e for e in case.verdict.signals if e.kind == "gradient_blow_up" and not e.recovered), None)
+    spoken = case.spoken("gradient_blow_up")
     if spoken is None:
         return
     c = case.course("grad_norm")

@@ -162,7 +162,7 @@ LEAST_CHANGE = {
 def least_change(c: Course) -> float:
     """`LEAST_CHANGE`, of a reward between 0 and 1 that of a fraction."""
     least = LEAST_CHANGE[c.key]
-    return min(least, 0.1) if c.key == "reward_mean" and c.values.min() >= 0.0 and c.values.max() <= 1.0 else least
+    return min(least, 0.1) if c.key == "reward_mean" and c.is_share else least
 
 
 def trends(case: Case) -> list[tuple[Trend, Direction]]:
@@ -227,7 +227,7 @@ def _rose_on_the_way(c: Course, least: float) -> bool:
 
 def _solved(case: Case) -> bool:
     shares = [c for key in ("answer_correct_fraction", "accuracy", "reward_mean") if (c := case.course(key)) is not None]
-    return any(c.values.min() >= 0.0 and c.values.max() <= 1.0 and levels(c).end.mean > 0.75 for c in shares)
+    return any(c.is_share and levels(c).end.mean > 0.75 for c in shares)
 
 
 def plateau(case: Case) -> Iterable[Finding]:
@@ -244,18 +244,13 @@ def plateau(case: Case) -> Iterable[Finding]:
         )
 
 
+_DRIFTING = {
+    "ratio_explosion", "gradient_blow_up", "drift", "logprob_crash", "reward_crash", "accuracy_crash", "repeated_character", "repetition",
+}  # fmt: skip
+
+
 def high_rate(case: Case) -> Iterable[Finding]:
-    drifting = {
-        "ratio_explosion",
-        "gradient_blow_up",
-        "drift",
-        "logprob_crash",
-        "reward_crash",
-        "accuracy_crash",
-        "repeated_character",
-        "repetition",
-    }
-    if not case.collapsed or not drifting & {e.kind for e in case.verdict.signals if e.level == "collapsed"}:
+    if not case.collapsed or not _DRIFTING & {e.kind for e in case.verdict.signals if e.level == "collapsed"}:
         return
     rate, too_high = case.setting("training.lr"), False
     said = "nothing else moved before the outcome fell"

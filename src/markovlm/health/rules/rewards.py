@@ -10,7 +10,7 @@ import numpy as np
 from markovlm.health.case import Case
 from markovlm.health.levels import surely_above, window_of
 from markovlm.health.rule import Finding, Rule
-from markovlm.health.series import Course, smooth
+from markovlm.health.series import Course, smooth, window_means
 from markovlm.health.trend import trend
 from markovlm.logs.schema import COMPONENT, SOURCE, components, label
 
@@ -27,35 +27,22 @@ def reward_hacking(case: Case) -> Iterable[Finding]:
     rising = [
         (key, gained) for key in _functions(case) if key != worst.key and (gained := _gain_since(case, key, worst.since)) > 0.0
     ]
-    paid = max(rising, key=lambda pair: pair[1], default=None)
-    if (
-        paid is not None
-        and paid[1] >= 0.5 * worst.lost
-        and (total is None or _gain_since(case, "reward_mean", worst.since) > -0.2 * worst.lost)
-    ):
-        yield Finding(
-            "reward_hacking",
-            f"{label(paid[0])} rose {_from_to(case, paid[0], worst.since)} while {label(worst.key)} fell from {worst.before:.3g} to "
-            f"{worst.after:.3g}, from step {worst.since:,} on",
-            "high" if worst.share > 0.5 else "medium",
-            "problem",
-            worst.since,
-        )
-    elif (
-        worst.key in ("accuracy", "answer_correct_fraction")
-        and total is not None
-        and _gain_since(case, "reward_mean", worst.since) > 0.0
-    ):
-        t = trend(total)
-        if t is not None and t.low > 0.0:
-            yield Finding(
-                "reward_hacking",
-                f"the reward rose {_from_to(case, 'reward_mean', worst.since)} while {label(worst.key)} fell from {worst.before:.3g} to "
-                f"{worst.after:.3g}",
-                "high" if worst.share > 0.5 else "medium",
-                "problem",
-                worst.since,
-            )
+    paid, gained = max(rising, key=lambda pair: pair[1], default=("", 0.0))
+    in_all = _gain_since(case, "reward_mean", worst.since)
+    if paid and gained >= 0.5 * worst.lost and (total is None or in_all > -0.2 * worst.lost):
+        rose, name = paid, label(paid)
+    elif worst.key not in _functions(case) and total is not None and in_all > 0.0 and (t := trend(total)) and t.low > 0.0:
+        rose, name = "reward_mean", "the reward"
+    else:
+        return
+    yield Finding(
+        "reward_hacking",
+        f"{name} rose {_from_to(case, rose, worst.since)} while {label(worst.key)} fell from {worst.before:.3g} to {worst.after:.3g}, "
+        f"from step {worst.since:,} on",
+        "high" if worst.share > 0.5 else "medium",
+        "problem",
+        worst.since,
+    )
 
 
 def _functions(case: Case) -> list[str]:
@@ -84,8 +71,7 @@ def _falls(case: Case, key: str) -> _Fall | None:
     if c is None or len(c) < 20:
         return None
     window = window_of(len(c))
-    means = smooth(c.values, window)[window // 2 : len(c) - (window - window // 2) + 1]
-    at = int(np.argmax(means))
+    at = int(np.argmax(window_means(c.values, window)))
     best, end = c.values[at : at + window], c.values[-max(window, (len(c) - at) // 4) :]
     lost = float(best.mean() - end.mean())
     if len(c) - at < 12 or lost <= 0.0 or lost < 0.3 * abs(best.mean()) or not surely_above(c, best, end):

@@ -62,16 +62,16 @@ def anchored(case: Case) -> Iterable[Finding]:
 _FEWEST = 10
 
 
-def _trained_rows(case: Case, key: str) -> list[float]:
-    """A metric's values in the rows that had a gradient."""
-    if not (case.run.has(key) and case.run.has("grad_norm")):
+def _ratios(case: Case) -> list[float]:
+    """PPO's ratio in the rows that had a gradient."""
+    if not (case.run.has("ratio_mean") and case.run.has("grad_norm")):
         return []
-    rows = case.run.metrics.select(key, "grad_norm").drop_nulls().filter(pl.col("grad_norm") > 0)
-    return rows[key].to_list()
+    rows = case.run.metrics.select("ratio_mean", "grad_norm").drop_nulls().filter(pl.col("grad_norm") > 0)
+    return rows["ratio_mean"].to_list()
 
 
 def _ratio_is_one(case: Case) -> bool:
-    values = _trained_rows(case, "ratio_mean")
+    values = _ratios(case)
     return len(values) >= 3 and all(value == 1.0 for value in values)
 
 
@@ -80,13 +80,13 @@ def idle_ratio(case: Case) -> Iterable[Finding]:
     name = str(case.setting("objective.name") or "")
     if case.run.config and "ppo" not in name and case.setting("use_ppo") is not True:
         return
-    values = _trained_rows(case, "ratio_mean")
     if _ratio_is_one(case):
+        n = len(_ratios(case))
         yield Finding(
             "idle_ratio",
-            f"PPO's ratio is exactly 1 in all {len(values):,} rows that had a gradient: nothing was ever clipped, so PPO did nothing here "
+            f"PPO's ratio is exactly 1 in all {n:,} rows that had a gradient: nothing was ever clipped, so PPO did nothing here "
             "and this is the plain policy gradient",
-            "high" if len(values) >= _FEWEST else "medium",
+            "high" if n >= _FEWEST else "medium",
             "caution",
         )
 
@@ -120,8 +120,7 @@ def swamped(case: Case) -> Iterable[Finding]:
 
 
 def ended_in_error(case: Case) -> Iterable[Finding]:
-    error = next((e for e in case.run.events if e.get("kind") == "error" and e.get("text")), None)
-    if error is not None:
+    if (error := case.run.error) is not None:
         yield Finding(
             "ended_in_error",
             f"the log ends with an error (line {error.get('line', '?')}): {error['text']}",
