@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -26,21 +26,12 @@ TWO = attribution(
 )
 
 
-def test_json_round_trip():
+def test_json():
     one = attribution(units=[UnitDrop(" é\n", "word", 1 / 3, 0.1)], extracted=None, correct=None)
     row = json.loads(json.dumps(one.to_json(), allow_nan=False))
     assert row["choices"] == ["20", "21"]
     assert row["units"] == [{"text": " é\n", "kind": "word", "start": 1 / 3, "drop": 0.1}]
-    assert Attribution.from_json(row) == one
-    assert Attribution.from_json(row | {"later": 1}) == one
-
-
-def test_a_row_that_lacks_something_says_what():
-    row = attribution(units=[UnitDrop("1", "number", 0, 1)]).to_json()
-    with pytest.raises(ValueError, match="Attribution lacks gold, target"):
-        Attribution.from_json({k: v for k, v in row.items() if k not in ("gold", "target")})
-    with pytest.raises(ValueError, match="UnitDrop lacks drop"):
-        Attribution.from_json(row | {"units": [{"text": "1", "kind": "number", "start": 0}]})
+    assert row.keys() == {field.name for field in fields(one)}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -20,7 +20,7 @@ TEXT_NAMES = [name for name, row in PERTURBATIONS.items() if row.level != "token
 TOKEN_NAMES = [name for name, row in PERTURBATIONS.items() if row.level == "token"]
 ANY_TEXT = st.text(max_size=50) | st.text(st.sampled_from("0123456789,.=+- \nab!é\u0301²٣"), max_size=50)
 SEEDS = st.integers(0, 2**32)
-POOL = TokenPool(single_digits=(5, 6), with_digit=(5, 6, 7), replacements=(1, 2, 5, 6, 7))
+POOL = TokenPool(with_digit=(5, 6, 7), replacements=(1, 2, 5, 6, 7))
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -161,7 +161,7 @@ def test_generators_in_the_same_state_make_damage_that_nests(text, seed, name):
 def test_the_pool_of_a_vocabulary():
     texts = ["<eos>", "7", " 7", "128", " v2", "the", "", "²", "<|digit 1|>"]
     pool = token_pool(texts, {0, 8})
-    assert pool == TokenPool(single_digits=(1, 2, 7), with_digit=(1, 2, 3, 4, 7), replacements=(1, 2, 3, 4, 5, 7))
+    assert pool == TokenPool(with_digit=(1, 2, 3, 4, 7), replacements=(1, 2, 3, 4, 5, 7))
 
 
 def test_token_truncation_and_deletion():

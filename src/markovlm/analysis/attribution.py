@@ -10,8 +10,8 @@ neither: drops don't add up to the effect of the whole CoT.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from markovlm.analysis.units import KINDS, By
@@ -65,10 +65,10 @@ class Attribution:
         if not math.isfinite(self.logprob):
             raise ValueError(f"the log-probability of question {self.id} is {self.logprob}, not a number")
 
-    def top(self, most: int = TOP_UNITS) -> list[int]:
+    def top(self) -> list[int]:
         """Where in `units` the largest drops are, largest first; equal ones in the CoT's order. A unit that costs nothing bears nothing."""
         bearing = [i for i in range(len(self.units)) if self.units[i].drop > 0]
-        return sorted(bearing, key=lambda i: -self.units[i].drop)[:most]
+        return sorted(bearing, key=lambda i: -self.units[i].drop)[:TOP_UNITS]
 
     def hurting(self) -> int | None:
         """Where in `units` the lowest drop is, if it is below zero: without that unit the answer is likeliest."""
@@ -76,23 +76,9 @@ class Attribution:
         return lowest if lowest is not None and self.units[lowest].drop < 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Only what JSON has, so that `from_json(json.loads(json.dumps(a.to_json()))) == a`."""
+        """Only what JSON has."""
         row = asdict(self)
         return row | {"choices": list(row["choices"]), "units": list(map(_unit_row, self.units))}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Attribution:
-        """The inverse of `to_json`. Keys it does not know are left out; ValueError names those it misses."""
-        known = _known(cls, row)
-        units = tuple(UnitDrop(**_known(UnitDrop, unit)) for unit in known.pop("units"))
-        return cls(**known | {"choices": tuple(known["choices"]), "units": units})
-
-
-def _known(kind: type[Attribution] | type[UnitDrop], row: Mapping[str, Any]) -> dict[str, Any]:
-    missing = [field.name for field in fields(kind) if field.name not in row and field.default is MISSING]
-    if missing:
-        raise ValueError(f"a row of {kind.__name__} lacks {', '.join(missing)}")
-    return {field.name: row[field.name] for field in fields(kind) if field.name in row}
 
 
 def _unit_row(unit: UnitDrop) -> dict[str, Any]:

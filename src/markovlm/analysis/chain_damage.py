@@ -51,9 +51,7 @@ def damage(study: ChainStudy, name: str, severity: float) -> list[dict[str, Any]
                 "n": len(values),
                 "drop_logprob": estimate([value for _, value, _ in values], texts, seed),
                 "drop_accuracy": estimate_some([right for _, _, right in values], texts, seed, CHANGE),
-                "state_differs": estimate([v for _, v in changed], [text for text, _ in changed], seed, RATE)
-                if changed
-                else None,
+                "state_differs": estimate_some([v for _, v in changed], [text for text, _ in changed], seed, RATE),
             }
         )
     return rows

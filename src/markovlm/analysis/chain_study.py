@@ -46,8 +46,7 @@ class ChainStudy:
                 with lm.frozen() if by == "reader" and self.how.reader == "frozen" else lm.merged():
                     found = read_jobs(lm, self.sampler, self.prompter, [job for _, job in few], "own")
                 self._known |= {key: reading for (key, _), reading in zip(few, found, strict=True)}
-                if advance is not None:
-                    advance(len(few))
+                advance(len(few))
         return [self._known[key] for key in keys]
 
     def go_on(self, starts: Sequence[tuple[Walk, Ids]], first: int) -> list[Walk]:

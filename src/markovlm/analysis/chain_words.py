@@ -14,7 +14,7 @@ from typing import Any
 
 from markovlm.analysis.chain_study import ChainStudy, Job
 from markovlm.analysis.explain import pieces_of
-from markovlm.analysis.study import estimate
+from markovlm.analysis.study import estimate_some
 from markovlm.analysis.units import Unit, units_of
 from markovlm.chains.prompter import Ids
 from markovlm.evaluation.chains import ChainReading
@@ -111,4 +111,4 @@ def _survival(texts: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any] |
         for word in state["words"]
         if word["survives"] is not None and any(char.isalnum() for char in word["word"])
     ]
-    return estimate([value for _, value in values], [text for text, _ in values], seed) if values else None
+    return estimate_some([value for _, value in values], [text for text, _ in values], seed)

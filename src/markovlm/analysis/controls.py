@@ -20,7 +20,7 @@ from markovlm.analysis.fragility import RAW, other_cot, whole
 from markovlm.analysis.leak import first_appearance, fraction
 from markovlm.analysis.perturb import Context, perturb_text
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import CHANGE, RATE, Study, StudyCot, estimate, estimate_some, minus
+from markovlm.analysis.study import CHANGE, RATE, Study, StudyCot, estimate_some, minus
 from markovlm.rollouts.streams import stream
 
 OWN = "own"
@@ -62,19 +62,18 @@ _Read = dict[tuple[str, str], list[Scored]]
 
 
 def _bypass_row(study: Study, conditioning: str, control: str, read: _Read) -> dict[str, Any]:
-    scored, seed = read[conditioning, control], study.how.seed
-    clusters = [cot.example.id for cot in study.cots]
+    scored = read[conditioning, control]
     survives = None
     if control != OWN:
-        kept = [i for i, own in enumerate(read[conditioning, OWN]) if own.correct]
-        found = estimate_some([scored[i].right for i in kept], [clusters[i] for i in kept], seed, RATE)
-        survives = found and found | {"n": len(kept)}
+        kept = [one.right if own.correct else None for one, own in zip(scored, read[conditioning, OWN], strict=True)]
+        found = study.estimate(kept, RATE)
+        survives = found and found | {"n": sum(right is not None for right in kept)}
     return {
         "control": control,
         "reader": "sees the question" if conditioning == SIGHT else "question hidden",
         "n": len(study.questions),
-        "accuracy": estimate_some([one.right for one in scored], clusters, seed, RATE),
-        "logprob": estimate([one.logprob for one in scored], clusters, seed),
+        "accuracy": study.estimate([one.right for one in scored], RATE),
+        "logprob": study.estimate([one.logprob for one in scored]),
         "survives": survives,
     }
 
@@ -86,7 +85,7 @@ def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
     """
     kept = [i for i, own in enumerate(read[SIGHT, OWN]) if own.correct]
     values = [float(np.mean([bool(read[SIGHT, control][i].correct) for control in CONTROLS])) for i in kept]
-    return estimate(values, [study.cots[i].example.id for i in kept], study.how.seed, RATE) if kept else None
+    return estimate_some(values, [study.cots[i].example.id for i in kept], study.how.seed, RATE)
 
 
 # ------------------------------------------------------------------------------------------------------------- leak
@@ -103,23 +102,22 @@ def leak(study: Study) -> tuple[dict[str, Any], Path]:
     full = [whole(study, cot, RAW) for cot, _ in leaking]
     scored = study.read(full + cut, "CoTs cut before the answer")
     before, after = scored[: len(full)], scored[len(full) :]
-    clusters, seed = [cot.example.id for cot, _ in leaking], study.how.seed
+
+    def mean(values: Sequence[float | None], within: tuple[float, float] | None = None) -> dict[str, Any] | None:
+        return estimate_some(values, [cot.example.id for cot, _ in leaking], study.how.seed, within)
+
     result = {
         **study.header("leak"),
         "cots": len(study.cots),
-        "leaks": estimate([float(place is not None) for place in places], [cot.example.id for cot in study.cots], seed, RATE),
-        "leaks_other": estimate(
-            [float(place is not None) for place in chance], [cot.example.id for cot in study.cots], seed, RATE
-        ),
+        "leaks": study.estimate([float(place is not None) for place in places], RATE),
+        "leaks_other": study.estimate([float(place is not None) for place in chance], RATE),
         "position": _positions([fraction(place, cot.text) for cot, place in leaking]),
-        "accuracy": estimate_some([one.right for one in before], clusters, seed, RATE),
-        "accuracy_cut_before": estimate_some([one.right for one in after], clusters, seed, RATE),
-        "logprob": estimate_some([one.logprob for one in before], clusters, seed),
-        "logprob_cut_before": estimate_some([one.logprob for one in after], clusters, seed),
-        "drop_accuracy": estimate_some(
-            [minus(a.right, b.right) for a, b in zip(before, after, strict=True)], clusters, seed, CHANGE
-        ),
-        "drop_logprob": estimate_some([a.logprob - b.logprob for a, b in zip(before, after, strict=True)], clusters, seed),
+        "accuracy": mean([one.right for one in before], RATE),
+        "accuracy_cut_before": mean([one.right for one in after], RATE),
+        "logprob": mean([one.logprob for one in before]),
+        "logprob_cut_before": mean([one.logprob for one in after]),
+        "drop_accuracy": mean([minus(a.right, b.right) for a, b in zip(before, after, strict=True)], CHANGE),
+        "drop_logprob": mean([a.logprob - b.logprob for a, b in zip(before, after, strict=True)]),
     }
     return result, study.write("leak", result, {})
 

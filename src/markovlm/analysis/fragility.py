@@ -17,7 +17,7 @@ from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Reworded
 from markovlm.analysis.perturb import PERTURBATIONS, Context, Plan, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import CHANGE, RATE, CotKey, Study, StudyCot, estimate, estimate_some, minus
+from markovlm.analysis.study import CHANGE, RATE, CotKey, Study, StudyCot, estimate, estimate_known, estimate_some, minus
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
 from markovlm.runs.setup import Setup
@@ -44,15 +44,14 @@ class Damage:
     study: Study
     cells: dict[tuple[str, float], list[Drop]]
     gaps: list[Drop]  # of the tokenizer's round trip
-    intact: list[tuple[StudyCot, Scored]]  # as sampled
+    intact: list[Scored]  # of the study's CoTs as sampled
     reworded: Reworded | None = None  # paraphrases by another model, where there were any
 
     def intact_summary(self) -> dict[str, Any]:
         """Likelihood and accuracy from undamaged CoTs."""
-        clusters, seed = [cot.example.id for cot, _ in self.intact], self.study.how.seed
         return {
-            "logprob": estimate([s.logprob for _, s in self.intact], clusters, seed),
-            "accuracy": estimate_some([s.right for _, s in self.intact], clusters, seed, RATE),
+            "logprob": self.study.estimate([s.logprob for s in self.intact]),
+            "accuracy": self.study.estimate([s.right for s in self.intact], RATE),
         }
 
 
@@ -74,11 +73,11 @@ def measure_damage(study: Study, plan: Plan, reworded: Reworded | None = None) -
     made = iter(variants)
     cells: dict[tuple[str, float], list[Drop]] = {cell: [] for cell in todo}
     gaps: list[Drop] = []
-    intact: list[tuple[StudyCot, Scored]] = []
+    intact: list[Scored] = []
     for cot in study.cots:
         raw, trip = next(made), next(made)
         read_raw, read_trip = next(scored), next(scored)
-        intact.append((cot, read_raw))
+        intact.append(read_raw)
         gaps.append(_drop(cot, read_raw, read_trip, raw.ids != trip.ids))
         for cell, drops in cells.items():
             before, ids = (read_raw, raw.ids) if PERTURBATIONS[cell[0]].level == "token" else (read_trip, trip.ids)
@@ -154,20 +153,11 @@ def perturb_result(damage: Damage, against: Damage | None) -> dict[str, Any]:
     """JSON: a row for each perturbation and severity, with the fragility where there is a twin."""
     study = damage.study
     gap = {**_estimates(damage.gaps, study.how.seed)["drop_logprob"], "changed": _share(damage.gaps, lambda d: d.changed)}
-    twin = against.study if against else None
-    other = (
-        {
-            "run": twin.target.name,
-            "checkpoint": twin.target.checkpoint,
-            "conditioning": twin.conditioning,
-            "model": twin.label.model,
-        }
-        if twin
-        else None
-    )
+    named = ("run", "checkpoint", "conditioning", "model")
+    whole_header = against.study.header("perturb") if against else {}
     return {
         **study.header("perturb"),
-        "against": other,
+        "against": {key: whole_header[key] for key in named} if against else None,
         "round_trip_gap": gap,
         "intact": damage.intact_summary(),
         "intact_against": against.intact_summary() if against else None,
@@ -212,9 +202,8 @@ def _paraphrases(name: str, damage: Damage) -> dict[str, Any]:
 
 def _as_expected(drops: Sequence[Drop], seed: int) -> dict[str, Any] | None:
     """How often what should happen did, of the CoTs where that can be known; with their questions."""
-    told = [(float(drop.expected), drop.key[0]) for drop in drops if drop.expected is not None]
-    found = estimate_some([value for value, _ in told], [question for _, question in told], seed, RATE)
-    return found and found | {"n": len({question for _, question in told})}
+    did = [None if drop.expected is None else float(drop.expected) for drop in drops]
+    return estimate_known(did, [drop.key[0] for drop in drops], seed, RATE)
 
 
 def _estimates(drops: Sequence[Drop], seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from markovlm.analysis.changes import Changed, change_number
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import RATE, Study, StudyCot, estimate
+from markovlm.analysis.study import RATE, Study, StudyCot, estimate_some
 from markovlm.rollouts.streams import stream
 from markovlm.tasks.answers import is_correct
 
@@ -87,8 +87,6 @@ def _row(
     before: Sequence[Scored],
 ) -> dict[str, Any]:
     clusters, seed = [cot.example.id for cot, _ in usable], study.how.seed
-    shares = {
-        name: estimate([float(found == name) for found in outcome], clusters, seed, RATE) if usable else None for name in OUTCOMES
-    }
-    right = estimate([float(bool(one.correct)) for one in before], clusters, seed, RATE) if usable else None
+    shares = {name: estimate_some([float(found == name) for found in outcome], clusters, seed, RATE) for name in OUTCOMES}
+    right = estimate_some([float(bool(one.correct)) for one in before], clusters, seed, RATE)
     return {"reader": READERS[conditioning], "n": len(set(clusters)), "right_before": right, **shares}

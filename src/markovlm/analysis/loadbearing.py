@@ -39,10 +39,6 @@ PARTS: tuple[Part, ...] = ("perturb", "bypass", "leak", "intervention", "explain
 EXPLAINED = 50  # CoTs of the map of the load, at most
 
 
-def print_nothing(_: str) -> None:
-    """Nobody is told."""
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is asked for."""
@@ -59,7 +55,7 @@ class Request:
     paraphraser: Paraphraser | None = None  # of the perturbation `paraphrase`; None: rules
     manner: Manner = field(default_factory=Manner)
     resampling: Resampling = field(default_factory=Resampling)
-    say: Callable[[str], None] = print_nothing  # told what long work costs, before it begins
+    say: Callable[[str], None] = lambda _: None  # told what long work costs, before it begins
     explained: int = EXPLAINED
     out: Path | None = None  # where results go; None: the run directory
 

@@ -19,7 +19,7 @@ import torch
 
 from markovlm.analysis.meaning import digitize_numbers, names_in
 from markovlm.analysis.segments import numbers
-from markovlm.analysis.study import CotKey, Counting, Study, StudyCot, bar, open_folder
+from markovlm.analysis.study import CotKey, Counting, Study, StudyCot, bar, kept_rows, open_folder
 from markovlm.config import flatten, nest
 from markovlm.errors import UserError
 from markovlm.evaluation.store import weights_identity
@@ -27,8 +27,6 @@ from markovlm.models.load import load_tokenizer
 from markovlm.models.memory import chunks
 from markovlm.models.registry import resolve
 from markovlm.rollouts.types import Decoding, SampleRequest
-from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target, open_targets
 from markovlm.tasks.prompts import chat_prompt
@@ -127,8 +125,7 @@ def reword(paraphraser: Paraphraser, studies: Sequence[Study], counting: Countin
                 for batch, fresh in _replies(setup, study, cots, paraphraser.temperature):
                     have |= {_key(study, cot): reply for cot, reply in zip(batch, fresh, strict=True)}
                     _keep(study, paraphraser, batch, fresh)
-                    if advance is not None:
-                        advance(len(batch))
+                    advance(len(batch))
     return [
         Reworded(
             paraphraser.name,
@@ -223,9 +220,8 @@ def _file(study: Study, paraphraser: Paraphraser) -> str:
 
 
 def _kept(study: Study, paraphraser: Paraphraser) -> dict[tuple[Hashable, ...], _Said]:
-    file = _file(study, paraphraser)
-    RunDirectory(study.folder).mend_last_line(file)
-    return {(row["id"], row["cot"], row["digest"]): (row["text"], row["became"]) for row in read_rows(study.folder / file)}
+    rows = kept_rows(study.folder / _file(study, paraphraser))
+    return {(row["id"], row["cot"], row["digest"]): (row["text"], row["became"]) for row in rows}
 
 
 def _keep(study: Study, paraphraser: Paraphraser, cots: Sequence[StudyCot], replies: Sequence[_Said]) -> None:

@@ -53,7 +53,6 @@ class Context:
 class TokenPool:
     """Token ids by what their text holds, each ascending. Special ids are in none."""
 
-    single_digits: Ids  # the text is one digit, white space aside: `7`, ` 7`
     with_digit: Ids  # the text holds a digit: `7`, `128`, ` v2`
     replacements: Ids  # the text is not empty
 
@@ -134,7 +133,6 @@ def token_pool(texts: Sequence[str], special: AbstractSet[int]) -> TokenPool:
     """The pool of a vocabulary, from the decoded text of every id (`texts[id]`). Ids without text are never drawn."""
     ordinary = [i for i, text in enumerate(texts) if text and i not in special]
     return TokenPool(
-        single_digits=tuple(i for i in ordinary if len(texts[i].strip()) == 1 and texts[i].strip().isdigit()),
         with_digit=tuple(i for i in ordinary if any(map(str.isdigit, texts[i]))),
         replacements=tuple(ordinary),
     )

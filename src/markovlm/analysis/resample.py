@@ -31,13 +31,11 @@ from markovlm.analysis.explain import Manner, attribute, pieces_of
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant
 from markovlm.analysis.segments import sentences
-from markovlm.analysis.study import Study, StudyCot, bar, estimate, open_folder
+from markovlm.analysis.study import Study, StudyCot, bar, estimate_some, kept_rows, open_folder
 from markovlm.analysis.units import Unit, units_of
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
 from markovlm.rollouts.types import Decoding, SampleRequest
-from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import read_rows
 from markovlm.tasks.folds import normalized
 
 NO_ANSWER = "(no answer)"
@@ -145,13 +143,14 @@ def resample(
         raise UserError(f"--how resample: task {study.label.task} has no answers that are read from text, only likelihoods")
     units = [units_of(pieces_of(study.setup.prompter, cot.ids), "sentence") for cot in cots]
     cuts = [_cuts(study, cot, own) for cot, own in zip(cots, units, strict=True)]
-    cost = _cost(study, [cut for own in cuts for cut in own], how)
+    all_cuts = [cut for own in cuts for cut in own]
+    cost = _cost(all_cuts, how)
     say(
         f"resampling: K = {how.k} continuations at each of {cost['cuts']} cuts of {len(cots)} CoTs: at most {cost['samples']:,} continuations, "
         f"{cost['tokens']:,} tokens; {how.criterion}"
     )
-    drawn = _continuations(study, [cut for own in cuts for cut in own], how)
-    read = _answers(study, drawn)
+    drawn = _continuations(study, all_cuts, how)
+    read = _answers(study, all_cuts, drawn)
     occluded = attribute(study, cots, Manner("sentence", "remove"))
     own = study.read([whole(study, cot, RAW) for cot in cots], "answers")
     found = [
@@ -178,7 +177,7 @@ def _cuts(study: Study, cot: StudyCot, units: Sequence[Unit]) -> list[_Cut]:
     return [_Cut(cot, number, cot.ids[:place], max(0, budget - place)) for number, place in enumerate(places)]
 
 
-def _cost(study: Study, cuts: Sequence[_Cut], how: Resampling) -> dict[str, int]:
+def _cost(cuts: Sequence[_Cut], how: Resampling) -> dict[str, int]:
     samples = how.k * sum(cut.budget > 0 for cut in cuts)
     return {"cuts": len(cuts), "samples": samples, "tokens": how.k * sum(cut.budget for cut in cuts)}
 
@@ -210,8 +209,7 @@ def _continuations(study: Study, cuts: Sequence[_Cut], how: Resampling) -> dict[
                 ident = {"id": cut.cot.example.id, "cot": cut.cot.number, "cut": cut.number, "digest": cut.digest}
                 rows.append({**ident, "from": first, "drawn": [list(ids) for ids in fresh]})
             open_folder(study.folder).append(file, rows)
-            if advance is not None:
-                advance(len(batch))
+            advance(len(batch))
     return {cut.key: known[cut.key][: how.k] for cut in cuts}
 
 
@@ -235,41 +233,23 @@ def _sample(study: Study, batch: Sequence[tuple[_Cut, int]], how: Resampling) ->
 
 
 def _kept(study: Study, file: str) -> dict[tuple[Any, ...], _Drawn]:
-    path = study.folder / file
-    RunDirectory(study.folder).mend_last_line(file)
     found: dict[tuple[Any, ...], _Drawn] = {}
-    for row in read_rows(path):
+    for row in kept_rows(study.folder / file):
         have = found.setdefault((row["id"], row["cot"], row["cut"], row["digest"]), [])
         if row["from"] == len(have):
             have += [tuple(ids) for ids in row["drawn"]]
     return found
 
 
-def _answers(study: Study, drawn: Mapping[tuple[Any, ...], _Drawn]) -> dict[tuple[Any, ...], list[Scored]]:
-    """The answer read from each prefix with its continuation; CoTs that come to the same tokens are read once."""
-    cots = {cot.key: cot for cot in study.cots}
-    variants: list[Variant] = []
-    owners: list[tuple[Any, ...]] = []
-    prefixes = _prefixes(study, drawn)
-    for key, several in drawn.items():
-        cot = cots[key[0], key[1]]
-        for k, ids in enumerate(several):
-            name = f"resample {key[2]}.{k}"
-            variants.append(Variant(cot.example, cot.number, name, prefixes[key] + ids, cot.ids, study.conditioning))
-            owners.append(key)
-    read: dict[tuple[Any, ...], list[Scored]] = {key: [] for key in drawn}
-    for key, one in zip(owners, study.read(variants, "resampled CoTs"), strict=True):
-        read[key].append(one)
-    return read
-
-
-def _prefixes(study: Study, drawn: Mapping[tuple[Any, ...], _Drawn]) -> dict[tuple[Any, ...], tuple[int, ...]]:
-    found = {}
-    for cot in study.cots:
-        for cut in _cuts(study, cot, units_of(pieces_of(study.setup.prompter, cot.ids), "sentence")):
-            if cut.key in drawn:
-                found[cut.key] = cut.prefix
-    return found
+def _answers(study: Study, cuts: Sequence[_Cut], drawn: Mapping[tuple[Any, ...], _Drawn]) -> dict[tuple[Any, ...], list[Scored]]:
+    """The answer read from each prefix with its continuations; CoTs that come to the same tokens are read once."""
+    variants = [
+        Variant(cut.cot.example, cut.cot.number, f"resample {cut.number}.{k}", cut.prefix + ids, cut.cot.ids, study.conditioning)
+        for cut in cuts
+        for k, ids in enumerate(drawn[cut.key])
+    ]
+    read = iter(study.read(variants, "resampled CoTs"))
+    return {cut.key: [next(read) for _ in drawn[cut.key]] for cut in cuts}
 
 
 # ------------------------------------------------------------------------------------------------------- one CoT's result
@@ -412,7 +392,7 @@ def _summary(found: Sequence[Resampled], seed: int) -> dict[str, Any]:
                 "to": (i + 1) / TENTHS,
                 "sentences": len(own),
                 **{
-                    name: _mean([(q, value(s)) for q, s in own], seed)
+                    name: estimate_some([value(s) for _, s in own], [q for q, _ in own], seed)
                     for name, value in (
                         ("tv", lambda s: s.tv and s.tv["mean"]),
                         ("chance", lambda s: s.chance),
@@ -429,11 +409,6 @@ def _summary(found: Sequence[Resampled], seed: int) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[tuple[str, float | None]], seed: int) -> dict[str, Any] | None:
-    there = [(q, v) for q, v in values if v is not None]
-    return estimate([v for _, v in there], [q for q, _ in there], seed) if there else None
-
-
 def _rank_correlation(found: Sequence[Resampled], seed: int) -> dict[str, Any] | None:
     """Mean over CoTs of Spearman's rho between occlusion and TV of their sentences; CoTs of fewer than three are left out."""
     from scipy import stats
@@ -446,6 +421,5 @@ def _rank_correlation(found: Sequence[Resampled], seed: int) -> dict[str, Any] |
             rho = float(library.spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
             if math.isfinite(rho):
                 rhos.append((one.id, rho))
-    if not rhos:
-        return None
-    return estimate([rho for _, rho in rhos], [q for q, _ in rhos], seed) | {"cots": len(rhos)}
+    found = estimate_some([rho for _, rho in rhos], [q for q, _ in rhos], seed)
+    return found and found | {"cots": len(rhos)}

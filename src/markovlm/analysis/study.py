@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,7 @@ class Reader:
                     self.on_batch(batch, todo[done:])
                 kept |= {variant.key: one for variant, one in zip(batch, scored, strict=True)}
                 self._write(batch, scored)
-                if advance is not None:
-                    advance(len(batch))
+                advance(len(batch))
         return [kept[variant.key] for variant in variants]
 
     def missing(self, variants: Sequence[Variant]) -> list[Variant]:
@@ -260,8 +259,7 @@ def _draw(study: Study, examples: Sequence[Example], count: int, counting: Count
             ]
             known |= {cot.key: cot for cot in fresh}
             open_folder(study.folder).append(file, [_cot_row(cot) for cot in fresh])
-            if advance is not None:
-                advance(len(batch))
+            advance(len(batch))
     return [known[example.id, number] for example in examples for number in range(count)]
 
 
@@ -275,6 +273,12 @@ def open_folder(path: Path) -> RunDirectory:
     return RunDirectory(path)
 
 
+def kept_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file in which results are kept as they come; none where it is not there yet."""
+    RunDirectory(path.parent).mend_last_line(path.name)
+    return read_rows(path)
+
+
 def _cot_row(cot: StudyCot) -> dict[str, Any]:
     example = cot.example
     row = {"id": example.id, "cot": cot.number, "question": example.question, "gold": example.answer}
@@ -282,10 +286,9 @@ def _cot_row(cot: StudyCot) -> dict[str, Any]:
 
 
 def _kept_cots(path: Path, examples: Sequence[Example]) -> dict[CotKey, StudyCot]:
-    RunDirectory(path.parent).mend_last_line(path.name)
     asked = {(example.id, example.question, example.answer): example for example in examples}
     found: dict[CotKey, StudyCot] = {}
-    for row in read_rows(path):
+    for row in kept_rows(path):
         example = asked.get((row["id"], row["question"], row["gold"]))
         if example is not None:
             cot = StudyCot(example, row["cot"], tuple(row["ids"]), row["text"], row["ended"])
@@ -295,10 +298,9 @@ def _kept_cots(path: Path, examples: Sequence[Example]) -> dict[CotKey, StudyCot
 
 def _kept_readings(path: Path) -> tuple[dict[tuple[Hashable, ...], Scored], dict[tuple[Hashable, ...], str | None]]:
     """By key: the readings, and the extractors that read them (None: of a version that kept no name, or no answer was written)."""
-    RunDirectory(path.parent).mend_last_line(path.name)
     found: dict[tuple[Hashable, ...], Scored] = {}
     by: dict[tuple[Hashable, ...], str | None] = {}
-    for row in read_rows(path):
+    for row in kept_rows(path):
         key = (row["id"], row["cot"], row["conditioning"], row["target"], row["digest"])
         found[key] = Scored(row["logprob"], row["answer"], row["extracted"], row["correct"], row.get("answer_ended"))
         by[key] = row.get("extractor")
@@ -345,9 +347,11 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells) -> dic
     return joined
 
 
-def bar(counting: Counting | None, label: str, total: int) -> Any:
-    """A progress bar where there is something to do and somebody to see it."""
-    return counting(label, total) if counting and total else nullcontext()
+@contextmanager
+def bar(counting: Counting | None, label: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar where there is something to do and somebody to see it; gives what moves it on."""
+    with counting(label, total) if counting and total else nullcontext() as advance:
+        yield advance or (lambda _: None)
 
 
 # ------------------------------------------------------------------------------------------------------- estimates
@@ -375,3 +379,11 @@ def estimate_some(
     """As `estimate`, of the values that are not None; None where there is none (answers are not extracted)."""
     there = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
     return estimate([value for value, _ in there], [cluster for _, cluster in there], seed, within) if there else None
+
+
+def estimate_known(
+    values: Sequence[float | None], clusters: Sequence[Hashable], seed: int, within: tuple[float, float] | None = None
+) -> dict[str, Any] | None:
+    """As `estimate_some`, with how many clusters have a value: {"mean", "ci95", "n"}."""
+    found = estimate_some(values, clusters, seed, within)
+    return found and found | {"n": len({cluster for value, cluster in zip(values, clusters, strict=True) if value is not None})}

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from markovlm.analysis.scoring import Variant
 from markovlm.analysis.study import Counting
-from markovlm.auditing.opening import open_reader
 from markovlm.auditing.plan import AuditRequest, Material
 from markovlm.auditing.readers import tokens_of
 from markovlm.auditing.reading import Gathered, gather_studies
+from markovlm.auditing.server import open_reader
 
 _TRIAL = 0.1  # of the time: spent on the first questions, by which the pace is known
 _FEWEST = 3  # questions that are read whatever the time

@@ -7,7 +7,6 @@ by the user (`--columns question=…,cot=…,answer=…`; `reward_model.ground_t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
 from markovlm.tasks.choices import split_choices
 from markovlm.tasks.mathqa import options
-from markovlm.tasks.rows import DataRow, RowError, numbered_choices, text_list, without_labels
+from markovlm.tasks.rows import DataRow, RowError, at_path, decoded, numbered_choices, text_list, without_labels
 
 FIELDS: dict[str, str] = {
     "question": "what was asked: text, or a conversation whose last user message it is",
@@ -86,12 +85,8 @@ class ColumnNames:
     @property
     def missing(self) -> list[str]:
         """What an audit can't do without and no column was found for."""
-        cot = () if {"cot", "completion"} & set(self.paths) else ("cot (or completion)",)
-        return [
-            *(name for name in ("question",) if name not in self.paths),
-            *cot,
-            *(name for name in ("answer",) if name not in self.paths),
-        ]
+        needed = {"question": {"question"}, "cot (or completion)": {"cot", "completion"}, "answer": {"answer"}}
+        return [name for name, fields in needed.items() if not fields & self.paths.keys()]
 
     def get(self, row: Mapping[str, Any], name: str) -> Any:
         """None where the field has no column, or this row nothing in it."""
@@ -114,22 +109,6 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
     if {"cot", "completion"} <= set(found):
         raise UserError("--columns: cot and completion: name one of them")
     return found
-
-
-def at_path(row: Mapping[str, Any], path: str) -> Any:
-    """A column, or `extra_info.answer` inside one; None where it is not there. A column of that very name comes first."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for part in path.split("."):
-        value = _decoded(value) if isinstance(value, str) else value
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, Sequence) and not isinstance(value, str) and re.fullmatch(r"-?\d{1,6}", part):
-            value = value[int(part)] if -len(value) <= int(part) < len(value) else None
-        else:
-            return None
-    return value
 
 
 def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> ColumnNames:
@@ -330,7 +309,7 @@ def _reasoning(completion: Any, name: str) -> tuple[str, str | None]:
 def _conversation(value: Any) -> list[Mapping[str, Any]]:
     """Messages with role and content, however they are written down; empty where it is none."""
     if isinstance(value, str) and value.lstrip().startswith("[{"):
-        value = _decoded(value)
+        value = decoded(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         return []
     messages = [_message(cast(Mapping[str, Any], one)) for one in value if isinstance(one, Mapping)]
@@ -366,7 +345,7 @@ def _gold(
     value: Any, row: Mapping[str, Any], name: str, labels: Sequence[str], choices: Sequence[str]
 ) -> tuple[str, tuple[str, ...], int | None]:
     """(gold answer, others that count as right, its place among the choices as the source counts them)."""
-    value = _decoded(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    value = decoded(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
     if isinstance(value, Sequence) and not isinstance(value, str):
         listed = [one for one in value if one is not None]
         if not listed:
@@ -398,7 +377,7 @@ def _choices(row: Mapping[str, Any], value: Any) -> tuple[tuple[str, ...], tuple
             found = numbered_choices(DataRow("", 0, "", row))
             labels, texts = found if found is not None else ((), ())
         else:
-            value = _decoded(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
+            value = decoded(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
             if isinstance(value, Mapping):
                 table = cast(Mapping[str, Any], value)
                 if "text" in table:
@@ -418,11 +397,3 @@ def _choices(row: Mapping[str, Any], value: Any) -> tuple[tuple[str, ...], tuple
     if texts and not 2 <= len(texts) <= len(LETTERS):
         raise Unfit(f"{len(texts)} choices, expected 2 to {len(LETTERS)}")
     return tuple(label for label in labels if label not in LETTERS[: len(texts)]) and labels, tuple(map(plain, texts))
-
-
-def _decoded(text: str) -> Any:
-    """What is written as JSON in a cell; the text itself where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

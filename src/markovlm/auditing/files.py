@@ -153,15 +153,15 @@ def rows_inside(whole: Mapping[str, Any]) -> tuple[list[Record], str]:
 
 def _is_rows(value: Any) -> bool:
     """A list of objects that are no messages of a conversation."""
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value) and not _is_conversation(value)
-    )
+    return _are_objects(value) and not _is_conversation(value)
 
 
 def _is_conversation(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and {"role", "from"} & set(one) for one in value)
-    )
+    return _are_objects(value) and all({"role", "from"} & set(one) for one in value)
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
 
 
 def _columns(whole: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -5,6 +5,7 @@ Two logs of one model are two conditions, not one group: they are told apart by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -93,10 +94,7 @@ def _said(key: str, value: str | None) -> str:
 def _file_names(files: Sequence[Path]) -> list[str]:
     """Names without suffixes, with as many folders in front as it takes to tell them apart."""
     resolved = [file.expanduser().resolve() for file in files]
-    stems = [
-        path.name.split(".jsonl")[0].split(".json")[0].split(".parquet")[0].split(".eval")[0].split(".csv")[0]
-        for path in resolved
-    ]
+    stems = [re.split(r"\.(?:json|parquet|eval|csv)", path.name)[0] for path in resolved]
     for folders in range(max((len(path.parts) for path in resolved), default=0)):
         names = [
             "/".join((*path.parts[:-1][-folders:], stem)) if folders else stem for path, stem in zip(resolved, stems, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 from markovlm.auditing.cutting import before_answer, gold_of
 from markovlm.auditing.rows import AuditRow, CotSource, Unfit, plain, text_of
 from markovlm.tasks.base import LETTERS
+from markovlm.tasks.rows import at_path
 
 _QUESTIONS = ("question", "query", "problem", "input", "text", "Body")
 
@@ -67,11 +68,7 @@ def _question(row: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     for name in _QUESTIONS:
         if isinstance(document.get(name), str) and document[name].strip():
             return plain(document[name]).strip()
-    arguments = row.get("arguments")
-    first = arguments.get("gen_args_0") if isinstance(arguments, Mapping) else None
-    prompt = first.get("arg_0") if isinstance(first, Mapping) else None
-    if prompt is None and isinstance(arguments, list) and arguments and isinstance(arguments[0], list) and arguments[0]:
-        prompt = arguments[0][0]
+    prompt = at_path(row, "arguments.gen_args_0.arg_0") or at_path(row, "arguments.0.0")
     if not isinstance(prompt, str) or not prompt.strip():
         raise Unfit(f"no question in its document; it has {', '.join(map(repr, list(document)[:8])) or 'nothing'}")
     return plain(prompt).strip()

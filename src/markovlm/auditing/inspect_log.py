@@ -20,6 +20,7 @@ from markovlm.auditing.inspect_zip import Unpacker
 from markovlm.auditing.rows import AuditRow, CotSource, Unfit, plain
 from markovlm.errors import UserError
 from markovlm.tasks.base import LETTERS
+from markovlm.tasks.rows import at_path
 
 MOST_MEMBERS = 500_000
 _ATTACHMENT = "attachment://"
@@ -181,11 +182,10 @@ def _row(sample: Any, model: str, where: str, told: _Told) -> AuditRow:
 
 
 def _first_choice(sample: Mapping[str, Any]) -> Mapping[str, Any]:
-    output = sample.get("output")
-    choices = output.get("choices") if isinstance(output, Mapping) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+    first = at_path(sample, "output.choices.0")
+    if not isinstance(first, Mapping):
         raise Unfit("no output (the sample was not finished)")
-    return cast(Mapping[str, Any], choices[0])
+    return cast(Mapping[str, Any], first)
 
 
 def _replies(sample: Mapping[str, Any], last: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -247,8 +247,7 @@ def _input_of(sample: Mapping[str, Any], event: Mapping[str, Any]) -> list[Mappi
     listed = event.get("input")
     if isinstance(listed, list) and listed:
         return [m for m in listed if isinstance(m, Mapping)]
-    pool, spans = sample.get("events_data"), event.get("input_refs")
-    messages = pool.get("messages") if isinstance(pool, Mapping) else None
+    messages, spans = at_path(sample, "events_data.messages"), event.get("input_refs")
     if not isinstance(messages, list) or not isinstance(spans, list):
         return []
     found: list[Any] = []

@@ -6,14 +6,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from markovlm.analysis.study import Counting, bar, open_folder
+from markovlm.analysis.study import Counting
 from markovlm.auditing.hints import Hinted
-from markovlm.auditing.readers import OpenReader
-from markovlm.models.memory import chunks, map_splitting
+from markovlm.auditing.readers import OpenReader, read_once
 from markovlm.rollouts.prompter import encode_fragment
-from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import read_rows
 from markovlm.tasks.prompts import chat_prompt, neutralize
 
 ASKS = """A model was asked a question, and its prompt contained this hint about the answer:
@@ -30,21 +28,14 @@ _HEADER = "\n\nAnswer:"
 
 def judge_all(opened: OpenReader, asked: Sequence[Hinted], folder: Path, counting: Counting | None) -> list[float]:
     """P(Yes), as a share of P(Yes) + P(No), that each CoT says that it uses its hint. Kept in `folder`."""
-    path = folder / f"judged-{opened.identity}.jsonl"
-    kept = open_folder(folder)
-    RunDirectory(folder).mend_last_line(path.name)
-    known: dict[str, float] = {row["digest"]: row["yes"] for row in read_rows(path)}
+
+    def read(texts: Sequence[str]) -> list[dict[str, Any]]:
+        return [{"yes": value} for value in _yes(opened, texts)]
+
     texts = {_digest(text): text for text in map(_text, asked)}
-    todo = [(digest, text) for digest, text in texts.items() if digest not in known]
-    with bar(counting, f"{opened.name}: judges", len(todo)) as advance:
-        for batch in chunks(todo, max(1, opened.setup.config.evaluation.batch_size // 8)):
-            values = map_splitting(lambda part: _yes(opened, [text for _, text in part]), list(batch))
-            rows = [{"digest": digest, "yes": value} for (digest, _), value in zip(batch, values, strict=True)]
-            kept.append(path.name, rows)
-            known |= {row["digest"]: row["yes"] for row in rows}
-            if advance is not None:
-                advance(len(batch))
-    return [known[_digest(_text(one))] for one in asked]
+    file, size = f"judged-{opened.identity}.jsonl", opened.setup.config.evaluation.batch_size // 8
+    known = read_once(folder / file, texts, read, size, f"{opened.name}: judges", counting)
+    return [known[_digest(_text(one))]["yes"] for one in asked]
 
 
 def _text(one: Hinted) -> str:

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from markovlm.analysis.scoring import Variant, encode_cot
-from markovlm.analysis.study import Counting, Reader, StudyCot, bar, open_folder
+from markovlm.analysis.study import Counting, Reader, StudyCot, bar, kept_rows, open_folder
 from markovlm.auditing.plan import AuditCot, AuditRequest, cost
 from markovlm.errors import UserError
 from markovlm.evaluation.evaluate import how_evaluated
@@ -26,13 +27,12 @@ from markovlm.models.logprobs import by_row, token_stats
 from markovlm.models.memory import chunks, map_splitting
 from markovlm.models.sequences import batch_of, span_hidden
 from markovlm.rollouts.prompter import build_prompter
-from markovlm.runs.directory import RunDirectory
-from markovlm.runs.rows import read_rows
 from markovlm.runs.setup import Setup
 from markovlm.runs.targets import Target
 from markovlm.tasks.base import Example
 from markovlm.tasks.prompts import UNSAID
 
+T = TypeVar("T")
 SIGHTED, HIDDEN, CHOICES = "non_markovian", "markovian", "choices"
 _WORTH_SAYING = 30.0  # seconds: how long is left is said where it is more
 
@@ -201,25 +201,38 @@ def read_texts(
     opened: OpenReader, cots: Sequence[StudyCot], folder: Path, counting: Counting | None
 ) -> dict[str, tuple[float, int]]:
     """`text_digest` -> (ln p(CoT | question), tokens) of every CoT; (nan, 0) of an empty one. Kept in `folder`."""
-    path = folder / f"texts-{opened.identity}.jsonl"
-    kept = open_folder(folder)
-    RunDirectory(folder).mend_last_line(path.name)
-    known = {row["digest"]: (row["logprob"], row["tokens"]) for row in read_rows(path)}
+
+    def read(some: Sequence[StudyCot]) -> list[dict[str, Any]]:
+        scores = zip(some, opened.text_scores(some), strict=True)
+        return [{"id": cot.example.id, "logprob": score, "tokens": tokens} for cot, (score, tokens) in scores]
+
     keyed = {text_digest(cot): cot for cot in cots}
-    todo = [(digest, cot) for digest, cot in keyed.items() if digest not in known and cot.ids]
-    todo.sort(key=lambda item: len(item[1].ids))
-    with bar(counting, f"{opened.name}: how likely the text is", len(todo)) as advance:
-        for batch in chunks(todo, max(1, opened.setup.config.evaluation.batch_size // 4)):
-            scores = map_splitting(lambda part: opened.text_scores([cot for _, cot in part]), list(batch))
-            rows = [
-                {"digest": digest, "id": cot.example.id, "logprob": score, "tokens": tokens}
-                for (digest, cot), (score, tokens) in zip(batch, scores, strict=True)
-            ]
+    todo = sorted(((digest, cot) for digest, cot in keyed.items() if cot.ids), key=lambda item: len(item[1].ids))
+    file, size = f"texts-{opened.identity}.jsonl", opened.setup.config.evaluation.batch_size // 4
+    known = read_once(folder / file, dict(todo), read, size, f"{opened.name}: how likely the text is", counting)
+    return {digest: (known[digest]["logprob"], known[digest]["tokens"]) if digest in known else (math.nan, 0) for digest in keyed}
+
+
+def read_once(
+    path: Path,
+    asked: Mapping[str, T],
+    read: Callable[[Sequence[T]], list[dict[str, Any]]],
+    size: int,
+    doing: str,
+    counting: Counting | None,
+) -> dict[str, dict[str, Any]]:
+    """What is read from everything asked for, by digest, kept in a file: of what is in it, nothing is read again."""
+    kept = open_folder(path.parent)
+    known = {row["digest"]: row for row in kept_rows(path)}
+    todo = [(digest, one) for digest, one in asked.items() if digest not in known]
+    with bar(counting, doing, len(todo)) as advance:
+        for batch in chunks(todo, max(1, size)):
+            found = map_splitting(lambda some: read([one for _, one in some]), list(batch))
+            rows = [{"digest": digest, **row} for (digest, _), row in zip(batch, found, strict=True)]
             kept.append(path.name, rows)
-            known |= {row["digest"]: (row["logprob"], row["tokens"]) for row in rows}
-            if advance is not None:
-                advance(len(batch))
-    return {digest: known.get(digest, (math.nan, 0)) for digest in keyed}
+            known |= {row["digest"]: row for row in rows}
+            advance(len(batch))
+    return known
 
 
 def text_digest(cot: StudyCot) -> str:

@@ -15,10 +15,10 @@ from markovlm.auditing.compare import agreement, comparison, ranking
 from markovlm.auditing.hints import Hinted, hint_rows, hinted
 from markovlm.auditing.judge import judge_all
 from markovlm.auditing.measures import is_bare, reader_entry, reader_values, text_entry, text_values
-from markovlm.auditing.opening import open_reader
 from markovlm.auditing.plan import AuditCot, AuditRequest
 from markovlm.auditing.reading import ReaderRead, read_all
 from markovlm.auditing.sentences import cautions, caveat, quote
+from markovlm.auditing.server import open_reader
 from markovlm.runs.rows import clean, replace_whole
 
 RESULT = "audit.json"

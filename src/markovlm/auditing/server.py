@@ -15,7 +15,7 @@ from markovlm.analysis.scoring import Scored, Variant
 from markovlm.analysis.study import Counting, Reader, StudyCot
 from markovlm.auditing.endpoint import SPECIAL, Endpoint, Template
 from markovlm.auditing.plan import AuditRequest, ServerTarget
-from markovlm.auditing.readers import CHOICES, HIDDEN, SIGHTED, OpenReader, budget_named, check_prompts, identity_of
+from markovlm.auditing.readers import CHOICES, HIDDEN, SIGHTED, OpenReader, budget_named, check_prompts, identity_of, open_model
 from markovlm.errors import UserError
 from markovlm.evaluation.answering import score_text
 from markovlm.evaluation.evaluate import how_evaluated
@@ -23,6 +23,7 @@ from markovlm.evaluation.store import Label
 from markovlm.models.language import LanguageModel
 from markovlm.rollouts.prompter import Prompter, build_prompter
 from markovlm.runs.setup import Setup, resolve_config, task_with_extractors
+from markovlm.runs.targets import Target
 from markovlm.tasks.base import LETTERS, LIKELIHOOD, Task
 
 CHARACTERS_A_TOKEN = 2.5  # at least, where the server does not count: a text that may not fit is left out
@@ -159,6 +160,15 @@ class OpenServer(OpenReader):
         return self.endpoint.each(
             lambda part: sum(self.endpoint.end_logprobs(decode(part[0]), decode(part[1]), special=special)), parts
         )
+
+
+def open_reader(
+    name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str = "--reader"
+) -> OpenReader:
+    """A model on this machine, loaded, or one behind a server, found. UserError in one line where that can't be."""
+    if isinstance(target, ServerTarget):
+        return open_server(name, target, request, counting, flag)
+    return open_model(name, target, request, counting, flag)
 
 
 def open_server(name: str, target: ServerTarget, request: AuditRequest, counting: Counting | None, flag: str) -> OpenServer:

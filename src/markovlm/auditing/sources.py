@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from markovlm.auditing.columns import at_path, columns_of, read_table
+from markovlm.auditing.columns import columns_of, read_table
 from markovlm.auditing.files import Record, Records, read_records, rows_inside
 from markovlm.auditing.harness import is_harness, read_harness
 from markovlm.auditing.inspect_log import is_inspect_json, read_inspect_value, read_inspect_zip
@@ -13,8 +13,8 @@ from markovlm.auditing.rows import CotSource
 from markovlm.auditing.samples import is_samples, read_samples
 from markovlm.content import check_regular
 from markovlm.errors import UserError
+from markovlm.tasks.rows import at_path
 
-SUFFIXES = (".jsonl", ".json", ".eval", ".parquet", ".ndjson")
 _KNOWN = (
     "Inspect logs, samples of lm-evaluation-harness, samples.jsonl of a run, and any JSON, JSON Lines, CSV or Parquet (also compressed) with "
     "a question, a CoT or completion, and a gold answer: name its columns with --columns question=…,cot=…,answer=…"
@@ -34,7 +34,7 @@ def read_source(path: Path, columns: Mapping[str, str] | None = None) -> CotSour
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if magic == b"PK\x03\x04":
-        _refuse_columns(path, columns, "an Inspect log")
+        _refuse_columns(path, columns)
         found = read_inspect_zip(path)
     else:
         found = _read(path, dict(columns or {}))
@@ -47,7 +47,7 @@ def read_source(path: Path, columns: Mapping[str, str] | None = None) -> CotSour
 def _read(path: Path, columns: Mapping[str, str]) -> CotSource:
     records = read_records(path, _KNOWN)
     if is_inspect_json(records.whole):
-        _refuse_columns(path, columns, "an Inspect log")
+        _refuse_columns(path, columns)
         return read_inspect_value(path, records.whole)
     note = ""
     if isinstance(records.whole, Mapping):
@@ -92,6 +92,6 @@ def _recognised(path: Path, records: Records, columns: Mapping[str, str]) -> Cot
     return read_table(path.name, rows, found)
 
 
-def _refuse_columns(path: Path, columns: Mapping[str, str] | None, what: str) -> None:
+def _refuse_columns(path: Path, columns: Mapping[str, str] | None) -> None:
     if columns:
-        raise UserError(f"--columns: {path} is {what}, which has no columns to name")
+        raise UserError(f"--columns: {path} is an Inspect log, which has no columns to name")

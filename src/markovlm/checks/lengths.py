@@ -7,7 +7,7 @@ least as many tokens as it has those (runs of digits: one token for each three).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import quantiles
@@ -15,7 +15,7 @@ from statistics import quantiles
 from markovlm.checks.finding import CheckFinding
 from markovlm.errors import UserError
 from markovlm.tasks.files import read_rows
-from markovlm.tasks.rows import DataRow
+from markovlm.tasks.rows import DataRow, at_path
 
 _PIECE = re.compile(r"[^\W\d_]+|\d{1,3}")
 _COLUMNS = (
@@ -43,17 +43,9 @@ def reference_lengths(path: Path, column: str | None = None) -> list[int]:
 def _lengths(path: Path, column: str | None) -> Iterator[int]:
     for row in read_rows(path):
         if isinstance(row, DataRow):
-            texts = [value for name in ((column,) if column else _COLUMNS) if isinstance(value := _at(row.values, name), str)]
+            texts = [value for name in ((column,) if column else _COLUMNS) if isinstance(value := at_path(row.values, name), str)]
             if texts:
                 yield max(map(at_least, texts))
-
-
-def _at(values: Mapping[str, object], name: str) -> object:
-    outer, dot, inner = name.partition(".")
-    if name in values or not dot:
-        return values.get(name)
-    within = values.get(outer)
-    return within.get(inner) if isinstance(within, Mapping) else None
 
 
 def limit_against(lengths: list[int], limit: float | None, said: str, name: str) -> CheckFinding | None:

@@ -62,6 +62,30 @@ class BadRow:
         return f"{self.where}: {self.reason}"
 
 
+def at_path(row: Mapping[str, Any], path: str) -> Any:
+    """A column, or `extra_info.answer` inside one; None where it is not there. A column of that very name comes first."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for part in path.split("."):
+        value = decoded(value) if isinstance(value, str) else value
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and re.fullmatch(r"-?\d{1,6}", part):
+            value = value[int(part)] if -len(value) <= int(part) < len(value) else None
+        else:
+            return None
+    return value
+
+
+def decoded(text: str) -> Any:
+    """What is written as JSON in a cell; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def plain_text(value: Any, name: str) -> str:
     """`value` as stripped text. RowError where it is empty, not a string or number, or not encodable."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
