@@ -456,7 +456,7 @@ def test_what_cannot_be_read_is_told_and_nothing_fails(tmp_path: Path) -> None:
     for name in ("torn", "deep", "bytes"):
         assert f"loadbearing/{name}.json: not valid JSON" in told
     assert "loadbearing/list.json: not a JSON object" in told
-    assert "loadbearing/large.json: larger than 8 MB, not read" in told
+    assert "loadbearing/large.json: 8,000,001 bytes, where at most 8,000,000 are expected: not read" in told
     assert "loadbearing/folder.json: " in told
     assert "perturb-03.json: a study of kind perturb without results" in told
     assert "rows: not a list" in told

@@ -24,8 +24,7 @@ class LogColumns:
 
     NO_STEP = _NO_STEP
 
-    def __init__(self, max_rows: int = MAX_ROWS) -> None:
-        self.max_rows = max_rows
+    def __init__(self) -> None:
         self.steps, self.lines = array("q"), array("q")
         self.columns: dict[str, array[float]] = {}
         self.seen = 0
@@ -34,16 +33,12 @@ class LogColumns:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def clear(self) -> None:
-        """Forget everything (a file that holds a second run)."""
-        self.__init__(self.max_rows)
-
     def add(self, step: int | None, line: int, values: Mapping[str, float]) -> None:
         """One row; a row without a step is numbered at the end."""
         self.seen += 1
         if (self.seen - 1) % self.stride:
             return
-        if len(self.steps) >= self.max_rows:
+        if len(self.steps) >= MAX_ROWS:
             self._thin()
             if (self.seen - 1) % self.stride:
                 return

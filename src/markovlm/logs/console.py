@@ -23,6 +23,7 @@ from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems
 
 _CHUNK = 1 << 20
+_LOOKED_AT = 32 << 20  # characters by which a file is told
 _MAX_PIECE = 1 << 18  # of one piece between line ends; what is longer is no metric row
 _DICT = re.compile(r"\{\s*['\"][^{}]*\}")
 _PAIR = re.compile(
@@ -309,12 +310,12 @@ def _is_training(row: dict[str, str]) -> bool:
     return bool(ours & {"loss", "loss_policy", "reward_mean"}) and _is_metrics(row)
 
 
-def looks_printed(path: Path, most: int = 32 << 20) -> bool:
+def looks_printed(path: Path) -> bool:
     """Is there a row of training metrics within the first megabytes?"""
-    return _is_structured(path, most) or any(True for _ in _said_rows(path, Problems(), Ending()))
+    return _is_structured(path) or any(True for _ in _said_rows(path, Problems(), Ending()))
 
 
-def _is_structured(path: Path, most: int = 32 << 20) -> bool:
+def _is_structured(path: Path) -> bool:
     """Is there a dictionary of metrics, or a line of verl's, within the first megabytes?"""
     seen = 0
     with open_stream(path) as file:
@@ -324,7 +325,7 @@ def _is_structured(path: Path, most: int = 32 << 20) -> bool:
             if "{" in text and any(_MARKS & row.keys() and _is_metrics(row) for row in dictionaries(text)):
                 return True
             seen += len(text) + 1
-            if seen > most:
+            if seen > _LOOKED_AT:
                 return False
     return False
 

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from markovlm.logs.columns import MAX_ROWS, LogColumns
+from markovlm.logs.columns import LogColumns
 from markovlm.logs.dialects import NESTED, Translator, plain_key, training_of, translator_of
 from markovlm.logs.families import likely_reward
 from markovlm.logs.frameworks import Framework
@@ -103,7 +103,6 @@ def fill(
     problems: Problems,
     framework: Framework | None = None,
     settle: Callable[[LogColumns, RunData], None] | None = None,
-    max_rows: int = MAX_ROWS,
 ) -> set[str]:
     """Read all rows into `run.metrics`; returns the keys of the first rows.
 
@@ -114,12 +113,12 @@ def fill(
     keys = {str(key) for _, _, row in first for key in (*row, *numbers_of(row))}
     translator = translator_of(keys, framework)
     read = one_a_step(_read(chain(first, rows), translator, settle is not None, run))
-    launches, columns, told = Launches(), LogColumns(max_rows), problems
+    launches, columns, told = Launches(), LogColumns(), problems
     for row, following in with_following(read):
         if launches.begins(row, following):
             before = RunData(path=run.path, kind=run.kind, name=run.name, files=run.files)
             run.earlier.append(_finished(before, columns, settle, translator, keys, told))
-            columns, told = LogColumns(max_rows), Problems()
+            columns, told = LogColumns(), Problems()
         columns.add(row.step, row.line, row.values)
     _finished(run, columns, settle, translator, keys, told)
     if told is not problems:

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -120,15 +119,14 @@ def array_elements(text: str) -> Any:
         yield value
 
 
-def first_objects(path: Path, count: int = 5, most: int = 1 << 22) -> Iterator[dict[str, Any]]:
-    """The first few JSON objects of a file (within its first 4 MB)."""
-    data = beginning(path, most)
+def first_objects(path: Path) -> list[dict[str, Any]]:
+    """The first five JSON objects of a file (within its first 4 MB)."""
+    data = beginning(path, 1 << 22)
     if data.lstrip()[:1] == b"[":
         found = (row for row in array_elements(data.decode("utf-8", "replace")) if isinstance(row, dict))
-        yield from islice(found, count)
-        return
-    for _, (_, _, row) in zip(range(count), objects(data.splitlines(keepends=True), Problems()), strict=False):
-        yield row
+    else:
+        found = (row for _, _, row in objects(data.splitlines(keepends=True), Problems()))
+    return list(islice(found, 5))
 
 
 def stem_of(path: Path) -> str:

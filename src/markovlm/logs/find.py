@@ -103,7 +103,7 @@ def _externals(path: Path, folders: list[str], files: list[str]) -> list[Path]:
     regular = [name for name in sorted(files) if not name.startswith(".") and name not in _OWN_FILES and _is_regular(path / name)]
     found = []
     for run in external_runs(path, folders, regular):
-        if run.suffix == ".jsonl" and (reader_of(run, rows := list(first_objects(run))) or _is_ours(run, rows)):
+        if run.suffix == ".jsonl" and (reader_of(run, rows := first_objects(run)) or _is_ours(run, rows)):
             continue
         found.append(run)
     return found
@@ -129,7 +129,7 @@ def _why_not(path: Path, names: Sequence[str]) -> str | None:
         check_regular(path)
         if path.stat().st_size == 0:
             return "empty"
-        rows = list(first_objects(path))
+        rows = first_objects(path)
     except FileNotFoundError:
         return "a link to nothing"
     except OSError as error:
@@ -194,7 +194,7 @@ def _read_file(path: Path, max_samples: int, mapping: Framework | None) -> RunDa
     external = read_external(path, max_samples, mapping) if mapping is not None or not path.is_file() else None
     if external is not None:
         return external
-    rows = list(first_objects(path))
+    rows = first_objects(path)
     reader = reader_of(path, rows)
     if reader is not None:
         return read_with(reader, path, max_samples)
@@ -214,17 +214,14 @@ def _is_ours(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def read_runs(
-    paths: Sequence[str | Path],
-    max_samples: int | None = None,
-    skipped: list[Skipped] | None = None,
-    mapping: Framework | None = None,
+    paths: Sequence[str | Path], skipped: list[Skipped] | None = None, mapping: Framework | None = None
 ) -> Iterator[RunData]:
     """All runs named by the arguments, each once (a training told by two logs too), with names that differ.
 
     Files of directories that are no runs are added to `skipped`.
     """
     found = find_runs(paths, skipped)
-    limit = max_samples if max_samples is not None else max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))
+    limit = max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))
     taken: dict[str, int] = {}
     runs = [run for path in found for run in read_launches(path, limit, mapping)]
     if mapping is not None and not any(run.metrics.width > 1 for run in runs):

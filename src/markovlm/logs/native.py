@@ -136,12 +136,12 @@ def metrics_frame(rows: list[tuple[int, dict[str, Any]]], problems: Problems, li
     return frame(columns, [step for step, _ in order])
 
 
-def run_of_rows(rows: Sequence[Mapping[str, Any]], name: str = "rows") -> RunData:
+def run_of_rows(rows: Sequence[Mapping[str, Any]]) -> RunData:
     """A run given as metric rows in step order; rows without `step` are numbered from 1."""
-    run, problems = RunData(path=Path(name), kind="native", name=name), Problems()
+    run, problems = RunData(path=Path("rows"), kind="native", name="rows"), Problems()
     numbered = [(line, {"step": line, **row}) for line, row in enumerate(rows, start=1)]
     run.metrics = metrics_frame(numbered, problems, run.lines)
-    run.problems += problems.lines(name)
+    run.problems += problems.lines("rows")
     return run
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from markovlm.content import read_content
+from markovlm.statistics import wilson
 
 MOST_SMALL = 8 << 20  # bytes of a small JSON file
 MAX_TEXT = 8_000  # characters of one text a report keeps
@@ -128,8 +129,6 @@ def interval_of(accuracy: float, n: int) -> tuple[float | None, float | None]:
     """95 % Wilson interval of an accuracy over n questions; (None, None) where n is not known."""
     if n < 1:
         return None, None
-    from markovlm.statistics import wilson
-
     low, high = wilson(round(accuracy * n), n)
     return low, high
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markovlm.content import check_regular
+from markovlm.content import read_content
 from markovlm.studies.chains import Chains
 from markovlm.studies.fields import Problems
 from markovlm.studies.records import BASE, Bypass, Explain, Intervention, Leak, Own, Perturb, Resample, Study, Transfer
@@ -54,11 +54,7 @@ def read_study(path: Path, problems: list[str]) -> Study | None:
     """One file; None where it is of an unknown kind or can't be read, which `problems` then says."""
     name = f"{FOLDER}/{path.name}"
     try:
-        check_regular(path)
-        if path.stat().st_size > MAX_BYTES:
-            problems.append(f"{name}: larger than {MAX_BYTES // 1_000_000} MB, not read")
-            return None
-        row = json.loads(path.read_bytes().decode("utf-8", "replace"))
+        row = json.loads(read_content(path, MAX_BYTES).decode("utf-8", "replace"))
     except OSError as error:
         problems.append(f"{name}: {error.strerror or 'cannot be read'}")
         return None
