@@ -32,9 +32,8 @@ class UnitDrop:
     kind: str  # of units.KINDS
     start: float  # fraction of the CoT's tokens before its first one, 0..1
     drop: float  # nats per answer token
-    filler: float | None = (
-        None  # of a unit replaced by filler: the drop when as much filler is put before it and nothing is taken away
-    )
+    # of a unit replaced by filler: the drop when as much filler is put before it and nothing is taken away
+    filler: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.drop):

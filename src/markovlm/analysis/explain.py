@@ -7,7 +7,7 @@ token ids, so nothing is re-tokenised; all versions of a CoT share what comes be
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -179,28 +179,27 @@ def _shown(attributions: Sequence[Attribution]) -> list[int]:
 
 
 def write_page(study: Study, attributions: Sequence[Attribution], result: dict[str, Any] | None, manner: Manner) -> Path:
-    """The HTML page of an explanation, beside the other results. A question's id never names a file."""
-    what = "all" if result is not None else _digest(attributions[0])
-    folder = open_folder(study.folder)
-    name = f"explain-{manner.by}-{manner.how}-{what}-{study.label.file.removesuffix('.jsonl')}.html"
-    title = f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"
-    folder.write(name, explain_html(attributions, result, title))
-    return folder.path / name
+    """The HTML page of an explanation, beside the other results."""
+    what = "all" if result is not None else _digest(attributions[:1])
+    return _written(study, f"explain-{manner.by}-{manner.how}-{what}", lambda title: explain_html(attributions, result, title))
 
 
 def write_resampled(study: Study, result: dict[str, Any], found: Sequence[Any]) -> Path:
     """The HTML page of resampled CoTs, beside the other results."""
-    ids = "\x1f".join(f"{one.id}\x1f{one.question}" for one in found)
-    what = hashlib.blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return _written(study, f"resample-{_digest(found)}", lambda title: resample_html(result, found[:EXAMPLES_SHOWN], title))
+
+
+def _written(study: Study, name: str, page: Callable[[str], str]) -> Path:
     folder = open_folder(study.folder)
-    name = f"resample-{what}-{study.label.file.removesuffix('.jsonl')}.html"
-    title = f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"
-    folder.write(name, resample_html(result, found[:EXAMPLES_SHOWN], title))
-    return folder.path / name
+    file = f"{name}-{study.label.file.removesuffix('.jsonl')}.html"
+    folder.write(file, page(f"{study.label.task}, {study.target.checkpoint} of {Path(study.target.name).name}"))
+    return folder.path / file
 
 
-def _digest(one: Attribution) -> str:
-    return hashlib.blake2b(f"{one.id}\x1f{one.question}".encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+def _digest(found: Sequence[Any]) -> str:
+    """A question's id never names a file."""
+    ids = "\x1f".join(f"{one.id}\x1f{one.question}" for one in found)
+    return hashlib.blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
 def find_example(examples: Sequence[Example], wanted: str) -> Example:

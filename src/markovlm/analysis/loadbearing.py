@@ -13,7 +13,7 @@ from typing import Any, Literal
 from markovlm.analysis.attribution import Attribution
 from markovlm.analysis.controls import bypass, leak
 from markovlm.analysis.explain import MANNER, Manner, explain, explain_one, find_example, write_page, write_resampled
-from markovlm.analysis.fragility import RAW, Damage, measure_damage, perturb_result, require_twins, twin_name, whole
+from markovlm.analysis.fragility import RAW, measure_damage, perturb_result, require_twins, twin_name, whole
 from markovlm.analysis.intervention import intervene
 from markovlm.analysis.own import own_study
 from markovlm.analysis.paraphrase import NAME as PARAPHRASE
@@ -115,10 +115,12 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
             for name in STUDIES:
                 keep(name, own_study(study, name))
         if "perturb" in request.parts:
-            keep("perturb", _perturb(request, study, counting, results, paths, reworded))
+            for name, found in _perturb(request, study, counting, reworded).items():
+                keep(name, found)
         study.close()
     if "transfer" in request.parts and request.readers:
-        keep("transfer", _transfer(request, counting))
+        how: dict[str, Any] = {"split": request.split, "limit": request.limit, "cots": request.cots, "counting": counting}
+        keep("transfer", transfer(request.checkpoints, request.readers, folder=request.folder(request.target), **how))
     return Found(results, tuple(paths), tuple(shown), page)
 
 
@@ -197,56 +199,24 @@ def _paraphrases(request: Request, counting: Counting | None) -> list[Reworded |
 
 
 def _perturb(
-    request: Request,
-    study: Study,
-    counting: Counting | None,
-    results: dict[str, dict[str, Any]],
-    paths: list[Path],
-    reworded: Sequence[Reworded | None],
-) -> tuple[dict[str, Any], Path]:
-    """Damage to this run's CoTs, then to the twin's, which shows its controls too."""
-    damage, twin = measure_damage(study, request.plan, reworded[0]), None
-    name = "perturb"
+    request: Request, study: Study, counting: Counting | None, reworded: Sequence[Reworded | None]
+) -> dict[str, tuple[dict[str, Any], Path]]:
+    """Damage to this run's CoTs, then to the twin's, which shows its controls too: results by name, and where they are."""
+    damage, twin, name = measure_damage(study, request.plan, reworded[0]), None, "perturb"
+    found: dict[str, tuple[dict[str, Any], Path]] = {}
     if request.against is not None:
         study.close()
-        twin = _twin_damage(request, study, counting, results, paths, reworded[1])
-        name = f"perturb-vs-{twin_name(twin.study)}"
+        other = _open(request, request.against, counting)
+        require_twins(study, other)
+        twin = measure_damage(other, request.plan, reworded[1])
+        if "bypass" in request.parts:
+            found["bypass_against"] = bypass(other)
+        if "intervention" in request.parts:
+            found["intervention_against"] = intervene(other)
+        other.close()
+        name = f"perturb-vs-{twin_name(other)}"
     result = perturb_result(damage, twin)
-    return result, study.write(name, result, {"rows": ("perturbation", "severity", "paraphraser")})
-
-
-def _twin_damage(
-    request: Request,
-    study: Study,
-    counting: Counting | None,
-    results: dict[str, dict[str, Any]],
-    paths: list[Path],
-    reworded: Reworded | None,
-) -> Damage:
-    assert request.against is not None
-    other = _open(request, request.against, counting)
-    require_twins(study, other)
-    damage = measure_damage(other, request.plan, reworded)
-    if "bypass" in request.parts:
-        results["bypass_against"], path = bypass(other)
-        paths.append(path)
-    if "intervention" in request.parts:
-        results["intervention_against"], path = intervene(other)
-        paths.append(path)
-    other.close()
-    return damage
-
-
-def _transfer(request: Request, counting: Counting | None) -> tuple[dict[str, Any], Path]:
-    return transfer(
-        request.checkpoints,
-        request.readers,
-        split=request.split,
-        limit=request.limit,
-        cots=request.cots,
-        folder=request.folder(request.target),
-        counting=counting,
-    )
+    return found | {"perturb": (result, study.write(name, result, {"rows": ("perturbation", "severity", "paraphraser")}))}
 
 
 def _check(request: Request) -> None:

@@ -16,23 +16,8 @@ from markovlm.analysis.segments import numbers, sentences
 from markovlm.analysis.units import FILLERS
 
 NAMES = (
-    "Anna",
-    "Boris",
-    "Clara",
-    "Derek",
-    "Elif",
-    "Farid",
-    "Greta",
-    "Hugo",
-    "Ines",
-    "Jonas",
-    "Kira",
-    "Leon",
-    "Mina",
-    "Nils",
-    "Olga",
-    "Pablo",
-)
+    "Anna", "Boris", "Clara", "Derek", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kira", "Leon", "Mina", "Nils", "Olga", "Pablo",
+)  # fmt: skip
 # Each word of a pair for the other, in the same form: facts stay.
 _PAIRS = (
     ("buys", "purchases"), ("bought", "purchased"), ("gives", "hands"), ("gave", "handed"), ("gets", "receives"), ("got", "received"),
@@ -50,68 +35,16 @@ _PASSIVE = re.compile(r"(?<![\w'’-])([A-Z][a-z]+) (gives|gave) (\d+ [a-z]+) to
 _POINTS_BACK = re.compile(
     r"\b(?:it|this|that|these|those|he|she|they|then|so|now|therefore|thus|them|his|her|their|finally|next)\b", re.IGNORECASE
 )
-_STARTERS = frozenset(
-    [
-        "So",
-        "Then",
-        "Now",
-        "First",
-        "Second",
-        "Third",
-        "Next",
-        "Finally",
-        "Therefore",
-        "Thus",
-        "Hence",
-        "There",
-        "Each",
-        "After",
-        "Before",
-        "Since",
-        "Because",
-        "If",
-        "When",
-        "For",
-        "Total",
-        "Answer",
-        "Step",
-        "Let",
-        "Adding",
-        "Subtract",
-        "Multiply",
-        "Divide",
-        "Given",
-        "Here",
-        "Therefore",
-        "Once",
-        "Also",
-        "But",
-        "And",
-    ]
-)
+_WORDS_THAT_START = """
+So Then Now First Second Third Next Finally Therefore Thus Hence There Each After Before Since Because If When For Total Answer Step Let
+Adding Subtract Multiply Divide Given Here Once Also But And
+"""
+_STARTERS = frozenset(_WORDS_THAT_START.split())
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+_TO_NINETEEN = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen
+"""
+_ONES = _TO_NINETEEN.split()
 _TENS = ["-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {word: i for i, word in enumerate(_ONES)} | {word: 10 * i for i, word in enumerate(_TENS) if i > 1}
 _SCALES = {"hundred": 100, "thousand": 1000}

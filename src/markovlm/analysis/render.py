@@ -133,12 +133,24 @@ def method_of(attribution: Attribution) -> str:
 # ---------------------------------------------------------------------------------------------------------------- page
 
 
+def cots_page(template: str, *packages: str, **values: Any) -> str:
+    """A page with CoTs in it; of these packages' templates, before ours."""
+    environment = page_environment(*packages, "markovlm.analysis")
+    environment.filters.update(
+        visible=lambda value: visible(str(value)),
+        one_line=lambda value: _one_line(str(value)),
+        nats=nats,
+        ci=with_interval,
+        estimate=found_text,
+    )
+    return environment.get_template(template).render(values)
+
+
 def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, Any] | None, title: str) -> str:
     """One page without scripts or anything from outside. `aggregate`: what `attribution.aggregate` returned."""
-    environment = page_environment("markovlm.analysis")
-    environment.filters.update(visible=lambda value: visible(str(value)), one_line=lambda value: _one_line(str(value)), nats=nats)
     cards = [card_of(number, group) for number, group in enumerate(same_cot(attributions), 1)]
-    return environment.get_template("explain.html").render(
+    return cots_page(
+        "explain.html",
         title=title,
         cards=cards,
         study=_study(aggregate) if aggregate else None,
@@ -149,14 +161,9 @@ def explain_html(attributions: Sequence[Attribution], aggregate: Mapping[str, An
 
 def resample_html(result: Mapping[str, Any], cots: Sequence[Any], title: str) -> str:
     """Both maps of CoTs whose sentences were resampled (`analysis.resample.Resampled`), as one page without scripts."""
-    environment = page_environment("markovlm.analysis")
-    environment.filters.update(
-        visible=lambda v: visible(str(v)), one_line=lambda v: _one_line(str(v)), nats=nats, ci=with_interval
-    )
     study = read_result(result, [])
-    return environment.get_template("resample.html").render(
-        title=title, result=result, tables=tables_of(study) if study else [], cots=[_both_maps(one) for one in cots]
-    )
+    tables = tables_of(study) if study else []
+    return cots_page("resample.html", title=title, result=result, tables=tables, cots=[_both_maps(one) for one in cots])
 
 
 def _both_maps(one: Any) -> dict[str, Any]:
@@ -178,9 +185,9 @@ def _shaded(text: str, strength: float, title: str) -> dict[str, str]:
     return {"text": visible(text), "style": style, "title": title}
 
 
-def with_interval(found: Mapping[str, Any] | None, digits: int = 2) -> str:
+def with_interval(found: Mapping[str, Any] | None) -> str:
     """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
-    return found_text(found, digits)
+    return found_text(found, 2)
 
 
 def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:

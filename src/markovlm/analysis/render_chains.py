@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from markovlm.analysis.render import visible
-from markovlm.intervals import found_text
-from markovlm.pages import page_environment
+from markovlm.analysis.render import cots_page
 
 _TEXTS = 12  # shown with their words
 _QUESTIONS = 60  # rows of the picture of facts
@@ -16,12 +14,11 @@ _QUESTIONS = 60  # rows of the picture of facts
 
 def chains_html(result: Mapping[str, Any]) -> str:
     """The result of `study_chains` as one page."""
-    environment = page_environment("markovlm.analysis")
-    environment.filters.update(visible=lambda value: visible(str(value)), estimate=found_text)
     facts = result.get("facts")
     words = result.get("words")
     damage = result.get("damage")
-    return environment.get_template("chains.html").render(
+    return cots_page(
+        "chains.html",
         result=result,
         thinking=result["chain"] == "thinking",
         damage=[row for row in damage["rows"] if row["severity"] > 0] if damage else None,

@@ -88,9 +88,8 @@ class Importance:
     accuracy_with: float | None
     accuracy_without: float | None
     accuracy_drop: dict[str, Any] | None
-    alternatives: tuple[
-        dict[str, Any], ...
-    ] = ()  # what stood in its place, most frequent first: {"text", "count", "answers": {answer: count}}
+    # what stood in its place, most frequent first: {"text", "count", "answers": {answer: count}}
+    alternatives: tuple[dict[str, Any], ...] = ()
 
     @property
     def causes(self) -> float:
@@ -421,5 +420,5 @@ def _rank_correlation(found: Sequence[Resampled], seed: int) -> dict[str, Any] |
             rho = float(library.spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
             if math.isfinite(rho):
                 rhos.append((one.id, rho))
-    found = estimate_some([rho for _, rho in rhos], [q for q, _ in rhos], seed)
-    return found and found | {"cots": len(rhos)}
+    mean = estimate_some([rho for _, rho in rhos], [q for q, _ in rhos], seed)
+    return mean and mean | {"cots": len(rhos)}

@@ -36,14 +36,8 @@ from markovlm.tasks.base import Example, Task
 ACTOR = "actor"  # the checkpoint reading its own CoTs
 _CELLS = {"readers": ("reader",), "points": ("checkpoint", "reader"), "correlation": ("reader",)}  # of a result
 _EXACT = 7  # checkpoints up to which the p of a rank correlation is computed over all orders
-_QUESTIONS = (
-    "task",
-    "task_options.",
-    "data.",
-    "loading.device",
-    "objective.answer_end",
-    "prompt.mention_budget",
-)  # settings that a reader takes over from the run
+# settings that a reader takes over from the run
+_QUESTIONS = ("task", "task_options.", "data.", "loading.device", "objective.answer_end", "prompt.mention_budget")
 
 stats: Any = scipy_stats
 

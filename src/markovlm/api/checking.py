@@ -29,7 +29,7 @@ def check(
         for finding in markovlm.check("grpo.yaml", processes=8)[0].findings:
             print(finding.level, finding.what, finding.change, finding.source)
     """
-    from markovlm.checks.check import CheckAnswers, check_files
+    from markovlm.checks.check import CheckAnswers, check_file
 
     named = [configs] if isinstance(configs, str | Path) else listed("check", configs, PATH, "paths")
     if not named:
@@ -39,4 +39,4 @@ def check(
     if answers is None and answers_column is not None:
         raise UserError("check: answers_column says nothing without answers, a file of reference answers")
     reference = None if answers is None else CheckAnswers(Path(answers).expanduser(), answers_column)
-    return check_files([Path(path).expanduser() for path in named], framework, processes, reference)
+    return [check_file(Path(path).expanduser(), framework, processes, reference) for path in named]

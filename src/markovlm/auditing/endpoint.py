@@ -126,10 +126,8 @@ class Endpoint:
         first = offsets[-1] - len(end)
         inside = [number for number, offset in enumerate(offsets[:-1]) if offset >= first]
         if not inside or offsets[inside[0]] > first:
-            inside = [
-                max(0, (inside[0] if inside else len(offsets) - 1) - 1),
-                *inside,
-            ]  # a token that begins before `end` has a part of it
+            # a token that begins before `end` has a part of it
+            inside = [max(0, (inside[0] if inside else len(offsets) - 1) - 1), *inside]
         found = [tokens[number] for number in inside]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in found):
             raise RunFailed(f"{self.url}: its log-probs are no numbers")

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markovlm.analysis.render import card_of, nats, visible, with_interval
+from markovlm.analysis.render import card_of, cots_page
 from markovlm.auditing.listing import MOST_LISTED, listed
 from markovlm.auditing.plan import AuditRequest
 from markovlm.auditing.reading import ReaderRead
 from markovlm.auditing.result import PAGE
 from markovlm.auditing.tables import tables_of
-from markovlm.pages import page_environment
 from markovlm.runs.rows import clean, replace_whole
 
 COTS = "cots.jsonl"
@@ -32,20 +31,15 @@ def write_page(request: AuditRequest, result: Mapping[str, Any], reads: Sequence
 
 def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], rows: Sequence[Mapping[str, Any]], title: str) -> str:
     """No scripts, nothing from outside."""
-    environment = page_environment("markovlm.auditing", "markovlm.analysis")
-    environment.filters.update(
-        visible=lambda value: visible(str(value)),
-        one_line=lambda value: visible(" ".join(str(value).split())),
-        nats=nats,
-        ci=with_interval,
-    )
     cards, number = [], 0
     for group, own in reads[0].groups.items() if reads else ():
         for one in own.shown:
             number += 1
             cards.append({**card_of(number, [one]), "group": group})
     shown = _list(rows, result)
-    return environment.get_template("audit.html").render(
+    return cots_page(
+        "audit.html",
+        "markovlm.auditing",
         title=title,
         result=result,
         cards=cards,

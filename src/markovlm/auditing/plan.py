@@ -242,9 +242,8 @@ def open_one(name: str, material: Material, over: Mapping[str, Any], flag: str =
             target = ServerTarget(name, build_config(dict(over), {"model": name}), None, None, address=name)
         else:
             target = open_targets(name, "last", dict(over))[0]
-            load_tokenizer(
-                target.config.model, target.config.loading
-            )  # that the second reader is missing is said before the first works
+            # that the second reader is missing is said before the first works
+            load_tokenizer(target.config.model, target.config.loading)
     except UserError as error:
         raise UserError(f"{flag} {name}: {error}") from error
     config = target.config

@@ -37,13 +37,11 @@ class GroupRead:
     cut: list[Scored]  # from the CoT cut before the gold answer first stands in it; the whole CoT where it never does
     reasoned: list[Scored]  # the worse of the whole CoT and the CoT cut before the gold answer first stands in it
     stated: list[bool]  # does the gold answer stand in it?
-    with_choices: list[Scored] = field(
-        default_factory=list[Scored]
-    )  # from the CoT, with the choices visible; none where answers are no letters
+    # from the CoT, with the choices visible; none where answers are no letters
+    with_choices: list[Scored] = field(default_factory=list[Scored])
     choices_alone: list[Scored] = field(default_factory=list[Scored])  # from the choices alone
-    text: list[tuple[float, int]] = field(
-        default_factory=list[tuple[float, int]]
-    )  # (ln p(CoT | question), tokens); none if not asked for
+    # (ln p(CoT | question), tokens); none if not asked for
+    text: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
     studies: dict[str, Any] = field(default_factory=dict[str, Any])
     shown: list[Attribution] = field(default_factory=list[Attribution])
 

@@ -42,9 +42,8 @@ class CotSource:
     rows: list[AuditRow] = field(default_factory=list[AuditRow])
     skipped: list[str] = field(default_factory=list[str])  # one line each: where, why
     notes: list[str] = field(default_factory=list[str])
-    facts: dict[str, str] = field(
-        default_factory=dict[str, str]
-    )  # what tells this log from another of the same model: task, solver, …
+    # what tells this log from another of the same model: task, solver, …
+    facts: dict[str, str] = field(default_factory=dict[str, str])
     shards: bool = True  # a group that two such files name is one group
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,3 @@ def _check_ours(path: Path, settings: GivenSettings, lengths: list[int] | None) 
     if lengths is not None and not config.chain.on and (longer := limit_against(lengths, limit, f"{name}={limit}", name)):
         found.insert(0, longer)
     return Checked(str(path), OURS, len(settings.values), worst_first(found))
-
-
-def check_files(
-    paths: Iterable[Path], framework: str | None, processes: int | None, answers: CheckAnswers | None
-) -> list[Checked]:
-    """All of them, in order. UserError at the first that cannot be read."""
-    return [check_file(path, framework, processes, answers) for path in paths]

@@ -91,14 +91,8 @@ def consequences(case: Case, cause: Finding, found: Sequence[Finding]) -> list[F
 
 _SAY_THE_LOSS = ("groups_hopeless",)  # that all are wrong now is the loss itself, not its cause
 _FOLLOW = ("idle_groups", "plateau", "cannot_tell")  # say nothing beside a mechanism
-_OWN = (
-    "held_out_fell",
-    "best_by_reward",
-    "copies_question",
-    "ignores_question",
-    "copies_answer",
-    "sampler_mismatch",
-)  # matters by themselves
+# matters by themselves
+_OWN = ("held_out_fell", "best_by_reward", "copies_question", "ignores_question", "copies_answer", "sampler_mismatch")
 
 
 def events(case: Case, found: Sequence[Finding]) -> tuple[CauseEvent, ...]:

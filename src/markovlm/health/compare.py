@@ -26,16 +26,8 @@ from markovlm.logs.schema import METRIC, components, held_out, label
 Z = 5.0  # standard errors in a window
 STAYS = 0.8  # of the later windows that must differ with the same sign
 LEAST_ROWS = 12  # common rows
-_LOG = (
-    "entropy",
-    "kl",
-    "grad_norm",
-    "cot_length",
-    "sampler_gap",
-    "sampler_kl",
-    "sampler_prob_gap",
-    "behavior_kl",
-)  # compared as factors
+# compared as factors
+_LOG = ("entropy", "kl", "grad_norm", "cot_length", "sampler_gap", "sampler_kl", "sampler_prob_gap", "behavior_kl")
 OF_SPREAD = 0.5
 _FACTOR = math.log(1.3)  # least difference of those
 _SHARE = 0.05  # of a fraction
@@ -112,11 +104,8 @@ def compare(a: Diagnosis, b: Diagnosis) -> RunComparison:
     """Where the courses of two runs part, and which settings differ."""
     settings, same = _settings(a.case, b.case)
     parts = components(a.run.metrics.columns)
-    keys = [
-        *_METRICS,
-        *(parts if len(parts) > 1 else ()),
-        *held_out(a.run.metrics.columns),
-    ]  # one part alone is the reward itself
+    several = parts if len(parts) > 1 else ()  # one part alone is the reward itself
+    keys = [*_METRICS, *several, *held_out(a.run.metrics.columns)]
     partings, compared = [], []
     for key in dict.fromkeys(keys):
         together = _common(a.case.course(key), b.case.course(key))

@@ -137,9 +137,8 @@ def judge_run(run: RunData) -> Verdict:
     if run.training in ("supervised", "preference"):
         return Verdict("unknown", None, (), run.steps)
     columns = [key for key in ("step", *WATCHED) if key in run.metrics.columns]
-    series = max(
-        evaluation_groups(run), key=lambda group: (len(group), group[-1].n), default=[]
-    )  # of a mixture all tasks together
+    # of a mixture all tasks together
+    series = max(evaluation_groups(run), key=lambda group: (len(group), group[-1].n), default=[])
     measured = [Measured(e.step, e.score.accuracy, independent(e.n, e.texts)) for e in series if e.of_actor]
     return judge(training_rows(run).select(columns).iter_rows(named=True), measured)
 
@@ -328,17 +327,7 @@ def _unknown_advice(case: Case) -> list[str]:
 # --- several runs ------------------------------------------------------------------------------------------------------
 
 # Settings that name or place a run, or are only there because of the kind of log, and explain nothing.
-_NOT_EXPLAINING = (
-    "use_ppo",
-    "data.",
-    "logging.",
-    "loading.",
-    "task",
-    "seed",
-    "training.steps",
-    "resume",
-    "num_batches",
-)
+_NOT_EXPLAINING = ("use_ppo", "data.", "logging.", "loading.", "task", "seed", "training.steps", "resume", "num_batches")
 
 
 def diagnose_all(runs: Sequence[RunData]) -> list[Diagnosis]:

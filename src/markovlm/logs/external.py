@@ -45,9 +45,8 @@ def as_number(value: Any) -> float | None:
         return None
 
 
-_CONTAINERS = frozenset(
-    {"metrics", "data", "logs", "log", "stats", "values", "scalars"}
-)  # dictionaries that only hold a row together ...
+# dictionaries that only hold a row together ...
+_CONTAINERS = frozenset({"metrics", "data", "logs", "log", "stats", "values", "scalars"})
 _GROUPS = frozenset({  # ... and those that group metrics as a slash in a key does
     "train", "training", "eval", "test", "val", "validation", "rewards", "reward", "completions", "sampling", "clip_ratio", "actor", "critic",
     "env", "optim", "policy", "loss", "objective", "response_length", "prompt_length", "rollout", "perf", "timing", "kl", "entropy",

@@ -22,9 +22,7 @@ class LogReader:
     name: str
     recognises: Callable[[Path, Sequence[Mapping[str, Any]]], bool]  # path, its first JSON objects
     read: Callable[[Path, int], RunData]  # path, samples to keep at most
-    part_of_another: Callable[[Path, Collection[str]], bool] = lambda _path, _names: (
-        False
-    )  # of a run among these names of its folder?
+    part_of_another: Callable[[Path, Collection[str]], bool] = lambda *_: False  # of a run among these names of its folder?
 
 
 def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader | None:

@@ -34,9 +34,8 @@ class LoggedSample:
     answer_logprob: float | None = None
     correct: bool | None = None
     cot_tokens: int | None = None
-    answered: str | None = (
-        None  # what the reader answered, where the log has it; of our own runs up to its first token that is not the gold one
-    )
+    # what the reader answered, where the log has it; of our own runs up to its first token that is not the gold one
+    answered: str | None = None
     line: int = 0  # line of the file it was read from, from 1
     source: str = ""  # file name
 

@@ -67,18 +67,8 @@ def read_jsonl(path: Path, framework: Framework | None = None) -> RunData:
 
 
 GENERIC = (
-    "logging",
-    "trainer_log",
-    "metrics",
-    "log",
-    "train",
-    "history",
-    "train_log",
-    "progress",
-    "output",
-    "completions",
-    "results",
-)
+    "logging", "trainer_log", "metrics", "log", "train", "history", "train_log", "progress", "output", "completions", "results",
+)  # fmt: skip
 
 
 def name_of(path: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -226,15 +227,11 @@ def _object(text: Any) -> dict[str, Any]:
 def _read_mlflow_database(run: RunData, connection: sqlite3.Connection, wanted: str, problems: Problems) -> None:
     def rows() -> Iterator[Row]:
         query = "select step, key, value, is_nan from metrics where run_uuid = ? order by step, timestamp"
-        now, row, count = None, {}, 0
-        for count, (step, key, value, is_nan) in enumerate(connection.execute(query, (wanted,)), 1):
-            if step != now:
-                if row:
-                    yield count, now, row
-                now, row = integer(step), {}
-            row[str(key)] = float("nan") if is_nan else value
-        if row:
-            yield count, now, row
+        count = 0
+        for step, entries in groupby(connection.execute(query, (wanted,)), key=lambda entry: entry[0]):
+            row = {str(key): float("nan") if is_nan else value for _, key, value, is_nan in entries}
+            count += len(row)
+            yield count, integer(step), row
 
     fill(run, rows(), problems)
     take_settings(run, dict(connection.execute("select key, value from params where run_uuid = ?", (wanted,))))

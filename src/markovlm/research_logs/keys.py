@@ -75,16 +75,8 @@ SETTINGS: Mapping[str, str] = {
 }
 
 _HEADER_KEYS = {
-    "task_type",
-    "model_type",
-    "model_learning_rate",
-    "num_batches",
-    "batch_size",
-    "use_ei",
-    "use_ppo",
-    "normalize_loss",
-    "lr",
-}
+    "task_type", "model_type", "model_learning_rate", "num_batches", "batch_size", "use_ei", "use_ppo", "normalize_loss", "lr",
+}  # fmt: skip
 
 
 def generation(row: Mapping[str, Any]) -> Kind | None:

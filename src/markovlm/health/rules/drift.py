@@ -24,11 +24,7 @@ _UNIT = {
     "sampler_ratio_mean": "is the mean ratio of trainer and sampler",
 }
 _APART = {"sampler_gap": 0.1, "sampler_prob_gap": 0.03, "sampler_kl": 0.1}  # from the first rows on: more is no rounding
-_GRAVE = {
-    "sampler_gap": 0.04,
-    "sampler_prob_gap": 0.015,
-    "sampler_kl": 0.04,
-}  # grown to less than this, it is worth a line and no cause
+_GRAVE = {"sampler_gap": 0.04, "sampler_prob_gap": 0.015, "sampler_kl": 0.04}  # grown to less, it is worth a line and no cause
 _RATIO = (0.5, 1.5)
 _SAME = "check that sampler and trainer use the same temperature, top_p, top_k, dtype and chat template, and that weights are synchronised every step"
 

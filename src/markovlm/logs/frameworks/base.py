@@ -30,7 +30,7 @@ class Framework:
     flag: str = ""  # what stands before a setting on the command line
     knobs: Mapping[str, str] = field(
         default_factory=dict
-    )  # a knob of `health/advice.py` -> what to do there, where it is more than a setting
+    )  # knob of `health/advice.py` -> what to do, where it is more than a setting
     notes: Mapping[str, str] = field(default_factory=dict)  # ours -> what this framework means by it
     sources: tuple[str, ...] = ()  # where its makers say so
 
