@@ -55,7 +55,7 @@ def test_own_questions_from_training_to_the_table(call, llama: Path, mine: Path)
     assert code == 0, err
     assert json.loads(out)["steps"] == 2
     assert "skipped: " in err
-    assert "train: 60% of the questions" in err
+    assert "train: 60 % of the questions" in err
     code, out, err = call("eval", "run", "--checkpoints", "all", "--baseline", "--json")
     assert code == 0, err
     report = json.loads(out)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from markovlm.intervals import decimal_texts, estimate_text, found_text
+from markovlm.intervals import decimal_texts, estimate_text, found_text, p_text, percent_text
 
 SOURCES = Path(__file__).parents[1] / "src" / "markovlm"
 
@@ -47,8 +47,23 @@ def test_all_numbers_have_one_count_of_decimals() -> None:
     assert decimal_texts([1, 0.5, 0.001], 1) == ["1.000", "0.500", "0.001"]
 
 
-def test_nothing_else_writes_an_interval() -> None:
-    """`[{low…}, {high…}]` in an f-string stands in one file; per cent and sentences of the report and of `health/` are another thing."""
-    pattern = re.compile(r"\[\{[^{}]*(low|\[0\])[^{}]*\}, \{[^{}]*(high|\[1\])")
-    where = {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.py") if pattern.search(path.read_text(encoding="utf-8"))}
-    assert {file for file in where if not file.startswith("health/")} - {"report/tables.py", "report/overview.py"} == set()
+def test_shares_and_p_values() -> None:
+    assert [percent_text(share) for share in (0.571, 0, 1, 0.004)] == ["57 %", "0 %", "100 %", "0.4 %"]
+    assert percent_text(0.571, places=1) == percent_text(0.571, 0.5, None, places=1)[:6] == "57.1 %"
+    assert percent_text(0.571, 0.544, 0.598, places=1) == "57.1 % [54.4, 59.8]"
+    assert [p_text(p) for p in (1, 0.0123, 0.001, 0.0004)] == ["1.000", "0.012", "0.001", "< 0.001"]
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern", "elsewhere"),
+    [
+        ("an interval", r"\[\{[^{}\"]+\}, \{[^{}\"]+\}\]", set()),
+        ("a share", r"\{[^{}]+:\.\d%\}|\{100 \* [^{}]+\} %", {"studies/records.py", "studies/words.py"}),
+        ("a p-value", r"\bp ?=? ?\{[^{}]*:\.\d[fg]\}", set()),
+        ("what is missing", "[\"']([—–]|n/a)[\"']", {"logs/rows.py"}),
+    ],
+)
+def test_nothing_else_writes(what: str, pattern: str, elsewhere: set[str]) -> None:
+    """Places of a CoT and severities that a user set are no measured shares; `n/a` is a text that logs have."""
+    files = {str(path.relative_to(SOURCES)): path.read_text(encoding="utf-8") for path in SOURCES.rglob("*.py")}
+    assert {name for name, text in files.items() if re.search(pattern, text)} - {"intervals.py"} == elsewhere, what

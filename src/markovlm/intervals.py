@@ -1,7 +1,7 @@
-"""How an estimate reads, in the terminal, in reports and on pages: `0.932 [0.907, 0.951]`.
+"""How an estimate reads, in the terminal, in reports and on pages: `0.932 [0.907, 0.951]`; a share, a p-value, a time.
 
 What is missing is a dash; an estimate without an interval says so (`0.932 [—]`). All numbers of an estimate have one count of
-decimals, and no number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies. And how a time reads.
+decimals, and no number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies.
 """
 
 from __future__ import annotations
@@ -38,6 +38,17 @@ def estimate_text(
 def found_text(found: Mapping[str, Any] | None, places: int = 3) -> str:
     """The same of `{"mean": 0.932, "ci95": [0.907, 0.951]}`, as studies and evaluations keep it."""
     return MISSING if found is None else estimate_text(found["mean"], *found["ci95"], places=places)
+
+
+def percent_text(share: float, low: float | None = None, high: float | None = None, *, places: int = 0) -> str:
+    """`57 %` of .571, with `places=1` `57.1 %`; with an interval `57.1 % [54.4, 59.8]`."""
+    mean, *bounds = decimal_texts([100 * v for v in (share, low, high) if v is not None], places)
+    return f"{mean} % [{', '.join(bounds)}]" if len(bounds) == 2 else f"{mean} %"
+
+
+def p_text(p: float) -> str:
+    """`0.012`, `< 0.001`"""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def duration_text(seconds: float) -> str:

@@ -266,7 +266,7 @@ def test_what_the_numbers_cannot_say() -> None:
     tied = [{"group": name, "rank": 1, "rank_to": 2} for name in "gh"]
     said = " | ".join(cautions([group], [reader], tied))
     assert "WARNING: r is too weak a reader: of CoTs that state the right answer it reads only 0.20 [0.10, 0.30] rightly" in said
-    assert "50% of its answers to CoTs have no answer in them" in said
+    assert "50 % of its answers to CoTs have no answer in them" in said
     assert "from neither question nor CoT it answers '100' to all of 12 questions" in said
     assert "g has 3 questions: almost any difference" in said
     assert "no order" in said

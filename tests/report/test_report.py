@@ -115,7 +115,7 @@ def test_the_order_of_the_page_and_its_first_words(seed_report: ReportResult) ->
 def test_why_no_run_is_trusted_is_a_table_and_the_accuracies_can_be_sorted(seed_report: ReportResult) -> None:
     text = seed_report.html.read_text()
     why = text[text.index('id="untrusted"') :].split("</table>")[0]
-    tasks = re.findall(r"<tr><td>([^<]*)</td>", why)
+    tasks = re.findall(r'<tr><td class="" data-value="([^"]*)"', why)
     assert len(tasks) >= 2
     assert "native" not in why
     accuracy = text[text.index('<section id="accuracy"') :].split("</table>")[0]

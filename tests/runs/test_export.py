@@ -63,7 +63,7 @@ def test_the_card_has_the_numbers_and_no_path_of_this_machine(run: Path, tmp_pat
     rows = [json.loads(line) for line in (run / "evals.jsonl").read_text().splitlines()]
     [row] = [r for r in rows if r["role"] == "test" and r["checkpoint"] == "step-000003"]
     assert result["metrics"] == [{"type": "accuracy", "value": round(row["accuracy"], 4), "name": "accuracy (n=4)"}]
-    assert f"accuracy {row['accuracy']:.3f} (95 % interval {row['ci95'][0]:.3f} to {row['ci95'][1]:.3f})" in card
+    assert f"accuracy {row['accuracy']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]" in card
     assert "The untrained base, for comparison" in card
     assert str(run.parent) not in card
     assert "/tmp" not in card

@@ -181,7 +181,7 @@ def test_aqua_real(load, real):
     assert sum("\n" in e.question for e in test) == 14
     train, small_dev = (load("aqua", real / "aqua", split, disjoint=True) for split in ("train", "dev"))
     assert (len(train.examples), len(small_dev.examples)) == (203, 51)
-    assert "80% of the dev questions" in train.notes[0]
+    assert "80 % of the dev questions" in train.notes[0]
     assert_disjoint(train.examples, [*small_dev.examples, *test])
 
 
@@ -277,7 +277,7 @@ def test_arc_real(load, real, task, name, counts, numbered):
             assert example.choices[LETTERS.index(example.answer)] == right.strip()
         assert {len(e.choices) for e in examples} == {3, 4, 5}
     test = load(task, real / "arc", "test")  # no test file here: half of dev stands in, and says so
-    assert "50% of the dev questions" in test.notes[0]
+    assert "50 % of the dev questions" in test.notes[0]
     assert_disjoint(load(task, real / "arc", "dev", disjoint=True).examples, test.examples)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from markovlm.analysis.attribution import TOP_UNITS, Attribution, UnitDrop
 from markovlm.analysis.units import KINDS
-from markovlm.intervals import found_text
+from markovlm.intervals import found_text, p_text
 from markovlm.pages import page_environment
 from markovlm.present.table import NOTHING, Cell, Table, number_cell, percent_cell, table_of
 from markovlm.studies.fields import Estimate
@@ -140,8 +141,7 @@ def cots_page(template: str, *packages: str, **values: Any) -> str:
         visible=lambda value: visible(str(value)),
         one_line=lambda value: _one_line(str(value)),
         nats=nats,
-        ci=with_interval,
-        estimate=found_text,
+        ci=partial(found_text, places=2),
     )
     return environment.get_template(template).render(values)
 
@@ -173,7 +173,7 @@ def _both_maps(one: Any) -> dict[str, Any]:
         "table": sentences_of(ResampledCot.model_validate(one.to_json())),
         "bears": [_shaded(s.text, s.occlusion / limit, f"{nats(s.occlusion)} nats") for s in one.sentences],
         "causes": [
-            _shaded(s.text, s.causes, f"TV {with_interval(s.tv)}, p {s.p:.3f}" if s.tv else "never another sentence here")
+            _shaded(s.text, s.causes, f"TV {found_text(s.tv, 2)}, p {p_text(s.p)}" if s.tv else "never another sentence here")
             for s in one.sentences
         ],
     }
@@ -183,11 +183,6 @@ def _shaded(text: str, strength: float, title: str) -> dict[str, str]:
     tone, strength = ("warm" if strength > 0 else "cool"), min(1.0, abs(strength))
     style = f"background:rgb(var(--{tone})/{strength:.2f})" if strength >= 0.02 else ""
     return {"text": visible(text), "style": style, "title": title}
-
-
-def with_interval(found: Mapping[str, Any] | None) -> str:
-    """`0.93 [0.90, 0.95]`; a dash where there is nothing."""
-    return found_text(found, 2)
 
 
 def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from markovlm.analysis.render import cots_page
+from markovlm.studies.chains import Chains
+from markovlm.studies.files import read_result
+from markovlm.studies.tables import chain_tables
 
 _TEXTS = 12  # shown with their words
 _QUESTIONS = 60  # rows of the picture of facts
@@ -14,19 +17,17 @@ _QUESTIONS = 60  # rows of the picture of facts
 
 def chains_html(result: Mapping[str, Any]) -> str:
     """The result of `study_chains` as one page."""
-    facts = result.get("facts")
-    words = result.get("words")
-    damage = result.get("damage")
+    study = read_result(result, [])
+    facts, words = result.get("facts"), result.get("words")
     return cots_page(
         "chains.html",
         result=result,
         thinking=result["chain"] == "thinking",
-        damage=[row for row in damage["rows"] if row["severity"] > 0] if damage else None,
+        tables=chain_tables(study) if isinstance(study, Chains) else [],
         words=[_shaded(text) for text in words["texts"][:_TEXTS]] if words else None,
         survival=words["survival"] if words else None,
         facts=[_fact_row(question) for question in facts["questions"][:_QUESTIONS]] if facts else None,
         asked=len(facts["questions"]) if facts else 0,
-        by=("age", facts["by_age"]) if facts and facts["by_age"] else ("t", facts["by_t"] if facts else []),
         steps=max((known["t"] for question in facts["questions"] for known in question["known"]), default=0) if facts else 0,
     )
 

@@ -75,10 +75,12 @@ class Evaluated:
 
     def _repr_html_(self) -> str:
         rows = self._table()
-        columns = ["checkpoint", "n", "accuracy", "95 % from", "to", "ln π(answer | CoT)"]
+        cells = [(name, n, estimate_text(right, low, high), logprob) for name, n, right, low, high, logprob in rows]
         shown = [(name, right, low, high) for name, _, right, low, high, _ in rows if None not in (right, low, high)]
         drawn = intervals_svg(shown) if shown else ""  # pyright: ignore[reportArgumentType]
-        return html_table("Accuracy from the CoT alone", columns, rows) + drawn
+        return (
+            html_table("Accuracy from the CoT alone", ["checkpoint", "n", "accuracy [95 %]", "ln π(answer | CoT)"], cells) + drawn
+        )
 
     @property
     def _last(self) -> dict[str, Any]:

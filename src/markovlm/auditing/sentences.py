@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markovlm.intervals import estimate_text, found_text
+from markovlm.intervals import estimate_text, found_text, p_text, percent_text
 from markovlm.statistics import minimum_detectable_difference
 
 FLOOR = 0.5  # of CoTs that state the right answer: a reader that gets fewer right can't read them
@@ -69,7 +69,7 @@ def _difference(result: Mapping[str, Any], reader: str, key: str | None, unit: s
         if row["measure"] == measure and row["reader"] == reader and {row["group"], row["against"]} == {one, other}:
             sign = 1 if row["group"] == other else -1
             mean, (low, high) = sign * row["difference"]["mean"], sorted(sign * end for end in row["difference"]["ci95"])
-            return f": a difference of {estimate_text(mean, low, high, places=2)}, adjusted p {row['q']:.2g}"
+            return f": a difference of {estimate_text(mean, low, high, places=2)}, adjusted p {p_text(row['q'])}"
     return ""
 
 
@@ -81,7 +81,7 @@ def caveat(result: Mapping[str, Any]) -> str:
             "reasons, and answers change by chance too."
         )
     stated = [group["text"]["stated"]["mean"] for group in result["groups"] if group["text"]["stated"] is not None]
-    ends = list(dict.fromkeys(f"{share:.0%}" for share in (min(stated), max(stated)))) if stated else []
+    ends = list(dict.fromkeys(percent_text(share) for share in (min(stated), max(stated)))) if stated else []
     share = f" ({' to '.join(ends)} of these CoTs state it)" if ends else ""
     return (
         "This shows what a reader can take from the text, not how the model that wrote it came to its answer: a CoT may be readable and "
@@ -108,8 +108,8 @@ def cautions(
         if r["too_long"]
     ]
     found += [
-        f"{r['reader']}: has no token for {r['unknown_tokens']:.0%} of what the CoTs are made of; it can't read these texts, and its numbers "
-        "say nothing"
+        f"{r['reader']}: has no token for {percent_text(r['unknown_tokens'])} of what the CoTs are made of; it can't read these texts, and "
+        "its numbers say nothing"
         for r in readers
         if r["unknown_tokens"] > 0.02
     ]
@@ -136,7 +136,9 @@ def _about_the_reader(reader: Mapping[str, Any]) -> list[str]:
             f"({check['n']} questions); low numbers say nothing about these CoTs, take a larger reader"
         )
     if reader["no_answer"] is not None and reader["no_answer"] > _UNREAD:
-        notes.append(f"{name}: {reader['no_answer']:.0%} of its answers to CoTs have no answer in them, and count as wrong")
+        notes.append(
+            f"{name}: {percent_text(reader['no_answer'])} of its answers to CoTs have no answer in them, and count as wrong"
+        )
     return notes
 
 

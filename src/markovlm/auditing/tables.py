@@ -8,10 +8,9 @@ from typing import Any
 
 from markovlm.analysis.render import visible
 from markovlm.auditing.measures import MEASURES
-from markovlm.present.table import NOTHING, Cell, Table, found_cell, number_cell, p_cell, percent_cell, table_of
+from markovlm.present.table import NOTHING, Cell, Columns, Table, found_cell, number_cell, p_cell, percent_cell, table_of
 
 Row = Mapping[str, Any]
-Columns = dict[str, Callable[[Any], Any]]
 
 _TEXTS = {
     "words": "words",
@@ -88,7 +87,7 @@ def _hints(rows: Sequence[Row]) -> Table:
             replace(found_cell(row[key]), text=f"{found_cell(row[key]).text} n={row[key]['n']}") if row[key] else NOTHING
         )
 
-    columns: Columns = {"group": _WHO["group"], "questions": lambda row: number_cell(row["n"])}
+    columns: Columns = {"group": _WHO["group"], "questions": "n"}
     columns |= {name: counted(key) for key, name in keys.items()} | {"of the changes, by chance": _share("by_chance")}
     return table_of("hints", "Does the CoT say that a hint changed its answer? Shares of questions", rows, columns)
 
@@ -97,8 +96,8 @@ def _ranking(rows: Sequence[Row]) -> Table:
     columns: Columns = {
         "rank": lambda row: str(row["rank"]) if row["rank"] == row["rank_to"] else f"{row['rank']} to {row['rank_to']}",
         "group": _WHO["group"],
-        "carried, above nothing": _found("carried"),
-        "of it before the answer is stated": _found("before_answer"),
+        "carried, above nothing": "carried",
+        "of it before the answer is stated": "before_answer",
         "with text of their own": _share("with_text"),
         "bare answers": _share("bare_answer"),
     }
@@ -115,9 +114,9 @@ def _comparison(rows: Sequence[Row]) -> Table:
         "less": lambda row: visible(row["against"]),
         "reader": _WHO["reader"],
         "measure": lambda row: MEASURES[row["measure"]],
-        "difference": _found("difference"),
+        "difference": "difference",
         "questions": lambda row: "paired" if row["paired"] else "apart",
-        "n": lambda row: number_cell(row["n"]),
+        "n": "n",
         "adjusted p": lambda row: p_cell(row["q"], row["stars"]),
     }
     note = "p by sign flips (paired) or permutations of questions, adjusted over this table by Benjamini and Hochberg; * below .05, ** .01, *** .001."
@@ -141,7 +140,7 @@ def _likelihood(read: Sequence[tuple[Row, Row]]) -> Table:
     columns: Columns = {
         **_WHO,
         "perplexity per token": lambda row: number_cell(row["perplexity"] or None, f"{row['perplexity'] or 0:.2f}"),
-        "bits per character": _found("bits_per_character"),
+        "bits per character": "bits_per_character",
     }
     rows = [{"group": group["group"], "reader": one["reader"], **one["text"]} for group, one in read if one.get("text")]
     return table_of("likelihood", "How likely the text is, given its question", rows, columns)
@@ -154,7 +153,7 @@ def _bypass(rows: Sequence[Row]) -> Table:
         )
 
     judged = [one for one in rows if any(row["accuracy"] is not None for row in one["rows"])]
-    columns = {**_WHO, "bypass": _found("bypass"), **{name: survives(control) for control, name in _SURVIVE.items()}}
+    columns = {**_WHO, "bypass": "bypass", **{name: survives(control) for control, name in _SURVIVE.items()}}
     title = "Bypass: with the question visible, how many right answers stay right without the CoT?"
     return table_of("bypass", title, judged, columns)
 
@@ -162,23 +161,23 @@ def _bypass(rows: Sequence[Row]) -> Table:
 def _leak(rows: Sequence[Row]) -> Table:
     columns: Columns = {
         **_WHO,
-        "stands in it": _found("leaks"),
-        "another question's, by chance": _found("leaks_other"),
+        "stands in it": "leaks",
+        "another question's, by chance": "leaks_other",
         "first at (median)": lambda one: percent_cell(one["position"] and one["position"]["quartiles"][1]),
-        "accuracy": _found("accuracy"),
-        "cut before it": _found("accuracy_cut_before"),
-        "drop, nats": _found("drop_logprob"),
+        "accuracy": "accuracy",
+        "cut before it": "accuracy_cut_before",
+        "drop, nats": "drop_logprob",
     }
     return table_of("leak", "The gold answer as a plain copy, and what the part before it carries", rows, columns)
 
 
 def _damage(one: Row) -> Table:
     columns: Columns = {
-        "damage": lambda row: row["perturbation"],
+        "damage": "perturbation",
         "of it": _share("severity"),
         "CoTs changed": _share("changed"),
-        "drop, nats": _found("drop_logprob"),
-        "drop of accuracy": _found("drop_accuracy"),
+        "drop, nats": "drop_logprob",
+        "drop of accuracy": "drop_accuracy",
     }
     title = f"Damage to the CoTs of {visible(one['group'])}, read by {visible(one['reader'])}"
     return table_of("damage", title, [row for row in one["rows"] if row["severity"] > 0], columns)
@@ -188,10 +187,10 @@ def _agreement(rows: Sequence[Row]) -> Table:
     columns: Columns = {
         "group": _WHO["group"],
         "readers": lambda one: visible(" and ".join(one["readers"])),
-        "n": lambda one: number_cell(one["n"]),
-        "same verdict": _found("same_verdict"),
-        "kappa": _found("kappa"),
-        "rank correlation of ln π": _found("spearman"),
+        "n": "n",
+        "same verdict": "same_verdict",
+        "kappa": "kappa",
+        "rank correlation of ln π": "spearman",
     }
     return table_of("agreement", "Do the readers agree on the CoT alone?", rows, columns)
 

@@ -14,6 +14,7 @@ from statistics import quantiles
 
 from markovlm.checks.finding import CheckFinding
 from markovlm.errors import UserError
+from markovlm.intervals import percent_text
 from markovlm.tasks.files import read_rows
 from markovlm.tasks.rows import DataRow, at_path
 
@@ -56,6 +57,6 @@ def limit_against(lengths: list[int], limit: float | None, said: str, name: str)
     needed = -(-int(quantiles(lengths, n=20)[-1] * 1.5) // 64) * 64
     return CheckFinding(
         "limit_under_answers", "fails" if over >= _MANY else "warn",
-        f"{said}: at least {over:.0%} of {len(lengths):,} reference answers are longer (words and numbers alone), such completions are cut off "
-        "before they answer", f"{name}={needed} or more", "https://github.com/huggingface/trl/issues/5697",
+        f"{said}: at least {percent_text(over)} of {len(lengths):,} reference answers are longer (words and numbers alone), such completions are "
+        "cut off before they answer", f"{name}={needed} or more", "https://github.com/huggingface/trl/issues/5697",
     )  # fmt: skip

@@ -10,6 +10,7 @@ from markovlm.evaluation import compare
 from markovlm.evaluation.compare import DIFFERENCE, Selection
 from markovlm.evaluation.evaluate import ENDS
 from markovlm.evaluation.run import Result, chosen_in_training
+from markovlm.intervals import p_text
 from markovlm.runs.rows import clean
 from markovlm.runs.targets import BASE, Target
 
@@ -140,7 +141,7 @@ def _of_differences(rows: Sequence[dict[str, Any]], base: Result) -> list[str]:
             continue
         needed = compare.needed_for(paired, base.evaluation)
         more = f"; if real, about {needed:,} questions would show it" if needed and needed > paired["n"] else ""
-        numbers = f"{paired['accuracy']:+.3f}, McNemar p = {paired['mcnemar_p']:.2g}, n = {paired['n']}"
+        numbers = f"{paired['accuracy']:+.3f}, McNemar p = {p_text(paired['mcnemar_p'])}, n = {paired['n']}"
         unclear.append(f"{row['checkpoint']} ({numbers}{more})")
     return [f"not significantly different from the base: {', '.join(unclear)}"] if unclear else []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from markovlm.health.series import (
     reward_course,
 )
 from markovlm.health.verdict import Evidence, Verdict
+from markovlm.intervals import percent_text
 from markovlm.logs.records import LoggedEvaluation, RunData
 from markovlm.logs.schema import EVAL_ACCURACY, EVAL_REWARD, held_out
 from markovlm.tasks.chance import chance_level
@@ -219,13 +220,9 @@ class Case:
 OUTCOME_KINDS = frozenset({"reward_crash", "accuracy_crash", "logprob_crash", "evaluation_fell"})
 
 
-def percent(value: float) -> str:
-    """57.1 %"""
-    return f"{100 * value:.1f} %"
+percent = partial(percent_text, places=1)  # 57.1 %
 
 
 def scored(e: LoggedEvaluation) -> str:
     """`57.1 % [54.4, 59.8], n = 1,319`"""
-    s = e.score
-    interval = f" [{100 * s.low:.1f}, {100 * s.high:.1f}]" if s.low is not None and s.high is not None else ""
-    return f"{percent(s.accuracy)}{interval}, n = {e.n:,}"
+    return f"{percent(e.score.accuracy, e.score.low, e.score.high)}, n = {e.n:,}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from markovlm.intervals import percent_text
 from markovlm.logs.records import RunData, training_rows
 
 _TOLD_FROM = 0.05  # share of groups without spread from which it is said
@@ -49,7 +50,7 @@ class SinceOnset:
         """`661 of 1,000 steps since step 340: 5.2 of 7.9 hours, 66 % of the time`"""
         steps = f"{self.steps:,} of {self.of_steps:,} steps since step {self.onset_step:,}"
         spent = f"{_time(self.seconds, self.of_seconds)}, " if self.seconds is not None and self.of_seconds else ""
-        return f"{steps}: {spent}{_percent(self.share)} of the {self.share_of}"
+        return f"{steps}: {spent}{percent_text(self.share)} of the {self.share_of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,10 @@ class IdleGroups:
         """`31 % of the groups had one reward for all CoTs (19 % all right, 12 % all wrong): paid for, and no advantage to learn from`"""
         when = "" if self.before_step is None else f" before step {self.before_step:,}"
         shares = (("right", self.all_right), ("wrong", self.all_wrong))
-        parts = [f"{_percent(part)} all {name}" for name, part in shares if part is not None]
+        parts = [f"{percent_text(part)} all {name}" for name, part in shares if part is not None]
         split = f" ({', '.join(parts)})" if parts else ""
         cots = "" if self.cots is None else f"{self.cots:,} CoTs "
-        return f"{_percent(self.share)} of the groups{when} had one reward for all CoTs{split}: {cots}paid for, and no advantage to learn from"
+        return f"{percent_text(self.share)} of the groups{when} had one reward for all CoTs{split}: {cots}paid for, and no advantage to learn from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +199,6 @@ def _parts(rows: pl.DataFrame, share: Array) -> tuple[Array | None, Array | None
             correct = _column(rows, key)
             return share * (correct >= 1.0), share * (correct <= 0.0)
     return None, None
-
-
-def _percent(share: float) -> str:
-    return "under 1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
 
 
 def _time(part: float, whole: float) -> str:

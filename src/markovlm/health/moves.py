@@ -32,9 +32,9 @@ class Move:
     peak: float  # furthest it went in the direction of the move
     row: int  # index in the course
 
-    def told(self, digits: str = ".3g") -> str:
+    def told(self) -> str:
         """`from 0.25 to 5.9`"""
-        return f"from {self.before:{digits}} to {self.after:{digits}}"
+        return f"from {self.before:.3g} to {self.after:.3g}"
 
 
 def rise(c: Course | None, *, factor: float = 1.0, by: float = 0.0, least: float = -np.inf, dies: bool = False) -> Move | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from markovlm.intervals import MISSING, estimate_text
+from markovlm.intervals import MISSING, decimal_texts, estimate_text, p_text, percent_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Table:
     @property
     def headings(self) -> list[tuple[str, str]]:
         """(column, "number" where all its cells are numbers or missing)."""
-        numeric = [all("number" in row[i].kind for row in self.rows) and bool(self.rows) for i in range(len(self.columns))]
+        known = ([row[i].kind for row in self.rows if row[i].text not in ("", MISSING)] for i in range(len(self.columns)))
+        numeric = (kinds and all("number" in kind for kind in kinds) for kinds in known)
         return [(name, "number" if is_numeric else "") for name, is_numeric in zip(self.columns, numeric, strict=True)]
 
     def without(self, column: str) -> Table:
@@ -56,17 +57,32 @@ class Table:
 
     def with_known(self) -> Table:
         """The table less the columns of which nothing is known."""
-        known = [i for i in range(len(self.columns)) if any(row[i].text != MISSING for row in self.rows)]
+        known = [i for i in range(len(self.columns)) if any(row[i].text not in ("", MISSING) for row in self.rows)]
         return replace(
             self, columns=tuple(self.columns[i] for i in known), rows=tuple(tuple(r[i] for i in known) for r in self.rows)
         )
 
 
-def table_of(name: str, title: str, items: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]], note: str = "") -> Table:
-    """A row an item: by each column's heading what makes its cell of an item, or the cell's value."""
-    made = ((make(item) for make in columns.values()) for item in items)
-    rows = tuple(tuple(cell if isinstance(cell, Cell) else plain(cell) for cell in row) for row in made)
+Columns = Mapping[
+    str, str | Callable[[Any], Any]
+]  # heading -> a key or attribute of an item, or what makes a cell, or its value, of it
+
+
+def table_of(name: str, title: str, items: Iterable[Any], columns: Columns, note: str = "") -> Table:
+    """A row an item. Values become cells by what they are: numbers, `{"mean", "ci95"}`, all else texts."""
+    rows = tuple(tuple(_cell_of(item, make) for make in columns.values()) for item in items)
     return Table(name, title, tuple(columns), rows, note)
+
+
+def _cell_of(item: Any, make: str | Callable[[Any], Any]) -> Cell:
+    value = make(item) if callable(make) else item[make] if isinstance(item, Mapping) else getattr(item, make)
+    if isinstance(value, Cell):
+        return value
+    if value is None:
+        return plain(None, "missing")
+    if isinstance(value, Mapping):
+        return found_cell(value)  # pyright: ignore[reportUnknownArgumentType]
+    return number_cell(value) if isinstance(value, int | float) and not isinstance(value, bool) else plain(value)
 
 
 # --- cells -------------------------------------------------------------------------------------------------------------
@@ -98,6 +114,7 @@ def number_text(value: float) -> str:
 
 
 NOTHING = plain(None, "missing number")
+BLANK = Cell(None, "", None, "missing number")  # what has its number in another row
 
 
 def number_cell(value: float | None, text: str | None = None, source: Source | None = None) -> Cell:
@@ -105,31 +122,47 @@ def number_cell(value: float | None, text: str | None = None, source: Source | N
     return NOTHING if value is None else Cell(value, readable(value) if text is None else text, source, "number")
 
 
-def percent_cell(value: float | None, source: Source | None = None) -> Cell:
-    """`55 %` of .55"""
-    return NOTHING if value is None else Cell(value, f"{100 * value:.0f} %", source, "number")
+def decimal_cell(value: float | None, places: int = 3, *, signed: bool = False, source: Source | None = None) -> Cell:
+    """`0.932`, `+0.932`"""
+    return NOTHING if value is None else number_cell(value, decimal_texts([value], places, signed=signed)[0], source)
+
+
+def percent_cell(
+    share: float | None, low: float | None = None, high: float | None = None, *, places: int = 0, source: Source | None = None
+) -> Cell:
+    """`55 %` of .55, with `places` and an interval `55.0 % [52.1, 57.9]`."""
+    return NOTHING if share is None else Cell(share, percent_text(share, low, high, places=places), source, "number")
 
 
 def p_cell(p: float | None, after: str = "") -> Cell:
     """`0.012`, `< 0.001`; `after` follows it (stars)."""
-    return NOTHING if p is None else Cell(p, f"{f'{p:.3f}' if p >= 0.001 else '< 0.001'} {after}".strip(), None, "number")
+    return NOTHING if p is None else Cell(p, f"{p_text(p)} {after}".strip(), None, "number")
 
 
 def estimate_cell(
     mean: float | None, low: float | None = None, high: float | None = None, *, source: Source | None = None, scale: float = 1.0,
-    places: int = 2, judged: bool = False,
+    places: int = 2, signed: bool = False, judged: bool = False,
 ) -> Cell:  # fmt: skip
     """`1.20 [0.90, 1.50]`; where it is `judged`, muted if the interval holds 0 or is missing."""
     if mean is None or math.isnan(mean):
         return NOTHING
     scaled = [None if v is None else scale * v for v in (mean, low, high)]
     sure = low is not None and high is not None and (low > 0 or high < 0)
-    return Cell(scale * mean, estimate_text(*scaled, places=places), source, "number null" if judged and not sure else "number")
+    kind = "number null" if judged and not sure else "number"
+    return Cell(scale * mean, estimate_text(*scaled, places=places, signed=signed), source, kind)
 
 
 def found_cell(found: Mapping[str, Any] | None, places: int = 2) -> Cell:
-    """The same of `{"mean": 1.2, "ci95": [0.9, 1.5]}`, as studies and evaluations keep it."""
+    """The same of `{"mean": 1.2, "ci95": [0.9, 1.5]}`, as studies keep it."""
     return NOTHING if found is None else estimate_cell(found["mean"], *found["ci95"], places=places)
+
+
+def scored_cell(row: Mapping[str, Any] | None, name: str, signed: bool = False) -> Cell:
+    """The same of `{"accuracy": 0.5, "ci95": [0.4, 0.6], "logprob": -1.2, "logprob_ci95": [-1.5, -0.9]}`, as evaluations keep them."""
+    if row is None:
+        return NOTHING
+    bounds = row["ci95" if name == "accuracy" else f"{name}_ci95"] or (None, None)
+    return estimate_cell(row[name], *bounds, places=3, signed=signed)
 
 
 def sources_of(row: Sequence[Cell]) -> list[Source]:

@@ -28,7 +28,7 @@ from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, Se
 from markovlm.report.overview import FEW_RUNS, folded, groupings, overview
 from markovlm.report.settings import settings
 from markovlm.report.synthesis import synthesis
-from markovlm.report.trust import Trust, verdict_on_tasks
+from markovlm.report.trust import verdict_on_tasks
 
 LIBRARY = "MIT/BSD: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab"
 MANY_SAMPLES = 500  # above this, texts of samples are cut shorter
@@ -162,7 +162,7 @@ def render_html(
         "groupings": groupings(all_of_them),
         "ids": ids,
         "trusted": trusted(all_of_them),
-        "untrusted": untrusted(all_of_them),
+        "untrusted": tables.untrusted(all_of_them),
         "synthesis": synthesis(all_of_them),
         "scores": {d.run.name: tables.accuracy_cell(d.run, e) for d in all_of_them if (e := d.case.best or d.case.last)},
         "settings": settings(runs),
@@ -188,11 +188,6 @@ def render_html(
         "library": LIBRARY,
     }
     return _environment(_Links(out_dir), library).get_template("report.html").render(context)
-
-
-def untrusted(all_of_them: Sequence[Diagnosis]) -> list[Trust]:
-    """The tasks of which no run is to be trusted."""
-    return [found for found in verdict_on_tasks(all_of_them) if found.run is None]
 
 
 def trusted(all_of_them: Sequence[Diagnosis]) -> list[tuple[str, Diagnosis]]:

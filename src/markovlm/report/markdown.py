@@ -14,7 +14,7 @@ from markovlm.report.html import sentence
 from markovlm.report.loadbearing.section import NOTE, NOTHING_CLAIMED, TITLE, RunPart, Section, ShownExample
 from markovlm.report.settings import settings
 from markovlm.report.synthesis import Synthesis, synthesis
-from markovlm.report.trust import Trust, verdict_on_tasks
+from markovlm.report.trust import verdict_on_tasks
 
 SAMPLES_OF_A_RUN = 3
 MOST_STUDIED = 3  # runs with their tables of studies; all have their sentences, and CSV files
@@ -56,21 +56,12 @@ def _figure(figure: Figure, path: str | None) -> str:
     return f"![{title}]({path})" if path else f"({title}: could not be drawn)"
 
 
-def _not_trusted(found: Trust) -> str:
-    """A line of a list, with one below it for each of several runs."""
-    if len(found.objections) < 2:
-        return f"- {escaped(found.task)}: {escaped(found.why)}"
-    return "\n".join(
-        (f"- {escaped(found.task)}:", *(f"    - {escaped(d.run.name)}: {escaped(why)}" for d, why in found.objections))
-    )
-
-
 def _trusted(all_of_them: Sequence[Diagnosis]) -> str:
     found = verdict_on_tasks(all_of_them)
     good = "; ".join(
         f"{escaped(t.task)}: {escaped(t.run.run.name)}, step {t.run.best_step:,}, {escaped(t.why)}" for t in found if t.run
     )
-    none = "\n".join(_not_trusted(t) for t in found if not t.run)
+    none = table(tables.untrusted(all_of_them))
     parts = [
         f"**Run to trust** (the most accurate whose interval beats chance and its base, and that is not in doubt): {good}."
         if good

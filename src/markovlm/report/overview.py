@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level
+from markovlm.intervals import MISSING
 from markovlm.logs.records import LoggedEvaluation
 from markovlm.logs.schema import METRIC
 from markovlm.present.table import Source, number_text
 from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
 from markovlm.report.settings import split_settings
-from markovlm.report.tables import by_gravity, eval_source, row_source
+from markovlm.report.tables import accuracy_cell, by_gravity, row_source
 
 FEW_RUNS = 12  # up to so many runs are shown one by one
 _MOST_GROUPINGS = 12
@@ -47,7 +48,7 @@ class Overview:
     rows: tuple[OverviewRow, ...]
 
 
-_NONE = Shown(None, "—")
+_NONE = Shown(None, MISSING)
 _WHEN = ("start", "best", "end")
 
 
@@ -84,10 +85,10 @@ def _level(d: Diagnosis, row: RunRow, key: str, when: str) -> Shown:
 def _score(d: Diagnosis, e: LoggedEvaluation | None) -> Shown:
     if e is None:
         return _NONE
-    s = e.score
-    interval = f"[{100 * s.low:.1f}, {100 * s.high:.1f}]" if s.low is not None and s.high is not None else f"n = {e.n:,}"
+    cell = accuracy_cell(d.run, e)
+    accuracy, _, interval = cell.text.partition(" [")
     hint = f"{e.split}, n = {e.n:,}, {e.main}, step {e.step:,}"
-    return Shown(s.accuracy, f"{100 * s.accuracy:.1f} %", interval, hint, eval_source(d.run, e))
+    return Shown(e.score.accuracy, accuracy, f"[{interval}" if interval else f"n = {e.n:,}", hint, cell.source)
 
 
 def groupings(all_of_them: Sequence[Diagnosis]) -> dict[str, dict[str, str | None]]:

@@ -81,7 +81,7 @@ def _config_source(run: RunData) -> Source | None:
 
 def _setting(value: Any, source: Source | None) -> Cell:
     if value is _MISSING:
-        return Cell(None, "—", None, "missing")
+        return plain(None, "missing")
     if value is None or isinstance(value, bool):
         return Cell(value, {None: "null", True: "true", False: "false"}[value], source)
     text = number_text(value) if isinstance(value, float) else str(value)

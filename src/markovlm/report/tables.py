@@ -8,15 +8,16 @@ from typing import Any
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level, milestone_levels
-from markovlm.health.rules import THRESHOLDS, percent, reference_of, rules_table
+from markovlm.health.rules import THRESHOLDS, reference_of, rules_table
 from markovlm.health.series import base_evaluation, best_evaluation, evaluation_groups, last_evaluation
 from markovlm.health.thresholds import Threshold
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import LoggedEvaluation, RunData
 from markovlm.logs.schema import METRIC
-from markovlm.present.table import NOTHING, Cell, Source, Table, number_cell, number_text, plain, readable, table_of
+from markovlm.present.table import NOTHING, Cell, Source, Table, number_cell, number_text, percent_cell, plain, table_of
 from markovlm.report.run_rows import SIGNALS, run_rows
 from markovlm.report.synthesis import Synthesis
+from markovlm.report.trust import verdict_on_tasks
 
 
 def row_source(run: RunData, step: int) -> Source | None:
@@ -56,7 +57,7 @@ def verdicts(all_of_them: Sequence[Diagnosis]) -> Table:
                 Cell(d.verdict, d.verdict, None, f"verdict {d.verdict}"),
                 Cell(d.run.name, d.run.name, None, "run"),
                 plain(d.run.task),
-                Cell(d.run.last_step, readable(d.run.last_step) if d.run.steps else "—", None, "number"),
+                number_cell(d.run.last_step),
                 _onset(d),
                 Cell(d.why, d.why),
                 accuracy_cell(d.run, best) if best else NOTHING,
@@ -163,14 +164,23 @@ def recommendations(found: Synthesis) -> Table:
     return Table("recommendations", "Recommendations", ("advice", "runs"), rows)
 
 
+def untrusted(all_of_them: Sequence[Diagnosis]) -> Table:
+    """The tasks of which no run is to be trusted, and why; a row for each run that was evaluated."""
+    rows: list[tuple[Cell, ...]] = []
+    for found in verdict_on_tasks(all_of_them):
+        if found.run is None:
+            reasons = [(plain(d.run.name, "run"), plain(why)) for d, why in found.objections]
+            rows += [(plain(found.task), *reason) for reason in reasons or [(plain(None), plain(found.why))]]
+    return Table("untrusted", "Why no run is to be trusted", ("task", "run", "why not"), tuple(rows))
+
+
 # --- accuracy ----------------------------------------------------------------------------------------------------------
 
 
 def accuracy_cell(run: RunData, e: LoggedEvaluation, extractor: str | None = None) -> Cell:
-    """`57.1 % [54.4, 59.8] @ 3,000`"""
+    """`57.1 % [54.4, 59.8]`"""
     score = e.scores[extractor or e.main]
-    interval = f" [{100 * score.low:.1f}, {100 * score.high:.1f}]" if score.low is not None and score.high is not None else ""
-    return Cell(score.accuracy, f"{percent(score.accuracy)}{interval}", eval_source(run, e), "number")
+    return percent_cell(score.accuracy, score.low, score.high, places=1, source=eval_source(run, e))
 
 
 def accuracies(all_of_them: Sequence[Diagnosis]) -> Table:
@@ -198,9 +208,9 @@ def _accuracy_rows(d: Diagnosis, series: list[LoggedEvaluation]) -> Iterator[tup
             *(_at(d.run, e, name) for e in (base, best, last)),
             plain(best.step if best else None, "number"),
             plain(last.step if last else None, "number"),
-            Cell(none, "—" if none is None else percent(none), eval_source(d.run, at), "number"),
+            percent_cell(none, places=1, source=eval_source(d.run, at)),
             Cell(at.n, f"{at.n:,}", eval_source(d.run, at), "number"),
-            Cell(published.value, percent(published.value), None, "number") if published else NOTHING,
+            percent_cell(published.value if published else None, places=1),
         )
 
 
@@ -335,13 +345,13 @@ def thresholds() -> Table:
         return "windows of 3, 10, 100" if row.measure.startswith(("below", "frac")) else "1"
 
     columns: dict[str, Callable[[Threshold], Any]] = {
-        "signal": lambda row: row.signal,
+        "signal": "signal",
         "measure": lambda row: f"{row.measure.replace('_', ' ')}, {row.comparison}",
-        "warn": lambda row: number_cell(row.warn),
-        "collapse": lambda row: number_cell(row.collapse),
+        "warn": "warn",
+        "collapse": "collapse",
         "rows": span,
         "shows": lambda row: row.kind.replace("_", " "),
-        "why this threshold": lambda row: row.reason,
+        "why this threshold": "reason",
     }
     return table_of("thresholds", "Thresholds of the verdict", THRESHOLDS, columns)
 

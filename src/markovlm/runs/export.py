@@ -12,6 +12,7 @@ import yaml
 from markovlm._version import __version__
 from markovlm.config import RunConfig, dump_yaml
 from markovlm.errors import UserError
+from markovlm.intervals import estimate_text
 from markovlm.models.quantization import loading_snippet
 from markovlm.models.registry import KNOWN
 from markovlm.runs.asking import hub_of, task_of
@@ -167,6 +168,5 @@ def _measured(row: dict[str, Any]) -> str:
     cot = "greedy CoT" if how["decoding"] == "greedy" else f"CoT sampled at temperature {how['temperature']:g}"
     result = f"answer log-likelihood {row['logprob']:.3f} nats per token"
     if row["accuracy"] is not None:
-        low, high = row["ci95"]
-        result = f"accuracy {row['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), {result}"
+        result = f"accuracy {estimate_text(row['accuracy'], *row['ci95'])}, {result}"
     return f"- {row['split']} split, n = {row['n']}: {result}; {cot}, {how['conditioning'].replace('_', '-')}, answers by the {how['reader']}"

@@ -106,14 +106,21 @@ class Chains(Study):
         return bool(self.damage.rows or self.facts.read or self.words.survival)
 
 
-def chief_damage(found: Chains) -> dict[tuple[str, str], list[LagDamage]]:
-    """(perturbation, what is predicted) -> rows by lag at the severity nearest to 60 %, answers first."""
-    rows: dict[tuple[str, str], list[LagDamage]] = {}
-    for row in sorted(found.damage.rows, key=lambda row: row.predicted != "answer"):
+def damage_by_lag(found: Chains) -> dict[tuple[str, str, float], list[LagDamage]]:
+    """(perturbation, what is predicted, severity) -> rows by lag, answers first; without the identity check at 0."""
+    rows: dict[tuple[str, str, float], list[LagDamage]] = {}
+    for row in sorted(found.damage.rows, key=lambda row: (row.predicted != "answer", row.lag)):
         if row.severity:
-            rows.setdefault((spoken(row.perturbation), row.predicted.replace("_", " ")), []).append(row)
-    at = {key: min((row.severity or 0.0 for row in own), key=lambda s: (abs(s - _SHOWN), s)) for key, own in rows.items()}
-    return {key: sorted((row for row in own if row.severity == at[key]), key=lambda row: row.lag) for key, own in rows.items()}
+            rows.setdefault((spoken(row.perturbation), row.predicted.replace("_", " "), row.severity), []).append(row)
+    return rows
+
+
+def chief_damage(found: Chains) -> dict[tuple[str, str], list[LagDamage]]:
+    """(perturbation, what is predicted) -> rows by lag at the severity nearest to 60 %."""
+    rows = damage_by_lag(found)
+    nearest = sorted(rows, key=lambda key: (abs(key[2] - _SHOWN), key[2]))
+    at = {key[:2]: key for key in reversed(nearest)}
+    return {key[:2]: rows[key] for key in rows if at[key[:2]] == key}
 
 
 def known_by(found: Chains) -> tuple[str, Sequence[KnownShare]]:

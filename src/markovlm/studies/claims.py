@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from markovlm.intervals import percent_text
 from markovlm.studies.chain_claims import chain_sentences
 from markovlm.studies.fields import Estimate
 from markovlm.studies.records import (
@@ -26,7 +27,7 @@ from markovlm.studies.records import (
     ThreeWay,
     Transfer,
 )  # fmt: skip
-from markovlm.studies.words import nats, opposite, points, severity_text, share, spoken
+from markovlm.studies.words import cell_text, nats, opposite, points, severity_text, share, spoken
 
 FEW = 50  # questions below which a bootstrap interval is too narrow to lean on
 HEADLINE = 0.4  # the severity that is put in words
@@ -134,7 +135,7 @@ def _verb(row: Damage) -> str:
         at = f" at {severity_text(row.severity)}" if row.severity not in (None, 1.0) else ""
         text = f"the damage “{row.name}”{at}"
     few = row.changed is not None and row.changed < _UNCHANGED
-    return f"{text}, which changed only {100 * (row.changed or 0):.0f} % of the CoTs," if few else text
+    return f"{text}, which changed only {percent_text(row.changed or 0)} of the CoTs," if few else text
 
 
 def _cost(row: Damage, study: Study) -> str:
@@ -323,7 +324,7 @@ def _sight(row: ThreeWay) -> str:
 
 
 def _three_ways(row: ThreeWay) -> str:
-    """`81 % (62 to 100 %, n=16) of the answers follow the changed CoT, no measurable share stays with the question's (0 % (0 to 0 %))`"""
+    """`81 % [62, 100] (n=16) of the answers follow the changed CoT; none measurably stay with the question's: 0 % [0, 0]`"""
     if row.follows.sign == 0:
         follows = f"no measurable share of the answers follows the changed CoT: {share(row.follows, row.n)}"
     else:
@@ -344,7 +345,7 @@ def _resample(study: Resample) -> _Said:
         )
     if study.rank_correlation.sign is not None:
         e = study.rank_correlation
-        numbers = f"{e.mean:.2f} (95 % {e.low:.2f} to {e.high:.2f})"
+        numbers = cell_text(e)
         alike = (
             "rank a CoT's sentences alike"
             if e.sign == 1

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from markovlm.intervals import MISSING
-from markovlm.present.table import NOTHING, Cell, Source, Table, estimate_cell, number_cell, p_cell, percent_cell, plain, table_of
-from markovlm.studies.chains import Chains, chief_damage, known_by
+from markovlm.intervals import MISSING, percent_text
+from markovlm.present.table import (
+    NOTHING,
+    Cell,
+    Columns,
+    Source,
+    Table,
+    decimal_cell,
+    estimate_cell,
+    p_cell,
+    percent_cell,
+    plain,
+    table_of,
+)
+from markovlm.studies.chains import Chains, LagDamage, chief_damage, damage_by_lag, known_by
 from markovlm.studies.fields import Estimate, est
 from markovlm.studies.records import (
     Bypass,
@@ -25,10 +37,9 @@ from markovlm.studies.records import (
     Study,
     Transfer,
 )  # fmt: skip
-from markovlm.studies.words import cell_text, severity_text
+from markovlm.studies.words import cell_text, severity_text, spoken
 
 Named = tuple[str, Study]  # run and study
-Columns = Mapping[str, Callable[[Any], Any]]
 Of = Callable[[Damage], Estimate]
 MOST_LAGS = 8  # columns of a table to read; the CSV has all
 CONTROLS = {"own": "its own", "empty": "none", "other": "another question's"}
@@ -76,8 +87,8 @@ def _perturb(study: Perturb, source: Source | None) -> list[Table]:
     made = [_pivot(study, source, *choice) for choice in there]
     made = [replace(table, note=_perturb_note(study) if i == 0 else "") for i, table in enumerate(made)]
     meant: Columns = {
-        "perturbation": lambda r: r.label,
-        "should": lambda r: r.expect,
+        "perturbation": "label",
+        "should": "expect",
         "does, % of the changed": lambda r: _counted(r.as_expected, source, 100, 0),
         "paraphrases": lambda r: _paraphrases(r),
     }
@@ -131,7 +142,7 @@ def _perturb_note(study: Perturb) -> str:
         said += [f"{name}: {', '.join(parts)}."] if parts else []
     gap = study.round_trip_gap
     if gap:
-        changed = f", changed {100 * gap.changed:.0f} % of the CoTs" if gap.changed is not None else ""
+        changed = f", changed {percent_text(gap.changed)} of the CoTs" if gap.changed is not None else ""
         said.append(f"Decoding and encoding alone: {cell_text(gap)} nats{changed}; no drop here contains it.")
     if any(row.severity == 0 and row.drop_logprob.mean == 0 for row in study.rows):
         said.append("At severity 0 the drop is 0, as it must be.")
@@ -144,24 +155,24 @@ def _perturb_note(study: Perturb) -> str:
 def _transfer(study: Transfer, source: Source | None) -> list[Table]:
     models = study.models
     points: Columns = {
-        "CoTs of": lambda p: p.checkpoint,
-        "reader": lambda p: p.reader,
+        "CoTs of": "checkpoint",
+        "reader": "reader",
         "model": lambda p: models.get(p.reader),
         "ln pi(a|CoT)": lambda p: _level(p.logprob, source),
         "accuracy, %": lambda p: _level(p.accuracy, source, 100, 0),
         "over base": lambda p: _change(p.vs_base.logprob, source),
         "over base, points": lambda p: _change(p.vs_base.accuracy, source, 100, 0),
-        "n": lambda p: number_cell(p.n),
+        "n": "n",
     }
     note = (
         "The actor is the checkpoint itself, reading its own CoTs; others read them as text, in their own tokens. “Over base”: the gain over the "
         "base model's CoTs, read by the same reader; grey where its interval holds 0."
     )
     ranks: Columns = {
-        "reader": lambda c: c.reader,
-        "Spearman": lambda c: number_cell(c.spearman, None if c.spearman is None else f"{c.spearman:.2f}", source),
-        "checkpoints": lambda c: number_cell(c.n),
-        "p": lambda c: number_cell(c.p, None, source),
+        "reader": "reader",
+        "Spearman": lambda c: decimal_cell(c.spearman, 2, source=source),
+        "checkpoints": "n",
+        "p": lambda c: p_cell(c.p),
     }
     return [
         table_of("loadbearing-transfer", "CoTs read by the model itself and by others", study.points, points, note),
@@ -187,14 +198,14 @@ def _explain(study: Explain, source: Source | None) -> list[Table]:
     drops: Columns = {
         "drop": lambda k: _change(k.drop, source),
         "filler alone": lambda k: _change(k.filler, source),
-        "units": lambda k: number_cell(k.units),
+        "units": "units",
     }
     kinds: Columns = {
-        "kind": lambda k: k.kind,
+        "kind": "kind",
         **drops,
-        "questions": lambda k: number_cell(k.questions),
-        "share of load": lambda k: percent_cell(k.share, source),
-        "share of units": lambda k: percent_cell(k.share_of_units, source),
+        "questions": "questions",
+        "share of load": lambda k: percent_cell(k.share, source=source),
+        "share of units": lambda k: percent_cell(k.share_of_units, source=source),
     }
     title = f"Load of one {study.unit} when {study.done}"
     note = "Nats an answer token of one unit. Shares have no interval: they describe these CoTs."
@@ -204,14 +215,14 @@ def _explain(study: Explain, source: Source | None) -> list[Table]:
     places = [place for place in study.by_position if place.units]
     return [
         table_of("loadbearing-explain-kinds", f"{title}, by kind", study.by_kind, kinds, note + beside),
-        table_of("loadbearing-explain-positions", f"{title}, by place in the CoT", places, {"place": lambda p: p.label, **drops}),
+        table_of("loadbearing-explain-positions", f"{title}, by place in the CoT", places, {"place": "label", **drops}),
     ]
 
 
 def _resample(study: Resample, source: Source | None) -> list[Table]:
     columns: Columns = {
-        "place": lambda p: p.label,
-        "sentences": lambda p: number_cell(p.sentences),
+        "place": "label",
+        "sentences": "sentences",
         "causes: TV": lambda p: _level(p.tv, source),
         "TV by chance": lambda p: _level(p.chance, source),
         "KL, nats": lambda p: _level(p.kl, source),
@@ -233,13 +244,13 @@ def sentences_of(cot: ResampledCot, title: str = "") -> Table:
 
     columns: Columns = {
         "sentence": lambda s: Cell(s.text, " ".join(s.text.split())[:100], None, "text"),
-        "bears, nats": lambda s: number_cell(s.occlusion, None if s.occlusion is None else f"{s.occlusion:+.2f}"),
+        "bears, nats": lambda s: decimal_cell(s.occlusion, 2, signed=True),
         "causes: TV": lambda s: _level(s.tv, None),
-        "by chance": lambda s: number_cell(s.chance, None if s.chance is None else f"{s.chance:.2f}"),
+        "by chance": lambda s: decimal_cell(s.chance, 2),
         "p": lambda s: p_cell(s.p),
         "KL, nats": lambda s: _level(s.kl, None),
         "right with → without": lambda s: Cell(s.accuracy_without, rates(s), None, "number"),
-        "lacking it": lambda s: number_cell(s.lacking),
+        "lacking it": "lacking",
     }
     return table_of("loadbearing-resample-cot", title, cot.sentences, columns)
 
@@ -250,12 +261,12 @@ def sentences_of(cot: ResampledCot, title: str = "") -> Table:
 def _bypass(study: Bypass, source: Source | None) -> list[Table]:
     columns: Columns = {
         "CoT": lambda r: CONTROLS.get(r.control, r.control),
-        "reader": lambda r: r.reader,
+        "reader": "reader",
         "accuracy, %": lambda r: _level(r.accuracy, source, 100, 0),
         "ln pi(a|CoT)": lambda r: _level(r.logprob, source),
         "survives, %": lambda r: _level(r.survives, source, 100, 0),
-        "of": lambda r: number_cell(r.survives.n),
-        "n": lambda r: number_cell(r.n),
+        "of": lambda r: r.survives.n,
+        "n": "n",
     }
     note = "“Survives”: still right, among those right with their own CoT (“of”). A guess survives too."
     return [table_of("loadbearing-bypass", "The answer without its CoT", study.rows, columns, note)]
@@ -263,7 +274,7 @@ def _bypass(study: Bypass, source: Source | None) -> list[Table]:
 
 def _leak(study: Leak, source: Source | None) -> list[Table]:
     where = study.position
-    place = "" if where.mean is None else f"{100 * where.mean:.0f} % of the way"
+    place = "" if where.mean is None else f"{percent_text(where.mean)} of the way"
     if where.quartiles:
         place += f" (quartiles {', '.join(f'{100 * q:.0f}' for q in where.quartiles)} %)"
     rows = {
@@ -285,12 +296,12 @@ def _leak(study: Leak, source: Source | None) -> list[Table]:
 
 def _intervention(study: Intervention, source: Source | None) -> list[Table]:
     columns: Columns = {
-        "reader": lambda r: r.reader,
+        "reader": "reader",
         "right before, %": lambda r: _level(r.right_before, source, 100, 0),
         "follows the changed CoT, %": lambda r: _level(r.follows, source, 100, 0),
         "stays with the question, %": lambda r: _level(r.question, source, 100, 0),
         "neither, %": lambda r: _level(r.neither, source, 100, 0),
-        "n": lambda r: number_cell(r.n),
+        "n": "n",
     }
     had = f"{study.changed:,} of {study.cots:,} CoTs had a number to change. " if study.changed is not None and study.cots else ""
     note = f"{had}Following the CoT: it bears the load. Staying with the question: the answer came past it."
@@ -300,38 +311,65 @@ def _intervention(study: Intervention, source: Source | None) -> list[Table]:
 
 def _chains(study: Chains, source: Source | None) -> list[Table]:
     """Damage with lags across, at one severity of each perturbation; answers by age of their fact."""
-    chief = [(*key, {row.lag: row for row in own}, own[0].severity) for key, own in chief_damage(study).items()]
+    return [_lags(study, source, list(chief_damage(study).values()), *_LAGGED[0]), _facts(study, source)]
 
-    def at(lag: int) -> Callable[[Any], Cell]:
-        return lambda one: _change(one[2][lag].drop_logprob, source) if lag in one[2] else NOTHING
 
-    damage: Columns = {
-        "damage": lambda one: one[0],
-        "severity": lambda one: severity_text(one[3]),
-        "predicted": lambda one: one[1],
-        **{f"lag {lag}": at(lag) for lag in sorted({row.lag for row in study.damage.rows})[:MOST_LAGS]},
-    }
-    name, known = known_by(study)
-    facts: Columns = {
-        name: lambda k: plain(k.at),
-        "accuracy, %": lambda k: _level(k.accuracy, source, 100, 0),
-        "ln pi(a|state)": lambda k: _level(k.logprob, source),
-        "n": lambda k: number_cell(k.n),
+def chain_tables(study: Chains) -> list[Table]:
+    """The same with all severities, and with what the damage does to accuracy and to the states that follow."""
+    rows = list(damage_by_lag(study).values())
+    made = [replace(_lags(study, None, rows, *measure), note="") for measure in _LAGGED[1:]]
+    made.insert(0, _lags(study, None, rows, *_LAGGED[0]))
+    return [table.with_known() for table in (*made, _facts(study, None)) if table.rows]
+
+
+_LAGGED: list[tuple[str, Callable[[LagDamage], Estimate], float, int]] = [
+    ("drop in nats a predicted token", lambda row: row.drop_logprob, 1.0, 2),
+    ("drop of accuracy, points", lambda row: row.drop_accuracy, 100.0, 0),
+    ("states that differ there, %", lambda row: row.state_differs, 100.0, 0),
+]
+
+
+def _lags(
+    study: Chains, source: Source | None, rows: Sequence[Sequence[LagDamage]], what: str, of: Callable[[LagDamage], Estimate],
+    scale: float, places: int,
+) -> Table:  # fmt: skip
+    """Lags across; `rows`: one perturbation at one severity each, of which those are shown that have what is asked for."""
+    rows = [own for own in rows if any(map(of, own))]
+
+    def at(lag: int) -> Callable[[Sequence[LagDamage]], Cell]:
+        return lambda own: next((_change(of(row), source, scale, places) for row in own if row.lag == lag), NOTHING)
+
+    columns: Columns = {
+        "damage": lambda own: spoken(own[0].perturbation),
+        "severity": lambda own: severity_text(own[0].severity),
+        "predicted": lambda own: own[0].predicted.replace("_", " "),
+        **{f"lag {lag}": at(lag) for lag in sorted({row.lag for own in rows for row in own})[:MOST_LAGS]},
+        "n": lambda own: _span([row.n for row in own]),
     }
     note = f"Lag: {'pieces written' if study.thinks else 'chunks read'} since. Grey where the interval holds 0."
-    return [
-        table_of(
-            "loadbearing-chains-damage", "Damage to a state, felt later: drop in nats a predicted token", chief, damage, note
-        ),
-        table_of("loadbearing-chains-facts", "Every question put to every state", known, facts),
-    ]
+    return table_of(
+        "loadbearing-chains-damage",
+        f"Damage to a {'piece' if study.thinks else 'state'}, felt later: {what}",
+        rows,
+        columns,
+        note,
+    )
+
+
+def _facts(study: Chains, source: Source | None) -> Table:
+    name, known = known_by(study)
+    columns: Columns = {
+        name: "at",
+        "accuracy, %": lambda k: _level(k.accuracy, source, 100, 0),
+        "ln pi(a|state)": lambda k: _level(k.logprob, source),
+        "n": "n",
+    }
+    return table_of("loadbearing-chains-facts", "Every question put to every state", known, columns)
 
 
 def _own(study: Own, source: Source | None) -> list[Table]:
-    def cell(value: Any) -> Cell:
-        if isinstance(value, Estimate):
-            return _level(value, source)
-        return number_cell(value) if isinstance(value, float) else plain(value)
+    def cell(value: Any) -> Any:
+        return _level(value, source) if isinstance(value, Estimate) else value
 
     names = dict.fromkeys(name for row in study.rows for name in row)
     columns: Columns = {name: lambda row, name=name: cell(row.get(name)) for name in names}

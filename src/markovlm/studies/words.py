@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from markovlm.intervals import MISSING, decimal_texts, estimate_text
+from markovlm.intervals import MISSING, estimate_text, percent_text
 from markovlm.studies.fields import Estimate, est
 
 
@@ -12,34 +12,30 @@ def cell_text(e: Estimate, scale: float = 1.0, places: int = 2) -> str:
     return estimate_text(mean, low, high, places=places)
 
 
-def _three(e: Estimate, scale: float, places: int) -> tuple[str, str, str]:
-    """Mean, low and high of an estimate that has its interval."""
+def certain(e: Estimate) -> Estimate:
+    """The estimate; ValueError without an interval: nothing is said of such a number in a sentence."""
     if e.mean is None or e.low is None or e.high is None:
         raise ValueError("an estimate without an interval has no place in a sentence")
-    mean, low, high = decimal_texts([scale * e.mean, scale * e.low, scale * e.high], places)
-    return mean, low, high
+    return e
 
 
 def nats(e: Estimate, n: int | None = None, unit: str = "", token: str = "answer") -> str:
-    """`1.20 nats an answer token (95 % 0.90 to 1.50, n=100)`. Raises ValueError without an interval."""
-    mean, low, high = _three(e, 1.0, 2)
-    return f"{mean} nats {'an' if token[0] in 'aeiou' else 'a'} {token} token (95 % {low} to {high}{_counted(n, unit)})"
+    """`1.20 [0.90, 1.50] nats an answer token (n=100)`. Raises ValueError without an interval."""
+    return f"{cell_text(certain(e))} nats {'an' if token[0] in 'aeiou' else 'a'} {token} token{_counted(n, unit)}"
 
 
 def points(e: Estimate, of: str = "") -> str:
-    """`55 points of accuracy (45 to 64)`, with " of accuracy" as `of`. Raises ValueError without an interval."""
-    mean, low, high = _three(e, 100.0, 0)
-    return f"{mean} point{'' if mean in ('1', '-1') else 's'}{of} ({low} to {high})"
+    """`55 [45, 64] points of accuracy`, with " of accuracy" as `of`. Raises ValueError without an interval."""
+    return f"{cell_text(certain(e), 100, 0)} points{of}"
 
 
 def share(e: Estimate, n: int | None = None, unit: str = "") -> str:
-    """`3 % (1 to 6 %, n=80)`. Raises ValueError without an interval."""
-    mean, low, high = _three(e, 100.0, 0)
-    return f"{mean} % ({low} to {high} %{_counted(n, unit)})"
+    """`3 % [1, 6] (n=80)`. Raises ValueError without an interval."""
+    return f"{percent_text(certain(e).mean or 0.0, e.low, e.high)}{_counted(n, unit)}"
 
 
 def _counted(n: int | None, unit: str) -> str:
-    return "" if n is None else f", n={n:,}{' ' + unit if unit else ''}"
+    return "" if n is None else f" (n={n:,}{' ' + unit if unit else ''})"
 
 
 def opposite(e: Estimate) -> Estimate:

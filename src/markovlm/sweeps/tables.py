@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from markovlm.present.table import Cell, Table, estimate_cell, number_cell, p_cell, table_of
+from markovlm.present.table import Cell, Columns, Table, decimal_cell, estimate_cell, number_cell, p_cell, table_of
 from markovlm.statistics import Estimate
 from markovlm.sweeps.compare import Comparison, Outcome
-
-Columns = dict[str, Callable[[Any], Any]]
 
 
 def _estimate(found: Estimate) -> Cell:
@@ -18,7 +16,7 @@ def _estimate(found: Estimate) -> Cell:
 
 
 def _decimal(value: float | None) -> Cell:
-    return number_cell(value, None if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}")
+    return decimal_cell(value, 3 if abs(value or 0) < 100 else 0)
 
 
 def readable(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> list[Table]:
@@ -32,7 +30,7 @@ def compared(found: Comparison, metric: str) -> list[Table]:
         "cell": lambda g: f"{g.group} (reference)" if g.group == found.reference else g.group,
         "seeds": lambda g: f"{len(g.seeds)}/{g.planned}",
         metric: lambda g: _estimate(g.score),
-        "over": lambda g: g.over,
+        "over": "over",
         "sd": lambda g: _decimal(g.spread),
         "lowest": lambda g: _decimal(g.lowest),
         "highest": lambda g: _decimal(g.highest),
@@ -41,10 +39,10 @@ def compared(found: Comparison, metric: str) -> list[Table]:
         "s a run": lambda g: _decimal(g.seconds),
     }
     differences: Columns = {
-        "cell": lambda d: d.group,
-        "seeds": lambda d: number_cell(d.seeds),
+        "cell": "group",
+        "seeds": "seeds",
         "difference": lambda d: _estimate(d.difference),
-        "over": lambda d: d.over,
+        "over": "over",
         "p": lambda d: p_cell(d.p),
         "p (Holm)": lambda d: p_cell(d.p_adjusted),
         "p unpaired": lambda d: p_cell(d.p_unpaired),
@@ -58,13 +56,13 @@ def compared(found: Comparison, metric: str) -> list[Table]:
 
 def _factors(found: Comparison) -> Table:
     columns: Columns = {
-        "key": lambda f: f.key,
+        "key": "key",
         "value": lambda f: str(f.value),
         "against": lambda f: str(f.reference),
-        "pairs": lambda f: number_cell(f.pairs),
-        "seeds": lambda f: number_cell(f.seeds),
+        "pairs": "pairs",
+        "seeds": "seeds",
         "difference": lambda f: _estimate(f.difference),
-        "over": lambda f: f.over,
+        "over": "over",
         "p": lambda f: p_cell(f.p),
         "p (Holm)": lambda f: p_cell(f.p_adjusted),
     }
@@ -73,16 +71,16 @@ def _factors(found: Comparison) -> Table:
 
 def _runs(outcomes: Sequence[Outcome], metric: str) -> Table:
     columns: Columns = {
-        "run": lambda o: o.name,
-        "cell": lambda o: o.group,
+        "run": "name",
+        "cell": "group",
         "seed": lambda o: Cell(o.seed, str(o.seed), None, "number"),
-        "status": lambda o: o.status,
+        "status": "status",
         metric: lambda o: _decimal(o.score),
         "n": lambda o: number_cell(o.n or None),
-        "evaluated": lambda o: o.where,
+        "evaluated": "where",
         "best dev": lambda o: _decimal(o.best),
-        "verdict": lambda o: o.verdict,
-        "steps": lambda o: number_cell(o.steps),
+        "verdict": "verdict",
+        "steps": "steps",
         "seconds": lambda o: _decimal(o.seconds),
     }
     return table_of("cells_runs", "All runs", outcomes, columns)
@@ -99,24 +97,24 @@ def flat(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> list[Ta
         }
 
     groups: Columns = {
-        "cell": lambda g: g.group, "seeds": lambda g: len(g.seeds), "planned": lambda g: g.planned, **three(metric, lambda g: g.score),
-        "over": lambda g: g.over, "sd": lambda g: g.spread, "lowest": lambda g: g.lowest, "highest": lambda g: g.highest,
+        "cell": "group", "seeds": lambda g: len(g.seeds), "planned": "planned", **three(metric, lambda g: g.score),
+        "over": "over", "sd": "spread", "lowest": "lowest", "highest": "highest",
         "best_dev": lambda g: _or_none(g.best.mean), "collapsed": lambda g: g.verdicts.get("collapsed", 0),
-        "warn": lambda g: g.verdicts.get("warn", 0), "seconds": lambda g: g.seconds,
+        "warn": lambda g: g.verdicts.get("warn", 0), "seconds": "seconds",
     }  # fmt: skip
     differences: Columns = {
-        "cell": lambda d: d.group, "against": lambda d: d.reference, "seeds": lambda d: d.seeds, **three("difference", lambda d: d.difference),
-        "over": lambda d: d.over, "p": lambda d: d.p, "p_holm": lambda d: d.p_adjusted, "p_unpaired": lambda d: d.p_unpaired,
+        "cell": "group", "against": "reference", "seeds": "seeds", **three("difference", lambda d: d.difference),
+        "over": "over", "p": "p", "p_holm": "p_adjusted", "p_unpaired": "p_unpaired",
     }  # fmt: skip
     factors: Columns = {
-        "key": lambda f: f.key, "value": lambda f: _plain(f.value), "against": lambda f: _plain(f.reference), "pairs": lambda f: f.pairs,
-        "seeds": lambda f: f.seeds, **three("difference", lambda f: f.difference), "over": lambda f: f.over, "p": lambda f: f.p,
-        "p_holm": lambda f: f.p_adjusted,
+        "key": "key", "value": lambda f: _plain(f.value), "against": lambda f: _plain(f.reference), "pairs": "pairs",
+        "seeds": "seeds", **three("difference", lambda f: f.difference), "over": "over", "p": "p",
+        "p_holm": "p_adjusted",
     }  # fmt: skip
     runs: Columns = {
-        "run": lambda o: o.name, "cell": lambda o: o.group, "seed": lambda o: o.seed, "status": lambda o: o.status, metric: lambda o: o.score,
-        "n": lambda o: o.n or None, "evaluated": lambda o: o.where, "best_dev": lambda o: o.best, "verdict": lambda o: o.verdict,
-        "steps": lambda o: o.steps, "seconds": lambda o: o.seconds,
+        "run": "name", "cell": "group", "seed": "seed", "status": "status", metric: lambda o: o.score,
+        "n": lambda o: o.n or None, "evaluated": "where", "best_dev": "best", "verdict": "verdict",
+        "steps": "steps", "seconds": "seconds",
     }  # fmt: skip
     return [
         table_of("cells_groups", "", found.groups, groups),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markovlm.errors import RunFailed, UserError
+from markovlm.intervals import percent_text
 from markovlm.tasks.base import Example
 
 WHOLE = "all"  # the split of a source that has none
@@ -32,7 +33,7 @@ class Cut:
         return self.low == 0.0 and self.high == 1.0
 
     def __str__(self) -> str:
-        share = f"{self.high - self.low:.0%}"
+        share = percent_text(self.high - self.low)
         return f"{share} of the questions" if self.origin == WHOLE else f"{share} of the {self.origin} questions"
 
 

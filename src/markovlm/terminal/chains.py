@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
-from markovlm.intervals import estimate_text
-from markovlm.terminal.console import stdout, table
+from markovlm.intervals import percent_text
+from markovlm.present.table import BLANK, Columns, decimal_cell, number_cell, scored_cell, table_of
+from markovlm.terminal.console import say, show, stdout
 from markovlm.terminal.evaluation import describe_how
 
 _WIDTH = 150
@@ -20,6 +21,7 @@ _NAMES = {
     "frozen": "frozen model's state",
     "past_in_sight": "own state, past visible",
 }
+_MEASURES = {"accuracy": "accuracy", "logprob": "nats per token"}
 _KINDS = {"answer": "answers to questions", "next_chunk": "next chunks"}
 
 
@@ -35,70 +37,48 @@ def show_chains(report: dict[str, Any], readings: str | None = None) -> None:
         _show_states(console, row)
     if report["lengths"]:
         _show_lengths(console, report["lengths"])
-    _say(console, describe_how(report["results"][0]["how"]).replace("CoT", "states", 1))
-    _say(console, "intervals: 95 %, bootstrap over texts")
+    say(console, describe_how(report["results"][0]["how"]).replace("CoT", "states", 1))
+    say(console, "intervals: 95 %, bootstrap over texts")
     for note in report["notes"]:
-        _say(console, f"note: {note}")
+        say(console, f"note: {note}")
     if readings:
-        _say(console, f"every state and reading: {readings}")
+        say(console, f"every state and reading: {readings}")
 
 
 def _show_kind(console: Console, report: dict[str, Any], kind: str) -> None:
-    rows = [
-        (row["checkpoint"], control, of) for row in report["results"] for control, of in row["predicted"].get(kind, {}).items()
-    ]
-    judged = any(of["accuracy"] is not None for _, _, of in rows)
-    columns = [
-        "checkpoint",
-        "read from",
-        "n",
-        *(["accuracy [95 %]"] if judged else []),
-        "nats per token [95 %]",
-        "own minus this",
-    ]
-    cells = []
-    for checkpoint, control, of in rows:
-        versus = of["versus_own"]
-        line = [checkpoint if control == "own" else "", _NAMES[control], str(of["n"])]
-        line += [_number(of["accuracy"], of["ci95"])] if judged else []
-        cells.append(
-            [
-                *line,
-                _number(of["logprob"], of["logprob_ci95"]),
-                "" if versus is None else _number(versus["logprob"], versus["logprob_ci95"]),
-            ]
-        )
-    first = report["results"][0]
-    console.print(table(f"{report['task']}, {report['split']} split, {first['texts']} texts: {_KINDS[kind]}", columns, cells))
-    for name, what in (("by_t", "t"), ("by_distance", "distance")):
-        found = [
-            (row["checkpoint"], row["predicted"][kind]["own"][name]) for row in report["results"] if kind in row["predicted"]
-        ]
-        values = list(dict.fromkeys(one[what] for _, few in found for one in few))
+    results = [row for row in report["results"] if kind in row["predicted"]]
+    rows = [{"checkpoint": r["checkpoint"], "control": name, **of} for r in results for name, of in r["predicted"][kind].items()]
+    columns: Columns = {
+        "checkpoint": lambda row: row["checkpoint"] if row["control"] == "own" else BLANK,
+        "read from": lambda row: _NAMES[row["control"]],
+        "n": "n",
+        "accuracy [95 %]": lambda row: scored_cell(row, "accuracy"),
+        "nats per token [95 %]": lambda row: scored_cell(row, "logprob"),
+        "own minus this": lambda row: scored_cell(row["versus_own"], "logprob"),
+    }
+    title = f"{report['task']}, {report['split']} split, {report['results'][0]['texts']} texts: {_KINDS[kind]}"
+    show(console, table_of(kind, title, rows, columns).with_known())
+    measure = "logprob" if all(row["accuracy"] is None for row in rows) else "accuracy"
+    for key, what, title in _BY:
+        found = {row["checkpoint"]: {one[what]: one for one in row["predicted"][kind]["own"][key]} for row in results}
+        values = list(dict.fromkeys(value for of in found.values() for value in of))
         if len(values) > 1:
-            _show_by(console, what, values, found, judged)
+            show(console, table_of(key, title, values, {what: int, **_across(found, measure)}))
 
 
-def _show_by(console: Console, what: str, values: list[int], found: list[tuple[str, list[dict[str, Any]]]], judged: bool) -> None:
-    title = (
-        "by t, the chunk after which the state was written" if what == "t" else "by distance, chunks between fact and question"
-    )
-    cells = []
-    for value in values:
-        line = [str(value)]
-        for _, few in found:
-            one = next((one for one in few if one[what] == value), None)
-            shown = (
-                ""
-                if one is None
-                else _number(one["accuracy"], one["ci95"])
-                if judged
-                else _number(one["logprob"], one["logprob_ci95"])
-            )
-            line += ["" if one is None else str(one["n"]), shown]
-        cells.append(line)
-    columns = [what, *(text for name, _ in found for text in ("n", f"{name}: {'accuracy' if judged else 'nats per token'}"))]
-    console.print(table(title, columns, cells))
+_BY = (
+    ("by_t", "t", "by t, the chunk after which the state was written"),
+    ("by_distance", "distance", "by distance, chunks between fact and question"),
+)
+
+
+def _across(found: dict[str, dict[int, dict[str, Any]]], measure: str) -> Columns:
+    """n and what was measured of each checkpoint, by t or distance."""
+    columns: dict[str, Callable[[int], Any]] = {}
+    for name, of in found.items():
+        columns[f"{name}: n"] = lambda value, of=of: number_cell(of.get(value, {}).get("n"))
+        columns[f"{name}: {_MEASURES[measure]}"] = lambda value, of=of: scored_cell(of.get(value), measure)
+    return columns
 
 
 def _show_states(console: Console, row: dict[str, Any]) -> None:
@@ -108,42 +88,31 @@ def _show_states(console: Console, row: dict[str, Any]) -> None:
         "copies of their chunk": "notes_copied",
         "cut by the budget": "notes_overflow",
     }
-    told = ", ".join(f"{states[name]:.0%} {words}" for words, name in shares.items() if states.get(name) is not None)
+    told = ", ".join(f"{percent_text(states[name])} {words}" for words, name in shares.items() if states.get(name) is not None)
     kept = states.get("notes_kept")
-    carried = "" if kept is None else f"; {kept:.0%} of a state's words are in the next one"
+    carried = "" if kept is None else f"; {percent_text(kept)} of a state's words are in the next one"
     size = f"{states['mean_tokens']:.1f} tokens a state, at most {states['max_tokens']}"
-    _say(console, f"{row['checkpoint']}: {states['written']} states, {size}; {told}{carried}")
+    say(console, f"{row['checkpoint']}: {states['written']} states, {size}; {told}{carried}")
 
 
 def _show_lengths(console: Console, rows: list[dict[str, Any]]) -> None:
-    cells = [
-        [
-            row["checkpoint"], str(row["chunks"]), str(row["texts"]), str(row["n"]), _number(row["accuracy"], row["ci95"]),
-            f"{row['logprob']:.3f}", str(row["states"]["max_tokens"]), f"{row['seconds_per_text']:.3f}", f"{row['peak_memory'] / 2**20:.0f}",
-        ]
-        for row in rows
-    ]  # fmt: skip
-    columns = ["checkpoint", "chunks", "texts", "n", "accuracy [95 %]", "nats per token", "longest state", "s a text", "peak MiB"]
-    console.print(table("other lengths", columns, cells))
-
-
-def _number(value: float | None, interval: list[float] | None) -> str:
-    return estimate_text(value, *(interval or (None, None)))
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(line), soft_wrap=True)
+    columns: Columns = {
+        "checkpoint": "checkpoint", "chunks": "chunks", "texts": "texts", "n": "n", "accuracy [95 %]": lambda row: scored_cell(row, "accuracy"),
+        "nats per token": lambda row: decimal_cell(row["logprob"]), "longest state": lambda row: row["states"]["max_tokens"],
+        "s a text": lambda row: decimal_cell(row["seconds_per_text"]), "peak MiB": lambda row: decimal_cell(row["peak_memory"] / 2**20, 0),
+    }  # fmt: skip
+    show(console, table_of("lengths", "other lengths", rows, columns).with_known())
 
 
 def show_asked_chain(checkpoint: str, asked: Any) -> None:
     """The states of a text as they follow each other, then answers."""
     console = stdout()
-    _say(console, f"{checkpoint}: {len(asked.chunks)} chunks, a state has at most {asked.state_budget} tokens")
+    say(console, f"{checkpoint}: {len(asked.chunks)} chunks, a state has at most {asked.state_budget} tokens")
     for t, (chunk, state, tokens) in enumerate(zip(asked.chunks, asked.states, asked.tokens, strict=True), 1):
-        _say(console, f"\nchunk {t}   {_one_line(chunk)}")
-        _say(console, f"state {t + 1}   {_one_line(state)}   ({tokens} tokens)")
+        say(console, f"\nchunk {t}   {_one_line(chunk)}")
+        say(console, f"state {t + 1}   {_one_line(state)}   ({tokens} tokens)")
     if asked.question is not None:
-        _say(console, f"\nquestion  {asked.question}\nanswer    {asked.answer}   (read from the last state alone)")
+        say(console, f"\nquestion  {asked.question}\nanswer    {asked.answer}   (read from the last state alone)")
 
 
 def _one_line(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,6 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from markovlm.intervals import MISSING, estimate_text
 from markovlm.present import table as present
 from markovlm.terminal.plain import printable
 
@@ -51,20 +49,22 @@ def stdout() -> Console:
     return PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
-def percent(summary: dict[str, Any]) -> str:
-    """`0.932 [0.907, 0.951]` of an evaluation summary; a dash where there is no accuracy."""
-    return MISSING if summary["accuracy"] is None else estimate_text(summary["accuracy"], *summary["ci95"])
-
-
 def say(console: Console, text: str) -> None:
     """A line that is text and never markup."""
     console.print(Text(text), soft_wrap=not console.is_jupyter)  # a notebook wraps no line itself
 
 
 def as_text(found: present.Table) -> Group:
-    """A table; columns of numbers stand right, what shows nothing is grey."""
-    rows = [[Text(cell.text, style="dim" if "null" in cell.kind else "") for cell in row] for row in found.rows]
-    return _titled(found.title, found.headings, rows)
+    """A table; columns of numbers stand right, what shows nothing is grey.
+
+    Cells are text and never markup. A title of the table itself would wrap at the table's width.
+    """
+    made = Table(show_edge=False, pad_edge=False)
+    for name, kind in found.headings:
+        made.add_column(Text(name), justify="right" if kind == "number" else "left")
+    for row in found.rows:
+        made.add_row(*(Text(cell.text, style="dim" if "null" in cell.kind else "") for cell in row))
+    return Group(*([Text(found.title)] if found.title else []), made)
 
 
 def show(console: Console, found: present.Table) -> None:
@@ -72,28 +72,6 @@ def show(console: Console, found: present.Table) -> None:
     console.print(as_text(found))
     if found.note:
         say(console, found.note)
-
-
-def table(title: str, columns: list[str], rows: list[list[str]]) -> Group:
-    """A titled plain table of texts; columns of what looks like numbers stand right."""
-    numeric = [bool(rows) and all(_is_number(row[number]) for row in rows) for number in range(len(columns))]
-    headings = [(name, "number" if is_numeric else "") for name, is_numeric in zip(columns, numeric, strict=True)]
-    return _titled(title, headings, [[Text(cell) for cell in row] for row in rows])
-
-
-def _titled(title: str, headings: Iterable[tuple[str, str]], rows: Iterable[Iterable[Text]]) -> Group:
-    """Cells are text and never markup. A title of the table itself would wrap at the table's width."""
-    made = Table(show_edge=False, pad_edge=False)
-    for name, kind in headings:
-        made.add_column(Text(name), justify="right" if kind == "number" else "left")
-    for row in rows:
-        made.add_row(*row)
-    return Group(*([Text(title)] if title else []), made)
-
-
-def _is_number(cell: str) -> bool:
-    """A number, perhaps with a unit or an interval, or a missing one; not a sentence that begins with one ("135 M parameters, pretrained")."""
-    return cell[:1] in f"+-0123456789{MISSING}" and not re.search("[A-Za-z]{4}", cell)
 
 
 class TrainingProgress:
@@ -141,7 +119,7 @@ class TrainingProgress:
     def evaluation(self, row: dict[str, Any]) -> None:
         none = row["accuracy"] is None  # a task judged by log-likelihood
         self.dev = f"  dev {row['logprob'] if none else row['accuracy']:.3f}"
-        result = f"log-likelihood {row['logprob']:.3f}" if none else f"accuracy {percent(row)}"
+        result = f"log-likelihood {row['logprob']:.3f}" if none else f"accuracy {present.scored_cell(row, 'accuracy').text}"
         self.note(f"step {row['step']}: {row['split']} {result} (n={row['n']})")
 
     def note(self, message: str) -> None:

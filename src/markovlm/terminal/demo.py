@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from markovlm.intervals import estimate_text
-from markovlm.terminal.console import percent, stdout, table
+from markovlm.present.table import Columns, decimal_cell, scored_cell, table_of
+from markovlm.terminal.console import say, show, stdout
 
 if TYPE_CHECKING:
     from markovlm.demo import DemoResult
@@ -19,15 +19,14 @@ def show_demo(result: DemoResult) -> None:
     from markovlm.terminal.studies import show_interventions, show_summary
 
     console = stdout()
-    rows = []
-    for name, one in (("base", result.base), ("trained", result.trained)):
-        summary = one.evaluation.summary()
-        rows.append([name, str(summary["n"]), percent(summary), f"{summary['logprob']:.3f}"])
-    title = "Accuracy from the CoT alone, held-out questions (95 % Wilson interval)"
-    console.print(table(title, ["model", "n", "accuracy", "ln pi(answer|CoT)"], rows))
-    console.print(
-        Text(f"trained less base, paired by question (95 % bootstrap): {_difference(result.difference())}"), soft_wrap=True
-    )
+    rows = [{"model": name, **one.evaluation.summary()} for name, one in (("base", result.base), ("trained", result.trained))]
+    columns: Columns = {
+        "model": "model", "n": "n", "accuracy": lambda row: scored_cell(row, "accuracy"),
+        "ln pi(answer|CoT)": lambda row: decimal_cell(row["logprob"]),
+    }  # fmt: skip
+    show(console, table_of("demo", "Accuracy from the CoT alone, held-out questions (95 % Wilson interval)", rows, columns))
+    change = (scored_cell(result.difference(), name, signed=True).text for name in ("accuracy", "logprob"))
+    say(console, "trained less base, paired by question (95 % bootstrap): accuracy {}, ln pi {}".format(*change))
     at = result.changed_example()
     before, after = result.base.evaluation.readings[at], result.trained.evaluation.readings[at]
     console.print(Text(f"\nQuestion  {before.question}    gold answer {before.gold}"))
@@ -43,11 +42,3 @@ def show_demo(result: DemoResult) -> None:
     console.print(Text(f"report: {result.report}"))
     asked = shlex.quote(before.question) if " " in before.question else "17+4+79"
     console.print(Text(f"next: markovlm ask {result.run} {asked}"))
-
-
-def _difference(found: dict[str, Any]) -> str:
-    """Of accuracy and of the log-likelihood."""
-    parts = []
-    for name, key in (("accuracy", "ci95"), ("logprob", "logprob_ci95")):
-        parts.append(f"{'accuracy' if name == 'accuracy' else 'ln pi'} {estimate_text(found[name], *found[key], signed=True)}")
-    return ", ".join(parts)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
 
-from markovlm.intervals import MISSING, estimate_text
+from markovlm.present.table import BLANK, NOTHING, Cell, Columns, Table, decimal_cell, number_cell, p_cell, scored_cell, table_of
 from markovlm.tasks.answers import FAILURE_KINDS, FailureKind
-from markovlm.terminal.console import percent, say, stdout, table
+from markovlm.terminal.console import say, show, stdout
 
 _WIDTH = 150  # characters of a table in a file or pipe
 
@@ -60,55 +62,60 @@ def _alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _show_rows(console: Console, report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    compared = any(row["vs_base"] for row in rows)
-    ends = any(row.get("answer_run_on_fraction") is not None for row in rows)
-    columns = ["checkpoint", "n", "extractor", "accuracy [95 %]", "no answer", "ln pi(a|CoT)", *(["runs on"] if ends else [])]
-    columns += ["vs base, paired [95 %]", "McNemar p"] if compared else []
-    cells = [line for row in rows for line in _lines(report, row, compared, ends)]
-    console.print(table(_title(report, rows[0]), columns, cells))
+    found = _results(report, rows)
+    show(console, found)
     end = rows[0]["how"].get("answer_end", "open")
     answer = "the gold answer" if end == "open" else f"the gold answer and the end {end!r}"
-    say(console, f"accuracy: Wilson interval; ln pi(a|CoT): log-likelihood of {answer}, mean nats per token")
-    if ends:
+    accuracy = "accuracy: Wilson interval; " if "accuracy [95 %]" in found.columns else ""
+    say(console, f"{accuracy}ln pi(a|CoT): log-likelihood of {answer}, mean nats per token")
+    if "runs on" in found.columns:
         say(console, "runs on: share of replies that begin with the gold answer and do not end there (docs/likelihood-gap.md)")
     say(console, describe_how(rows[0]["how"]))
     if len(rows[0]["extractors"]) > 1:
         say(console, f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best go by it")
-    if compared and len(rows) > 2:
+    if "McNemar p" in found.columns and len(rows) > 2:
         say(console, "p values are each for one comparison, not corrected for their number")
 
 
-def _title(report: dict[str, Any], row: dict[str, Any]) -> str:
-    data = f" of {row['data']}" if row["data"] else ""
-    return f"{row['task']}, {row['split']} split{data}, {report['model']}"
+def _results(report: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
+    """A row for each extractor of a checkpoint, one alone where nothing is extracted; what holds for all of them stands in the first."""
+    none = {None: {"accuracy": None, "ci95": None, "no_answer": None}}
+    lines = [
+        {**row, "extractor": name, **found, "first": number == 0}
+        for row in rows
+        for number, (name, found) in enumerate((row["extractors"] or none).items())
+    ]
+
+    def first(make: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        return lambda line: make(line) if line["first"] else BLANK
+
+    star = report["best"] if report["selection"] else None
+    columns: Columns = {
+        "checkpoint": first(lambda line: line["checkpoint"] + " *" * (line["checkpoint"] == star)),
+        "n": first(itemgetter("n")),
+        "extractor": "extractor",
+        "accuracy [95 %]": lambda line: scored_cell(line, "accuracy"),
+        "no answer": lambda line: decimal_cell(line["no_answer"]),
+        "ln pi(a|CoT)": first(lambda line: decimal_cell(line["logprob"]) if line["extractors"] else scored_cell(line, "logprob")),
+        "runs on": first(lambda line: decimal_cell(line.get("answer_run_on_fraction"))),
+        "vs base, paired [95 %]": first(lambda line: _paired(line["vs_base"])[0]),
+        "McNemar p": first(lambda line: _paired(line["vs_base"])[1]),
+    }
+    data = f" of {rows[0]['data']}" if rows[0]["data"] else ""
+    title = f"{rows[0]['task']}, {rows[0]['split']} split{data}, {report['model']}"
+    return table_of("results", title, lines, columns).with_known()
 
 
-def _lines(report: dict[str, Any], row: dict[str, Any], compared: bool, ends: bool) -> list[list[str]]:
-    """A checkpoint's lines of the table, one an extractor (one alone where nothing is extracted)."""
-    star = " *" if report["selection"] and row["checkpoint"] == report["best"] else ""
-    lines: list[list[str]] = []
-    for number, (name, entry) in enumerate(list(row["extractors"].items()) or [(MISSING, None)]):
-        accuracy = [percent(entry), f"{entry['no_answer']:.3f}"] if entry else [MISSING, MISSING]
-        if number:
-            lines.append(["", "", name, *accuracy, ""] + [""] * ends + ([""] * 2 if compared else []))
-            continue
-        logprob = f"{row['logprob']:.3f}" if entry else estimate_text(row["logprob"], *row["logprob_ci95"])
-        first = [f"{row['checkpoint']}{star}", str(row["n"]), name, *accuracy, logprob]
-        if ends:
-            runs_on = row.get("answer_run_on_fraction")
-            first.append(MISSING if runs_on is None else f"{runs_on:.3f}")
-        lines.append(first + (_paired(row["vs_base"]) if compared else []))
-    return lines
-
-
-def _paired(paired: dict[str, Any] | None) -> list[str]:
+def _paired(paired: dict[str, Any] | None) -> tuple[Cell, Cell]:
+    """The difference, and McNemar's p of one in accuracy."""
     if paired is None:
-        return ["", ""]
+        return NOTHING, NOTHING
     if paired["accuracy"] is None:
-        return [f"{estimate_text(paired['logprob'], *paired['logprob_ci95'], signed=True)} nats", ""]
+        nats = scored_cell(paired, "logprob", signed=True)
+        return replace(nats, text=f"{nats.text} nats"), NOTHING
     if not paired["gained"] and not paired["lost"]:  # a bootstrap of equal values has an interval of width 0, which says too much
-        return ["+0.000, none differs", "1"]
-    return [estimate_text(paired["accuracy"], *paired["ci95"], signed=True), f"{paired['mcnemar_p']:.2g}"]
+        return number_cell(0, "+0.000, none differs"), number_cell(1)
+    return scored_cell(paired, "accuracy", signed=True), p_cell(paired["mcnemar_p"])
 
 
 def _show_selection(console: Console, report: dict[str, Any]) -> None:
@@ -126,8 +133,8 @@ def _show_selection(console: Console, report: dict[str, Any]) -> None:
     if difference is not None:
         value, p = _paired(difference)
         verdict = "differs significantly" if chosen["told_apart"] else "does not differ significantly"
-        test = f", McNemar p = {p}" if p else ""
-        say(console, f"  from the second best ({chosen['second']}) it {verdict}: {value}{test}, n = {difference['n']}")
+        test = "" if p is NOTHING else f", McNemar p = {p.text}"
+        say(console, f"  from the second best ({chosen['second']}) it {verdict}: {value.text}{test}, n = {difference['n']}")
 
 
 def _show_failures(console: Console, rows: list[dict[str, Any]]) -> None:
@@ -136,8 +143,9 @@ def _show_failures(console: Console, rows: list[dict[str, Any]]) -> None:
     if not kinds:
         return
     console.print()
-    cells = [[row["checkpoint"], str(row["n"]), *(str(row["failures"].get(kind, 0)) for kind in kinds)] for row in rows]
-    console.print(table("Wrong answers by kind (default extractor)", ["checkpoint", "n", *kinds], cells))
+    columns: Columns = {"checkpoint": "checkpoint", "n": "n"}
+    columns |= {kind: lambda row, kind=kind: row["failures"].get(kind, 0) for kind in kinds}
+    show(console, table_of("failures", "Wrong answers by kind (default extractor)", rows, columns))
     for kind in kinds:
         say(console, f"  {kind}: {FAILURE_KINDS[kind]}")
 
@@ -146,18 +154,16 @@ def _show_references(console: Console, references: list[dict[str, Any]]) -> None
     if not references:
         return
     console.print()
-    cells = [
-        [
-            entry["setting"],
-            f"{entry['value']:.3f}" + (f" (n {entry['n']})" if entry["n"] else ""),
-            entry["checkpoint"],
-            (entry["extractor"] or "log-likelihood") + ("" if entry["extractor_stated"] or not entry["extractor"] else " ?"),
-            estimate_text(entry["gap"], *entry["gap_ci95"], signed=True),
-        ]
-        for entry in references
-    ]
-    title = "Gap to reference numbers (ours - theirs; interval of ours alone)"
-    console.print(table(title, ["their setting", "theirs", "our row", "extractor", "gap [95 %]"], cells))
+    columns: Columns = {
+        "their setting": "setting",
+        "theirs": lambda one: number_cell(one["value"], f"{one['value']:.3f}" + (f" (n {one['n']})" if one["n"] else "")),
+        "our row": "checkpoint",
+        "extractor": lambda one: (
+            (one["extractor"] or "log-likelihood") + " ?" * bool(one["extractor"] and not one["extractor_stated"])
+        ),
+        "gap [95 %]": lambda one: scored_cell(one, "gap", signed=True),
+    }
+    show(console, table_of("references", "Gap to reference numbers (ours - theirs; interval of ours alone)", references, columns))
     if any(entry["extractor"] and not entry["extractor_stated"] for entry in references):
         say(console, "  ?: the source doesn't say which extractor; ours is the task's default")
     for source, how in dict.fromkeys((entry["source"], entry["how"]) for entry in references):

@@ -10,12 +10,14 @@ from rich.console import Console
 from markovlm.analysis.loadbearing import Found
 from markovlm.analysis.render import visible
 from markovlm.intervals import found_text
+from markovlm.present.table import Columns, percent_cell, table_of
+from markovlm.studies.chains import Chains
 from markovlm.studies.claims import claim_of
 from markovlm.studies.files import read_result
 from markovlm.studies.records import Resample
-from markovlm.studies.tables import sentences_of, tables_of
+from markovlm.studies.tables import chain_tables, sentences_of, tables_of
 from markovlm.terminal.attribution import explain_text
-from markovlm.terminal.console import say, show, table
+from markovlm.terminal.console import say, show
 
 _SUMMARY_SEVERITIES = (0.2, 0.6, 1.0)
 _WIDTH = 140  # where it is not a terminal
@@ -54,7 +56,7 @@ def show_study(console: Console, result: Mapping[str, Any]) -> None:
     say(console, f"{claim.about}, {visible(str(result['run']))}: {study.where}")
     for text in filter(None, (claim.lead, claim.more)):
         say(console, text)
-    for found in tables_of(study):
+    for found in chain_tables(study) if isinstance(study, Chains) else tables_of(study):
         console.print()
         show(console, found)
     for cot in study.resampled[:_EXAMPLES] if isinstance(study, Resample) else ():
@@ -66,12 +68,12 @@ def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> 
     """A few lines of each study, for the demo."""
     damage = results["perturb"]
     say(console, f"Is the CoT load-bearing? ({damage['n']} questions; drops with 95 % bootstrap intervals)")
-    body = [
-        [row["perturbation"], f"{row['severity']:.0%}", found_text(row["drop_logprob"], 2), found_text(row["drop_accuracy"], 2)]
-        for row in damage["rows"]
-        if row["severity"] in _SUMMARY_SEVERITIES
-    ]
-    console.print(table("Damage to the CoT", ["damage", "of it", "drop of ln pi(answer|CoT)", "drop of accuracy"], body))
+    columns: Columns = {
+        "damage": "perturbation", "of it": lambda row: percent_cell(row["severity"]), "drop of ln pi(answer|CoT)": "drop_logprob",
+        "drop of accuracy": "drop_accuracy",
+    }  # fmt: skip
+    rows = [row for row in damage["rows"] if row["severity"] in _SUMMARY_SEVERITIES]
+    show(console, table_of("damage", "Damage to the CoT", rows, columns))
     bypass, leak, transfer = results["bypass"], results["leak"], results["transfer"]
     empty = next(row for row in bypass["rows"] if row["control"] == "empty" and row["reader"] == "sees the question")
     say(console, f"with the question visible and no CoT, accuracy is {found_text(empty['accuracy'], 2)}")
@@ -86,13 +88,13 @@ def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> 
 
 def show_interventions(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
     """Before and after training, and one changed CoT: for the demo."""
-    body = [
-        [name, row["reader"], str(row["n"]), *(found_text(row[key], 2) for key in ("follows", "question", "neither"))]
-        for name, result in results.items()
-        for row in result["rows"]
-    ]
-    heads = ["model", "reader", "n", "follows the changed CoT", "stays with the question", "neither"]
-    console.print(table("One number of the CoT changed and the rest worked out anew: what does the answer follow?", heads, body))
+    columns: Columns = {
+        "model": "model", "reader": "reader", "n": "n", "follows the changed CoT": "follows", "stays with the question": "question",
+        "neither": "neither",
+    }  # fmt: skip
+    rows = [{"model": name, **row} for name, result in results.items() for row in result["rows"]]
+    title = "One number of the CoT changed and the rest worked out anew: what does the answer follow?"
+    show(console, table_of("interventions", title, rows, columns))
     for one in list(results.values())[-1]["examples"][:1]:
         answers = ", ".join(f"{'none' if answer is None else answer} ({reader})" for reader, answer in one["answers"].items())
         for name, text in (("CoT", one["cot"]), ("changed", one["changed"])):

@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from markovlm.present.table import table_of
 from markovlm.sweeps.tables import compared
-from markovlm.terminal.console import say, show, stdout, table
+from markovlm.terminal.console import say, show, stdout
 
 _EVERY = 1.0  # seconds between looks at the runs' files
 _MOST = 16  # rows of the live table
@@ -109,6 +110,6 @@ def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> 
 def show_cells(rows: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
     """`markovlm sweep --dry-run`."""
     console = stdout()
-    console.print(table("cells", ["run", "status"], [[row["name"], row["status"]] for row in rows]))
+    show(console, table_of("cells", "cells", rows, {"run": "name", "status": "status"}))
     for line in lines:
         say(console, line)

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from markovlm.present.table import Columns, table_of
 from markovlm.runs.preview import Preview
 from markovlm.tasks import task_names, task_options
 from markovlm.tasks.listing import tasks_json
-from markovlm.terminal.console import say, stdout, table
+from markovlm.terminal.console import say, show, stdout
 
 _SHOWN_SKIPS = 5  # lines of skipped rows
 
 
 def show_tasks() -> None:
     """A row a task, and its options."""
-    rows = [
-        [
-            t["name"],
-            t["summary"],
-            t["answer_type"],
-            str(t["cot_tokens"]),
-            ", ".join(t["splits"]),
-            t["hub"] or ("your file" if t["name"] == "custom" else "generated"),
-            t["licence"],
-        ]
-        for t in tasks_json()["tasks"]
-    ]
+    columns: Columns = {
+        "name": "name", "what": "summary", "answer": "answer_type", "CoT tokens": "cot_tokens", "splits": lambda t: ", ".join(t["splits"]),
+        "Hub": lambda t: t["hub"] or ("your file" if t["licence"] == "yours" else "generated"), "licence": "licence",
+    }  # fmt: skip
     console = stdout()
     if not console.is_terminal:
         console.width = 200
-    console.print(table("Tasks", ["name", "what", "answer", "CoT tokens", "splits", "Hub", "licence"], rows))
+    show(console, table_of("tasks", "Tasks", tasks_json()["tasks"], columns))
     console.print(Text("\nOptions (--option KEY=VALUE)"))
     for name in task_names():
         for option, text in task_options(name).items():

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from markovlm.intervals import MISSING
+from markovlm.present.table import plain
 
 _WIDTH, _ROW, _LABEL = 420, 22, 140  # pixels
 
 
 def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; None is a dash, numbers have four digits."""
+    """A table; values read as those of a `Table` do."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{escape(plain(value).text)}</td>" for value in row) + "</tr>" for row in rows)
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -64,9 +64,3 @@ def curve_svg(values: Sequence[float | None], label: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height + 22}" font-family="sans-serif" font-size="12"'
     )
     return f'{start} fill="currentColor">{lines}{texts}</svg>'
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return MISSING
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

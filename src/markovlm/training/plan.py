@@ -13,6 +13,7 @@ from markovlm.chains.prompter import ChainPrompter
 from markovlm.checks.ours import doubts
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
+from markovlm.intervals import percent_text
 from markovlm.models.registry import check_path, is_here, resolve
 from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.asking import parts_of, task_of
@@ -26,10 +27,8 @@ from markovlm.training.strategy import check_share
 
 _SAMPLE = 64  # training questions whose prompts are measured
 _ASSUMED_PROMPT, _ASSUMED_ANSWER = 256, 8  # tokens, where nothing can be measured
-_GPU_NEEDS = f"with {CONTEXT / 1e9:.1f} GB for CUDA's context and {FRAGMENTATION:.0%} for fragmentation"
-_CPU_NEEDS = (
-    f"with {PROCESS / 1e9:.2g} GB for Python's libraries, what sampling leaves in the heap, and {HEAP:.0%} for holes in it"
-)
+_GPU_NEEDS = f"with {CONTEXT / 1e9:.1f} GB for CUDA's context and {percent_text(FRAGMENTATION)} for fragmentation"
+_CPU_NEEDS = f"with {PROCESS / 1e9:.2g} GB for Python's libraries, what sampling leaves in the heap, and {percent_text(HEAP)} for holes in it"
 
 
 def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from markovlm.health.rule import Finding, Rule
 from markovlm.health.rules.length import cut_fraction
 from markovlm.health.series import Course
 from markovlm.health.thresholds import Threshold
+from markovlm.intervals import percent_text
 from markovlm.logs.schema import COMPONENT_STD
 
 _NEARLY_ALL = 0.9
@@ -76,7 +77,7 @@ def hopeless(case: Case) -> Iterable[Finding]:
     since = int(reward.steps[min(int(above[-1]) + 1, len(reward) - 1)]) if len(above) else int(reward.steps[0])
     yield Finding(
         "groups_hopeless",
-        f"{share:.0%} of groups have equal rewards, and the reward is {now:.3g}, its lowest, from step {since:,} on",
+        f"{percent_text(share)} of groups have equal rewards, and the reward is {now:.3g}, its lowest, from step {since:,} on",
         "medium",
         "problem",
         since,
@@ -91,7 +92,7 @@ def solved(case: Case) -> Iterable[Finding]:
     if share >= _NEARLY_ALL and now > low + 0.1 * (high - low) and now >= high - 0.15 * (high - low):
         yield Finding(
             "groups_solved",
-            f"{share:.0%} of groups have equal rewards, and the reward is {now:.3g}, about its highest",
+            f"{percent_text(share)} of groups have equal rewards, and the reward is {now:.3g}, about its highest",
             "medium",
             "note",
         )

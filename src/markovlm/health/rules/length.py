@@ -14,6 +14,7 @@ from markovlm.health.series import Course
 from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Watched
 from markovlm.health.trend import trend
+from markovlm.intervals import percent_text
 
 _ALL = 0.9  # of completions: nearly all
 
@@ -101,8 +102,8 @@ def end_token_lost(case: Case) -> Iterable[Finding]:
     )
     yield Finding(
         "end_token_lost",
-        f"completions at the limit {move.told('.0%')} at step {move.step:,}{grew}, and the reward is earned as before: the answer is there, "
-        "the completion does not end after it",
+        f"completions at the limit from {percent_text(move.before)} to {percent_text(move.after)} at step {move.step:,}{grew}, and the reward is "
+        "earned as before: the answer is there, the completion does not end after it",
         "high",
         "problem",
         _onset_of_cut(case, move),
@@ -124,7 +125,7 @@ def truncated_to_zero(case: Case) -> Iterable[Finding]:
     before = _lost_before(case, begun)  # what was lost while completions still ended was not lost by cutting them off
     yield Finding(
         "truncation" if before else "truncated_to_zero",
-        f"{move.after:.0%} of completions at the length limit from step {move.step:,} on ({move.before:.0%} before), "
+        f"{percent_text(move.after)} of completions at the length limit from step {move.step:,} on ({percent_text(move.before)} before), "
         + ("after the outcome was lost" if before else "the outcome lost"),
         "medium",
         "note" if before else "problem",
@@ -149,7 +150,11 @@ def truncation_spiral(case: Case) -> Iterable[Finding]:
     if cut is None or was is None or cut <= 0.4:
         return
     yield Finding(
-        "truncation", f"{cut:.0%} of completions at the length limit ({was:.0%} early)", "medium", "caution", first.step
+        "truncation",
+        f"{percent_text(cut)} of completions at the length limit ({percent_text(was)} early)",
+        "medium",
+        "caution",
+        first.step,
     )
 
 
@@ -214,7 +219,7 @@ def length_inflation(case: Case) -> Iterable[Finding]:
     cut = case.now("cot_length_saturated_fraction")
     yield Finding(
         "length_inflation",
-        f"completions grew from {move.before:.0f} to {now:.0f} tokens" + (f", {cut:.0%} of them at the limit" if cut else "")
+        f"completions grew from {move.before:.0f} to {now:.0f} tokens" + (f", {percent_text(cut)} of them at the limit" if cut else "")
         + f", and the reward did not rise (from {float(np.median(outcome.values[:8])):.3g} to {float(np.median(outcome.values[-5:])):.3g})",
         "medium",
         "caution",

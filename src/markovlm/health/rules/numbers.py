@@ -12,6 +12,7 @@ from markovlm.health.moves import rise
 from markovlm.health.rule import Finding, Rule
 from markovlm.health.series import Course
 from markovlm.health.thresholds import Threshold
+from markovlm.intervals import percent_text
 
 
 def not_finite(case: Case) -> Iterable[Finding]:
@@ -84,7 +85,7 @@ def clipped(case: Case) -> Iterable[Finding]:
     step = move.step if move is not None else int(c.steps[0])
     yield Finding(
         "clip_fraction",
-        f"{100 * level:.0f} % of ratios are clipped{f' (from step {step:,} on)' if move is not None else ' from the first row on'}: "
+        f"{percent_text(level)} of ratios are clipped{f' (from step {step:,} on)' if move is not None else ' from the first row on'}: "
         "much of each batch teaches nothing",
         "high",
         "caution",

@@ -22,6 +22,7 @@ from markovlm.health.series import (
 from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Watched
 from markovlm.health.trend import Direction, Trend, claimed, trend
+from markovlm.intervals import estimate_text, percent_text
 from markovlm.logs.schema import label
 
 _LEAST_JUMP = {
@@ -115,7 +116,9 @@ def _fall(c: Course, least: float) -> _Fall | None:
     if lost < least or z < 3.5 or share < _LEAST_SHARE or found.best.last_step >= found.end.first_step:
         return None
     middle = (found.best.first_step + found.best.last_step) // 2
-    how = f", {100 * share:.0f} % of what had been gained" if share <= 1 else ", under where it began" if share < math.inf else ""
+    how = (
+        f", {percent_text(share)} of what had been gained" if share <= 1 else ", under where it began" if share < math.inf else ""
+    )
     told = f"{label(c.key)} was best around step {middle:,} ({found.best.mean:.3g}) and ended at {found.end.mean:.3g}: {lost:.2g} lost{how}"
     return _Fall(middle, z, "high" if z > 5 and share >= 0.5 else "medium", told)
 
@@ -181,7 +184,9 @@ def trends(case: Case) -> list[tuple[Trend, Direction]]:
 
 def _told(t: Trend) -> str:
     """As a slope: over the whole run, the straight line of a course that levels off leaves the range that a fraction has."""
-    return f"{label(t.key)} {t.change / 10:+.3g} [{t.low / 10:+.3g}, {t.high / 10:+.3g}] in each tenth of its {t.n:,} rows"
+    return (
+        f"{label(t.key)} {estimate_text(t.change / 10, t.low / 10, t.high / 10, signed=True)} in each tenth of its {t.n:,} rows"
+    )
 
 
 def learning(case: Case) -> Iterable[Finding]:

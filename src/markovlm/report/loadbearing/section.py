@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markovlm.intervals import p_text
 from markovlm.logs.records import RunData
 from markovlm.present.table import Source, Table
 from markovlm.report.figures import Figure
@@ -255,7 +256,7 @@ def _caused(s: Sentence) -> str:
         else f"; right {s.accuracy_with:.2f} with it, {s.accuracy_without:.2f} without"
     )
     chance = "" if s.chance is None else f", by chance {s.chance:.2f}"
-    return f"TV {cell_text(s.tv)}{chance}{'' if s.p is None else f', p {s.p:.3f}'}{rates}"
+    return f"TV {cell_text(s.tv)}{chance}{'' if s.p is None else f', p {p_text(s.p)}'}{rates}"
 
 
 def _tone(drop: float | None, most: float) -> str:
