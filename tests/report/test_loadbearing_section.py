@@ -190,7 +190,10 @@ def test_transfer_in_words(tmp_path: Path) -> None:
     claim = claim_of(study_of(tmp_path, transfer()))
     assert claim.lead == "1 of 2 other models measurably gain from the CoTs of step-000050 over the base model's."
     assert "gpt2 (openai/gpt2): the gold answer gains 0.80 [0.65, 0.95] nats an answer token (n=100)" in claim.more
-    assert "tiny-llama (x/tiny): no measurable gain over the base model's CoTs, 0.05 nats" in claim.more
+    assert (
+        "tiny-llama (x/tiny): no measurable gain over the base model's CoTs, 0.05 [-0.10, 0.20] nats an answer token"
+        in claim.more
+    )
 
 
 def test_which_words_in_words(tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_leak_in_words(tmp_path: Path) -> None:
     overlap = said(tmp_path / "b", leak(accuracy_cut_before=est(0.9, 0.04)))
     assert "accuracy shows no clear change, for the intervals overlap" in overlap
     logprob = said(tmp_path / "c", leak(accuracy=None, accuracy_cut_before=None))
-    assert "ln pi(a|CoT) falls from -0.15 nats" in logprob
+    assert "ln pi(a|CoT) falls from -0.15 [-0.19, -0.11] nats" in logprob
 
 
 # --- tables and figures ------------------------------------------------------------------------------------------------

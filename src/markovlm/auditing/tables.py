@@ -8,7 +8,7 @@ from typing import Any
 
 from markovlm.analysis.render import visible
 from markovlm.auditing.measures import MEASURES
-from markovlm.present.table import NOTHING, Cell, Columns, Table, found_cell, number_cell, p_cell, percent_cell, table_of
+from markovlm.present.table import NOTHING, Cell, Columns, Table, decimal_cell, found_cell, p_cell, percent_cell, table_of
 
 Row = Mapping[str, Any]
 
@@ -47,10 +47,6 @@ def tables_of(result: Row) -> dict[str, list[Table]]:
 _WHO: Columns = {"group": lambda one: visible(one["group"]), "reader": lambda one: visible(one["reader"])}
 
 
-def _found(key: str, places: int = 2) -> Callable[[Row], Cell]:
-    return lambda row: found_cell(row[key], places)
-
-
 def _share(key: str) -> Callable[[Row], Cell]:
     return lambda row: percent_cell(row[key])
 
@@ -61,11 +57,11 @@ def _follows(read: Sequence[tuple[Row, Row]]) -> list[Table]:
     seen |= {"question_alone": "question alone", "both": "both", "nothing": "neither"}
 
     def of(unit: str) -> Columns:
-        def what(key: str) -> Callable[[Any], Cell]:
-            return lambda pair: found_cell(pair[1][key][unit]) if key in pair[1] else NOTHING
+        def what(key: str) -> Callable[[Any], Any]:
+            return lambda pair: pair[1][key][unit] if key in pair[1] else None
 
         columns: Columns = {"group": lambda pair: visible(pair[0]["group"]), "reader": lambda pair: visible(pair[1]["reader"])}
-        columns |= {"n": lambda pair: number_cell(pair[1]["n"]), "CoT alone": lambda pair: found_cell(pair[1][unit])}
+        columns |= {"n": lambda pair: pair[1]["n"], "CoT alone": lambda pair: pair[1][unit]}
         return columns | {name: what(key) for key, name in seen.items() if any(key in one for _, one in read)}
 
     judged = [pair for pair in read if pair[1]["accuracy"] is not None]
@@ -139,7 +135,7 @@ def _texts(groups: Sequence[Row]) -> Table:
 def _likelihood(read: Sequence[tuple[Row, Row]]) -> Table:
     columns: Columns = {
         **_WHO,
-        "perplexity per token": lambda row: number_cell(row["perplexity"] or None, f"{row['perplexity'] or 0:.2f}"),
+        "perplexity per token": lambda row: decimal_cell(row["perplexity"] or None, 2),
         "bits per character": "bits_per_character",
     }
     rows = [{"group": group["group"], "reader": one["reader"], **one["text"]} for group, one in read if one.get("text")]
@@ -147,9 +143,9 @@ def _likelihood(read: Sequence[tuple[Row, Row]]) -> Table:
 
 
 def _bypass(rows: Sequence[Row]) -> Table:
-    def survives(control: str) -> Callable[[Row], Cell]:
+    def survives(control: str) -> Callable[[Row], Any]:
         return lambda one: next(
-            found_cell(r["survives"]) for r in one["rows"] if (r["control"], r["reader"]) == (control, "sees the question")
+            r["survives"] for r in one["rows"] if (r["control"], r["reader"]) == (control, "sees the question")
         )
 
     judged = [one for one in rows if any(row["accuracy"] is not None for row in one["rows"])]
@@ -199,8 +195,8 @@ def _load(found: Sequence[Row]) -> Table:
     """Places down, groups and readers across."""
     columns: Columns = {"sentences": lambda at: "all" if at is None else f"{10 * at} to {10 * at + 10} % of the CoT"}
 
-    def of(one: Row) -> Callable[[int | None], Cell]:
-        return lambda at: found_cell(one["by_kind"][0]["drop"] if at is None else one["by_position"][at]["drop"])
+    def of(one: Row) -> Callable[[int | None], Any]:
+        return lambda at: one["by_kind"][0]["drop"] if at is None else one["by_position"][at]["drop"]
 
     columns |= {
         f"{visible(one['group'])}, {visible(one['reader'])} (n={one['units']:,})": of(one) for one in found if one["by_kind"]

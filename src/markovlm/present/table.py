@@ -63,18 +63,17 @@ class Table:
         )
 
 
-Columns = Mapping[
-    str, str | Callable[[Any], Any]
-]  # heading -> a key or attribute of an item, or what makes a cell, or its value, of it
+_Column = str | Callable[[Any], Any]  # a key or attribute of an item, or what makes a cell, or its value, of it
+Columns = dict[str, _Column]  # by their headings
 
 
-def table_of(name: str, title: str, items: Iterable[Any], columns: Columns, note: str = "") -> Table:
+def table_of(name: str, title: str, items: Iterable[Any], columns: Mapping[str, _Column], note: str = "") -> Table:
     """A row an item. Values become cells by what they are: numbers, `{"mean", "ci95"}`, all else texts."""
     rows = tuple(tuple(_cell_of(item, make) for make in columns.values()) for item in items)
     return Table(name, title, tuple(columns), rows, note)
 
 
-def _cell_of(item: Any, make: str | Callable[[Any], Any]) -> Cell:
+def _cell_of(item: Any, make: _Column) -> Cell:
     value = make(item) if callable(make) else item[make] if isinstance(item, Mapping) else getattr(item, make)
     if isinstance(value, Cell):
         return value

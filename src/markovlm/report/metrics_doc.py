@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markovlm.logs.frameworks import FRAMEWORKS, OURS, Framework
 from markovlm.logs.schema import METRIC, METRICS
 from markovlm.present.markdown import table
-from markovlm.present.table import Table, plain
+from markovlm.present.table import table_of
 from markovlm.report.tables import rules, thresholds
 from markovlm.research_logs.keys import FLAT, GENERATIONS, SETTINGS, keys_of
 
@@ -99,8 +99,7 @@ def _lines(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _schema() -> str:
-    found = tuple((plain(m.key), plain(m.unit), plain(m.meaning)) for m in METRICS)
-    return table(Table("metrics", "Metrics", ("key", "unit", "meaning"), found))
+    return table(table_of("metrics", "Metrics", METRICS, {"key": "key", "unit": "unit", "meaning": "meaning"}))
 
 
 def _keys(title: str, kind: str) -> str:

@@ -10,10 +10,10 @@ from markovlm.health.levels import Level
 from markovlm.intervals import MISSING
 from markovlm.logs.records import LoggedEvaluation
 from markovlm.logs.schema import METRIC
-from markovlm.present.table import Source, number_text
+from markovlm.present.table import Source
 from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
 from markovlm.report.settings import split_settings
-from markovlm.report.tables import accuracy_cell, by_gravity, row_source
+from markovlm.report.tables import accuracy_cell, by_gravity, level_cell
 
 FEW_RUNS = 12  # up to so many runs are shown one by one
 _MOST_GROUPINGS = 12
@@ -74,12 +74,11 @@ def _level(d: Diagnosis, row: RunRow, key: str, when: str) -> Shown:
     if key not in row.signals:
         return _NONE
     found: Level = getattr(row.signals[key], when)
-    rounding = 1e-9 * max(1.0, abs(found.mean))  # of a constant
-    error = "" if found.error is None else f"±{found.error if found.error > rounding else 0:.1g}"
-    at = f"@ {found.first_step:,}" if when == "best" else ""
+    cell = level_cell(found, d.run)
+    text, _, error = cell.text.partition(" ± ")
+    small = (f"±{error}" if error else "", f"@ {found.first_step:,}" if when == "best" else "")
     hint = f"mean of {found.rows:,} rows, steps {found.first_step:,} to {found.last_step:,}"
-    text = f"{found.mean:.3g}" if 1e-3 <= abs(found.mean) < 1e4 or found.mean == 0 else number_text(found.mean)
-    return Shown(found.mean, text, f"{error} {at}".strip(), hint, row_source(d.run, found.first_step))
+    return Shown(found.mean, text, " ".join(filter(None, small)), hint, cell.source)
 
 
 def _score(d: Diagnosis, e: LoggedEvaluation | None) -> Shown:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Level, milestone_levels
@@ -14,7 +13,7 @@ from markovlm.health.thresholds import Threshold
 from markovlm.logs.find import Skipped
 from markovlm.logs.records import LoggedEvaluation, RunData
 from markovlm.logs.schema import METRIC
-from markovlm.present.table import NOTHING, Cell, Source, Table, number_cell, number_text, percent_cell, plain, table_of
+from markovlm.present.table import NOTHING, Cell, Columns, Source, Table, number_cell, number_text, percent_cell, plain, table_of
 from markovlm.report.run_rows import SIGNALS, run_rows
 from markovlm.report.synthesis import Synthesis
 from markovlm.report.trust import verdict_on_tasks
@@ -100,7 +99,8 @@ def level_cell(found: Level | None, run: RunData, steps: bool = False) -> Cell:
     """`-1.31 ± 0.05`, with the steps of the window where `steps` is set."""
     if found is None:
         return NOTHING
-    error = "" if found.error is None else f" ± {found.error:.1g}"
+    rounding = 1e-9 * max(1.0, abs(found.mean))  # of a constant
+    error = "" if found.error is None else f" ± {found.error if found.error > rounding else 0:.1g}"
     where = f" @ {found.first_step:,}–{found.last_step:,}" if steps and found.rows > 1 else ""
     return Cell(found.mean, f"{found.mean:.3g}{error}{where}", row_source(run, found.first_step), "number")
 
@@ -131,37 +131,31 @@ def signals(all_of_them: Sequence[Diagnosis]) -> Table:
 
 def findings(all_of_them: Sequence[Diagnosis]) -> Table:
     """What hindsight found, with its confidence."""
-    rows = [
-        (
-            plain(d.run.name, "run"),
-            *map(plain, (f.weight, f.rule.replace("_", " "), f.evidence, f.confidence)),
-            plain(f.step, "number"),
-        )
-        for d in by_gravity(all_of_them)
-        for f in d.findings
-    ]
-    return Table("findings", "Findings", ("run", "weight", "rule", "evidence", "confidence", "step"), tuple(rows))
+    columns: Columns = {
+        "run": lambda one: plain(one[0].run.name, "run"), "weight": lambda one: one[1].weight, "rule": lambda one: one[1].rule.replace("_", " "),
+        "evidence": lambda one: one[1].evidence, "confidence": lambda one: one[1].confidence, "step": lambda one: one[1].step,
+    }  # fmt: skip
+    return table_of("findings", "Findings", [(d, f) for d in by_gravity(all_of_them) for f in d.findings], columns)
 
 
 def patterns(found: Synthesis) -> Table:
     """Sentences about several runs."""
-    rows = tuple((plain(p.task or "all"), plain(p.sentence)) for p in found.patterns)
-    return Table("patterns", "Patterns", ("task", "pattern"), rows)
+    return table_of("patterns", "Patterns", found.patterns, {"task": lambda p: p.task or "all", "pattern": "sentence"})
 
 
 def hypotheses(found: Synthesis) -> Table:
     """Claims with the runs for and against."""
-    rows = tuple(
-        (plain(h.claim), plain(", ".join(h.speaks_for)), plain(", ".join(h.speaks_against)), plain(h.test))
-        for h in found.hypotheses
-    )
-    return Table("hypotheses", "Hypotheses", ("hypothesis", "runs for", "runs against", "what would decide"), rows)
+    columns: Columns = {
+        "hypothesis": "claim", "runs for": lambda h: ", ".join(h.speaks_for), "runs against": lambda h: ", ".join(h.speaks_against),
+        "what would decide": "test",
+    }  # fmt: skip
+    return table_of("hypotheses", "Hypotheses", found.hypotheses, columns)
 
 
 def recommendations(found: Synthesis) -> Table:
     """All advice, each piece once."""
-    rows = tuple((plain(r.advice), plain(", ".join(r.runs))) for r in found.recommendations)
-    return Table("recommendations", "Recommendations", ("advice", "runs"), rows)
+    columns: Columns = {"advice": "advice", "runs": lambda r: ", ".join(r.runs)}
+    return table_of("recommendations", "Recommendations", found.recommendations, columns)
 
 
 def untrusted(all_of_them: Sequence[Diagnosis]) -> Table:
@@ -344,7 +338,7 @@ def thresholds() -> Table:
             return f"{row.needed} of {row.rows}"
         return "windows of 3, 10, 100" if row.measure.startswith(("below", "frac")) else "1"
 
-    columns: dict[str, Callable[[Threshold], Any]] = {
+    columns: Columns = {
         "signal": "signal",
         "measure": lambda row: f"{row.measure.replace('_', ' ')}, {row.comparison}",
         "warn": "warn",
@@ -359,5 +353,4 @@ def thresholds() -> Table:
 def rules() -> Table:
     """The rules of hindsight."""
     table = rules_table()
-    columns = tuple(table[0])
-    return Table("rules", "Rules of hindsight", columns, tuple(tuple(plain(row[c]) for c in columns) for row in table))
+    return table_of("rules", "Rules of hindsight", table, {column: column for column in table[0]})

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from markovlm.present.table import Cell, Columns, Table, decimal_cell, estimate_cell, number_cell, p_cell, table_of
+from markovlm.present.table import Cell, Columns, Table, decimal_cell, estimate_cell, p_cell, table_of
 from markovlm.statistics import Estimate
 from markovlm.sweeps.compare import Comparison, Outcome
 
@@ -76,7 +76,7 @@ def _runs(outcomes: Sequence[Outcome], metric: str) -> Table:
         "seed": lambda o: Cell(o.seed, str(o.seed), None, "number"),
         "status": "status",
         metric: lambda o: _decimal(o.score),
-        "n": lambda o: number_cell(o.n or None),
+        "n": lambda o: o.n or None,
         "evaluated": "where",
         "best dev": lambda o: _decimal(o.best),
         "verdict": "verdict",

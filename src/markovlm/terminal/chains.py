@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
 from markovlm.intervals import percent_text
-from markovlm.present.table import BLANK, Columns, decimal_cell, number_cell, scored_cell, table_of
+from markovlm.present.table import BLANK, Columns, decimal_cell, scored_cell, table_of
 from markovlm.terminal.console import say, show, stdout
 from markovlm.terminal.evaluation import describe_how
 
@@ -74,9 +73,9 @@ _BY = (
 
 def _across(found: dict[str, dict[int, dict[str, Any]]], measure: str) -> Columns:
     """n and what was measured of each checkpoint, by t or distance."""
-    columns: dict[str, Callable[[int], Any]] = {}
+    columns: Columns = {}
     for name, of in found.items():
-        columns[f"{name}: n"] = lambda value, of=of: number_cell(of.get(value, {}).get("n"))
+        columns[f"{name}: n"] = lambda value, of=of: of.get(value, {}).get("n")
         columns[f"{name}: {_MEASURES[measure]}"] = lambda value, of=of: scored_cell(of.get(value), measure)
     return columns
 
