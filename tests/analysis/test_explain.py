@@ -178,7 +178,7 @@ def test_a_question_of_ones_own_has_no_gold_answer(study: Study, monkeypatch: py
 
 def test_no_answer_leaves_nothing_to_explain(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     studied.scripted(monkeypatch, lambda v: Scored(-1.0, "", None, False) if v.write else Scored(-1.0))
-    assert attribute_own(study, study.cots, Manner()) == [None, None]
+    assert attribute_own(study, study.cots, Manner()) == {}
     assert explain_one(study, Manner(), gold_known=False) == []
     assert len(explain_one(study, Manner())) == 1
 

@@ -46,15 +46,15 @@ def test_independent_sentences_change_places_and_dependent_ones_do_not() -> None
     assert [done("paraphrase", text) for text in same] == list(same)
 
 
-@given(st.integers(0, 999_999))
+@given(st.integers(2, 999_999))
 def test_numbers_and_their_names(number: int) -> None:
-    assert meaning.unspelled(meaning.spelled(number)) == number
+    assert done("digitize_numbers", meaning.spelled(number)) == str(number)
 
 
 def test_numerals_to_words_and_back() -> None:
     assert done("translate_numbers", "17+4=21, $1,080 and 3.5") == "seventeen+four=twenty-one, $one thousand eighty and 3.5"
-    assert done("digitize_numbers", "Twenty-one pears, one hundred and five of them, one by one, five six") == (
-        "21 pears, 105 of them, one by one, five six"
+    assert done("digitize_numbers", "Twenty-one pears, one hundred and five of them, one by one, two thirds, five six") == (
+        "21 pears, 105 of them, one by one, two thirds, 5 6"
     )
 
 

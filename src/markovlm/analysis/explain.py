@@ -17,7 +17,7 @@ from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.perturb import FILLER
 from markovlm.analysis.render import explain_html, resample_html
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import Study, StudyCot, open_folder
+from markovlm.analysis.study import CotKey, Study, StudyCot, open_folder
 from markovlm.analysis.units import Unit, joined, units_of
 from markovlm.errors import UserError
 from markovlm.rollouts.prompter import Prompter
@@ -44,8 +44,7 @@ def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribut
     """Every CoT towards the gold answer; over many, the aggregate. JSON result and the attributions shown with it."""
     attributions = attribute(study, study.cots, manner)
     shown = _shown(attributions)
-    wrong = [study.cots[i] for i in shown if attributions[i].correct is False]
-    own = dict(zip((cot.key for cot in wrong), attribute_own(study, wrong, manner), strict=True))
+    own = attribute_own(study, [study.cots[i] for i in shown if attributions[i].correct is False], manner)
     pairs = [one for i in shown for one in (attributions[i], own.get(study.cots[i].key)) if one is not None]
     table = aggregate(attributions, study.how.seed) | {"most": manner.most}
     result = {**study.header("explain"), **table, "examples": [a.to_json() for a in pairs]}
@@ -57,10 +56,10 @@ def explain_one(study: Study, manner: Manner, gold_known: bool = True) -> list[A
     cots = study.cots[:1]
     if not gold_known:
         own = attribute_own(study, cots, manner, apart_from_gold=False)
-        return [replace(one, gold="", correct=None) for one in own if one is not None]
+        return [replace(one, gold="", correct=None) for one in own.values()]
     towards_gold = attribute(study, cots, manner)
-    own = attribute_own(study, cots, manner) if towards_gold[0].correct is not True else []
-    return towards_gold + [one for one in own if one is not None]
+    own = attribute_own(study, cots, manner) if towards_gold[0].correct is not True else {}
+    return [*towards_gold, *own.values()]
 
 
 def attribute(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[Attribution]:
@@ -71,18 +70,15 @@ def attribute(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[At
 
 def attribute_own(
     study: Study, cots: Sequence[StudyCot], manner: Manner, *, apart_from_gold: bool = True
-) -> list[Attribution | None]:
-    """As `attribute`, towards what the model itself answers; None for a CoT without an answer, or with the gold one."""
+) -> dict[CotKey, Attribution]:
+    """As `attribute`, towards what the model itself answers; CoTs without an answer, or with the gold one, are left out."""
     read = study.read([whole(study, cot, RAW) for cot in cots], "answers")
     asked: list[tuple[StudyCot, Example, Scored]] = []
-    has = [False] * len(cots)
-    for i, (cot, one) in enumerate(zip(cots, read, strict=True)):
+    for cot, one in zip(cots, read, strict=True):
         answer = (one.extracted or one.answer or "").strip()
         if answer and not (apart_from_gold and answer == cot.example.answer):
-            has[i] = True
             asked.append((cot, replace(cot.example, answer=answer), one))
-    found = iter(_attributions(study, asked, manner))
-    return [next(found) if there else None for there in has]
+    return {cot.key: one for (cot, *_), one in zip(asked, _attributions(study, asked, manner), strict=True)}
 
 
 def _attributions(study: Study, asked: Sequence[tuple[StudyCot, Example, Scored]], manner: Manner) -> list[Attribution]:

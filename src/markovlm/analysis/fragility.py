@@ -17,7 +17,18 @@ from markovlm.analysis.paraphrase import NAME as PARAPHRASE
 from markovlm.analysis.paraphrase import Reworded
 from markovlm.analysis.perturb import PERTURBATIONS, Context, Plan, TokenPool, perturb_ids, perturb_text, token_pool
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import CHANGE, RATE, CotKey, Study, StudyCot, estimate, estimate_known, estimate_some, minus
+from markovlm.analysis.study import (
+    CHANGE,
+    RATE,
+    CotKey,
+    Study,
+    StudyCot,
+    estimate,
+    estimate_known,
+    estimate_some,
+    estimates,
+    minus,
+)
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
 from markovlm.runs.setup import Setup
@@ -49,10 +60,7 @@ class Damage:
 
     def intact_summary(self) -> dict[str, Any]:
         """Likelihood and accuracy from undamaged CoTs."""
-        return {
-            "logprob": self.study.estimate([s.logprob for s in self.intact]),
-            "accuracy": self.study.estimate([s.right for s in self.intact], RATE),
-        }
+        return estimates(self.intact, [cot.example.id for cot in self.study.cots], self.study.how.seed)
 
 
 def measure_damage(study: Study, plan: Plan, reworded: Reworded | None = None) -> Damage:

@@ -14,6 +14,7 @@ import numpy as np
 
 from markovlm.analysis.segments import numbers, sentences
 from markovlm.analysis.units import FILLERS
+from markovlm.tasks.numbers import written_numbers
 
 NAMES = (
     "Anna", "Boris", "Clara", "Derek", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kira", "Leon", "Mina", "Nils", "Olga", "Pablo",
@@ -46,11 +47,7 @@ zero one two three four five six seven eight nine ten eleven twelve thirteen fou
 """
 _ONES = _TO_NINETEEN.split()
 _TENS = ["-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_SMALL = {word: i for i, word in enumerate(_ONES)} | {word: 10 * i for i, word in enumerate(_TENS) if i > 1}
-_SCALES = {"hundred": 100, "thousand": 1000}
 _MOST = 999_999
-_NUMBER_WORD = "|".join([*_SMALL, *_SCALES])
-_SPELLED = re.compile(rf"(?<![\w-])(?:{_NUMBER_WORD})(?:(?:[ -]| and )(?:{_NUMBER_WORD}))*(?![\w-])", re.IGNORECASE)
 
 
 def paraphrase(text: str, _: Fraction, rng: np.random.Generator, __: object) -> str:
@@ -95,26 +92,6 @@ def spelled(number: int) -> str:
     return f"{spelled(head)} {name}" + (f" {spelled(rest)}" if rest else "")
 
 
-def unspelled(words: str) -> int | None:
-    """The inverse, for what is one number: `twenty-one`, `one hundred and five`; None for `five six`."""
-    total, current, last = 0, 0, 10**9
-    for word in re.split(r"[ -]", words.lower().replace(" and ", " ")):
-        if word in _SCALES:
-            if current == 0 and word == "hundred":
-                return None
-            if word == "hundred":
-                current *= 100
-            else:
-                total, current = total + current * 1000, 0
-            last = 10**9
-        else:
-            value = _SMALL[word]
-            if (value >= 10 and last <= 99) or (value < 10 and last < 20):  # `five six`, `twenty thirty`
-                return None
-            current, last = current + value, value
-    return total + current
-
-
 def translate_numbers(text: str, _: Fraction, __: np.random.Generator, ___: object) -> str:
     """Whole numerals as words."""
     for span in reversed(numbers(text)):
@@ -126,12 +103,10 @@ def translate_numbers(text: str, _: Fraction, __: np.random.Generator, ___: obje
 
 def digitize_numbers(text: str, _: Fraction, __: np.random.Generator, ___: object) -> str:
     """Number words as numerals, above one (which is often no number)."""
-
-    def numeral(match: re.Match[str]) -> str:
-        value = unspelled(match[0])
-        return match[0] if value is None or value < 2 else str(value)
-
-    return _SPELLED.sub(numeral, text)
+    for one in reversed(written_numbers(text)):
+        if one.kind == "words" and one.value.isdigit() and int(one.value) > 1:
+            text = text[: one.start] + one.value + text[one.end :]
+    return text
 
 
 def names_in(text: str, question: str = "") -> list[str]:

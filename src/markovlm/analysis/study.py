@@ -381,6 +381,23 @@ def estimate_some(
     return estimate([value for value, _ in there], [cluster for _, cluster in there], seed, within) if there else None
 
 
+def estimates(scored: Sequence[Scored], clusters: Sequence[Hashable], seed: int) -> dict[str, Any]:
+    """{"logprob", "accuracy"} of what was read."""
+    return {
+        "logprob": estimate([one.logprob for one in scored], clusters, seed),
+        "accuracy": estimate_some([one.right for one in scored], clusters, seed, RATE),
+    }
+
+
+def gains(ours: Sequence[Scored], theirs: Sequence[Scored], clusters: Sequence[Hashable], seed: int) -> dict[str, Any]:
+    """The same of how much more one reading has than the other, pair by pair."""
+    both = list(zip(ours, theirs, strict=True))
+    return {
+        "logprob": estimate([a.logprob - b.logprob for a, b in both], clusters, seed),
+        "accuracy": estimate_some([minus(a.right, b.right) for a, b in both], clusters, seed, CHANGE),
+    }
+
+
 def estimate_known(
     values: Sequence[float | None], clusters: Sequence[Hashable], seed: int, within: tuple[float, float] | None = None
 ) -> dict[str, Any] | None:

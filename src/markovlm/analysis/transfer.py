@@ -21,7 +21,7 @@ from scipy import stats as scipy_stats
 
 from markovlm.analysis.fragility import RAW, whole
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
-from markovlm.analysis.study import CHANGE, RATE, Counting, Reader, Study, StudyCot, estimate, estimate_some, minus, open_study
+from markovlm.analysis.study import Counting, Reader, Study, StudyCot, estimates, gains, open_study
 from markovlm.config import RunConfig, flatten, nest
 from markovlm.errors import UserError
 from markovlm.evaluation.run import label_of, prepared
@@ -172,24 +172,15 @@ def _points(curve: Curve, written: Sequence[Written], seed: int) -> Iterator[dic
     for one in written:
         scored = curve.read[one.checkpoint]
         clusters = [cot.example.id for cot in one.cots]
-        pairs = [(s, base[cot.key]) for cot, s in zip(one.cots, scored, strict=True) if cot.key in base]
+        theirs = [base[cot.key] for cot in one.cots if cot.key in base]
         yield {
             "checkpoint": one.checkpoint,
             "step": one.step,
             "reader": curve.reader,
             "n": len(set(clusters)),
-            "logprob": estimate([s.logprob for s in scored], clusters, seed),
-            "accuracy": estimate_some([s.right for s in scored], clusters, seed, RATE),
-            "vs_base": None if one.checkpoint == BASE or not pairs else _paired(pairs, clusters, seed),
+            **estimates(scored, clusters, seed),
+            "vs_base": None if one.checkpoint == BASE or not theirs else gains(scored, theirs, clusters, seed),
         }
-
-
-def _paired(pairs: Sequence[tuple[Scored, Scored]], clusters: Sequence[str], seed: int) -> dict[str, Any]:
-    accuracy = [minus(a.right, b.right) for a, b in pairs]
-    return {
-        "logprob": estimate([a.logprob - b.logprob for a, b in pairs], clusters, seed),
-        "accuracy": estimate_some(accuracy, clusters, seed, CHANGE),
-    }
 
 
 def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:

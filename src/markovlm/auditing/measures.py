@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from markovlm.analysis.scoring import Scored
-from markovlm.analysis.study import CHANGE, RATE, estimate, estimate_some, minus
+from markovlm.analysis.study import CHANGE, RATE, estimate_some, estimates, gains, minus
 from markovlm.auditing.legibility import Legible, legibility
 from markovlm.auditing.plan import AuditCot
 from markovlm.auditing.reading import GroupRead, ReaderRead
@@ -104,17 +104,10 @@ def reader_entry(read: ReaderRead, group: str, seed: int) -> dict[str, Any]:
     questions = [cot.example.id for cot in own.cots]
 
     def pair(scored: Sequence[Scored]) -> dict[str, Any]:
-        return {
-            "logprob": estimate([one.logprob for one in scored], questions, seed),
-            "accuracy": estimate_some([one.right for one in scored], questions, seed, RATE),
-        }
+        return estimates(scored, questions, seed)
 
     def gain(scored: Sequence[Scored], over: Sequence[Scored]) -> dict[str, Any]:
-        both = list(zip(scored, over, strict=True))
-        return {
-            "logprob": estimate([a.logprob - b.logprob for a, b in both], questions, seed),
-            "accuracy": estimate_some([minus(a.right, b.right) for a, b in both], questions, seed, CHANGE),
-        }
+        return gains(scored, over, questions, seed)
 
     def only_answer(scored: Sequence[Scored]) -> dict[str, str | None]:
         return {"only_answer": _only_answer(own, scored)}

@@ -19,7 +19,7 @@ from markovlm.analysis.scoring import Variant, encode_cot
 from markovlm.analysis.study import Counting, Reader, StudyCot, bar, kept_rows, open_folder
 from markovlm.auditing.plan import AuditCot, AuditRequest, cost
 from markovlm.errors import UserError
-from markovlm.evaluation.evaluate import how_evaluated
+from markovlm.evaluation.evaluate import How, how_evaluated
 from markovlm.evaluation.run import label_of
 from markovlm.evaluation.store import Label
 from markovlm.intervals import duration_text
@@ -70,28 +70,26 @@ class OpenReader:
             return by_row(stats.logp, span.row, len(batch.rows)).tolist()
 
 
-def open_model(name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str) -> OpenReader:
+def open_model(name: str, target: Target, request: AuditRequest, counting: Counting | None) -> OpenReader:
     """Load a model, with prompts of a style that can carry the questions. UserError in one line where that can't be."""
     examples = [cot.example for cot in request.material.cots]
-    try:
-        setup = target.prepare()
-        budget = budget_named(target)
-        prompt, end = target.config.prompt, target.config.objective.answer_end
-        setup.prompter = build_prompter(
-            setup.task, setup.lm.tokenizer, prompt.style, budget, prompt.answer_header, examples, answer_end=end
-        )
-        check_prompts(setup, examples)
-    except UserError as error:
-        raise UserError(f"{flag} {name}: {error}") from error
-    how = replace(
-        how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps),
-        conditioning=CHOICES if setup.task.answer_type == "letter" else HIDDEN,
-        seed=request.seed,
+    setup = target.prepare()
+    budget = budget_named(target)
+    prompt, end = target.config.prompt, target.config.objective.answer_end
+    setup.prompter = build_prompter(
+        setup.task, setup.lm.tokenizer, prompt.style, budget, prompt.answer_header, examples, answer_end=end
     )
-    label = label_of(target, setup, "audit", how)
+    check_prompts(setup, examples)
+    label = label_of(target, setup, "audit", how_read(setup, request.seed))
     identity = identity_of(label, setup.task.extractors, budget)
-    reader = Reader(setup, how.reader == "frozen", request.out / f"readings-{identity}.jsonl", name, counting)
+    reader = Reader(setup, label.how.reader == "frozen", request.out / f"readings-{identity}.jsonl", name, counting)
     return OpenReader(name, target.config.model, target, setup, reader, label, identity)
+
+
+def how_read(setup: Setup, seed: int) -> How:
+    """As a reader of an audit reads: letters with the choices visible, all else from the CoT alone."""
+    how = how_evaluated(setup.config, setup.prompter, step=setup.config.training.steps)
+    return replace(how, conditioning=CHOICES if setup.task.answer_type == "letter" else HIDDEN, seed=seed)
 
 
 def identity_of(label: Label, extractors: Sequence[str], budget: int) -> str:

@@ -7,7 +7,7 @@ other reader, and every sequence goes there as text. The server's prefix cache c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from markovlm.analysis.perturb import PERTURBATIONS
@@ -15,10 +15,9 @@ from markovlm.analysis.scoring import Scored, Variant
 from markovlm.analysis.study import Counting, Reader, StudyCot
 from markovlm.auditing.endpoint import SPECIAL, Endpoint, Template
 from markovlm.auditing.plan import AuditRequest, ServerTarget
-from markovlm.auditing.readers import CHOICES, HIDDEN, SIGHTED, OpenReader, budget_named, check_prompts, identity_of, open_model
+from markovlm.auditing.readers import SIGHTED, OpenReader, budget_named, check_prompts, how_read, identity_of, open_model
 from markovlm.errors import UserError
 from markovlm.evaluation.answering import score_text
-from markovlm.evaluation.evaluate import how_evaluated
 from markovlm.evaluation.store import Label
 from markovlm.models.language import LanguageModel
 from markovlm.rollouts.prompter import Prompter, build_prompter
@@ -166,41 +165,34 @@ def open_reader(
     name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str = "--reader"
 ) -> OpenReader:
     """A model on this machine, loaded, or one behind a server, found. UserError in one line where that can't be."""
-    if isinstance(target, ServerTarget):
-        return open_server(name, target, request, counting, flag)
-    return open_model(name, target, request, counting, flag)
-
-
-def open_server(name: str, target: ServerTarget, request: AuditRequest, counting: Counting | None, flag: str) -> OpenServer:
-    """Find the server and its model. UserError in one line where there is none, or where a study needs tokens of its own."""
+    served = isinstance(target, ServerTarget)
     needs_tokens = [one for one in request.plan.perturbations if PERTURBATIONS[one].level == "token"]
-    if "damage" in request.parts and needs_tokens:
+    if served and "damage" in request.parts and needs_tokens:
         raise UserError(
             f"--perturbations {needs_tokens[0]}: damages tokens, and those of a reader behind a server are not known here"
         )
-    examples = [cot.example for cot in request.material.cots]
     try:
-        endpoint = Endpoint(target.address)
-        endpoint.connect()
-        style = target.config.prompt.style
-        tokenizer = Characters(endpoint.template() if style in ("auto", "chat") else None)
-        task = task_with_extractors(target.config)
-        budget = budget_named(target)
-        config = resolve_config(target.config, task, tokenizer, examples)
-        header, end = target.config.prompt.answer_header, config.objective.answer_end
-        prompter = build_prompter(task, tokenizer, style, budget, header, examples, answer_end=end)
-        setup = Setup(config, task, cast(LanguageModel, _Model(endpoint.model, tokenizer)), prompter)
-        check_prompts(setup, examples)
+        return open_server(name, target, request, counting) if served else open_model(name, target, request, counting)
     except UserError as error:
         raise UserError(f"{flag} {name}: {error}") from error
-    how = replace(
-        how_evaluated(config, prompter, step=config.training.steps),
-        conditioning=CHOICES if task.answer_type == "letter" else HIDDEN,
-        seed=request.seed,
-    )
-    label = Label(
-        "base", 0, "audit", task.name, dict(config.task_options), None, True, endpoint.model, f"server {endpoint.url}", how
-    )
+
+
+def open_server(name: str, target: ServerTarget, request: AuditRequest, counting: Counting | None) -> OpenServer:
+    """Find the server and its model. UserError in one line where there is none."""
+    examples = [cot.example for cot in request.material.cots]
+    endpoint = Endpoint(target.address)
+    endpoint.connect()
+    style = target.config.prompt.style
+    tokenizer = Characters(endpoint.template() if style in ("auto", "chat") else None)
+    task = task_with_extractors(target.config)
+    budget = budget_named(target)
+    config = resolve_config(target.config, task, tokenizer, examples)
+    header, end = target.config.prompt.answer_header, config.objective.answer_end
+    prompter = build_prompter(task, tokenizer, style, budget, header, examples, answer_end=end)
+    setup = Setup(config, task, cast(LanguageModel, _Model(endpoint.model, tokenizer)), prompter)
+    check_prompts(setup, examples)
+    how, weights = how_read(setup, request.seed), f"server {endpoint.url}"
+    label = Label("base", 0, "audit", task.name, dict(config.task_options), None, True, endpoint.model, weights, how)
     identity = identity_of(label, task.extractors, budget)
     reader = ServerReader(setup, False, request.out / f"readings-{identity}.jsonl", name, counting, endpoint=endpoint)
     return OpenServer(name, endpoint.model, target, setup, reader, label, identity, endpoint=endpoint)
