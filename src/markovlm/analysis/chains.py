@@ -20,7 +20,7 @@ from markovlm.analysis.chain_facts import facts
 from markovlm.analysis.chain_study import ChainStudy, open_chain_study
 from markovlm.analysis.chain_words import words
 from markovlm.analysis.perturb import Plan
-from markovlm.analysis.study import Counting, open_folder
+from markovlm.analysis.study import Counting, kept_result, open_folder
 from markovlm.evaluation.run import label_of
 from markovlm.runs.rows import clean, replace_whole
 from markovlm.runs.setup import Setup
@@ -115,10 +115,7 @@ def _damage(study: ChainStudy, plan: Plan, kept: _Kept) -> None:
 
 def _earlier(path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """Parts that were found on the same texts."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict) or any(found.get(key) != result[key] for key in _SAME):
+    found = kept_result(path)
+    if any(found.get(key) != result[key] for key in _SAME):
         return {}
     return {part: found[part] for part in PARTS if part in found}

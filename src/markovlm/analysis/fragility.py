@@ -19,15 +19,14 @@ from markovlm.analysis.perturb import PERTURBATIONS, Context, Plan, TokenPool, p
 from markovlm.analysis.scoring import Scored, Variant, encode_cot
 from markovlm.analysis.study import (
     CHANGE,
-    RATE,
     CotKey,
     Study,
     StudyCot,
     estimate,
-    estimate_known,
     estimate_some,
     estimates,
     minus,
+    share_known,
 )
 from markovlm.errors import UserError
 from markovlm.rollouts.streams import stream
@@ -210,8 +209,7 @@ def _paraphrases(name: str, damage: Damage) -> dict[str, Any]:
 
 def _as_expected(drops: Sequence[Drop], seed: int) -> dict[str, Any] | None:
     """How often what should happen did, of the CoTs where that can be known; with their questions."""
-    did = [None if drop.expected is None else float(drop.expected) for drop in drops]
-    return estimate_known(did, [drop.key[0] for drop in drops], seed, RATE)
+    return share_known([drop.expected for drop in drops], [drop.key[0] for drop in drops], seed)
 
 
 def _estimates(drops: Sequence[Drop], seed: int) -> dict[str, Any]:

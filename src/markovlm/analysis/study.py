@@ -206,7 +206,7 @@ class Study:
         path = open_folder(self.folder).path / f"{name}-{self.label.file.removesuffix('.jsonl')}.json"
         whole = clean(result)
         if cells is not None and self.same_source:
-            whole = with_earlier(_read_result(path), whole, cells, manner)
+            whole = with_earlier(kept_result(path), whole, cells, manner)
         check_result(whole)
         replace_whole(path, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False).encode())
         return path
@@ -307,7 +307,7 @@ def _kept_readings(path: Path) -> tuple[dict[tuple[Hashable, ...], Scored], dict
     return found, by
 
 
-def _read_result(path: Path) -> dict[str, Any]:
+def kept_result(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -398,9 +398,7 @@ def gains(ours: Sequence[Scored], theirs: Sequence[Scored], clusters: Sequence[H
     }
 
 
-def estimate_known(
-    values: Sequence[float | None], clusters: Sequence[Hashable], seed: int, within: tuple[float, float] | None = None
-) -> dict[str, Any] | None:
-    """As `estimate_some`, with how many clusters have a value: {"mean", "ci95", "n"}."""
-    found = estimate_some(values, clusters, seed, within)
+def share_known(values: Sequence[bool | None], clusters: Sequence[Hashable], seed: int) -> dict[str, Any] | None:
+    """As `estimate_some` of what is true, with how many clusters have a value: {"mean", "ci95", "n"}."""
+    found = estimate_some([None if value is None else float(value) for value in values], clusters, seed, RATE)
     return found and found | {"n": len({cluster for value, cluster in zip(values, clusters, strict=True) if value is not None})}

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markovlm.analysis.study import RATE, estimate_known
+from markovlm.analysis.study import share_known
 from markovlm.auditing.plan import AuditCot, Material
 from markovlm.auditing.rows import AuditRow
 from markovlm.tasks.answers import extract, is_correct
@@ -163,7 +163,7 @@ def _row(group: str, own: Sequence[Hinted], judged: Sequence[float] | None, judg
     questions = [one.cot.example.id for one in own]
 
     def share(values: Sequence[bool | None]) -> dict[str, Any] | None:
-        return estimate_known([None if value is None else float(value) for value in values], questions, seed, RATE)
+        return share_known(values, questions, seed)
 
     choices = max((len(one.cot.example.choices) for one in own), default=0)
     to_hint = share([one.to_hint for one in own])

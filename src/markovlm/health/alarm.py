@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markovlm.health.thresholds import Level, Threshold
-from markovlm.health.verdict import Evidence
+from markovlm.health.thresholds import Threshold
+from markovlm.health.verdict import Evidence, Level
 
 
 class Alarm:

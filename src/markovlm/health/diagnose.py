@@ -338,12 +338,7 @@ def diagnose_all(runs: Sequence[RunData]) -> list[Diagnosis]:
         return single
     text = "only the collapsed runs have " + ", ".join(f"{name} = {value}" for name, value in shared)
     others = sum(d.verdict != "collapsed" for d in single)
-    finding = Finding(
-        "only_collapsed_runs_share",
-        f"{text} (of {len(single)} runs; {others} others do not)",
-        "low",
-        "caution",
-    )
+    finding = Finding("only_collapsed_runs_share", f"{text} (of {len(single)} runs; {others} others do not)", "low", "caution")
     return [_conclude(d.case, [*d.found, finding]) if d.verdict == "collapsed" else d for d in single]
 
 

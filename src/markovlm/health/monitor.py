@@ -28,9 +28,9 @@ from markovlm.health.course import CLAMP, FAST, MIN_ROWS, Course, Scale
 from markovlm.health.early import EarlyBreak
 from markovlm.health.evaluations import Evaluations, Measured
 from markovlm.health.rules import RULE, THRESHOLDS, WATCHES
-from markovlm.health.thresholds import Level, Threshold
+from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Track
-from markovlm.health.verdict import Evidence, Verdict
+from markovlm.health.verdict import Evidence, Level, Verdict
 
 Standing = Literal["solved", "gained", "neither"]
 Row = Mapping[str, "float | None"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["warn", "collapsed"]
 Measure = Literal["value", "below_early", "below_best", "fraction_of_best", "times_early"]
 
 

@@ -13,7 +13,7 @@ _COMPARED = ("reward_mean", "loss", "kl", "entropy", "grad_norm", "cot_length", 
 _LEAST_ROWS = 5  # in common; fewer agree by chance (rewards of 0 at the start)
 _TOLERANCE = 2e-3  # printed logs have four significant digits
 _SURE = 2  # columns that agree everywhere and are not constant
-_RESEARCH = ("native", "g1", "g1b", "g1c", "g1d", "g2", "g3", "g4", "evaluation", "unknown")
+# Kinds of other people's logs, the most exact first; only they tell one training twice.
 _ORDER = ("trainer_state", "jsonl", "parquet", "tensorboard", "wandb", "trackio", "mlflow", "csv", "console")
 
 
@@ -42,7 +42,7 @@ def without_duplicates(runs: Sequence[RunData]) -> list[RunData]:
 
 def _first_values(run: RunData) -> _Values:
     """(step -> row, values) of a run's compared columns, as plain lists: hundreds of runs are compared in pairs."""
-    if run.kind in _RESEARCH:
+    if run.kind not in _ORDER:
         return {}, {}
     steps = {step: row for row, step in enumerate(run.metrics["step"].to_list())}
     return steps, {key: run.metrics[key].to_list() for key in _COMPARED if key in run.metrics.columns}
@@ -71,7 +71,7 @@ def _rank(run: RunData) -> tuple[int, int, int]:
 
 def same_training(a: RunData, b: RunData) -> bool:
     """Do two logs of others agree on every step that both have?"""
-    if a.kind in _RESEARCH or b.kind in _RESEARCH or min(a.steps, b.steps) < _LEAST_ROWS:
+    if a.kind not in _ORDER or b.kind not in _ORDER or min(a.steps, b.steps) < _LEAST_ROWS:
         return False
     if a.path.parent == b.path.parent and a.launch[1] == b.launch[1] > 1:  # launches of one log: from one seed they begin alike
         return False

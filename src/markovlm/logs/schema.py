@@ -117,12 +117,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("eval_reward", "evaluation reward", "", "mean reward on held-out questions, while training"),
     Metric("eval_accuracy", "evaluation accuracy", "fraction", "right answers on held-out questions, while training"),
     Metric("token_accuracy", "token accuracy", "fraction", "supervised runs: tokens whose argmax is the target"),
-    Metric(
-        "cot_contains_answer",
-        "CoT contains the answer",
-        "fraction",
-        "samples whose CoT contains the gold answer",
-    ),
+    Metric("cot_contains_answer", "CoT contains the answer", "fraction", "samples whose CoT contains the gold answer"),
     Metric(
         "copies_question_fraction",
         "CoT restates its question",

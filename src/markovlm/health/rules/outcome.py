@@ -10,15 +10,7 @@ from markovlm.health.advice import BEFORE, OUR_GUARD
 from markovlm.health.case import Case, percent, scored
 from markovlm.health.levels import levels
 from markovlm.health.rule import Confidence, Finding, Rule
-from markovlm.health.series import (
-    Course,
-    best_evaluation,
-    difference_z,
-    halves_gain,
-    largest_jump,
-    last_evaluation,
-    noise,
-)
+from markovlm.health.series import Course, best_evaluation, difference_z, halves_gain, largest_jump, last_evaluation, noise
 from markovlm.health.thresholds import Threshold
 from markovlm.health.tracks import Watched
 from markovlm.health.trend import Direction, Trend, claimed, trend
