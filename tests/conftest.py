@@ -1,11 +1,15 @@
-"""Fixtures that several tests share: tiny models on disk, made once a session."""
+"""Fixtures that several tests share: tiny models on disk, made once a session.
+
+What imports torch is imported in them: the process that only hands the tests out to the workers would take five seconds for it.
+"""
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,7 +19,7 @@ from markovlm.registry import ALL
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from support import tiny`, whatever pytest's import mode
 
-from support import costs, drawing, stories, tiny
+from support import costs
 from support.paths import DATA, absent
 
 # On a shared machine a slow example says nothing about the code.
@@ -25,6 +29,16 @@ settings.load_profile("shared machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(costs, "costs")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """What pytest makes of the assertions of 150 files, six seconds for every worker, is kept even where bytecode is not to be."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def pytest_collection_finish() -> None:
@@ -54,6 +68,8 @@ def real(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def one_drawer() -> Iterator[None]:
     """tests/report/test_report.py has the real ones."""
+    from support import drawing
+
     with drawing.kept_drawers():
         yield
 
@@ -61,6 +77,8 @@ def one_drawer() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Architecture -> directory made by save_pretrained: random weights, a character tokenizer."""
+    from support import tiny
+
     root = tmp_path_factory.mktemp("tiny")
     return {name: tiny.save_model(name, root / name) for name in tiny.ARCHITECTURES}
 
@@ -68,6 +86,8 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def nano_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models with a vocabulary of four: small enough to enumerate every CoT."""
+    from support import tiny
+
     root = tmp_path_factory.mktemp("nano")
     return {name: tiny.save_nano(root / name, name) for name in ("gpt2", "llama")}
 
@@ -81,6 +101,8 @@ def nano_model(nano_models: dict[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def stories_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real stories260K weights as a Llama checkpoint."""
+    from support import stories
+
     return stories.convert(DATA / "stories260K", tmp_path_factory.mktemp("stories") / "stories260K")
 
 

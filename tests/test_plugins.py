@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def trained(tiny_models: dict[str, Path], out: Path, *flags: str) -> Path:
     sizes = ["--rollouts.group_size", "2", "--rollouts.questions_per_step", "2", "--rollouts.max_cot_tokens", "5"]
     assert main([*run, *sizes, "--health.policy", "off", "--out", str(out), *flags]) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tiny_models, tmp_path_factory.mktemp("plain") / "run")
+
+
+@pytest.fixture
+def run(plain: Path, tmp_path: Path) -> Path:
+    """A run without plug-ins: a copy, to which studies may be added."""
+    return Path(shutil.copytree(plain, tmp_path / "run"))
 
 
 # --------------------------------------------------------------------------------------------------- the templates
@@ -159,9 +171,8 @@ def test_train_holds_no_question_of_dev_or_test(plugin) -> None:
     assert not held & {e.question for e in train}
 
 
-def test_an_extractor(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_extractor(plugin, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = plugin("extractor")
-    run = trained(tiny_models, tmp_path / "run")
     flags = ("--limit", "2", "--plugin", file, "--evaluation.extractors", "last_integer,anchor")
     done = printed(capsys, "eval", str(run), *flags)
     assert list(done["results"][0]["extractors"]) == ["last_integer", "anchor"]
@@ -171,16 +182,14 @@ def test_an_extractor(plugin, tiny_models: dict[str, Path], tmp_path: Path, caps
     assert "word_boundary reads answers that are a letter, those of arithmetic are a number" in capsys.readouterr().err
 
 
-def test_a_perturbation(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(tiny_models, tmp_path / "run")
+def test_a_perturbation(plugin, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = plugin("perturbation")
     done = printed(capsys, "perturb", str(run), "--plugin", file, "--perturbations", "shout", "--limit", "2")
     rows = [(row["perturbation"], row["severity"]) for row in done["rows"]]
     assert rows == [("shout", 0.0), ("shout", 0.5), ("shout", 1.0)]
 
 
-def test_a_study(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(tiny_models, tmp_path / "run")
+def test_a_study(plugin, run: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     file = plugin("study")
     small = ("--limit", "2", "--perturbations", "delete", "--severities", "1.0", "--readers", str(tiny_models["llama"]))
     found = printed(capsys, "loadbearing", str(run), "--plugin", file, *small)["spacing"]
@@ -211,9 +220,8 @@ def test_a_study(plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: p
     ],
 )
 def test_a_study_that_gives_no_table_is_named(
-    body: str, said: str, plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    body: str, said: str, plugin, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = trained(tiny_models, tmp_path / "run")
     file = plugin(f"from markovlm import register\n\n@register.study('odd')\ndef odd(study):\n    {body}\n")
     assert main(["loadbearing", str(run), "--plugin", file, "--limit", "1"]) == 2
     error = capsys.readouterr().err
@@ -297,10 +305,8 @@ def mute(text, severity, rng, context):
 """
 
 
-def test_a_perturbation_that_gives_no_text_is_named(
-    plugin, tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, file = trained(tiny_models, tmp_path / "run"), plugin(NO_TEXT)
+def test_a_perturbation_that_gives_no_text_is_named(plugin, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plugin(NO_TEXT)
     capsys.readouterr()
     assert main(["perturb", str(run), "--plugin", file, "--perturbations", "mute", "--limit", "2"]) == 2
     assert f"perturbation 'mute' (from {Path(file).name}) gave NoneType; a str is needed\n" in capsys.readouterr().err

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ class CrashAfter(Silent):
     def step(self, row: dict[str, Any]) -> None:
         if row["step"] == self.at:
             raise Crash
+
+
+class CopyAfter(Silent):
+    """Copies the run `out` where `CrashAfter` would end it: what a crash leaves. The run goes on."""
+
+    def __init__(self, out: Path, copies: Mapping[int, Path]):
+        self.out, self.copies = out, copies
+
+    def step(self, row: dict[str, Any]) -> None:
+        if row["step"] in self.copies:
+            shutil.copytree(self.out, self.copies[row["step"]])
 
 
 class TerminateAfter(CrashAfter):

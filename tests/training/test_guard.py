@@ -163,13 +163,54 @@ def first_attempt_only(step: int, attempt: int) -> bool:
     return step >= 5 and attempt == 0
 
 
+MOMENTS = ("before anything", "before rows are moved", "before checkpoints are moved", "at the end")
+
+
+@contextlib.contextmanager
+def copied_in_a_rollback(out: Path) -> Iterator[None]:
+    """Copies of the run at each of `MOMENTS` of its rollback, beside it."""
+    update_state, put_aside, replace = keeping.update_state, RunDirectory.put_aside, os.replace
+
+    def copy(moment: str) -> None:
+        shutil.copytree(out, out.parent / f"{out.name} {moment}")
+
+    def copy_and_update(*args: Any) -> None:
+        copy("before anything")
+        update_state(*args)
+
+    def copy_and_put_aside(*args: Any) -> None:
+        copy("before rows are moved")
+        put_aside(*args)
+        copy("at the end")
+
+    def copy_and_replace(source: Any, target: Any) -> None:
+        if "rollbacks" in str(target):
+            copy("before checkpoints are moved")
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeping, "update_state", copy_and_update)
+        patch.setattr(RunDirectory, "put_aside", copy_and_put_aside)
+        patch.setattr(os, "replace", copy_and_replace)
+        yield
+
+
 @pytest.fixture(scope="module")
 def rolled_back(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Runs that went back once and were not disturbed, with a checkpoint every 2 and every 4 steps."""
+    """Runs that went back once and were not disturbed, with a checkpoint every 2 and every 4 steps.
+
+    Beside each is what it would have left if the process had been killed at each of `MOMENTS`, or behind the row of step 9.
+    """
     root = tmp_path_factory.mktemp("rolled back")
     for every in (2, 4):
+        out = root / str(every)
         keys = {"health__policy": "rollback", "training__checkpoint_every": every}
-        assert run(tiny_models["llama"], root / str(every), first_attempt_only, **keys).steps == 10
+        copied = runs.CopyAfter(out, {9: root / f"{every} after row 9"})
+        with copied_in_a_rollback(out):
+            done = train(
+                config(tiny_models["llama"], **keys), out, sampler=Scripted(first_attempt_only), check=False, progress=copied
+            )
+        assert done.steps == 10
     return {every: root / str(every) for every in (2, 4)}
 
 
@@ -240,50 +281,13 @@ def test_without_a_healthy_checkpoint_it_stops(tiny_models: dict[str, Path], tmp
 # ------------------------------------------------------------------------------------------------------- killed
 
 
-@contextlib.contextmanager
-def killed_at(moment: str) -> Iterator[None]:
-    """The process ends in the middle of the rollback."""
-    put_aside, replace = RunDirectory.put_aside, os.replace
-
-    def crash(*args: Any) -> None:
-        raise runs.Crash
-
-    def done_then_crash(*args: Any) -> None:
-        put_aside(*args)
-        raise runs.Crash
-
-    def crash_at_checkpoints(source: Any, target: Any) -> None:
-        if "rollbacks" in str(target):
-            raise runs.Crash
-        replace(source, target)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(runs.Crash):  # noqa: PT012
-        if moment == "before anything":
-            patch.setattr(keeping, "update_state", crash)
-        elif moment == "before rows are moved":
-            patch.setattr(RunDirectory, "put_aside", crash)
-        elif moment == "before checkpoints are moved":
-            patch.setattr(os, "replace", crash_at_checkpoints)
-        else:
-            patch.setattr(RunDirectory, "put_aside", done_then_crash)
-        yield
-
-
-MOMENTS = ("before anything", "before rows are moved", "before checkpoints are moved", "at the end")
-
-
 @pytest.mark.parametrize("every", [2, 4], ids=["with a later checkpoint", "without a later checkpoint"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_kill_in_the_middle_of_a_rollback(
-    tiny_models: dict[str, Path], rolled_back: dict[int, Path], tmp_path: Path, moment: str, every: int
-) -> None:
+def test_a_kill_in_the_middle_of_a_rollback(rolled_back: dict[int, Path], tmp_path: Path, moment: str, every: int) -> None:
     """Resumed, the run ends as if nobody had killed it, and what collapsed is on record."""
-    keys = {"health__policy": "rollback", "training__checkpoint_every": every}
-    out = tmp_path / "run"
     if moment == "before checkpoints are moved" and every == 4:
         pytest.skip("there is none to move")
-    with killed_at(moment):
-        run(tiny_models["llama"], out, first_attempt_only, **keys)
+    out = Path(shutil.copytree(rolled_back[every].parent / f"{every} {moment}", tmp_path / "run"))
     resume(out, first_attempt_only)
     runs.assert_same_run(out, rolled_back[every])
     aside = out / "rollbacks" / "1"
@@ -320,13 +324,8 @@ def test_a_rollback_passes_a_damaged_checkpoint_by(tiny_models: dict[str, Path],
     assert is_whole(RunDirectory(out).checkpoint(4), training=True)  # made anew
 
 
-def test_a_crash_after_a_rollback(tiny_models: dict[str, Path], rolled_back: dict[int, Path], tmp_path: Path) -> None:
+def test_a_crash_after_a_rollback(rolled_back: dict[int, Path], tmp_path: Path) -> None:
     """The halved rate, the number of rollbacks and the other draws survive."""
-    out = tmp_path / "run"
-    with pytest.raises(runs.Crash):
-        train(
-            config(tiny_models["llama"], health__policy="rollback"), out,
-            sampler=Scripted(first_attempt_only), check=False, progress=runs.CrashAfter(9),
-        )  # fmt: skip
+    out = Path(shutil.copytree(rolled_back[2].parent / "2 after row 9", tmp_path / "run"))
     resume(out, first_attempt_only)
     runs.assert_same_run(out, rolled_back[2])

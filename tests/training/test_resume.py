@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,15 @@ from markovlm.runs.rows import read_rows
 from markovlm.training.loop import train
 from support import runs, tiny
 
+COPIED = (1, 3, 5, 7)
+
 
 @pytest.fixture(scope="module")
 def whole(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing interrupted."""
+    """The run that nothing interrupted; beside it what a crash would have left behind some of its rows."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    result = train(runs.run_config(tiny_models["llama"]), out)
+    copied = runs.CopyAfter(out, {step: out.parent / f"crashed-{step}" for step in COPIED})
+    result = train(runs.run_config(tiny_models["llama"]), out, progress=copied)
     assert (result.steps, result.interrupted) == (7, False)
     assert RunDirectory(out).saved_steps() == [0, 3, 6, 7]
     assert [row["step"] for row in read_rows(out / "evals.jsonl")] == [0, 2, 4, 6, 7]
@@ -46,17 +48,9 @@ Ended = Callable[[int, Path], Path]
 
 
 @pytest.fixture(scope="module")
-def crashed(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """`crashed(step, out)`: `out` is a copy of the run that crashed behind the row of this step; each crashes once."""
-
-    @cache
-    def made(step: int) -> Path:
-        out = tmp_path_factory.mktemp("crashed") / "run"
-        with pytest.raises(runs.Crash):
-            train(runs.run_config(tiny_models["llama"]), out, progress=runs.CrashAfter(step))
-        return out
-
-    return lambda step, out: Path(shutil.copytree(made(step), out))
+def crashed(whole: Path) -> Ended:
+    """`crashed(step, out)`: in `out` is what a crash behind the row of this step leaves."""
+    return lambda step, out: Path(shutil.copytree(whole.parent / f"crashed-{step}", out))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +75,14 @@ def test_another_seed_is_another_run(whole: Path, tiny_models: dict[str, Path], 
     assert runs.rows(tmp_path / "other", "metrics.jsonl") != runs.rows(whole, "metrics.jsonl")[:1]
 
 
-@pytest.mark.parametrize("step", [1, 3, 5, 7], ids=lambda step: f"after row {step}")
+def test_a_crash_leaves_what_is_copied(crashed: Ended, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """Or the tests below would resume from what no crash leaves."""
+    with pytest.raises(runs.Crash):
+        train(runs.run_config(tiny_models["llama"]), tmp_path / "run", progress=runs.CrashAfter(5))
+    runs.assert_same_directory(crashed(5, tmp_path / "copy"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", COPIED, ids=lambda step: f"after row {step}")
 def test_a_crash_and_resume(whole: Path, crashed: Ended, tmp_path: Path, step: int) -> None:
     """Rows past the last checkpoint (0, 0, 3, 6) are cut and made again."""
     out = crashed(step, tmp_path / "run")
@@ -328,10 +329,10 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
 
 @pytest.mark.parametrize("who", ["the system", "safetensors"])
 def test_a_full_disk_loses_nothing(
-    who: str, whole: Path, tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    who: str, whole: Path, crashed: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of step 6 can't be written: one line, exit code 1, and the run continues from step 3 once it can."""
-    out, fsync, save = tmp_path / "run", os.fsync, PeftModel.save_pretrained
+    out, fsync, save = crashed(5, tmp_path / "run"), os.fsync, PeftModel.save_pretrained
 
     def full(descriptor: int) -> None:
         if (out / "checkpoints" / ".step-000006.tmp").exists():
@@ -348,7 +349,7 @@ def test_a_full_disk_loses_nothing(
     else:
         monkeypatch.setattr(PeftModel, "save_pretrained", full_there)
     with pytest.raises(RunFailed, match=r"No space left on device; .*free space") as failed:
-        train(runs.run_config(tiny_models["llama"]), out)
+        runs.resume(out)
     monkeypatch.undo()
     assert failed.value.exit_code == 1
     assert RunDirectory(out).saved_steps() == [0, 3]

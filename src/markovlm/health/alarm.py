@@ -28,6 +28,11 @@ class Alarm:
     def idle(self) -> bool:
         return self.active is None and not self.hits
 
+    @property
+    def silent(self) -> bool:
+        """Has it no evidence to give?"""
+        return self.active is None and self.recovered is None
+
     def hit(self, index: int, step: int, value: float, limit: float) -> None:
         """One row beyond the threshold."""
         self.clear = 0

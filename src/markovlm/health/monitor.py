@@ -104,6 +104,7 @@ class HealthMonitor:
         self._grad = Scale()
         self._alarms = [_alarms_of(row) for row in THRESHOLDS]
         self._busy: set[int] = set()  # numbers of the table rows with an alarm that is on or has hits
+        self._speaking: set[int] = set()  # those with an alarm that is on or was
         self._verdict: Verdict | None = None
 
     def update(self, row: Row) -> Verdict:
@@ -193,11 +194,10 @@ class HealthMonitor:
         self._note(number)
 
     def _note(self, number: int) -> None:
-        """Keep `_busy` right after the alarms of a table row changed."""
-        if all(alarm.idle for alarm in self._alarms[number].values()):
-            self._busy.discard(number)
-        else:
-            self._busy.add(number)
+        """Keep `_busy` and `_speaking` right after the alarms of a table row changed."""
+        alarms = self._alarms[number].values()
+        self._busy.discard(number) if all(alarm.idle for alarm in alarms) else self._busy.add(number)
+        self._speaking.discard(number) if all(alarm.silent for alarm in alarms) else self._speaking.add(number)
 
     def _core_vanished(self, values: Mapping[str, float]) -> bool:
         """Loss, reward and log-prob were there and are all missing now: a logger's way of writing NaN."""
@@ -267,7 +267,7 @@ class HealthMonitor:
         return 1.0
 
     def _judge(self) -> Verdict:
-        found = [e for alarms in self._alarms for e in _gravest(alarms)]
+        found = [e for number in sorted(self._speaking) for e in _gravest(self._alarms[number])]
         tested = [e for track in self._tracks.values() if (e := track.evidence()) is not None]
         fell = self.evaluations.evidence()
         if fell is not None:

@@ -154,13 +154,14 @@ def _full_precision_adapter(model: Any) -> Any:
 
 def save_adapter(lm: LanguageModel, directory: Path) -> None:
     """PEFT's two files, as its `load_adapter` and vLLM read them. OSError where they can't be written."""
+    # PEFT's empty model card takes longer than all the rest; `markovlm export` writes a real one
+    lm.model.create_or_update_model_card = lambda *_: None
     try:
         # the embeddings are never trained; asking PEFT to decide would make it look the base model up on the Hub
         lm.model.save_pretrained(str(directory), save_embedding_layers=False)
     except SafetensorError as error:
         raise system_error(error) or OSError(None, str(error)) from error
     _sort_targets(directory / "adapter_config.json")
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; `markovlm export` writes a real one
 
 
 def _sort_targets(path: Path) -> None:

@@ -162,10 +162,10 @@ def encode_fragment(tokenizer: Any, text: str, *, special: bool = True) -> tuple
     def encode(piece: str) -> list[int]:
         return tokenizer(piece, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
 
-    ids, anchor, anchored = encode(text), encode("\n"), encode("\n" + text)
+    anchor, anchored = encode("\n"), encode("\n" + text)
     if anchor and anchored[: len(anchor)] == anchor and tokenizer.decode(anchored[len(anchor) :]) == text:
         return tuple(anchored[len(anchor) :])
-    return tuple(ids)
+    return tuple(encode(text))
 
 
 def build_prompter(

@@ -225,16 +225,19 @@ def load_for_training(setup: Setup) -> TrainingData:
     data, size = setup.config.data, setup.config.evaluation.dev_size
     check_splits(setup.config)
     dev = setup.load(data.dev_split, limit=size) if setup.config.training.eval_every else None
-    held_out = {split: _held_out(setup, split, dev) for split in dict.fromkeys((data.dev_split, data.test_split))}
     train: dict[str, Loaded] = {}
     for name, part in parts_of(setup.config).items():
         task = setup.task.parts[name] if isinstance(setup.task, Mixture) else setup.task
-        found = load_examples(part, task, data.train_split, tokenizer=setup.lm.tokenizer)
-        if not is_endless(found.examples):  # a generator's stream keeps away from held-out questions by construction
-            found = _apart(found, held_out) if setup.config.tasks else found
-            for questions in held_out.values():
-                assert_disjoint(found.examples, questions)
-        if setup.config.tasks and not is_endless(found.examples):
+        train[name] = load_examples(part, task, data.train_split, tokenizer=setup.lm.tokenizer)
+    # a generator's stream keeps away from held-out questions by construction
+    listed = {name: found for name, found in train.items() if not is_endless(found.examples)}
+    splits = dict.fromkeys((data.dev_split, data.test_split)) if listed else ()
+    held_out = {split: _held_out(setup, split, dev) for split in splits}
+    for name, found in listed.items():
+        found = _apart(found, held_out) if setup.config.tasks else found
+        for questions in held_out.values():
+            assert_disjoint(found.examples, questions)
+        if setup.config.tasks:
             found = Loaded(under_its_name(name, found.examples), found.skipped, found.notes)
         train[name] = found
     return TrainingData(train, dev)
