@@ -25,10 +25,10 @@ import torch
 from step import ratio_interval
 
 from markovlm.api.auditing import audit_request
-from markovlm.auditing.opening import open_reader
 from markovlm.auditing.plan import AuditRequest
 from markovlm.auditing.readers import SIGHTED, OpenReader
 from markovlm.auditing.reading import gather_studies, read_all
+from markovlm.auditing.server import open_reader
 from markovlm.models.language import LanguageModel
 
 _ALONE = 3  # passes of the model alone over a question's CoTs
