@@ -17,7 +17,7 @@ from statistics import median
 REFUSALS: dict[str, str] = {
     "ask runs/nothere 1+1": "'runs/nothere' does not exist",
     "ask embeded 1+1": "did you mean 'embedded'?",
-    "ask embedded": "a question is needed",
+    "ask embedded": "give a question",
     "eval embedded --limit -1": "--limit -1: must be at least 1",
     "eval embedded --option steps=1": "no option 'steps'",
     "eval embedded --split foo": "no split 'foo'",

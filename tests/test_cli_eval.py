@@ -242,4 +242,4 @@ def test_several_processes_would_write_the_same_files(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert main(["eval", "embedded"]) == 2
-    assert capsys.readouterr().err == ("markovlm: eval: runs in one process, and torchrun started 2; only train takes several\n")
+    assert capsys.readouterr().err == ("markovlm: eval runs in one process, but torchrun started 2; only train can use several\n")

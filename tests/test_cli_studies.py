@@ -112,7 +112,7 @@ def test_explain_over_many_and_one(call) -> None:
     assert "gold" not in out.split("page:")[0]
     assert "saw the question" not in out
     code, out, err = call("explain", "twin", "--question", "17+4+30")
-    assert code == 1 or "the reader saw the question too" in out, err
+    assert code == 1 or "the reader also saw the question" in out, err
 
 
 def test_a_plain_model_has_a_place_of_its_own(call) -> None:
@@ -134,8 +134,8 @@ def test_the_whole_study_and_its_report(call, monkeypatch: pytest.MonkeyPatch) -
     for text in (
         "The answer without its CoT",
         "The answer as a plain copy",
-        "Load of one token when removed, by kind",
-        "by place in the CoT",
+        "Drop when one token is removed, by kind",
+        "by position in the CoT",
         "CoTs read by the model itself and by others",
         "Does the answer do what it should?",
         "report: ",
@@ -178,7 +178,7 @@ def test_letters_and_text(call, tiny_models: dict[str, Path], task: str) -> None
         ("transfer run --readers nowhere/else/model", "--readers nowhere/else/model: "),
         ("loadbearing run --readers nowhere/else/model", "--readers nowhere/else/model: "),
         ("explain run --example 9", "--example 9: no such question; the split has 500, such as arithmetic/test/"),
-        ("explain run --example 9 --question 1+1", "--example and --question: give one of them"),
+        ("explain run --example 9 --question 1+1", "--example and --question: give only one of them"),
         ("explain embedded --question one+one", "the question is not a sum"),
     ],
 )

@@ -318,7 +318,7 @@ def _strategy(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch
 def _plugins(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     """A configuration can name code but not have it run (tests/test_plugins.py has the rest)."""
     (tmp_path / "mine.py").write_text("raise SystemExit('was run')")
-    with pytest.raises(UserError, match=r"plug-in .*mine\.py, which is Python code: load it with --plugin"):
+    with pytest.raises(UserError, match=r"plug-in .*mine\.py; it is Python code, so load it yourself with --plugin"):
         build_config({"plugins": [str(tmp_path / "mine.py")]})
 
 
@@ -623,7 +623,7 @@ def test_a_key_of_numbers_and_a_word_takes_both() -> None:
     assert build_config(nest({"evaluation.temperature": "training"})).evaluation.temperature == "training"
     assert build_config(nest({"evaluation.temperature": 0.5})).evaluation.temperature == 0.5
     for wrong in ("hot", 0, -1, True, float("nan"), float("inf"), []):
-        with pytest.raises(UserError, match=r"^configuration: evaluation\.temperature: a positive number is needed, or training"):
+        with pytest.raises(UserError, match=r"^configuration: evaluation\.temperature: must be a positive number, or training"):
             build_config(nest({"evaluation.temperature": wrong}))
 
 

@@ -97,6 +97,6 @@ def test_the_demo_of_a_real_model_fetches_it_first(
     assert main(["demo", "--real", "--out", "run", "--device", "cpu"]) == 0
     said = capsys.readouterr()
     assert "Licence: as you like" in said.err
-    for text in ("Accuracy from the CoT alone", "trained less base, paired by question", "before", "after", "2 steps"):
+    for text in ("Accuracy from the CoT alone", "trained minus base, paired by question", "before", "after", "2 steps"):
         assert text in said.out, text
     assert (tmp_path / "run/report/report.html").is_file()

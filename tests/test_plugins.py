@@ -25,7 +25,7 @@ from markovlm.training.step import take_step
 from support import tiny
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
-KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "study", "reader", "sampler")
+KINDS = ("objective", "its test", "reward", "task", "extractor", "perturbation", "study", "its own test", "reader", "sampler")
 BLOCKS = dict(zip(KINDS, re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL), strict=True))
 
 
@@ -96,6 +96,15 @@ def test_the_test_of_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     exec(BLOCKS["its test"], names)
     names["test_cispo_is_its_formula"]()
     del sys.modules["cispo"]
+
+
+def test_the_test_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spacing.py").write_text(BLOCKS["study"], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, Any] = {}
+    exec(BLOCKS["its own test"], names)
+    names["test_spacing_removes_the_spaces"]()
+    del sys.modules["spacing"]
 
 
 LOGS_ITS_OWN = '''
@@ -545,7 +554,7 @@ def test_a_run_asks_for_the_plugin_it_was_made_with(
     sys.modules.pop(_loaded.pop(Path(file).resolve()))
     assert main(["eval", str(run), "--limit", "1"]) == 2
     assert (
-        f"was made with the plug-in {Path(file).resolve()}, which is Python code: load it with --plugin"
+        f"needs the plug-in {Path(file).resolve()}; it is Python code, so load it yourself with --plugin"
         in capsys.readouterr().err
     )
     assert main(["eval", str(run), "--limit", "1", "--plugin", file]) == 0
@@ -624,5 +633,5 @@ def test_all_missing_plugins_are_named_at_once(plugin) -> None:
     with pytest.raises(UserError) as caught:
         build_config({"plugins": [first, second, first]}, source="run/config.yaml")
     assert str(caught.value).endswith(
-        f"{first}, {second}, which are Python code: load them with --plugin {first} --plugin {second}"
+        f"{first}, {second}; they are Python code, so load them yourself with --plugin {first} --plugin {second}"
     )

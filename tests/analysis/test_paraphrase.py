@@ -124,7 +124,7 @@ def test_the_command(
         (["--paraphraser", "README.md"], "--paraphraser README.md: README.md: is a file"),
         (["--paraphraser", "embedded"], "can't carry a request in English"),
         (["--paraphraser", "TINY", "--only", "delete"], "which --perturbations leaves out"),
-        (["--paraphrase-temperature", "1"], "is for --paraphraser"),
+        (["--paraphrase-temperature", "1"], "is only for --paraphraser"),
     ],
 )
 def test_bad_input(

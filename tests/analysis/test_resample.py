@@ -208,7 +208,7 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: P
         Resampling(1)
     for arguments, says in (
         (["--how", "resample", "--by", "token"], "--by token"),
-        (["--resamples", "5"], "belong to --how resample"),
+        (["--resamples", "5"], "are only for --how resample"),
         (["--how", "resample", "--different-below", "2"], "--different-below 2"),
     ):
         assert main(["explain", "embedded", "--out", str(tmp_path), *arguments]) == 2
@@ -224,7 +224,7 @@ def test_the_command_says_its_cost_and_shows_both_maps(capsys: pytest.CaptureFix
     assert "causes: TV" in output.out
     page = next(tmp_path.glob("resample-*.html")).read_text(encoding="utf-8")
     assert "<script" not in page
-    assert ">bears<" in page.replace("\n", "")
+    assert ">needed<" in page.replace("\n", "")
     assert "What the writer wrote instead" in page
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

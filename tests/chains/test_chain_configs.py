@@ -39,7 +39,7 @@ NOTES = {"task": "documents", "chain.kind": "notes_then_questions"}
         ({"chain.kind": "thinking", "chain.steps": 2, "chain.chunk_tokens": 9}, "chain: chunk_tokens has no effect with kind=thinking"),
         ({"chain.kind": "sonnet"}, "chain.kind: "),
         ({**NOTES, "chain.gamma": 0}, "chain.gamma: "),
-        ({**NOTES, "objective.name": "rloo", "prompt.mention_budget": False}, "prompt.mention_budget=false: prompts of chains"),
+        ({**NOTES, "objective.name": "rloo", "prompt.mention_budget": False}, "prompt.mention_budget=false has no effect in a chain"),
         ({**NOTES, "objective.name": "ema"}, "objective.name=ema can't train chains"),
         ({**NOTES, "objective.name": "expert_iteration"}, "objective.name=expert_iteration can't train chains"),
         (

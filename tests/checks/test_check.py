@@ -250,7 +250,7 @@ def test_our_own_configurations(tmp_path: Path) -> None:
     server = {"backend": "server", "server_url": "http://localhost:8000", "importance": "off"}
     assert names(checked(tmp_path, {"task": "arithmetic", "rollouts": server})) == [("sampler_uncorrected", "warn")]
     assert names(checked(tmp_path, {"task": "arithmetic", "rollouts": server | {"importance": "auto"}})) == []
-    with pytest.raises(UserError, match="load it with --plugin"):
+    with pytest.raises(UserError, match="load it yourself with --plugin"):
         checked(tmp_path, {"task": "arithmetic", "plugins": ["mine.py"]})
 
 

@@ -56,7 +56,7 @@ def test_the_seeds_gsm8k_run_is_named_by_the_gap_between_likelihood_and_accuracy
     assert "-3.81 to -0.0894" in d.why
     assert d.cause is not None
     assert d.cause.name == "likelihood_accuracy_gap"
-    assert "the answers run on" in d.cause.sentence
+    assert "so answers run on" in d.cause.sentence
     assert d.doubt == "answers run on"
     assert d.advice[0].startswith("train with objective.answer_end: scored")
     found = next(f for f in d.findings if f.rule == "likelihood_accuracy_gap")

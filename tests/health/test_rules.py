@@ -218,7 +218,7 @@ def case_of(framework: str, **config: Any) -> Case:
         ("OpenRLHF", {"objective.kl_weight": 0.01}, ("lower --actor_learning_rate from 1e-6 to 5e-7", "raise --init_kl_coef from 0.01 to 0.02")),
         ("verl", {"training.lr": 3e-6}, ("lower actor_rollout_ref.actor.optim.lr from 3e-6 to 1.5e-6", "set actor_rollout_ref.actor.use_kl_loss")),
         ("TRL", {"objective.kl_weight": 0.0}, ("lower learning_rate from 1e-6 to 5e-7", "set beta above 0")),
-        ("", {}, ("lower the learning rate from 1e-6 to 5e-7", "hold the policy nearer to its start")),
+        ("", {}, ("lower the learning rate from 1e-6 to 5e-7", "keep the policy closer to its start")),
         ("NeMo RL", {}, ("lower policy.optimizer.kwargs.lr from 1e-6 to 5e-7", "double loss_fn.reference_policy_kl_penalty")),
     ],
 )  # fmt: skip

@@ -142,7 +142,7 @@ def test_samples_filter(browser: Browser) -> None:
     assert len(browser.run(CARDS)) == 12
     set_field(browser, "run", "native")
     count = browser.run("return document.querySelector('#sample-count').textContent")
-    assert count == "30 samples, 12 on show, 30 of 30 judged ones right"
+    assert count == "30 samples, 12 shown, right in 30 of the 30 that were judged"
     set_field(browser, "outcome", "right")
     set_field(browser, "from", "100")
     set_field(browser, "to", "200")

@@ -69,11 +69,11 @@ def test_numbers_as_text() -> None:
     e = estimate(0.55, 0.451, 0.642)
     assert points(e) == "55 [45, 64] points"
     assert points(estimate(0.01, -0.02, 0.04), " of accuracy") == "1 [-2, 4] points of accuracy"
-    assert nats(estimate(1.2, 0.9, 1.5), 100) == "1.20 [0.90, 1.50] nats an answer token (n=100)"
+    assert nats(estimate(1.2, 0.9, 1.5), 100) == "1.20 [0.90, 1.50] nats per answer token (n=100)"
     assert share(estimate(0.03, 0.01, 0.06), 80) == "3 % [1, 6] (n=80)"
     assert cell_text(estimate(1.2)) == "1.20 [—]"
     assert cell_text(estimate()) == "—"
-    with pytest.raises(ValueError, match="no place in a sentence"):
+    with pytest.raises(ValueError, match="cannot be put in a sentence"):
         nats(estimate(1.2))
 
 
@@ -107,20 +107,20 @@ def one_damage(half: float, drop: float = 1.2, **more: Any) -> dict[str, Any]:
 def test_damage_in_words(tmp_path: Path) -> None:
     study = one_damage(0.3, drop_accuracy={"mean": 0.55, "ci95": [0.45, 0.64]})
     assert claim_of(study_of(tmp_path, study)).lead == (
-        "Deleting 40 % of the CoT costs 1.20 [0.90, 1.50] nats an answer token (n=100) and 55 [45, 64] points of accuracy."
+        "Deleting 40 % of the CoT costs 1.20 [0.90, 1.50] nats per answer token (n=100) and 55 [45, 64] points of accuracy."
     )
 
 
 def test_damage_whose_interval_holds_zero(tmp_path: Path) -> None:
     text = said(tmp_path, one_damage(1.3, drop_accuracy=est(0.02, 0.05)))
-    assert text.startswith("Deleting 40 % of the CoT has no measurable cost: 1.20 [-0.10, 2.50] nats an answer token (n=100)")
+    assert text.startswith("Deleting 40 % of the CoT has no measurable cost: 1.20 [-0.10, 2.50] nats per answer token (n=100)")
     assert "no measurable change of accuracy: -2 [-7, 3] points." in text
-    assert "0 of 1 kinds and strengths of damage have a measurable cost" in text
+    assert "0 of 1 perturbations and severities have a measurable cost" in text
 
 
 def test_damage_that_helps(tmp_path: Path) -> None:
     text = said(tmp_path, one_damage(0.1, drop=-0.4, drop_accuracy=est(-0.1, 0.05)))
-    assert "does not hurt: it raises the answer's likelihood by 0.40 [0.30, 0.50] nats an answer token (n=100)" in text
+    assert "does not hurt: it raises the answer's likelihood by 0.40 [0.30, 0.50] nats per answer token (n=100)" in text
     assert "accuracy rises by 10 [5, 15] points." in text
 
 
@@ -162,11 +162,11 @@ def test_a_broken_identity_check_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mean", "words"),
     [
-        (0.35, "deleting 40 % of the CoT costs this run more, by 0.35 [0.15, 0.55] nats an answer token (n=100)."),
-        (-0.35, "deleting 40 % of the CoT costs this run less, by 0.35 [0.15, 0.55] nats an answer token (n=100)."),
+        (0.35, "deleting 40 % of the CoT costs this run more, by 0.35 [0.15, 0.55] nats per answer token (n=100)."),
+        (-0.35, "deleting 40 % of the CoT costs this run less, by 0.35 [0.15, 0.55] nats per answer token (n=100)."),
         (
             0.1,
-            "no measurable difference in what deleting 40 % of the CoT costs, 0.10 [-0.10, 0.30] nats an answer token (n=100).",
+            "no measurable difference in the cost of deleting 40 % of the CoT, 0.10 [-0.10, 0.30] nats per answer token (n=100).",
         ),
     ],
 )
@@ -189,9 +189,9 @@ def test_twins_of_one_conditioning_are_not_the_papers_fragility(tmp_path: Path) 
 def test_transfer_in_words(tmp_path: Path) -> None:
     claim = claim_of(study_of(tmp_path, transfer()))
     assert claim.lead == "1 of 2 other models measurably gain from the CoTs of step-000050 over the base model's."
-    assert "gpt2 (openai/gpt2): the gold answer gains 0.80 [0.65, 0.95] nats an answer token (n=100)" in claim.more
+    assert "gpt2 (openai/gpt2): the gold answer gains 0.80 [0.65, 0.95] nats per answer token (n=100)" in claim.more
     assert (
-        "tiny-llama (x/tiny): no measurable gain over the base model's CoTs, 0.05 [-0.10, 0.20] nats an answer token"
+        "tiny-llama (x/tiny): no measurable gain over the base model's CoTs, 0.05 [-0.10, 0.20] nats per answer token"
         in claim.more
     )
 
@@ -199,10 +199,10 @@ def test_transfer_in_words(tmp_path: Path) -> None:
 def test_which_words_in_words(tmp_path: Path) -> None:
     text = said(tmp_path, explain())
     assert (
-        "Removing one word of the kind “number” costs 0.80 [0.70, 0.90] nats an answer token (n=400 units in 80 questions)."
+        "Removing one word of the kind “number” costs 0.80 [0.70, 0.90] nats per answer token (n=400 units in 80 questions)."
         in text
     )
-    assert "No measurable load: filler (80 questions)." in text
+    assert "No measurable drop without: filler (80 questions)." in text
     assert "8 of 10 stretches" in text  # 0.1 ± 0.15 and 0.15 ± 0.15 hold 0
 
 
@@ -217,16 +217,16 @@ def test_bypass_in_words(tmp_path: Path) -> None:
 
 def test_a_bypass_over_few_right_answers_says_so(tmp_path: Path) -> None:
     rows = [{"control": "empty", "reader": "sees the question", "n": 100, "survives": est(0.25, 0.2, n=12)}]
-    assert said(tmp_path, bypass(0.25, 0.2, rows=rows)).endswith("Few right answers (n=12): read this interval as rough.")
+    assert said(tmp_path, bypass(0.25, 0.2, rows=rows)).endswith("Few right answers (n=12): this interval is rough.")
 
 
 def test_leak_in_words(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / name).mkdir()
     assert "accuracy falls from 95 % [92, 98] to 40 % [30, 50]." in said(tmp_path / "a", leak())
-    assert "Another question's answer stands there in 5 % [2, 8] (n=100), by chance." in said(tmp_path / "d", leak())
+    assert "Another question's answer is there in 5 % [2, 8] (n=100), by chance." in said(tmp_path / "d", leak())
     overlap = said(tmp_path / "b", leak(accuracy_cut_before=est(0.9, 0.04)))
-    assert "accuracy shows no clear change, for the intervals overlap" in overlap
+    assert "accuracy shows no clear change (the intervals overlap)" in overlap
     logprob = said(tmp_path / "c", leak(accuracy=None, accuracy_cut_before=None))
     assert "ln pi(a|CoT) falls from -0.15 [-0.19, -0.11] nats" in logprob
 
@@ -299,14 +299,14 @@ def test_interventions_in_words(tmp_path: Path) -> None:
 
     claim = claim_of(study_of(made("run"), intervention()))
     assert claim.lead == (
-        "One number of the CoT changed and the rest worked out anew, question hidden: 80 % [70, 90] (n=60) of the answers follow the changed "
+        "One number of the CoT changed and the rest recalculated, question hidden: 80 % [70, 90] (n=60) of the answers follow the changed "
         "CoT; none measurably stay with the question's: 0 % [0, 0]."
     )
     assert claim.more == (
         "Question visible: 40 % [30, 50] (n=60) of the answers follow the changed CoT; 50 % [40, 60] stay with the question's."
     )
     twin = claim_of(study_of(made("twin"), intervention(conditioning="non_markovian")))
-    assert twin.lead.startswith("One number of the CoT changed and the rest worked out anew, question visible: 40 %")
+    assert twin.lead.startswith("One number of the CoT changed and the rest recalculated, question visible: 40 %")
     rows = [intervention()["rows"][0] | {"n": 12}]
     assert "Few CoTs had a number to change (n=12)" in claim_of(study_of(made("few"), intervention(rows=rows))).lead
 
@@ -314,8 +314,9 @@ def test_interventions_in_words(tmp_path: Path) -> None:
 def test_what_sentences_cause_in_words_and_in_colours(tmp_path: Path) -> None:
     study = study_of(tmp_path, resample())
     assert claim_of(study).more == (
-        "1 of 2 sentences cause more than chance (p at most 0.05, each taken alone; 0.1 would by chance). What sentences cause and what they "
-        "bear show no common rank: Spearman 0.20 [-0.20, 0.60]. (a sentence differs if it is not equal; 20 continuations at each cut.)"
+        "1 of 2 sentences cause more than chance (p at most 0.05, each tested on its own; 0.1 would by chance). What sentences cause and what "
+        "the reader loses without them are not measurably correlated: Spearman 0.20 [-0.20, 0.60]. "
+        "(a sentence differs if it is not equal; 20 continuations per sentence.)"
     )
     assert isinstance(study, Resample)
     shown = shade_causes(study.cots[0])
@@ -324,7 +325,7 @@ def test_what_sentences_cause_in_words_and_in_colours(tmp_path: Path) -> None:
     assert [shade.hint for shade in shown.causes] == [
         "TV 0.70 [0.60, 0.80], by chance 0.20, p 0.001; right 0.90 with it, 0.20 without",
         "TV 0.25 [0.15, 0.35], by chance 0.20, p 0.400; right 0.90 with it, 0.80 without",
-        "no continuation lacks it",
+        "every continuation has it",
     ]
     [places] = tables_of(study)
     assert [row[0].text for row in places.rows] == ["0 to 20 %", "40 to 60 %", "80 to 100 %"]  # those with a sentence
@@ -355,7 +356,7 @@ def test_the_section_has_its_place(report: ReportResult) -> None:
         "loadbearing",
         "samples",
     ]
-    assert "Deleting 40 % of the CoT costs 1.20 [0.90, 1.50] nats an answer token (n=100) and 55 [" in text
+    assert "Deleting 40 % of the CoT costs 1.20 [0.90, 1.50] nats per answer token (n=100) and 55 [" in text
     assert "Not measured: <code>markovlm loadbearing RUN</code>, for RUN plain." in text
     page = parsed(report.html)
     assert len(page.ids) == len(set(page.ids))
@@ -483,7 +484,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         None,
     )
     assert only.fragility_accuracy == estimate(0.5, None, None)
-    assert sum("mean: not a number of a bearable size" in p and "3 times" in p for p in found.problems) == 1
+    assert sum("mean: not a finite number of usable size" in p and "3 times" in p for p in found.problems) == 1
     assert any("rows: an entry that is not an object (2 times)" in p for p in found.problems)
 
 
@@ -535,10 +536,10 @@ def test_junk_anywhere_never_fails_the_report(tmp_path_factory: pytest.TempPathF
 
 def test_chains_in_words(tmp_path: Path) -> None:
     assert said(tmp_path, chains()) == (
-        "Damage to a state (another text's state in its place, 60 %) costs 0.84 [0.72, 0.96] nats an answer token (n=100) where it is "
-        "read at once, and costs 0.36 [0.24, 0.48] nats an answer token (n=100) 2 chunks later. The answer in the notes right after its "
+        "Perturbing a state (another text's state in its place, 60 %) costs 0.84 [0.72, 0.96] nats per answer token (n=100) when it is "
+        "read at once, and costs 0.36 [0.24, 0.48] nats per answer token (n=100) 2 chunks later. The answer in the notes right after its "
         "fact was read is right in 95 % [87, 100] (n=60), 3 chunks after it in 40 % [32, 48] (n=60). 45 % [40, 50] of a state's "
-        "words stand in the next one."
+        "words are also in the next one."
     )
 
 
@@ -555,7 +556,7 @@ def test_a_late_damage_whose_interval_holds_zero_is_no_claim(tmp_path: Path) -> 
         if row["lag"] == 2:
             row["drop_logprob"] = est(0.1, 0.2)
     words = said(tmp_path, chains(damage={"rows": rows}))
-    assert "and has no measurable cost, 0.10 [-0.10, 0.30] nats an answer token (n=100), 2 chunks later." in words
+    assert "and has no measurable cost, 0.10 [-0.10, 0.30] nats per answer token (n=100), 2 chunks later." in words
 
 
 def test_a_run_of_chains_has_its_studies_in_the_report(tmp_path: Path) -> None:

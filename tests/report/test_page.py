@@ -139,7 +139,7 @@ def test_what_the_runs_say_together_is_shown_as_text(tmp_path: Path) -> None:
     )
     page = _environment(_Links(tmp_path), "").get_template("together.html").render(synthesis=found, ids={"a": "run-0"})
     assert "&lt;b&gt;Two&lt;/b&gt;." in page
-    assert "over all tasks" in page
+    assert "<b>all tasks</b>" in page
     assert '<b>Lr is too high.</b> For: <a href="#run-0">a</a>' in " ".join(page.split())
     assert "no run here" in page
     assert "and 2 more" in page

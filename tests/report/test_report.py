@@ -102,7 +102,7 @@ def test_the_order_of_the_page_and_its_first_words(seed_report: ReportResult) ->
     text = seed_report.html.read_text()
     sections = re.findall(r'<section id="(\w+)"', text)
     assert sections == ["verdicts", "comparison", "accuracy", "curves", "milestones", "rewards", "samples", "methods"]
-    assert "<h1>1 of 6 runs collapsed, 1 is healthy, 4 cannot be judged (4 with a doubt).</h1>" in text
+    assert "<h1>1 of 6 runs collapsed, 1 is healthy, 4 cannot be judged (4 in doubt).</h1>" in text
     first = text[text.index('class="verdict-row') :][:1500]
     assert "arc/run1" in first
     assert "do not use checkpoints from step 999 on" in first

@@ -339,7 +339,7 @@ def test_no_server_is_one_line_and_exit_code_two(
 
 
 def test_keys_without_effect_are_refused() -> None:
-    with pytest.raises(UserError, match="an address without user, password or parameters is needed") as refused:
+    with pytest.raises(UserError, match="must be an address without user, password or parameters") as refused:
         build_config({"rollouts": {"backend": "server", "server_url": "http://me:secret@x:8000"}})
     assert "secret" not in str(refused.value)
     for keys in ({"server_url": "http://x"}, {"adapter_dir": "x"}, {"backend": "vlm"}, {"importance_cap": 0.5}):

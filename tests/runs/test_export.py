@@ -117,10 +117,10 @@ def test_a_dry_run_asks_no_network_and_writes_nothing(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((), "say where to: --to DIRECTORY, or --push ORG/NAME"),
+        ((), "give a destination: --to DIRECTORY, or --push ORG/NAME"),
         (("--push", "mine"), "write ORG/NAME"),
         (("--push", "me/mi ne"), "--push me/mi ne: "),
-        (("--push", "me/mine"), "name it on the Hub with --base-model ID, or --merge"),
+        (("--push", "me/mine"), "give its Hub id with --base-model ID, or use --merge"),
     ],
 )
 def test_wrong_pushes_are_one_line(

@@ -65,7 +65,7 @@ def test_plugins_beside_a_runs_configuration_are_not_run(run: Path, tmp_path: Pa
     rewrite(run, "plugins: []", "plugins: [evil.py]")
     for words in (["train", str(run / "config.yaml"), "--dry-run"], ["train", "--resume", str(run)], ["eval", str(run)]):
         assert main(words) == 2
-        assert "load it with --plugin evil.py" in capsys.readouterr().err
+        assert "load it yourself with --plugin evil.py" in capsys.readouterr().err
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(UserError, match="--plugin"):
         configure(run / "config.yaml")

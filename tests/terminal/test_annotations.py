@@ -99,4 +99,4 @@ def test_of_many_the_rest_is_counted(tmp_path: Path) -> None:
     paths = [log(tmp_path / f"{i:02}.jsonl", fall=40) for i in range(12)]
     lines = annotation_lines(diagnose_paths(paths), [], FAILS_ON["collapsed"])
     assert [line[:8] for line in lines] == ["::error "] * 9 + ["::notice"]
-    assert lines[-1].endswith("12 runs: 12 collapsed; 3 of them without an annotation of their own (GitHub shows 10 of a kind)")
+    assert lines[-1].endswith("12 runs: 12 collapsed; 3 of them without their own annotation (GitHub shows 10 of each kind)")

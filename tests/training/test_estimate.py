@@ -328,10 +328,10 @@ def test_each_estimate_says_its_device_and_type(capsys: pytest.CaptureFixture[st
     here, there = capsys.readouterr().out.split("on a GPU")
     assert "on this machine's CPU" in here
     assert "base in float32, 4 bytes" in here
-    assert "in place of this CPU" in there
+    assert "instead of this CPU" in there
     assert "base in bfloat16, 2 bytes" in there
     show_plan(plan(tiny.config("meta-llama/Llama-3.1-8B-Instruct", task="gsm8k", loading__device="cuda", loading__dtype="auto")))
     text = capsys.readouterr().out
     assert "on this machine's GPU" in text
     assert "float32" not in text
-    assert "in place of" not in text
+    assert "instead of this CPU" not in text

@@ -130,8 +130,8 @@ def test_the_configuration_survives_and_says_what_is_wrong(run: Path, files: dic
     assert planned["splits"]["gsm8k train"] == 24
     for layer, words in (
         ({"tasks": {"gsm8k": 0, "svamp": 1}}, "tasks.gsm8k.weight"),
-        ({"tasks": {"gsm8k": 1}}, "one alone is --task"),
-        ({"tasks": {"gsm8k": 1, "svamp": 1}, "data": {"path": "x"}}, "are of one task"),
+        ({"tasks": {"gsm8k": 1}}, "for a single one use --task"),
+        ({"tasks": {"gsm8k": 1, "svamp": 1}, "data": {"path": "x"}}, "are for a single task"),
         ({"tasks": {"gsm8k": {"path": "x", "hub": "y"}, "svamp": 1}}, "two sources"),
     ):
         with pytest.raises(UserError, match=words):

@@ -169,13 +169,13 @@ def _leak(rows: Sequence[Row]) -> Table:
 
 def _damage(one: Row) -> Table:
     columns: Columns = {
-        "damage": "perturbation",
-        "of it": _share("severity"),
+        "perturbation": "perturbation",
+        "severity": _share("severity"),
         "CoTs changed": _share("changed"),
         "drop, nats": "drop_logprob",
         "drop of accuracy": "drop_accuracy",
     }
-    title = f"Damage to the CoTs of {visible(one['group'])}, read by {visible(one['reader'])}"
+    title = f"Perturbing the CoTs of {visible(one['group'])}, read by {visible(one['reader'])}"
     return table_of("damage", title, [row for row in one["rows"] if row["severity"] > 0], columns)
 
 

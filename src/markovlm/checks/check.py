@@ -82,7 +82,7 @@ def _check_ours(path: Path, settings: GivenSettings, lengths: list[int] | None) 
         raise UserError(f"{path}: a configuration of markovlm is a YAML file")
     for plugin in layer.get("plugins") or ():
         if not is_loaded(str(plugin)):
-            raise UserError(f"{path}: was made with the plug-in {plugin}, which is Python code: load it with --plugin {plugin}")
+            raise UserError(f"{path}: needs the plug-in {plugin}; it is Python code, so load it yourself with --plugin {plugin}")
     try:
         config = build_config(defaults_under(layer), layer, source=str(path))
         found = list(ours.findings(config))

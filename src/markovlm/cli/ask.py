@@ -17,22 +17,23 @@ from markovlm.errors import UserError
 @click.argument("target", metavar="RUN|MODEL")
 @click.argument("question", required=False)
 @click.option(
-    "--choice", "choices", multiple=True, metavar="TEXT", help="of a multiple-choice task: one choice, in order; repeat it"
+    "--choice", "choices", multiple=True, metavar="TEXT", help="for a multiple-choice task: one choice; repeat for each, in order"
 )
 @click.option(
     "--text",
     "text",
     type=click.Path(path_type=Path),
-    help="of a run that reads texts in chunks (chain.kind): a file to read; the notes after each chunk are printed",
+    help="for a run that reads texts in chunks (chain.kind): a file to read; prints the notes after each chunk",
 )
-@click.option("--checkpoint", default="last", help="last, best, base or a step [default last]")
+@click.option("--checkpoint", default="last", help="the checkpoint: last, best, base, or a step [default last]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @force_flag
 @config_flags(*EVAL_SECTIONS)
 def ask(
     target: str, question: str | None, choices: tuple[str, ...], text: Path | None, checkpoint: str, as_json: bool, **flags: Any
 ) -> None:
-    """One CoT, and the answer read from it alone. Of a run that reads texts in chunks: its notes, and the answer read from the last one."""
+    """Write one CoT, and read the answer from it alone. A run that reads texts in chunks writes notes, and the answer is read
+    from the last of them."""
     from dataclasses import asdict
 
     from markovlm.api.models import load
@@ -40,9 +41,9 @@ def ask(
     from markovlm.terminal.chains import show_asked_chain
 
     if text is None and question is None:
-        raise UserError("a question is needed, or --text FILE for a run of chains")
+        raise UserError("give a question, or --text FILE for a run of chains")
     if text is not None and choices:
-        raise UserError("--choice: belongs to a multiple-choice question, not to --text")
+        raise UserError("--choice is for a multiple-choice question, not for --text")
     passage = None if text is None else read_text(text)
     model = load(target, checkpoint=checkpoint, config=overrides(flags))
     result = model.ask_text(passage, question) if passage is not None else model.ask(question or "", choices)

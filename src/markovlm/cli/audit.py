@@ -31,48 +31,56 @@ _KEYS = (
     "readers",
     multiple=True,
     metavar="MODEL",
-    help="who reads the CoTs: a Hub id, directory, run, http://HOST:8000, or a name from `markovlm models`; several",
+    help="model that reads the CoTs: a Hub id, directory, run, http://HOST:8000, or a name from `markovlm models`; repeatable",
 )
 @click.option(
-    "--task", metavar="TYPE|TASK", help="how answers are read: number, letter, text or a task's name; default by the gold answers"
+    "--task",
+    metavar="TYPE|TASK",
+    help="how to read answers: number, letter, text, or a task's name [default: inferred from the gold answers]",
 )
 @click.option(
     "--columns",
     multiple=True,
     metavar="NAME=COLUMN,…",
-    help="what the files call question, cot or completion, answer, … (docs/audit.md)",
+    help="the files' own names for question, cot or completion, answer, … (docs/audit.md)",
 )
 @click.option(
     "--group",
     "groups",
     multiple=True,
     metavar="NAME=FILE",
-    help="the group of a file's CoTs; several files of one name are one group",
-)
-@click.option("--only", metavar="LIST", help="of damage, leak, load, bypass, legibility, hints; default all")
-@click.option(
-    "--judge", metavar="MODEL", help="says whether CoTs say that they use a hint, where rows have hints (docs/audit.md)"
+    help="assign a file's CoTs to a group; files with the same NAME form one group",
 )
 @click.option(
-    "--budget", "minutes", type=float, metavar="MINUTES", help="that reading may take: decides how many questions are read"
+    "--only", metavar="LIST", help="any of damage, leak, load, bypass, legibility, hints, comma-separated [default all]"
 )
-@click.option("--perturbations", metavar="LIST", help="of damage; default seven (docs/audit.md)")
-@click.option("--severities", metavar="LIST", help="of damage, 0 to 1; default 0.2,0.6,1")
+@click.option(
+    "--judge",
+    metavar="MODEL",
+    help="model that judges whether a CoT mentions the hint that it used, for rows with hints (docs/audit.md)",
+)
+@click.option(
+    "--budget", "minutes", type=float, metavar="MINUTES", help="time limit for reading; determines how many questions are read"
+)
+@click.option("--perturbations", metavar="LIST", help="perturbations, comma-separated [default: seven] (docs/audit.md)")
+@click.option("--severities", metavar="LIST", help="severities, from 0 to 1, comma-separated [default 0.2,0.6,1]")
 @click.option(
     "--sentences",
     "most_sentences",
     type=int,
     default=40,
-    help="most pieces a CoT is cut into for the map of its load [default 40]",
+    help="most pieces that a CoT is split into for occlusion [default 40]",
 )
-@click.option("--limit", type=int, help="questions of each group; default all")
-@click.option("--out", type=click.Path(path_type=Path), help="where readings and results go; default FILE.audit/")
-@click.option("--dry-run", is_flag=True, help="what is in the files and about what reading them costs; nothing is read")
+@click.option("--limit", type=int, help="questions per group [default all]")
+@click.option("--out", type=click.Path(path_type=Path), help="directory for readings and results [default FILE.audit/]")
+@click.option(
+    "--dry-run", is_flag=True, help="show what the files contain and the estimated cost of reading the CoTs; run no model"
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @force_flag
 @config_flags(*_KEYS)
 def audit(files: tuple[Path, ...], readers: tuple[str, ...], dry_run: bool, as_json: bool, **flags: Any) -> None:
-    """Chains of thought from any source, read by models that did not write them: do the answers follow, and from what?"""
+    """Give CoTs from any source to models that did not write them: do the answers follow, and from what?"""
     from markovlm.api.auditing import audit_request, preview, run_audit
 
     if flags.get("short__data") is not None or flags.get("options"):

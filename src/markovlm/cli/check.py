@@ -7,27 +7,30 @@ import click
 from markovlm.cli.flags import Command, print_json
 
 
-@click.command(cls=Command, short_help="Settings of TRL, verl or markovlm with a known outcome.")
+@click.command(cls=Command, short_help="Find TRL, verl or markovlm settings with a known outcome.")
 @click.argument("configs", metavar="CONFIG ...", nargs=-1, required=True)
 @click.option(
     "--framework",
     type=click.Choice(["trl", "verl", "markovlm"]),
-    help="whose configuration it is [default: recognised by its settings]",
+    help="the configuration's framework [default: recognised from its settings]",
 )
-@click.option("--processes", type=click.IntRange(1), help="how many the trainer will have (GPUs), where the file doesn't say")
+@click.option("--processes", type=click.IntRange(1), help="number of trainer processes (GPUs), if the file doesn't say")
 @click.option(
     "--answers",
     type=click.Path(),
     metavar="FILE",
-    help="reference answers (JSONL, CSV, Parquet): do they fit into the limit on completions?",
+    help="gold answers (JSONL, CSV, Parquet): check whether they fit within the completion limit",
 )
 @click.option(
     "--answers-column",
     metavar="NAME",
-    help="the column they are in; dotted where nested [default: the longest of the usual ones]",
+    help="column that holds the gold answers; dotted if nested [default: of the usual columns, the one with the longest text]",
 )
 @click.option(
-    "--fail-on", type=click.Choice(["fails", "warn", "never"]), default="fails", help="exit 3 from this level on [default fails]"
+    "--fail-on",
+    type=click.Choice(["fails", "warn", "never"]),
+    default="fails",
+    help="lowest level that gives exit code 3 [default fails]",
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def check(
@@ -39,8 +42,9 @@ def check(
     fail_on: str,
     as_json: bool,
 ) -> int:
-    """Combinations of settings with a known outcome, each with what to change and its source. CONFIG is YAML or JSON, a shell script with
-    verl's overrides or TRL's flags, or a Python file with a GRPOConfig; nothing is run. Exit 3 where training would fail."""
+    """Find combinations of settings with a known outcome, and say for each what to change, with a source. CONFIG is YAML or
+    JSON, a shell script with verl overrides or TRL flags, or a Python file with a GRPOConfig; nothing in it is executed. Exit
+    3 where training would fail."""
     from markovlm.api.checking import check as look
     from markovlm.terminal.check import show_checked
 

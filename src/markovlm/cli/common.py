@@ -15,7 +15,7 @@ from markovlm.plugins import loaded_plugins
 
 def force_flag(command: Any) -> Any:
     """`--force`, for commands that open checkpoints."""
-    text = "use checkpoints that are damaged or of another run, and a changed base model, as they are; noted in events.jsonl"
+    text = "accept damaged checkpoints, checkpoints of another run, and a changed base model; recorded in events.jsonl"
     return click.option("--force", is_flag=True, expose_value=False, callback=_force, help=text)(command)
 
 
@@ -30,7 +30,7 @@ def check_there(paths: Sequence[str]) -> None:
     """UserError for a path where nothing is, before the readers of logs are imported. Addresses (`wandb:…`) are left to them."""
     for path in paths:
         if ":" not in path and not Path(path).expanduser().exists():
-            raise UserError(f"{path}: no such file or directory; name a run directory, a log, or a directory of them")
+            raise UserError(f"{path}: no such file or directory; give a run directory, a log, or a directory of these")
 
 
 def rank() -> int:

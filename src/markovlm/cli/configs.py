@@ -13,18 +13,18 @@ from markovlm.registry import close_match
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command, short_help="The configurations that ship with the package; copy one.")
+@click.command(cls=Command, short_help="List, print or copy the bundled configurations.")
 @click.argument("name", required=False)
-@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="copy it there, to change it")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="copy it to this file, for editing")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def configs(name: str | None, to: Path | None, as_json: bool) -> None:
-    """The configurations that ship with the package: all of them, or NAME printed or copied. `markovlm train NAME` takes one as it is."""
+    """List the bundled configurations, or print or copy NAME. `markovlm train NAME` uses one directly."""
     from markovlm.terminal.configs import show_configs
 
     known = shipped()
     if name is None:
         if to is not None:
-            raise UserError("--to: say which configuration: markovlm configs NAME --to FILE")
+            raise UserError("--to: name the configuration to copy: markovlm configs NAME --to FILE")
         if as_json:
             print_json({"configs": [{"name": one.name, "task": one.task, "model": one.model} for one in known.values()]})
         else:
@@ -32,7 +32,7 @@ def configs(name: str | None, to: Path | None, as_json: bool) -> None:
         return
     name = name.removeprefix("configs/").removesuffix(".yaml")
     if name not in known:
-        raise UserError(f"configs: there is no {name!r}{close_match(name, known)}; `markovlm configs` lists them")
+        raise UserError(f"configs: no configuration {name!r}{close_match(name, known)}; `markovlm configs` lists them")
     text = known[name].path.read_text(encoding="utf-8")
     if to is not None:
         _write_new(to, text)
@@ -41,7 +41,7 @@ def configs(name: str | None, to: Path | None, as_json: bool) -> None:
     elif to is None:
         click.echo(text, nl=False)
     else:
-        say(f"{name} written to {to}; look at it with: markovlm train {to} --dry-run")
+        say(f"{name} written to {to}; preview it with: markovlm train {to} --dry-run")
 
 
 def _write_new(to: Path, text: str) -> None:
@@ -50,6 +50,6 @@ def _write_new(to: Path, text: str) -> None:
         with to.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(f"--to {to}: exists; name a new file") from None
+        raise UserError(f"--to {to}: already exists; name a new file") from None
     except OSError as error:
         raise UserError(f"--to {to}: cannot be written: {error.strerror}") from None

@@ -11,31 +11,31 @@ from markovlm.errors import UserError
 from markovlm.runs.directory import new_run_directory
 
 
-@click.command(cls=Command, short_help="The whole method on a tiny model, in a minute or two.")
-@click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/demo-…")
+@click.command(cls=Command, short_help="Run the whole method on a tiny model, in a minute or two.")
+@click.option("--out", type=click.Path(path_type=Path), help="run directory [default runs/demo-…]")
 @click.option("--seed", default="0", help="random seed [default 0]")
 @click.option(
     "--words",
     is_flag=True,
-    help="with embedded-words, which reasons in sentences: does the answer follow a changed CoT? some minutes",
+    help="use embedded-words, which reasons in sentences: does the answer follow a changed CoT? (a few minutes)",
 )
 @click.option(
     "--real",
     is_flag=True,
-    help="with smollm2, a real language model of 135 M parameters, fetched first: tens of minutes on two cores",
+    help="use smollm2, a real language model of 135 M parameters, fetched first (tens of minutes on two cores)",
 )
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="go on with a demo that was interrupted")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="continue an interrupted demo")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option("--device", default="auto", help="cpu, cuda or auto")
 def demo(out: Path | None, seed: str, words: bool, real: bool, resume: Path | None, as_json: bool, device: str) -> None:
-    """The whole method in a minute or two: evaluate the embedded model, train it, evaluate again, study its CoTs."""
+    """Run the whole method in a minute or two: evaluate the bundled model, train it, evaluate it again, study its CoTs."""
     from markovlm.api.training import configure
     from markovlm.runs.ahead import resumed_config
 
     if words and real:
-        raise UserError("--words and --real name two models; give one")
+        raise UserError("--words and --real choose different models; give only one")
     if resume is not None and (out is not None or words or real):
-        raise UserError("--resume continues a demo as it was; leave --out, --words and --real out")
+        raise UserError("--resume continues a demo unchanged; leave out --out, --words and --real")
     model, name = ("smollm2", "demo-real") if real else ("embedded-words", "demo-words") if words else ("embedded", "demo")
     if resume is None:
         config = configure(over={"model": model, "seed": seed, "loading": {"device": device}}, source="demo")

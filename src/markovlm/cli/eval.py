@@ -12,20 +12,30 @@ from markovlm.cli.flags import EVAL_SECTIONS, Command, config_flags, overrides, 
 from markovlm.errors import UserError
 
 
-@click.command("eval", cls=Command, short_help="Accuracy from the CoT alone: of a run, adapters or a model.")
+@click.command("eval", cls=Command, short_help="Measure accuracy from the CoT alone, for a run, adapters or a model.")
 @click.argument("target", metavar="RUN|ADAPTERS|MODEL")
 @click.option("--checkpoints", help="last, best, all, base, or steps such as 100,200 [default last]")
-@click.option("--baseline", is_flag=True, help="evaluate the base model too, and compare with it question by question")
-@click.option("--split", help="split to report on; default data.test_split")
-@click.option("--limit", type=int, help="only so many questions")
-@click.option("--non-markovian", is_flag=True, help="control: the reader sees the question too")
+@click.option("--baseline", is_flag=True, help="also evaluate the base model, and compare with it question by question")
+@click.option("--split", help="split to evaluate on [default data.test_split]")
+@click.option("--limit", type=int, help="evaluate at most this many questions")
+@click.option("--non-markovian", is_flag=True, help="control: the reader also sees the question")
 @click.option("--no-cot", is_flag=True, help="control: answer the question directly, without a CoT")
 @click.option(
-    "--lengths", help="of a run that reads texts in chunks (chain.kind): numbers of chunks to evaluate at too, such as 4,16,64"
+    "--lengths",
+    help="for a run that reads texts in chunks (chain.kind): also evaluate at these numbers of chunks, such as 4,16,64",
 )
-@click.option("--rescore", is_flag=True, help="read kept answers again with the extractors as they are now; generates nothing")
-@click.option("--difference", type=float, default=0.05, help="of accuracy; warns where n is too small to show it [default 0.05]")
-@click.option("--out", type=click.Path(path_type=Path), help="where readings go; default RUN/evaluations or runs/evaluations/…")
+@click.option(
+    "--rescore", is_flag=True, help="apply the current extractors to the replies of kept evaluations; generates nothing"
+)
+@click.option(
+    "--difference",
+    type=float,
+    default=0.05,
+    help="accuracy difference that you want to detect; warns if n is too small for it [default 0.05]",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="directory for evaluations [default RUN/evaluations or runs/evaluations/…]"
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @force_flag
 @config_flags(*EVAL_SECTIONS)
@@ -33,7 +43,7 @@ def evaluate(
     target: str, checkpoints: str | None, baseline: bool, split: str | None, limit: int | None, non_markovian: bool, no_cot: bool,
     lengths: str | None, rescore: bool, difference: float, out: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Accuracy from the CoT alone: of checkpoints of a run, of a directory of PEFT adapters, or of a plain model."""
+    """Measure accuracy from the CoT alone, for checkpoints of a run, a directory of PEFT adapters, or a plain model."""
     from markovlm.api import evaluation as api
     from markovlm.terminal.chains import show_chains
     from markovlm.terminal.console import counting, stderr

@@ -21,30 +21,38 @@ from markovlm.terminal.plain import say
 
 @click.command(cls=Command, short_help="Which words or sentences of a CoT does the answer need?")
 @click.argument("run", metavar="RUN|MODEL")
-@click.option("--example", metavar="ID", help="one question of the split, by its id")
-@click.option("--question", metavar="TEXT", help="one question of your own")
-@click.option("--choice", "choices", multiple=True, metavar="TEXT", help="of a multiple-choice question: one choice, in order")
+@click.option("--example", metavar="ID", help="one question of the split, by id")
+@click.option("--question", metavar="TEXT", help="a question of your own")
 @click.option(
-    "--different-below", type=float, help="resample: a new sentence differs below this similarity; default 1, not equal"
+    "--choice",
+    "choices",
+    multiple=True,
+    metavar="TEXT",
+    help="for a multiple-choice --question: one choice; repeat for each, in order",
 )
-@click.option("--resamples", type=int, help="with --how resample: continuations written from each cut [default 20]")
+@click.option(
+    "--different-below",
+    type=float,
+    help="with --how resample: a new sentence counts as different below this similarity [default 1: any change]",
+)
+@click.option("--resamples", type=int, help="with --how resample: continuations sampled per sentence [default 20]")
 @manner_flags("remove", "replace", "resample")
 @study_flags(50)
 def explain(
     run: str, example: str | None, question: str | None, by: str | None, how: str, resamples: int | None, different_below: float | None,
     choices: tuple[str, ...], **flags: Any,
 ) -> None:  # fmt: skip
-    """Which tokens, words or sentences of a CoT bear the load; over many CoTs, which kinds and where. With --how resample, what each
-    sentence causes: the writer goes on from before it."""
+    """Find which tokens, words or sentences of a CoT are load-bearing; over many CoTs, of which kinds and at which positions.
+    With --how resample, find what each sentence causes: the policy continues from just before it."""
     from markovlm.tasks.base import Example
 
     check_run(run, flags)
     if choices and question is None:
-        raise UserError("--choice: belongs to --question")
+        raise UserError("--choice is only for --question")
     asked = Example("question", question, "", choices) if question is not None and choices else question
     if how == "resample":
         if by not in (None, "sentence"):
-            raise UserError(f"--by {by}: --how resample goes by sentence")
+            raise UserError(f"--by {by}: --how resample works by sentence only")
         from markovlm.analysis.resample import Resampling
 
         given = {"k": resamples, "below": different_below}
@@ -57,9 +65,9 @@ def explain(
             explain_one_question(request, example, asked, flags["as_json"])
         return
     if resamples is not None or different_below is not None:
-        raise UserError("--resamples and --different-below: belong to --how resample")
+        raise UserError("--resamples and --different-below are only for --how resample")
     if example is not None and question is not None:
-        raise UserError("--example and --question: give one of them")
+        raise UserError("--example and --question: give only one of them")
     from markovlm.analysis.explain import Manner
 
     manner = Manner(by or "token", how)  # pyright: ignore[reportArgumentType]  click has checked both

@@ -12,33 +12,32 @@ from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command, short_help="The trained adapter or merged model, with a model card.")
+@click.command(cls=Command, short_help="Write the trained adapter or merged model, with a model card.")
 @click.argument("run")
-@click.option("--to", type=click.Path(path_type=Path), help="new directory; with --push default runs/exports/NAME")
-@click.option("--merge", is_flag=True, help="write the base model with the adapter merged in, instead of the adapter")
-@click.option("--checkpoint", default="last", help="last, best or a step [default last]")
-@click.option(
-    "--push", metavar="ORG/NAME", help="upload it to this repository of the Hugging Face Hub, made where it is not there"
-)
-@click.option("--private", is_flag=True, help="with --push: a new repository is private")
+@click.option("--to", type=click.Path(path_type=Path), help="new directory [default with --push: runs/exports/NAME]")
+@click.option("--merge", is_flag=True, help="write the base model with the adapter merged in, instead of the adapter alone")
+@click.option("--checkpoint", default="last", help="the checkpoint: last, best, or a step [default last]")
+@click.option("--push", metavar="ORG/NAME", help="upload to this Hugging Face Hub repository; it is created if it does not exist")
+@click.option("--private", is_flag=True, help="with --push: make a new repository private")
 @click.option(
     "--loading.trust_remote_code", "trust", type=bool, help="with --merge: run Python code found in the model's repository"
 )
-@click.option("--base-model", metavar="ID", help="what the base is called on the Hub, where the run names a directory of yours")
-@click.option("--dry-run", is_flag=True, help="write and upload nothing; say what would be, and show the model card")
+@click.option("--base-model", metavar="ID", help="Hub id of the base model, if the run used a local directory")
+@click.option("--dry-run", is_flag=True, help="write and upload nothing; show what would be written, and the model card")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @force_flag
 def export(
     run: str, to: Path | None, merge: bool, checkpoint: str, push: str | None, private: bool, base_model: str | None, dry_run: bool,
     as_json: bool, trust: bool | None,
 ) -> None:  # fmt: skip
-    """The trained adapter (or merged model) as a directory that transformers and PEFT load, with a model card; --push publishes it."""
+    """Write the trained adapter (or merged model) as a directory that transformers and PEFT can load, with a model card; --push
+    publishes it."""
     from markovlm.runs.targets import open_targets
 
     if trust is not None and not merge:
-        raise UserError("--loading.trust_remote_code belongs to --merge: an adapter is exported without its model being loaded")
+        raise UserError("--loading.trust_remote_code is only for --merge: exporting an adapter does not load its base model")
     if to is None and push is None:
-        raise UserError("export: say where to: --to DIRECTORY, or --push ORG/NAME")
+        raise UserError("export: give a destination: --to DIRECTORY, or --push ORG/NAME")
     target = open_targets(run, checkpoint, {} if trust is None else {"loading": {"trust_remote_code": trust}})[0]
     from markovlm.runs.export import check_merge, is_hub_id, model_card
     from markovlm.runs.export import export as write_export
@@ -49,7 +48,7 @@ def export(
         check_repository(push)
     if push is not None and base_model is None and not merge and not is_hub_id(target.config.model):
         raise UserError(
-            f"--push: the run's base is {target.config.model!r}, which nobody else has; name it on the Hub with --base-model ID, or --merge"
+            f"--push: the run's base is {target.config.model!r}, which others cannot load; give its Hub id with --base-model ID, or use --merge"
         )
     if dry_run:
         if target.run is None or target.adapter is None:

@@ -43,7 +43,7 @@ _PLUGIN = click.Option(
     multiple=True,
     metavar="FILE",
     expose_value=False,  # read before commands are known: see `take_plugins`
-    help="a Python file that registers objectives, rewards, tasks, extractors, perturbations or readers (docs/plugins.md)",
+    help="a Python file that registers objectives, rewards, tasks, studies, … (docs/plugins.md); repeatable",
 )
 
 
@@ -65,7 +65,7 @@ def _config_options(sections: Sequence[str]) -> list[click.Parameter]:
             ["--option", "options"],
             multiple=True,
             metavar="KEY=VALUE",
-            help="an option of the task, e.g. max_terms=7 (also --task_options.KEY VALUE)",
+            help="a task option, e.g. max_terms=7 (the same as --task_options.KEY VALUE); repeatable",
         )
     ]
     made += [click.Option([f"--{flag}", f"short__{flag}"], help=f"short for --{name}") for flag, name in _SHORT.items()]
@@ -184,5 +184,6 @@ map_option = click.option(
     "columns",
     multiple=True,
     metavar="OURS=THEIRS|FILE",
-    help="what a table's columns are called (--map reward=train/reward), or a YAML file that says so; repeatable",
+    help="name the log's column for one of our metrics (--map reward=train/reward), or give a YAML file of such names; "
+    "repeatable",
 )

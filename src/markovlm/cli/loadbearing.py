@@ -11,19 +11,22 @@ from markovlm.cli.study import check_run, damage_flags, listed, manner_flags, pl
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command, short_help="All studies of a run's CoTs in one go, with a report.")
+@click.command(cls=Command, short_help="Run all studies of a run's CoTs at once, with a report.")
 @click.argument("run", metavar="RUN")
 @damage_flags
 @manner_flags("remove", "replace")
 @click.option(
-    "--readers", multiple=True, metavar="MODEL", help="who else reads; default the run's base, embedded ones for an embedded run"
+    "--readers",
+    multiple=True,
+    metavar="MODEL",
+    help="other models that read the CoTs [default: the run's base model; for a bundled model, other bundled ones too]",
 )
 @study_flags(100)
 def loadbearing(
     run: str, perturbations: str | None, severities: str | None, against: str | None, by: str | None, how: str, readers: tuple[str, ...],
     **flags: Any,
 ) -> None:  # fmt: skip
-    """All studies of a run in one go, and its report with them."""
+    """Run all studies of a run's CoTs at once, and write the run's report with them."""
     check_run(run, flags)
     from markovlm.analysis.explain import Manner
     from markovlm.analysis.loadbearing import PARTS

@@ -26,8 +26,8 @@ from markovlm.terminal.plain import say
 SECTIONS = {
     "Train and evaluate": ("demo", "train", "eval", "ask", "sweep", "export"),
     "Does the answer depend on the CoT? (runs, adapters, models)": ("perturb", "transfer", "explain", "loadbearing"),
-    "Without training anything: CoTs and logs of any source": ("check", "audit", "diagnose", "watch", "report"),
-    "What there is": ("tasks", "models", "configs"),
+    "Without training: CoTs and logs from any source": ("check", "audit", "diagnose", "watch", "report"),
+    "What is available": ("tasks", "models", "configs"),
 }
 NAMES = (*(name for some in SECTIONS.values() for name in some), "sweep-cell")
 _FUNCTIONS = {"eval": "evaluate"}  # those that are not called like their command
@@ -60,11 +60,11 @@ class _Sections(click.Group):
 @click.version_option(__version__, prog_name="markovlm")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Train language models whose chain of thought carries the whole answer, and measure that it does."""
+    """Train language models whose chain of thought carries the whole answer, and measure whether it does."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and context.invoked_subcommand != "train":  # they would write the same files
         raise UserError(
-            f"{context.invoked_subcommand}: runs in one process, and torchrun started {processes}; only train takes several"
+            f"{context.invoked_subcommand} runs in one process, but torchrun started {processes}; only train can use several"
         )
 
 

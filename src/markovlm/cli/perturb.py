@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from markovlm.analysis.loadbearing import Part
 
 
-@click.command(cls=Command, short_help="Damage the CoT: how often does the answer change?")
+@click.command(cls=Command, short_help="Perturb the CoT: how often does the answer change?")
 @click.argument("run", metavar="RUN|MODEL")
 @click.option(
-    "--intervene", is_flag=True, help="also change one number of each CoT: does the answer follow the CoT or the question?"
+    "--intervene", is_flag=True, help="also change one number in each CoT: does the answer follow the CoT or the question?"
 )
 @click.option(
-    "--paraphraser", metavar="MODEL", help="a Hub id, directory, run or embedded model that writes the paraphrases; default rules"
+    "--paraphraser",
+    metavar="MODEL",
+    help="model that writes the paraphrases: a Hub id, directory, run or bundled model [default: rules, no model]",
 )
 @click.option(
     "--paraphrase-temperature",
     type=float,
     default=0.0,
-    help="of its replies; each has a random stream of its own [default 0: greedy]",
+    help="sampling temperature of the paraphraser [default 0: greedy]",
 )
 @damage_flags
 @study_flags(100)
@@ -40,10 +42,11 @@ def perturb(
     against: str | None,
     **flags: Any,
 ) -> None:
-    """What damage to the CoT does to the answer; with --against, how much more than to the answers of a paired control run (fragility)."""
+    """Measure how perturbing the CoT changes the answer; with --against, how much more so than in a paired control run
+    (fragility)."""
     parts: tuple[Part, ...] = ("intervention", "perturb") if intervene else ("perturb",)
     if paraphrase_temperature and paraphraser is None:
-        raise UserError("--paraphrase-temperature: is for --paraphraser, which is not given")
+        raise UserError("--paraphrase-temperature is only for --paraphraser, which is not given")
     by = {"paraphraser": paraphraser, "paraphrase_temperature": paraphrase_temperature}
     request = request_of(run, parts, flags, against=against, plan=plan_of(perturbations, severities), **by)
     run_study(request, flags["as_json"], "perturb")

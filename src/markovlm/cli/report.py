@@ -11,7 +11,7 @@ from markovlm.cli.flags import Command, map_option, print_json
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command, short_help="One report on any number of runs and logs.")
+@click.command(cls=Command, short_help="Write one report on any number of runs and logs.")
 @click.argument("paths", metavar="RUN|LOG|DIR ...", nargs=-1, required=True)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="directory for report.html, report.md and tables"
@@ -19,7 +19,7 @@ from markovlm.terminal.plain import say
 @map_option
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def report(paths: tuple[str, ...], out: Path, columns: tuple[str, ...], as_json: bool) -> None:
-    """One report on any pile of runs and logs, whoever wrote them."""
+    """Write one report on any set of runs and logs, from any framework."""
     check_there(paths)
     from markovlm.api.judging import write_report
 

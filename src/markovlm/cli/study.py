@@ -27,15 +27,15 @@ def study_flags(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], 
     def decorate(command: _Command) -> _Command:
         command = force_flag(config_flags(*EVAL_SECTIONS)(command))
         command = click.option("--json", "as_json", is_flag=True, help="print one JSON object")(command)
-        command = click.option("--out", type=click.Path(path_type=Path), help="where results go; default RUN/loadbearing")(
+        command = click.option("--out", type=click.Path(path_type=Path), help="directory for results [default RUN/loadbearing]")(
             command
         )
-        command = click.option("--non-markovian", is_flag=True, help="control: the reader sees the question too")(command)
-        command = click.option("--cots", type=int, default=1, help="CoTs of each question [default 1]")(command)
-        command = click.option("--limit", type=int, default=limit, help=f"questions [default {limit}]")(command)
-        command = click.option("--split", help="split they come from; default data.test_split")(command)
+        command = click.option("--non-markovian", is_flag=True, help="control: the reader also sees the question")(command)
+        command = click.option("--cots", type=int, default=1, help="CoTs per question [default 1]")(command)
+        command = click.option("--limit", type=int, default=limit, help=f"number of questions [default {limit}]")(command)
+        command = click.option("--split", help="split that the questions come from [default data.test_split]")(command)
         if checkpoint:
-            text = "last, best, base or a step [default last]"
+            text = "the checkpoint: last, best, base, or a step [default last]"
             command = click.option("--checkpoint", default="last", help=text)(command)
         return command
 
@@ -43,10 +43,12 @@ def study_flags(limit: int, *, checkpoint: bool = True) -> Callable[[_Command], 
 
 
 def damage_flags(command: _Command) -> _Command:
-    names = "comma-separated; default all (docs/perturbations.md)"
-    command = click.option("--severities", metavar="LIST", help="comma-separated, 0 to 1; default 0.2,0.4,0.6,0.8,1")(command)
+    names = "comma-separated [default all] (docs/perturbations.md)"
+    command = click.option("--severities", metavar="LIST", help="comma-separated, from 0 to 1 [default 0.2,0.4,0.6,0.8,1]")(
+        command
+    )
     command = click.option("--perturbations", "--only", "perturbations", metavar="LIST", help=names)(command)
-    text = "a paired control run, mostly the non-Markovian one: how much more does damage cost this run than that one (its fragility)?"
+    text = "a paired control run, usually the non-Markovian one: how much more does perturbation cost this run (its fragility)?"
     return click.option("--against", metavar="RUN", help=text)(command)
 
 
@@ -54,10 +56,10 @@ def manner_flags(*ways: str) -> Callable[[_Command], _Command]:
     """`ways`: what may become of a unit, the default first."""
 
     def decorate(command: _Command) -> _Command:
-        how = f"what becomes of each, in turn [default {ways[0]}]"
+        how = f"what happens to each unit, one at a time [default {ways[0]}]"
         command = click.option("--how", type=click.Choice(ways), default=ways[0], help=how)(command)
         by = click.Choice(["token", "word", "sentence"])
-        return click.option("--by", type=by, help="what is taken out [default token]")(command)
+        return click.option("--by", type=by, help="the unit to leave out [default token]")(command)
 
     return decorate
 
@@ -176,5 +178,5 @@ def explain_one_question(request: Request, example: str | None, question: str | 
     else:
         stdout().print(explain_text(found.attributions))
         if request.target.config.objective.conditioning == "non_markovian":
-            say("the reader saw the question too: what the CoT does not bear, the question may")
+            say("the reader also saw the question: where the answer does not depend on the CoT, it may depend on the question")
     say(f"page: {found.page}")

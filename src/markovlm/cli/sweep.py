@@ -15,17 +15,19 @@ from markovlm.terminal.plain import say
 @click.command(cls=Command, short_help="Run a matrix of runs and compare them over seeds.")
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="what runs the cells [default local]")
-@click.option("--jobs", type=int, help="runs at the same time; default what the cores and GPUs carry")
-@click.option("--out", type=click.Path(path_type=Path), help="directory of the sweep; default runs/NAME-sweep")
+@click.option("--jobs", type=int, help="runs at the same time [default: as many as the cores and GPUs can take]")
+@click.option("--out", type=click.Path(path_type=Path), help="directory of the sweep [default runs/NAME-sweep]")
 @click.option(
-    "--only", multiple=True, help="run the cells whose name has this in it, e.g. objective=ppo or seed=3; repeat: all must"
+    "--only",
+    multiple=True,
+    help="run only cells whose name contains this, e.g. objective=ppo or seed=3; repeat to require all of several",
 )
 @click.option("--dry-run", is_flag=True, help="print the cells and an estimate; start nothing")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
 def sweep(
     sweep_file: Path, engine: str, jobs: int | None, out: Path | None, only: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> None:
-    """Run a matrix of runs, and compare its cells. The same command again continues."""
+    """Run a matrix of runs, and compare its cells. Repeat the command to continue."""
     from markovlm.sweeps.page import write_comparison
     from markovlm.sweeps.plan import plan_sweep
     from markovlm.sweeps.run import open_sweep, part_of, run_sweep, statuses_of
@@ -55,7 +57,7 @@ def sweep(
         say(f"cells: {result.report}")
         say(f"all runs: {result.runs_report}")
     else:
-        say(f"interrupted; the same command continues: {opened.layout.path}")
+        say(f"interrupted; repeat the command to continue: {opened.layout.path}")
     failed = [name for name, status in result.statuses.items() if status == "failed"]
     if failed:
         raise RunFailed(f"{len(failed)} of {len(cells)} cells failed: {failed[0]}: {opened.messages.get(failed[0], '')}")

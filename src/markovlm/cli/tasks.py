@@ -10,19 +10,19 @@ from markovlm.cli.flags import Command, config_flags, overrides, print_json
 from markovlm.config import build_config
 
 
-@click.command(cls=Command, short_help="The tasks; with NAME, parsed examples and exact prompts.")
+@click.command(cls=Command, short_help="List the tasks; with NAME, show parsed examples and exact prompts.")
 @click.argument("name", required=False)
 @click.option("--split", default="test", help="split to preview [default test]")
 @click.option("--limit", type=int, default=3, help="examples to show [default 3]")
 @click.option(
     "--style",
     type=click.Choice(["plain", "chat", "compact"]),
-    help="prompt style shown [default plain, or that of --model]",
+    help="prompt style to show [default plain, or that of --model]",
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @config_flags("data", "task_options", "seed", "model")
 def tasks(name: str | None, split: str, limit: int, style: str | None, as_json: bool, **flags: Any) -> None:
-    """The tasks; with NAME a preview of its parsed examples and exact prompts."""
+    """List the tasks; with NAME, preview its parsed examples and exact prompts."""
     from markovlm.runs.preview import preview_task
     from markovlm.tasks.listing import tasks_json
     from markovlm.terminal.tasks import show_preview, show_tasks

@@ -15,13 +15,13 @@ from markovlm.terminal.plain import say
 
 @click.command(cls=Command, short_help="Train a model; every configuration key is a flag.")
 @click.argument("config_file", metavar="[CONFIG.yaml]", required=False, type=click.Path(path_type=Path))
-@click.option("--config", "config_option", type=click.Path(path_type=Path), help="the same as the argument")
+@click.option("--config", "config_option", type=click.Path(path_type=Path), help="the same as the argument CONFIG.yaml")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="continue a run from its last checkpoint")
-@click.option("--out", type=click.Path(path_type=Path), help="run directory; default runs/TASK-DATE-TIME-XXXX")
-@click.option("--dry-run", is_flag=True, help="say what would be done, tokens a step and an estimate of memory; load no weights")
+@click.option("--out", type=click.Path(path_type=Path), help="run directory [default runs/TASK-DATE-TIME-XXXX]")
 @click.option(
-    "--processes", type=click.IntRange(1), help="with --dry-run: memory of each of so many, as torchrun would start them"
+    "--dry-run", is_flag=True, help="show what would be done, with tokens per step and a memory estimate; load no weights"
 )
+@click.option("--processes", type=click.IntRange(1), help="with --dry-run: memory per process, if torchrun starts this many")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object at the end")
 @force_flag
 @config_flags()
@@ -29,7 +29,7 @@ def train(
     config_file: Path | None, config_option: Path | None, resume: Path | None, out: Path | None, dry_run: bool, processes: int | None, as_json: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """Train a model. Every configuration key is a flag; flags win over the file, the file over a model's defaults."""
+    """Train a model. Every configuration key is a flag; flags override the file, and the file overrides a model's defaults."""
     from markovlm.api import training as api
     from markovlm.runs.ahead import check_ahead, resumed_config
     from markovlm.terminal.console import stderr, training_progress
@@ -38,10 +38,10 @@ def train(
     file = config_file or config_option
     if processes is not None and not dry_run:
         raise UserError(
-            "--processes belongs to --dry-run; training on several is started by torchrun --nproc-per-node N -m markovlm train …"
+            "--processes belongs to --dry-run; start training on several with torchrun --nproc-per-node N -m markovlm train …"
         )
     if resume is not None and (file is not None or out is not None):
-        raise UserError("--resume takes the configuration and the place of the run itself; leave CONFIG.yaml and --out out")
+        raise UserError("--resume uses the run's own configuration and directory; leave out CONFIG.yaml and --out")
     if resume is not None:
         config = resumed_config(resume, over)
     else:

@@ -11,36 +11,47 @@ from markovlm.errors import UserError
 from markovlm.terminal.plain import say
 
 
-@click.command(cls=Command, short_help="Follow logs while they grow; say when a verdict changes.")
+@click.command(cls=Command, short_help="Follow growing logs; say when a verdict changes.")
 @click.argument("paths", metavar="RUN|LOG|DIR ...", nargs=-1, required=True)
-@click.option("--every", type=float, default=5.0, help="seconds between looks [default 5]")
-@click.option("--idle", type=float, help="end (exit 0) when nothing has grown for so many seconds; 0 looks once [default: never]")
+@click.option("--every", type=float, default=5.0, help="seconds between checks [default 5]")
+@click.option(
+    "--idle", type=float, help="stop (exit 0) when nothing has grown for this many seconds; 0 checks once [default: never]"
+)
 @click.option(
     "--stalled",
     type=float,
     metavar="SECONDS",
-    help="end (exit 4) when a log of a run that is not over has not grown for so long [default: only say so, after ten times the usual time]",
+    help="stop (exit 4) when the log of an unfinished run has not grown for this long [default: only report it, after "
+    "ten times the usual interval]",
 )
-@click.option("--exec", "command", metavar="COMMAND", help="run it on every change, with VERDICT STEP PATH; JSON on its input")
-@click.option("--webhook", metavar="URL", help="POST every change as JSON to a port of this machine")
+@click.option(
+    "--exec",
+    "command",
+    metavar="COMMAND",
+    help="run this on every change, with arguments VERDICT STEP PATH and JSON on standard input",
+)
+@click.option("--webhook", metavar="URL", help="POST every change as JSON to a port on this machine")
 @click.option(
     "--notify",
     multiple=True,
     metavar="SERVICE",
-    help="one message a change to slack, discord or webhook (any https URL); the URL is read from MARKOVLM_SLACK_WEBHOOK, "
-    "MARKOVLM_DISCORD_WEBHOOK, MARKOVLM_WEBHOOK, or from VARIABLE with SERVICE=VARIABLE; repeatable",
+    help="send one message per change to slack, discord or webhook (any https URL); the URL is read from "
+    "MARKOVLM_SLACK_WEBHOOK, MARKOVLM_DISCORD_WEBHOOK, MARKOVLM_WEBHOOK, or, with SERVICE=VARIABLE, from VARIABLE;"
+    " repeatable",
 )
 @click.option(
     "--fail-on",
     type=click.Choice(["collapsed", "warn"]),
     default="collapsed",
-    help="the verdict to end at with exit code 3: a collapse [default], or a warning too",
+    help="verdict at which to stop with exit code 3: a collapse [default], or a warning too",
 )
 @click.option(
-    "--keep-going", is_flag=True, help="go on after a collapse or a stall (other runs may still be well); exit 3 or 4 at the end"
+    "--keep-going",
+    is_flag=True,
+    help="continue after a collapse or a stall (other runs may still be healthy); exit 3 or 4 at the end",
 )
 @map_option
-@click.option("--json", "as_json", is_flag=True, help="print changes as JSON, one a line")
+@click.option("--json", "as_json", is_flag=True, help="print changes as JSON, one per line")
 def watch(
     paths: tuple[str, ...],
     every: float,
@@ -54,7 +65,7 @@ def watch(
     columns: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Follow growing logs; say when a verdict changes or a log stops growing. Exit 3 on a collapse, 4 on a stall."""
+    """Follow growing logs; report when a verdict changes or a log stops growing. Exit 3 on a collapse, 4 on a stall."""
     from markovlm.health.verdict import FAILS_ON
     from markovlm.integrations.follow import follow
     from markovlm.integrations.notify import Notifier, channels_of, check

@@ -16,14 +16,15 @@ class ChainConfig(Section):
 
     kind: ChainKind | None = Field(
         None,
-        description="notes: predict every next chunk from notes alone; notes_then_questions: answer from them; thinking: think in bounded pieces",
+        description="notes: predict each next chunk from notes alone; notes_then_questions: answer questions from them; "
+        "thinking: think in pieces of limited length",
     )
     steps: int | None = Field(
-        None, ge=1, description="T, chunks of a text that are read at most (thinking: pieces written); default: all there are"
+        None, ge=1, description="T, the most chunks of a text to read (thinking: pieces to write); default: all"
     )
-    chunk_tokens: int | None = Field(None, ge=1, description="tokens of a chunk, where the task brings whole texts")
-    state_tokens: int | None = Field(None, ge=1, description="budget of a state in tokens; default rollouts.max_cot_tokens")
-    gamma: float = Field(1.0, gt=0, le=1, description="discount of later rewards: J = E sum_t gamma^(t-1) r_t")
+    chunk_tokens: int | None = Field(None, ge=1, description="tokens per chunk, for tasks that provide whole texts")
+    state_tokens: int | None = Field(None, ge=1, description="token budget of a state; default rollouts.max_cot_tokens")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount factor of later rewards: J = E sum_t gamma^(t-1) r_t")
     reward: Literal["next_chunk", "answer", "both"] | None = Field(
         None, description="what is predicted from a state; default next_chunk for notes, else answer"
     )
@@ -46,14 +47,16 @@ class ChainConfig(Section):
                 raise ValueError(f"{idle[0]} has no effect without chain.kind; set it to notes, notes_then_questions or thinking")
             return self
         if self.kind == "notes" and self.predicts != "next_chunk":
-            raise ValueError(f"reward={self.reward} needs questions, which kind=notes has none of; use kind=notes_then_questions")
+            raise ValueError(
+                f"reward={self.reward} needs questions, which kind=notes does not have; use kind=notes_then_questions"
+            )
         if self.kind == "thinking":
             if self.predicts != "answer":
                 raise ValueError(
-                    f"reward={self.reward} needs chunks of a text, which kind=thinking has none of; use reward=answer"
+                    f"reward={self.reward} needs chunks of a text, which kind=thinking does not have; use reward=answer"
                 )
             if self.steps is None:
-                raise ValueError("steps is needed with kind=thinking: how many pieces are thought before the answer")
+                raise ValueError("steps is needed with kind=thinking: how many pieces to write before the answer")
             if self.chunk_tokens is not None:
                 raise ValueError("chunk_tokens has no effect with kind=thinking, which reads the question again; leave it out")
         if self.predicts != "answer" and self.steps == 1:

@@ -13,7 +13,7 @@ from markovlm.config.base import Section
 class Columns(Section):
     """What the data calls its columns."""
 
-    question: str | None = Field(None, min_length=1, description="column of the question, where it is not what the task expects")
+    question: str | None = Field(None, min_length=1, description="column of the question, if not the one that the task expects")
     answer: str | None = Field(None, min_length=1, description="column of the gold answer")
     choices: str | None = Field(None, min_length=1, description="column of the choices (a list), or one column for each: A,B,C,D")
 
@@ -35,23 +35,25 @@ class Columns(Section):
 class Data(Section):
     """Where questions come from."""
 
-    path: str | None = Field(None, description="original file or directory; default: the Hub, or the task's generator")
-    hub: str | None = Field(None, description="a dataset of the Hub, ORG/NAME, in place of the task's own")
-    hub_subset: str | None = Field(None, description="the subset (configuration) of data.hub, where it has several")
+    path: str | None = Field(
+        None, description="file or directory with the original data; default: the Hub, or the task's generator"
+    )
+    hub: str | None = Field(None, description="a Hub dataset, ORG/NAME, instead of the task's own")
+    hub_subset: str | None = Field(None, description="the subset (configuration) of data.hub, if it has several")
     columns: Columns = Columns()  # pyright: ignore[reportCallIssue]
     answer_kind: Literal["number", "letter", "text"] | None = Field(
         None,
-        description="what the answers of task custom are; default: as the first 200 look",
+        description="type of the answers of task custom; default: inferred from the first 200",
     )
-    train_split: str = Field("train", description="split that training draws from")
-    dev_split: str = Field("dev", description="split on which checkpoints are chosen")
-    test_split: str = Field("test", description="split that is reported")
-    strict: bool = Field(False, description="a malformed row is fatal instead of skipped with a count")
+    train_split: str = Field("train", description="split to train on")
+    dev_split: str = Field("dev", description="split on which the best checkpoint is chosen")
+    test_split: str = Field("test", description="split to report results on")
+    strict: bool = Field(False, description="treat a malformed row as an error, instead of skipping and counting it")
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
         if self.path is not None and self.hub is not None:
-            raise ValueError("path and hub are two sources; give one")
+            raise ValueError("path and hub are two sources of data; give only one")
         if self.hub_subset is not None and self.hub is None:
             raise ValueError("hub_subset names a subset of data.hub, which is not given")
         return self

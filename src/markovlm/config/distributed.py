@@ -14,6 +14,6 @@ class DistributedConfig(Section):
 
     strategy: Literal["auto", "ddp", "fsdp2"] = Field(
         "auto",
-        description="ddp: every process holds the whole base model; fsdp2: each holds a part of it; auto: fsdp2 where the base would "
-        "take more than 70 % of a GPU's memory, else ddp (docs/howto-gpus.md)",
+        description="ddp: every process holds the whole base model; fsdp2: each holds a part of it; auto: fsdp2 if the "
+        "base would take more than 70 % of a GPU's memory, else ddp (docs/howto-gpus.md)",
     )

@@ -13,15 +13,17 @@ class EvaluationConfig(Section):
     """How accuracy from the CoT alone is measured."""
 
     dev_size: int = Field(200, ge=1, description="dev questions used during training")
-    test_size: int | None = Field(None, ge=1, description="test questions of markovlm eval; default: all of the split")
+    test_size: int | None = Field(None, ge=1, description="test questions for markovlm eval; default: the whole split")
     decoding: Literal["sampled", "greedy"] = Field("sampled", description="how the CoT is decoded; the answer is always greedy")
     temperature: float | Literal["training"] | None = Field(
         None,
-        description="of sampled CoTs; default: 1, whatever training used, so that runs that differ in it are compared alike; "
-        "training: the training temperature at that step",
+        description="sampling temperature of the CoTs; default: 1, whatever training used, so that runs with different "
+        "temperatures are compared alike; training: the training temperature at that step",
     )
-    reader: Literal["same", "actor", "frozen"] = Field("same", description="who answers; same: the objective's reader")
-    extractors: tuple[str, ...] = Field((), description="how answers are read, the first decides; default: the task's own")
+    reader: Literal["same", "actor", "frozen"] = Field("same", description="which model answers; same: the objective's reader")
+    extractors: tuple[str, ...] = Field(
+        (), description="how answers are extracted; the first one decides; default: the task's own"
+    )
     batch_size: int = Field(128, ge=1, description="questions evaluated at once")
 
     @field_validator("temperature", mode="before")
@@ -35,5 +37,5 @@ class EvaluationConfig(Section):
         except (TypeError, ValueError):
             number = 0.0
         if isinstance(value, bool) or not 0 < number < float("inf"):
-            raise ValueError(f"a positive number is needed, or training (got {value!r:.80})")
+            raise ValueError(f"must be a positive number, or training (got {value!r:.80})")
         return number

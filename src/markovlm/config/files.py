@@ -43,8 +43,10 @@ def _require_plugins(named: Any, source: str) -> None:
         return
     flags = " ".join(f"--plugin {path}" for path in missing)
     if len(missing) == 1:
-        raise UserError(f"{source}: was made with the plug-in {missing[0]}, which is Python code: load it with {flags}")
-    raise UserError(f"{source}: was made with the plug-ins {', '.join(missing)}, which are Python code: load them with {flags}")
+        raise UserError(f"{source}: needs the plug-in {missing[0]}; it is Python code, so load it yourself with {flags}")
+    raise UserError(
+        f"{source}: needs the plug-ins {', '.join(missing)}; they are Python code, so load them yourself with {flags}"
+    )
 
 
 def _objective(values: Mapping[str, Any], source: str) -> ObjectiveBase:
@@ -82,12 +84,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """A configuration file as a nested dict. Raises UserError with file and line."""
     try:
         if path.is_dir():
-            raise UserError(f"{path}: is a directory; a configuration file is needed (a run is continued with --resume)")
+            raise UserError(f"{path}: is a directory, not a configuration file (to continue a run, use --resume)")
         text = read_content(path, _MOST).decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration file: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a UTF-8 text file; a YAML configuration is needed") from None
+        raise UserError(f"{path}: is not a UTF-8 text file; expected a YAML configuration") from None
     try:
         loaded = parse_yaml(text, _Once)
     except yaml.YAMLError as error:
@@ -99,7 +101,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise UserError(f"{path}: a mapping of keys is needed, found {type(loaded).__name__}")
+        raise UserError(f"{path}: must be a mapping of keys, not {type(loaded).__name__}")
     return {str(key): value for key, value in cast(dict[Any, Any], loaded).items()}
 
 

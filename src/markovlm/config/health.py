@@ -14,9 +14,12 @@ class HealthConfig(Section):
 
     policy: Literal["off", "warn", "stop", "rollback"] = Field(
         "warn",
-        description="on a collapse: note it; stop with exit code 3; or return to the last healthy checkpoint at half the rate",
+        description="on a collapse: record it (warn); stop with exit code 3; or roll back to the last healthy "
+        "checkpoint at half the learning rate",
     )
     max_rollbacks: int = Field(2, ge=1, description="rollbacks before a run is stopped, with policy=rollback")
     gradient_shares_every: int = Field(
-        0, ge=0, description="log the gradient norm of each loss term every so many steps (one more backward a term); 0: never"
+        0,
+        ge=0,
+        description="log the gradient norm of each loss term every so many steps (one more backward pass per term); 0: never",
     )

@@ -12,7 +12,7 @@ from markovlm.config.base import Section
 class LoggingConfig(Section):
     """What a run writes beside its metrics."""
 
-    samples_every: int = Field(10, ge=0, description="write every sampled CoT of every so many steps to samples.jsonl; 0: never")
+    samples_every: int = Field(10, ge=0, description="every so many steps, write all sampled CoTs to samples.jsonl; 0: never")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = Field(
         (), description="experiment trackers that receive the metric rows, through accelerate"
     )

@@ -14,7 +14,7 @@ from markovlm.config.data import Columns, Data
 class TaskShare(Section):
     """How often a task is asked, and where its questions come from. A number alone is the weight."""
 
-    weight: float = Field(1.0, gt=0, description="relative to those of the other tasks")
+    weight: float = Field(1.0, gt=0, description="weight relative to the other tasks")
     options: dict[str, Scalar] = Field({}, description="options of this task")
     path: str | None = Field(None, description="as data.path")
     hub: str | None = Field(None, description="as data.hub")
@@ -55,8 +55,8 @@ def with_joined_name(values: Any) -> Any:
         return given
     name = joined(cast("Mapping[str, Any]", tasks))
     if len(cast("Mapping[str, Any]", tasks)) < 2:
-        raise ValueError("tasks: name two or more with their weights; one alone is --task")
+        raise ValueError("tasks: name two or more with their weights; for a single one use --task")
     if any("+" in one or "/" in one for one in cast("Mapping[str, Any]", tasks)):
-        raise ValueError("tasks: a name holds + or /")
+        raise ValueError("tasks: a name must not contain + or /")
     given["task"] = name
     return given

@@ -12,20 +12,21 @@ from markovlm.config.base import Section
 class Loading(Section):
     """How the base model is loaded."""
 
-    device: str = Field("auto", description="cpu, cuda, cuda:N, mps, or auto (cuda where there is one, else cpu)")
+    device: str = Field("auto", description="cpu, cuda, cuda:N, mps, or auto (cuda if available, else cpu)")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
-        "auto", description="of the base weights; auto is bfloat16 on cuda and float32 elsewhere; the adapter is float32"
+        "auto",
+        description="data type of the base weights; auto: bfloat16 on cuda, float32 elsewhere; the adapter is always float32",
     )
     quantization: Literal["none", "nf4", "int8"] = Field(
         "none",
-        description="of the frozen base: nf4 (4 bits, double quantization) or int8 (LLM.int8), by bitsandbytes (extra `quantization`); "
-        "the adapter stays float32",
+        description="quantization of the frozen base: nf4 (4 bits, double quantization) or int8 (LLM.int8), by "
+        "bitsandbytes (extra `quantization`); the adapter stays float32",
     )
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="attention implementation; auto lets transformers choose"
     )
     gradient_checkpointing: bool = Field(
-        False, description="recompute layers in backward, with shared prompts too: less memory, more time"
+        False, description="recompute layers in the backward pass, also with shared prompts: less memory, more time"
     )
     trust_remote_code: bool = Field(False, description="run Python code found in the model repository")
     revision: str | None = Field(None, description="Hub revision of the model")
@@ -38,7 +39,7 @@ class Loading(Section):
             )
         if self.quantization != "none" and self.dtype == "float64":
             raise ValueError(
-                f"dtype=float64 can't be computed in with quantization={self.quantization}; use bfloat16, float16 or float32"
+                f"dtype=float64 does not work with quantization={self.quantization}; use bfloat16, float16 or float32"
             )
         return self
 
@@ -48,7 +49,7 @@ def _module_names(value: Any) -> Any:
     many = isinstance(value, list | tuple)
     names = list(cast("list[Any]", value)) if many else [value]
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"must be all-linear or names of modules such as q_proj,v_proj (got {value!r:.80})")
+        raise ValueError(f"must be all-linear, or module names such as q_proj,v_proj (got {value!r:.80})")
     return tuple(names) if many else value
 
 
@@ -64,7 +65,7 @@ class Lora(Section):
     alpha: float = Field(16, gt=0, description="LoRA scale: the update is alpha/rank * B A")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input, in the training pass only")
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_module_names)] = Field(
-        "all-linear", description="module names, or all-linear (all but the output head)"
+        "all-linear", description="module names, or all-linear (all linear layers but the output head)"
     )
 
 
@@ -77,6 +78,7 @@ class Prompt(Section):
     answer_header: str | None = Field(None, description="text between CoT and answer; default ' Answer:' (compact: its token)")
     mention_budget: bool = Field(
         True,
-        description="say how many tokens the CoT may have, as the paper's prompts do; false: name no number, which small models "
-        "take for one of the question's (compact prompts name none)",
+        description="tell the model how many tokens the CoT may have, as the paper's prompts do; false: mention no "
+        "number, since small models may take it for one of the question's (compact prompts never mention "
+        "one)",
     )

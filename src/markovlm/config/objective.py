@@ -21,25 +21,26 @@ class ObjectiveBase(Section):
     chains: ClassVar[bool] = True  # the advantage makes sense state by state (docs/chains.md): it keeps no history of rewards
 
     name: str = Field("", description="how advantages and the policy loss are formed")
-    reward: str = Field("logprob", description="r, what a CoT earns by the answer read from it")
+    reward: str = Field("logprob", description="r, the reward of a CoT for the answer read from it")
     reward_options: dict[str, Any] = Field({}, description="options of the reward")
     reader: Literal["actor", "frozen", "ema"] = Field(
-        "actor", description="whose pi reads the CoT: the trained model, the frozen base, or a copy that follows the actor slowly"
+        "actor",
+        description="which model reads the CoT: the one being trained, the frozen base, or a copy that follows the actor slowly",
     )
     reader_decay: float | None = Field(
-        None, gt=0, lt=1, description="of the slow reader: theta_r <- d theta_r + (1 - d) theta after every step; default 0.98"
+        None, gt=0, lt=1, description="d of the slow reader: theta_r <- d theta_r + (1 - d) theta after every step; default 0.98"
     )
     readers: tuple[str, ...] = Field(
-        (), description="of reward=readers: actor, frozen, ema, or models and runs of their own, e.g. actor,frozen"
+        (), description="for reward=readers: actor, frozen, ema, or other models and runs, e.g. actor,frozen"
     )
     conditioning: Literal["markovian", "non_markovian"] = Field(
-        "markovian", description="reward and evaluation see the CoT alone, or the question too"
+        "markovian", description="what reward and evaluation see: the CoT alone, or the question too"
     )
     actor_reward_weight: Schedule = Field(
         Schedule.constant(1.0), description="w of L_AR = -w A, the gradient that flows through the reward; 0 turns it off"
     )
     kl_weight: Schedule = Field(
-        Schedule.constant(0.1), description="beta of the exact per-token KL(u_theta || u') to the frozen base"
+        Schedule.constant(0.1), description="beta, the weight of the exact per-token KL(u_theta || u') from the frozen base"
     )
     entropy_weight: Schedule = Field(Schedule.constant(0.0), description="weight of the entropy bonus (mean per CoT token)")
     cot_logprob: Literal["sum", "mean"] = Field("sum", description="reduction of ln u over CoT tokens in L_PG: sum is exact")
@@ -48,12 +49,13 @@ class ObjectiveBase(Section):
     )
     answer_end: Literal["scored", "open"] = Field(
         "scored",
-        description="is the end of the reply scored as the last token of the gold answer? scored: the end of turn (chat), a line break (plain), "
-        "or <eos> (compact), so that an answer that runs on earns less; open: the likelihood of a prefix of the reply, as in the research code",
+        description="whether the end of the reply is scored as the last token of the gold answer. scored: the end of "
+        "turn (chat), a line break (plain), or <eos> (compact), so that an answer that runs on earns less; "
+        "open: the likelihood of a prefix of the reply, as in the research code",
     )
     normalize_reward: bool = Field(True, description="R = r - b with the frozen model's baseline CoT; false: R = r")
     baseline_every: int = Field(
-        5, ge=1, description="compute the baseline b every so many steps where the advantage cancels it (it is then only logged)"
+        5, ge=1, description="compute the baseline b every so many steps, if it cancels in the advantage (it is then only logged)"
     )
 
     @field_validator("name")
@@ -91,9 +93,9 @@ class ObjectiveBase(Section):
         if self.readers and self.reward != "readers":
             raise ValueError(f"readers has no effect with reward={self.reward}; leave it out or use reward=readers")
         if len(set(self.readers)) < len(self.readers):
-            raise ValueError(f"readers names one twice: {', '.join(self.readers)}")
+            raise ValueError(f"readers contains a duplicate: {', '.join(self.readers)}")
         if self.reader_decay is not None and not self.slow_reader:
-            raise ValueError("reader_decay has no effect without a reader that is ema; leave it out or use reader=ema")
+            raise ValueError("reader_decay has no effect unless a reader is ema; leave it out or use reader=ema")
         live = self.actor_reward_weight.maximum > 0
         if self.actor_reward_weight.minimum < 0 or self.kl_weight.minimum < 0:
             raise ValueError("actor_reward_weight and kl_weight must not be negative")
@@ -124,7 +126,7 @@ def objective_from(value: Any) -> ObjectiveBase:
     if isinstance(value, ObjectiveBase):
         return value
     if not isinstance(value, Mapping):
-        raise ValueError(f"a mapping of keys is needed, found {type(value).__name__}")
+        raise ValueError(f"must be a mapping of keys, not {type(value).__name__}")
     fields = cast("Mapping[str, Any]", value)
     name = fields.get("name", "grpo")
     try:

@@ -17,43 +17,47 @@ class RolloutConfig(Section):
 
     backend: str = Field(
         "auto",
-        description="who draws the CoTs of training: hf, the KV-cache sampler in the trainer's own model; vllm, vLLM in the same process; "
-        "server, a running vLLM server; both are given the adapter after every update (docs/samplers.md); auto is hf",
+        description="what samples the training CoTs: hf, the KV-cache sampler in the trainer's own model; vllm, vLLM in"
+        " the same process; server, a running vLLM server (vllm and server get the adapter after every "
+        "update: docs/samplers.md); auto is hf",
     )
     server_url: str | None = Field(None, description="address of the vLLM server, for backend=server: http://HOST:8000")
     adapter_dir: str | None = Field(
         None,
-        description="where the adapter is put for a sampler that has its own weights; default: `.sampler.tmp` in the run directory",
+        description="where the adapter is written for a sampler with its own weights; default: `.sampler.tmp` in the "
+        "run directory",
     )
     vllm_memory: float | None = Field(
-        None, gt=0, lt=1, description="share of the GPU's memory for backend=vllm, free again while it sleeps; default: 0.3"
+        None, gt=0, lt=1, description="share of the GPU's memory for backend=vllm, released while it sleeps; default: 0.3"
     )
     importance: Literal["auto", "off", "token", "sequence"] = Field(
         "auto",
-        description="correct the gradient by the truncated ratio of trainer's to sampler's probability, of each token or of the CoT; "
+        description="correct the gradient by the truncated ratio of the trainer's to the sampler's probability, per token or per CoT; "
         "auto: off for hf, token for others",
     )
-    importance_cap: float | None = Field(2.0, ge=1, description="the ratio is truncated there; null: nowhere")
+    importance_cap: float | None = Field(2.0, ge=1, description="value at which the ratio is truncated; null: never")
     gap_tolerance: float | None = Field(
         None,
         gt=0,
-        description="largest mean difference of the sampler's and the trainer's log-prob of a token (nats); default: by the type of the "
+        description="largest mean difference between the sampler's and the trainer's log-prob of a token (nats); default: by the type of the "
         "weights, 1e-3 in float32, 0.1 in bfloat16",
     )
-    questions_per_step: int = Field(4, ge=1, description="questions in one optimisation step")
+    questions_per_step: int = Field(4, ge=1, description="questions per optimisation step")
     group_size: int = Field(16, ge=1, description="B: CoTs sampled per question")
     max_cot_tokens: int | None = Field(None, ge=1, description="CoT budget in tokens; default: the task's")
     fixed_length: bool = Field(False, description="every CoT has exactly max_cot_tokens (end tokens masked), as in the paper")
     temperature: Schedule = Field(
         Schedule.constant(1.0), description="sampling temperature tau; the logits are divided by it everywhere"
     )
-    stop: tuple[str, ...] = Field((), description="strings that end a CoT, beside the model's end tokens")
-    batch_tokens: int = Field(32768, ge=64, description="prompt + CoT tokens sampled at once; more questions wait their turn")
+    stop: tuple[str, ...] = Field((), description="strings that end a CoT, in addition to the model's end tokens")
+    batch_tokens: int = Field(
+        32768, ge=64, description="prompt + CoT tokens sampled at once; remaining questions wait their turn"
+    )
 
     static_cache: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="decode with a cache of one shape, on a GPU recorded once as a CUDA graph and replayed for every token; "
-        "auto: on a GPU, where the model allows it",
+        description="decode with a cache of fixed shape, on a GPU recorded once as a CUDA graph and replayed for every "
+        "token; auto: on a GPU, if the model allows it",
     )
 
     @property
@@ -82,7 +86,7 @@ class RolloutConfig(Section):
     @classmethod
     def _no_secret(cls, value: str | None) -> str | None:
         if value is not None and set("@?#") & set(value):  # config.yaml is shown to others; the message does not show it either
-            raise ValueError("an address without user, password or parameters is needed: http://HOST:8000")
+            raise ValueError("must be an address without user, password or parameters, such as http://HOST:8000")
         return value
 
     @model_validator(mode="after")

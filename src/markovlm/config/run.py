@@ -52,8 +52,9 @@ class RunConfig(Section):
     )
     tasks: dict[str, TaskShare] = Field(
         {},
-        description="several tasks with their weights in place of one, `{gsm8k: 2, svamp: 1}` (flag: --tasks gsm8k=2,svamp=1); "
-        "a task can also be a mapping with weight, options, path, hub, hub_subset, columns, answer_kind (docs/tasks.md)",
+        description="several tasks with weights, instead of one: `{gsm8k: 2, svamp: 1}` (flag: --tasks "
+        "gsm8k=2,svamp=1); a task can also be a mapping with weight, options, path, hub, hub_subset, "
+        "columns, answer_kind (docs/tasks.md)",
     )
     plugins: tuple[str, ...] = Field(
         (), description="Python files that register objectives, rewards, tasks, …; the flag is --plugin"
@@ -82,9 +83,11 @@ class RunConfig(Section):
     def _one_place_for_data(self) -> RunConfig:
         data = self.data
         if self.tasks and (data.path or data.hub or data.answer_kind or data.columns.given()):
-            raise ValueError("data.path, hub, columns and answer_kind are of one task; with several they go in tasks.NAME")
+            raise ValueError(
+                "data.path, hub, columns and answer_kind are for a single task; with several tasks, set them in tasks.NAME"
+            )
         if self.tasks and self.chain.on:
-            raise ValueError("tasks: chains are trained on one task; leave tasks or chain out")
+            raise ValueError("tasks: chains train on a single task; leave out tasks or chain")
         return self
 
     @model_validator(mode="after")
@@ -103,11 +106,11 @@ class RunConfig(Section):
         if self.loading.quantization != "none" and (vocabulary := _VOCABULARY & set(named_targets(self.lora.targets))):
             raise ValueError(
                 f"lora.targets: {', '.join(sorted(vocabulary))} can't be trained with loading.quantization={self.loading.quantization}: "
-                "embeddings and output head stay as they are; name layers between them"
+                "embeddings and output head stay unchanged; name layers in between"
             )
         if self.distributed.strategy == "fsdp2" and self.loading.quantization != "none":
             raise ValueError(
-                "distributed.strategy=fsdp2 deals weights that are not quantized; leave loading.quantization at none, or use ddp"
+                "distributed.strategy=fsdp2 can't shard quantized weights; leave loading.quantization at none, or use ddp"
             )
         _check_chain(self)
         return self
@@ -120,7 +123,7 @@ def _check_chain(config: RunConfig) -> None:
         return
     if not objective.chains:
         raise ValueError(
-            f"objective.name={objective.name} can't train chains: its running history has one entry a CoT, and states of a chain "
+            f"objective.name={objective.name} can't train chains: its running history has one entry per CoT, but states of a chain "
             "are not worth the same at every t; use grpo, rloo, dr_grpo, ppo or reinforce"
         )
     made = REWARDS[objective.reward]
@@ -128,11 +131,15 @@ def _check_chain(config: RunConfig) -> None:
     if reward.whole_groups or reward.needs_text or reward.needs_reply or objective.reward == "readers":
         raise ValueError(f"objective.reward={objective.reward} can't train chains; use logprob, prob or mean_prob without debias")
     if reward.needs_direct:
-        raise ValueError("objective.reward_options.debias must be false in a chain: no chunk can be read without its state")
+        raise ValueError("objective.reward_options.debias must be false in a chain, where no chunk can be read without its state")
     if getattr(reward.options, "std_filter", 0):
-        raise ValueError("objective.reward_options.std_filter must be 0 in a chain: groups of every t would share one average")
+        raise ValueError(
+            "objective.reward_options.std_filter must be 0 in a chain, where groups of all t would share one average"
+        )
     if not config.prompt.mention_budget:
-        raise ValueError("prompt.mention_budget=false: prompts of chains always say how long a state may be; leave it out")
+        raise ValueError(
+            "prompt.mention_budget=false has no effect in a chain, whose prompts always say how long a state may be; leave it out"
+        )
     if chain.state_tokens and rollouts.max_cot_tokens and chain.state_tokens != rollouts.max_cot_tokens:
         raise ValueError(
             f"chain.state_tokens ({chain.state_tokens}) and rollouts.max_cot_tokens ({rollouts.max_cot_tokens}) are the same "

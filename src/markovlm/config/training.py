@@ -21,7 +21,8 @@ class TrainingConfig(Section):
     microbatch_tokens: int = Field(16384, ge=64, description="tokens in one forward and backward pass; a step is split to fit")
     prompt_sharing: Literal["auto", "shared", "padded"] = Field(
         "auto",
-        description="shared: one prompt pass per group, its KV cache with gradient; padded: every row whole; equal to rounding",
+        description="shared: one prompt pass per group, with gradient through its KV cache; padded: every row whole; "
+        "equal up to rounding",
     )
     eval_every: int = Field(500, ge=0, description="evaluate on dev questions every so many steps (and at step 0); 0: never")
     checkpoint_every: int = Field(500, ge=1, description="checkpoint every so many steps, and at the end")

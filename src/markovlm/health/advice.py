@@ -29,12 +29,12 @@ class Knob:
 
 KNOBS: Mapping[str, Knob] = {
     "rate": Knob("halve the learning rate", "training.lr", 0.5),
-    "kl": Knob("hold the policy nearer to its start: double the weight of the KL term", "objective.kl_weight", 2.0),
+    "kl": Knob("keep the policy closer to its start: double the weight of the KL term", "objective.kl_weight", 2.0),
     "clip": Knob("clip gradients at half of the norm", "training.max_grad_norm", 0.5),
     "limit": Knob("double the length that completions may have", "rollouts.max_cot_tokens", 2.0),
     "groups": Knob("double the number of completions of a prompt", "rollouts.group_size", 2.0),
-    "entropy": Knob("pay less for entropy", "objective.entropy_weight", 0.5),
-    "truncated": Knob("leave truncated completions out of the loss, or charge for length before the limit"),
+    "entropy": Knob("lower the entropy bonus", "objective.entropy_weight", 0.5),
+    "truncated": Knob("leave truncated completions out of the loss, or penalise length before the limit"),
     "exploration": Knob("keep exploration: a higher temperature, or a wider clip range upwards (0.28)"),
     "sampler": Knob("correct for the sampler's probabilities (importance ratios), with the same temperature, top_p, top_k and dtype on both sides"),
     "filter": Knob("leave out prompts whose completions all get one reward, or bring other data"),
@@ -45,7 +45,7 @@ KNOBS: Mapping[str, Knob] = {
 BEFORE = "restart from the last good checkpoint before the onset"
 GUARD = "stop a run like this one: HealthCallback in a Trainer, or `markovlm watch LOG`"
 OUR_GUARD = "train with health.policy: stop, so that the guard ends a run like this one"
-NO_KL = "set {name} above 0 (0.001 to 0.04 is usual): it is 0, nothing holds the policy near its start"
+NO_KL = "set {name} above 0 (0.001 to 0.04 is usual): it is 0, so nothing keeps the policy near its start"
 
 
 def number_text(value: float) -> str:

@@ -31,11 +31,12 @@ class ExpertIterationConfig(ObjectiveBase):
     name: str = "expert_iteration"
     baseline_every: int = Field(1, ge=1, description="compute the baseline b every so many steps; must be 1 here")
     threshold_std: float = Field(
-        1.0, description="k: standard deviations above the mean of the reward history (2.2 in older runs)"
+        1.0, description="k, the number of standard deviations above the mean of the reward history (2.2 in older runs)"
     )
-    warmup_batches: int = Field(25, ge=1, description="first batches that only fill the reward history and train nothing")
+    warmup_batches: int = Field(25, ge=1, description="initial batches that only fill the reward history and train nothing")
     advantage: Literal["reward", "one"] = Field(
-        "reward", description="of the chosen CoTs in L_PG: their reward R, or 1 (plain imitation; safe where R may be negative)"
+        "reward",
+        description="advantage of the chosen CoTs in L_PG: their reward R, or 1 (plain imitation; safe if R may be negative)",
     )
 
 

@@ -39,13 +39,13 @@ class PpoConfig(PpoBase):
     advantage: Literal["grpo", "rloo", "dr_grpo"] = Field("grpo", description="how rewards become advantages")
     std_floor: float = Field(0.1, gt=0, description="floor of the group's standard deviation, for advantage=grpo")
     ratio: Literal["token", "sequence"] = Field(
-        "token", description="one ratio a token, or one a CoT (exp of summed or mean log-ratio)"
+        "token", description="one ratio per token, or one per CoT (exp of the summed or mean log-ratio)"
     )
     passes: int = Field(2, ge=1, description="optimisation passes over one rollout")
     kl_bound: float = Field(
         0.05,
         gt=0,
-        description="end the passes of a step early when the mean KL to the behaviour policy (nats per token) exceeds this",
+        description="end the passes of a step early when the mean KL from the behaviour policy (nats per token) exceeds this",
     )
 
 

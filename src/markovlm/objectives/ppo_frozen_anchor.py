@@ -37,11 +37,11 @@ class PpoFrozenAnchorConfig(PpoBase):
         "mean", description="reduction of the log-ratio over CoT tokens; the research code: mean"
     )
     actor_reward_weight: Schedule = Field(
-        Schedule.constant(0.0), description="must be 0: the loss is overwritten, the term is dead"
+        Schedule.constant(0.0), description="must be 0, since this objective overwrites the term"
     )
-    kl_weight: Schedule = Field(Schedule.constant(0.0), description="must be 0: the loss is overwritten, the KL is dropped")
+    kl_weight: Schedule = Field(Schedule.constant(0.0), description="must be 0, since this objective overwrites the KL term")
     std_floor: float = Field(
-        1e-4, gt=0, description="floor of the group's standard deviation (the research code has next to none)"
+        1e-4, gt=0, description="floor of the group's standard deviation (the research code has almost none)"
     )
 
     @model_validator(mode="after")

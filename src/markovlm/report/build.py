@@ -99,8 +99,8 @@ def write_report(paths: Sequence[str | Path], out_dir: str | Path, mapping: Fram
 def _about(runs: Sequence[RunData]) -> dict[str, str]:
     n, steps = len(runs), sum(run.steps for run in runs)
     seeds = {str(run.config["seed"]) for run in runs if "seed" in run.config}
-    unknown = "no run names its seed, so treat each as one draw."
-    many = "every run here has the same seed." if len(seeds) == 1 else f"the runs here have {len(seeds)} seeds."
+    unknown = "no run records its seed, so treat each as a single draw."
+    many = "all runs here have the same seed." if len(seeds) == 1 else f"the runs here have {len(seeds)} seeds."
     return {
         "runs": f"{n:,} run" + ("" if n == 1 else "s"),
         "steps": f"{steps:,} logged steps",

@@ -99,7 +99,7 @@ def sentence(all_of_them: Sequence[Diagnosis]) -> str:
     parts = [f"{count[k]} {verbs[k][count[k] != 1]}" for k in verbs if count[k]]
     doubts = {name: sum(d.doubt is not None for d in all_of_them if d.verdict == name) for name in ("healthy", "unknown")}
     parts = [
-        f"{part} ({doubts[name]} with a doubt)" if doubts.get(name) else part
+        f"{part} ({doubts[name]} in doubt)" if doubts.get(name) else part
         for part, name in zip(parts, (k for k in verbs if count[k]), strict=True)
     ]
     parts[0] = parts[0].replace(" ", f" of {n} runs ", 1)
@@ -287,5 +287,5 @@ def _unanswered(run: RunData, sample: LoggedSample) -> str:
     if not run.native or sample.correct is None:
         return "the log does not say"
     if sample.correct:
-        return "the gold answer is the likeliest (training scores it and writes none)"
-    return "another answer is likelier than the gold one (training scores the gold answer and writes none)"
+        return "the gold answer is the likeliest one (training scores it and writes no answer)"
+    return "another answer is likelier than the gold one (training scores the gold answer and writes no answer)"

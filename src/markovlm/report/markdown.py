@@ -39,7 +39,7 @@ def render_markdown(
         _together(synthesis(all_of_them)),
         "\n\n".join(_run(d) for d in tables.by_gravity(all_of_them)),
         "## Settings\n\n" + (table(found.differ) if len(found.differ.columns) > 2 else "All runs have the same settings."),
-        "### Settings that not all logs name\n\n" + table(found.partial) if found.partial.rows else "",
+        "### Settings that only some logs record\n\n" + table(found.partial) if found.partial.rows else "",
         "### Settings in common\n\n" + table(found.common) if found.common.rows else "",
         "## Accuracy from the CoT alone\n\n" + _accuracy(all_of_them),
         "## Learning curves and rewards\n\n" + "\n\n".join(_figure(f, path) for f, path in figures if f.name not in of_studies),
@@ -79,8 +79,7 @@ def _together(found: Synthesis) -> str:
     if found.patterns:
         tasks = dict.fromkeys(p.task for p in found.patterns)
         listed = "\n".join(
-            f"- **{escaped(task or 'over all tasks')}**: "
-            + " ".join(escaped(p.sentence) for p in found.patterns if p.task == task)
+            f"- **{escaped(task or 'all tasks')}**: " + " ".join(escaped(p.sentence) for p in found.patterns if p.task == task)
             for task in tasks
         )
         parts.append(f"## Patterns\n\n{listed}")
@@ -90,7 +89,7 @@ def _together(found: Synthesis) -> str:
             f"{escaped(', '.join(h.speaks_against) or 'no run here')}. To decide: {escaped(h.test)}."
             for h in found.hypotheses
         )
-        note = "Runs that share a setting share much else, so a run “for” is an association, no proof."
+        note = "Runs that share a setting share much else, so a run “for” is an association, not a proof."
         parts.append(f"## Hypotheses\n\n{note}\n\n{listed}")
     if found.recommendations:
         listed = "\n".join(f"- {escaped(r.advice)} ({escaped(_for_runs(r.runs))})" for r in found.recommendations)
@@ -199,14 +198,14 @@ def _methods(all_of_them: Sequence[Diagnosis], about: Mapping[str, str], skipped
         part
         for part in (
             "## Methods and caveats",
-            "The verdict comes from the thresholds below, the same as in the live guard, fixed by reasoning and not fitted "
+            "The verdict comes from the thresholds below, which the live guard uses too; they were set by reasoning, not fitted "
             "to these "
-            "runs. Findings come from rules of hindsight with a confidence each; a cause is the most likely of a fixed list, "
+            "runs. Findings come from hindsight rules, each with a confidence; a cause is the most likely of a fixed list, "
             "not a "
             f"proof. Intervals are 95 % Wilson intervals over questions and leave out the spread between seeds: {about['seeds']}",
             "### What could not be read\n\n" + table(problems) if problems.rows else "",
             "### Thresholds of the verdict\n\n" + table(tables.thresholds()),
-            "### Rules of hindsight\n\n" + table(tables.rules()),
+            "### Hindsight rules\n\n" + table(tables.rules()),
         )
         if part
     )

@@ -53,7 +53,7 @@ def settings(runs: Sequence[RunData]) -> Settings:
     partial = [(plain(name), *_told(runs, name)) for name in split.partial]
     return Settings(
         _by_run("Settings that differ", runs, split.differ),
-        Table("settings-partial", "Settings that not all logs name", ("setting", "value", "named by"), tuple(partial)),
+        Table("settings-partial", "Settings that only some logs record", ("setting", "value", "named by"), tuple(partial)),
         Table("settings-common", "Settings in common", ("setting", "value"), tuple(common)),
         _by_run("Settings that differ", runs, (*split.differ, *split.partial)),
     )

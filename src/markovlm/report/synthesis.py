@@ -88,7 +88,7 @@ def _patterns(runs: Sequence[Diagnosis]) -> list[Pattern]:
 
 def _of_task(runs: Sequence[Diagnosis]) -> list[str]:
     counts = Counter(d.verdict for d in runs)
-    words = {"collapsed": "collapsed", "warn": "to look at", "healthy": "healthy", "unknown": "not to be judged"}
+    words = {"collapsed": "collapsed", "warn": "to look at", "healthy": "healthy", "unknown": "that cannot be judged"}
     parts = [f"{counts[v]} {words[v]} ({names([d for d in runs if d.verdict == v])})" for v in words if counts[v]]
     said = [f"{len(runs)} run{'' if len(runs) == 1 else 's'}: {', '.join(parts)}."]
     rows = [run_row(d) for d in runs]
@@ -180,31 +180,31 @@ CLAIMS: tuple[_Claim, ...] = (
         "the learning rate is too high",
         lambda d: _high_rate(d) and _judged(d),
         _went_bad,
-        "repeat with half of the rate",
+        "repeat with half the learning rate",
     ),
     _Claim(
         "groups are too small to give a direction",
         lambda d: (size := _number(d, "rollouts.group_size")) is not None and size < 8 and _judged(d),
         lambda d: _went_bad(d) or _has(d, "no_learning", "cannot_tell"),
-        "repeat with 16 or more CoTs a question",
+        "repeat with 16 or more CoTs per question",
     ),
     _Claim(
-        "a reward that rises is an answer that gets better",
+        "a rising reward means better answers",
         lambda d: any(f.rule == "trend" and "reward" in f.evidence and f.weight == "note" for f in d.findings),
         lambda d: not _has(d, "answer_gone", "reward_without_accuracy", "copies_question", "ignores_question"),
         "evaluate accuracy at the start, the middle and the end",
     ),
     _Claim(
-        "evaluation or extraction, not training, makes the accuracy low",
+        "evaluation or extraction, not training, is why accuracy is low",
         lambda d: _evaluated(d) and d.verdict != "collapsed",
         lambda d: _has(d, "unexplained_accuracy", "gap_to_reference", "below_chance", "extractors_disagree"),
-        "evaluate the untrained base with the same command and read twenty outputs without an answer",
+        "evaluate the untrained base model with the same command and read twenty outputs in which no answer was found",
     ),
     _Claim(
         "training was too short",
         lambda d: _judged(d) and d.verdict != "collapsed" and (d.run.last_step or 0) > 0,
         lambda d: _learns(d) and not _has(d, "plateau", "decay_after_peak") and not _went_bad(d),
-        "continue the run that still rises and evaluate every 500 steps",
+        "continue the run that is still improving, and evaluate every 500 steps",
     ),
     _Claim(
         "training went on too long",
@@ -250,24 +250,22 @@ def _next_steps(runs: Sequence[Diagnosis]) -> list[str]:
         elif any(d.run.kind != "evaluation" for d in runs if (d.run.task or UNNAMED) == found.task):
             none.append(found.task)
     if none:
-        steps.append(f"trust no run yet on {', '.join(none)} (the reasons stand under “No run to trust”)")
+        steps.append(f"trust no run yet on {', '.join(none)} (for the reasons see “No run to trust”)")
     spoilt = [d for d in runs if d.verdict == "collapsed" or _has(d, "copies_question", "ignores_question")]
     if spoilt:
         listed = "; ".join(f"{d.run.name} from step {d.onset_step:,}" for d in spoilt[:6] if d.onset_step is not None)
-        steps.append(f"leave or delete what came after the onset: {listed or names(spoilt)}")
+        steps.append(f"ignore or delete what came after the onset: {listed or names(spoilt)}")
     unevaluated = [d for d in runs if _has(d, "no_evaluation_during_training") and d.verdict != "collapsed"]
     if unevaluated:
-        steps.append(f"evaluate kept checkpoints and the base of {names(unevaluated)}: without that no run can be chosen")
+        steps.append(f"evaluate the saved checkpoints and the base of {names(unevaluated)}: without that, no run can be chosen")
     small = [d for d in runs if any(f.rule == "evaluation_too_small" for f in d.findings)]
     if small:
-        steps.append(f"evaluate {names(small)} on the whole test split: their intervals are too wide to compare")
+        steps.append(f"evaluate {names(small)} on the whole test split: the intervals are too wide to compare")
     odd = [d for d in runs if _has(d, "unexplained_accuracy", "gap_to_reference", "below_chance") and d.verdict != "collapsed"]
     if odd:
-        steps.append(f"find out why evaluation disagrees with training in {names(odd)} before training anything more")
+        steps.append(f"find out why evaluation disagrees with training in {names(odd)} before training any further")
     single = {d.run.task for d in runs if d.run.task}
     alone = sorted(task for task in single if sum(d.run.task == task for d in runs) == 1)
     if alone:
-        steps.append(
-            f"repeat with other seeds: {', '.join(alone[:6])} {'has' if len(alone) == 1 else 'have'} a single run, one draw"
-        )
+        steps.append(f"repeat with other seeds: {', '.join(alone[:6])} {'has' if len(alone) == 1 else 'have'} only a single run")
     return steps

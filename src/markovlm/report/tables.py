@@ -86,8 +86,8 @@ def runs(all_of_them: Sequence[Diagnosis]) -> Table:
             cells += [accuracy_cell(d.run, e) if e else NOTHING for e in (row.base, row.best, row.last)]
         lines.append(tuple(cells))
     note = (
-        "Means over windows ± standard error (autocorrelation allowed for): start and end are the first and the last tenth of the "
-        "rows, best the best window of that length, which luck has raised a little. Accuracies with 95 % Wilson intervals."
+        "Means over windows ± standard error (with autocorrelation taken into account): start and end are the first and the last tenth of the "
+        "rows, best is the best window of that length, and a little too high for being picked. Accuracies with 95 % Wilson intervals."
     )
     return Table("runs", "Runs", tuple(columns), tuple(lines), note)
 
@@ -182,8 +182,8 @@ def accuracies(all_of_them: Sequence[Diagnosis]) -> Table:
     rows = [row for d in all_of_them for series in evaluation_groups(d.run) for row in _accuracy_rows(d, series)]
     columns = ("run", "split", "extractor", "base", "best", "last", "best at", "last at", "no answer", "n", "published")
     note = (
-        "95 % Wilson intervals in brackets. A best checkpoint was picked on the questions it is shown for, so its number is a "
-        "little too high. “No answer” is apart from “wrong”. “Published” is the paper's Markovian result for the task and model."
+        "95 % Wilson intervals in brackets. The best checkpoint was picked on these same questions, so its number is a little "
+        "too high. “No answer” counts as wrong and is also listed by itself. “Published” is the paper's Markovian result for task and model."
     )
     return Table("accuracy", "Accuracy", columns, tuple(rows), note)
 
@@ -353,4 +353,4 @@ def thresholds() -> Table:
 def rules() -> Table:
     """The rules of hindsight."""
     table = rules_table()
-    return table_of("rules", "Rules of hindsight", table, {column: column for column in table[0]})
+    return table_of("rules", "Hindsight rules", table, {column: column for column in table[0]})

@@ -40,7 +40,7 @@ def objection(d: Diagnosis) -> str | None:
     if e is None:
         return "never evaluated"
     if d.best_step is None:
-        return "its evaluated checkpoints lie where the CoT holds no reasoning"
+        return "its evaluated checkpoints are from a stretch in which the CoT holds no reasoning"
     low = e.score.low
     if low is None:
         return f"{percent(e.score.accuracy)} on an unknown number of questions"
@@ -85,7 +85,7 @@ def _by_log(runs: Sequence[Diagnosis]) -> str:
         ends = [(levels(c).end, d) for d in sound if (c := d.case.course(key)) is not None]
         if ends and (key != "cot_contains_answer" or max(end.mean for end, _ in ends) > 0.05):
             end, d = max(ends, key=lambda pair: pair[0].mean)
-            return f"; by its log alone {d.run.name} ends best ({label(key)} {end.mean:.3g}): evaluate it first"
+            return f"; judging by logs alone, {d.run.name} ends best ({label(key)} {end.mean:.3g}): evaluate it first"
     return ""
 
 

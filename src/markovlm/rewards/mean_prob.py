@@ -28,9 +28,10 @@ class MeanProbOptions(Section):
     std_filter: float = Field(
         0.5,
         ge=0,
-        description="groups with a standard deviation below this share of its moving average train nothing; 0: none is left out",
+        description="groups whose standard deviation is below this share of its moving average train nothing; 0: all "
+        "groups train",
     )
-    filter_decay: float = Field(0.9, ge=0, lt=1, description="of the moving average of the groups' standard deviation")
+    filter_decay: float = Field(0.9, ge=0, lt=1, description="decay of the moving average of the groups' standard deviation")
 
 
 class MeanProb(Reward[MeanProbOptions]):

@@ -19,11 +19,12 @@ def chain_sentences(study: Study) -> tuple[list[str], list[str]]:
     more = []
     if found.words.survival.sign is not None:
         one = "piece" if found.thinks else "state"
-        more.append(f"{share(found.words.survival)} of a {one}'s words stand in the next one.")
+        more.append(f"{share(found.words.survival)} of a {one}'s words are also in the next one.")
     wrong = [row for row in found.damage.rows if row.severity == 0 and row.drop_logprob.mean not in (None, 0.0)]
     if wrong:
         lead.insert(
-            0, f"The identity check fails: at severity 0, {spoken(wrong[0].perturbation)} has a drop and not 0. Trust no row."
+            0,
+            f"The identity check fails: at severity 0, {spoken(wrong[0].perturbation)} has a drop instead of 0. Do not trust any row.",
         )
     return [text for text in lead if text], more
 
@@ -40,7 +41,7 @@ def _travels(found: Chains) -> str:
         one, many = ("piece", "pieces") if found.thinks else ("state", "chunks")
         first, last = rows[0], rows[-1]
         what = f"another {'question' if found.thinks else 'text'}'s {one} in its place" if name == "other cot" else f"“{name}”"
-        text = f"Damage to a {one} ({what}, {severity_text(first.severity)}) {_cost(first, predicted)} {_when(first.lag, many)}"
+        text = f"Perturbing a {one} ({what}, {severity_text(first.severity)}) {_cost(first, predicted)} {_when(first.lag, many)}"
         return f"{text}." if last is first else f"{text}, and {_cost(last, predicted)} {_when(last.lag, many)}."
     return ""
 
@@ -55,7 +56,7 @@ def _cost(row: LagDamage, predicted: str) -> str:
 
 
 def _when(lag: int, many: str) -> str:
-    return "where it is read at once" if lag == 0 else f"{lag} {many if lag > 1 else many[:-1]} later"
+    return "when it is read at once" if lag == 0 else f"{lag} {many if lag > 1 else many[:-1]} later"
 
 
 def _held(found: Chains) -> str:

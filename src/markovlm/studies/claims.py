@@ -69,7 +69,7 @@ def claim_of(study: Study) -> Claim:
         about = study.study.replace("_", " ")
     said = write(study)
     if (said.lead or said.more) and study.n is not None and study.n < FEW:
-        (said.lead or said.more).append(f"Few questions (n={study.n:,}): read these intervals as rough.")
+        (said.lead or said.more).append(f"Few questions (n={study.n:,}): these intervals are rough.")
     return Claim(about, " ".join(said.lead), " ".join(said.more), study)
 
 
@@ -124,7 +124,9 @@ def _identity(rows: Sequence[Damage]) -> list[str]:
     if not wrong:
         return []
     drop = wrong[0].drop_logprob.mean or 0.0
-    return [f"The identity check fails: at severity 0, {wrong[0].label} has a drop of {drop:.3g} and not 0. Trust no row."]
+    return [
+        f"The identity check fails: at severity 0, {wrong[0].label} has a drop of {drop:.3g} instead of 0. Do not trust any row."
+    ]
 
 
 def _verb(row: Damage) -> str:
@@ -133,7 +135,7 @@ def _verb(row: Damage) -> str:
         text = known.format(s=severity_text(row.severity)) + (" by tokens" if row.level == "token" else "")
     else:
         at = f" at {severity_text(row.severity)}" if row.severity not in (None, 1.0) else ""
-        text = f"the damage “{row.name}”{at}"
+        text = f"the perturbation “{row.name}”{at}"
     few = row.changed is not None and row.changed < _UNCHANGED
     return f"{text}, which changed only {percent_text(row.changed or 0)} of the CoTs," if few else text
 
@@ -159,7 +161,9 @@ def _cost(row: Damage, study: Study) -> str:
 def _how_many(rows: Sequence[Damage]) -> str:
     known = [row.drop_logprob.sign for row in rows if row.drop_logprob.sign is not None and row.severity != 0]
     hurt = sum(sign == 1 for sign in known)
-    return f"{hurt} of {len(known)} kinds and strengths of damage have a measurable cost (interval above 0, each taken alone)."
+    return (
+        f"{hurt} of {len(known)} perturbations and severities have a measurable cost (interval above 0, each tested on its own)."
+    )
 
 
 def _fragility(row: Damage, study: Perturb) -> str:
@@ -168,7 +172,7 @@ def _fragility(row: Damage, study: Perturb) -> str:
     run = PurePath(other.run).name or "the other run"
     name = f"{run}{' (' + ', '.join(details) + ')' if details else ''}"
     if e.sign == 0:
-        text = f"Against {name}: no measurable difference in what {_verb(row)} costs, {nats(e, n)}."
+        text = f"Against {name}: no measurable difference in the cost of {_verb(row)}, {nats(e, n)}."
     else:
         more, by = ("more", e) if e.sign == 1 else ("less", opposite(e))
         text = f"Against {name}: {_verb(row)} costs this run {more}, by {nats(by, n)}."
@@ -229,14 +233,16 @@ def _explain(study: Explain) -> _Said:
         f"{_upper(did)} one {_unit(kind, study.unit)} costs {nats(kind.drop, kind.units, _units(kind))}." for kind in heavy[:2]
     ]
     if not heavy and (idle or helped):
-        said.append(f"{_upper(did)} one {study.unit} has no measurable cost, of whatever kind it is.")
+        said.append(f"{_upper(did)} one {study.unit} has no measurable cost, whatever its kind.")
     elif idle:
-        said.append(f"No measurable load: {', '.join(idle)}.")
+        said.append(f"No measurable drop without: {', '.join(idle)}.")
     if helped:
         said.append(f"The answer gets likelier without: {', '.join(helped)}.")
     known = [p.drop.sign for p in study.by_position if p.drop.sign is not None]
     if known:
-        said.append(f"{sum(s == 1 for s in known)} of {len(known)} stretches of the CoT, start to end, carry measurable load.")
+        said.append(
+            f"{sum(s == 1 for s in known)} of {len(known)} stretches of the CoT, start to end, are measurably load-bearing."
+        )
     return _Said(more=said)
 
 
@@ -263,7 +269,7 @@ def _bypass(study: Bypass) -> _Said:
     else:
         text = f"With the question visible, {share(e, n)} of the right answers survive without the CoT."
     few = n is not None and n < FEW <= (study.n or 0)
-    rough = [f"Few right answers (n={n}): read this interval as rough."] if few else []
+    rough = [f"Few right answers (n={n}): this interval is rough."] if few else []
     return _Said([text, *rough], how)
 
 
@@ -271,11 +277,11 @@ def _leak(study: Leak) -> _Said:
     if study.leaks.sign is None:
         return _Said()
     if study.leaks.sign == 0:
-        said = [f"No measurable share of the CoTs holds the gold answer as a plain copy: {share(study.leaks, study.n)}."]
+        said = [f"No measurable share of the CoTs contains the gold answer as a plain copy: {share(study.leaks, study.n)}."]
     else:
-        said = [f"{share(study.leaks, study.n)} of the CoTs hold the gold answer as a plain copy."]
+        said = [f"{share(study.leaks, study.n)} of the CoTs contain the gold answer as a plain copy."]
     if study.leaks_other.sign is not None:
-        said.append(f"Another question's answer stands there in {share(study.leaks_other, study.n)}, by chance.")
+        said.append(f"Another question's answer is there in {share(study.leaks_other, study.n)}, by chance.")
     whole, cut = study.accuracy, study.accuracy_cut_before
     if whole.sign is not None and cut.sign is not None:
         said.append(_cut("accuracy", whole, cut, share))
@@ -295,7 +301,7 @@ def _cut(what: str, whole: Estimate, cut: Estimate, text: Callable[[Estimate], s
         return f"{start} falls from {text(whole)} to {text(cut)}."
     if cut.low > whole.high:
         return f"{start} rises from {text(whole)} to {text(cut)}."
-    return f"{start} shows no clear change, for the intervals overlap: {text(whole)} whole, {text(cut)} cut."
+    return f"{start} shows no clear change (the intervals overlap): {text(whole)} whole, {text(cut)} cut."
 
 
 def _chains(study: Study) -> _Said:
@@ -311,9 +317,9 @@ def _intervention(study: Intervention) -> _Said:
     first = next((row for row in known if row.reader == own), known[0] if known else None)
     if first is None:
         return _Said()
-    lead = [f"One number of the CoT changed and the rest worked out anew, {_sight(first)}: {_three_ways(first)}."]
+    lead = [f"One number of the CoT changed and the rest recalculated, {_sight(first)}: {_three_ways(first)}."]
     if first.n is not None and first.n < FEW <= (study.n or 0):
-        lead.append(f"Few CoTs had a number to change (n={first.n}): read these intervals as rough.")
+        lead.append(f"Few CoTs had a number to change (n={first.n}): these intervals are rough.")
     return _Said(lead, [f"{_upper(_sight(row))}: {_three_ways(row)}." for row in known if row is not first])
 
 
@@ -340,7 +346,7 @@ def _resample(study: Resample) -> _Said:
     if told:
         many = sum(p <= _ALPHA for p in told)
         said.append(
-            f"{many} of {len(told)} sentences cause more than chance (p at most {_ALPHA}, each taken alone; {_ALPHA * len(told):.1f} would by "
+            f"{many} of {len(told)} sentences cause more than chance (p at most {_ALPHA}, each tested on its own; {_ALPHA * len(told):.1f} would by "
             "chance)."
         )
     if study.rank_correlation.sign is not None:
@@ -349,12 +355,12 @@ def _resample(study: Resample) -> _Said:
         alike = (
             "rank a CoT's sentences alike"
             if e.sign == 1
-            else "rank them the other way round"
+            else "rank them in opposite order"
             if e.sign == -1
-            else "show no common rank"
+            else "are not measurably correlated"
         )
-        said.append(f"What sentences cause and what they bear {alike}: Spearman {numbers}.")
-    how = [study.criterion, f"{study.k} continuations at each cut" if study.k is not None else ""]
+        said.append(f"What sentences cause and what the reader loses without them {alike}: Spearman {numbers}.")
+    how = [study.criterion, f"{study.k} continuations per sentence" if study.k is not None else ""]
     if said and any(how):
         said.append(f"({'; '.join(part for part in how if part)}.)")
     return _Said(more=said)
@@ -365,9 +371,9 @@ _WRITERS: dict[str, tuple[str, Callable[[Any], _Said]]] = {
     "transfer": ("other readers", _transfer),
     "explain": ("which words", _explain),
     "bypass": ("bypass", _bypass),
-    "leak": ("answer leak", _leak),
+    "leak": ("leakage", _leak),
     "chains": ("states of chains", _chains),
     "intervention": ("intervention", _intervention),
     "resample": ("what sentences cause", _resample),
-    "own": ("a study of yours", lambda study: _Said(more=[study.question] if study.question else [])),
+    "own": ("your own study", lambda study: _Said(more=[study.question] if study.question else [])),
 }

@@ -117,7 +117,7 @@ def listed(most: int = MAX_ROWS) -> WrapValidator:
     return WrapValidator(read)
 
 
-Number = Annotated[float | None, _only(_is_number, "not a number of a bearable size")]
+Number = Annotated[float | None, _only(_is_number, "not a finite number of usable size")]
 Share = Annotated[float | None, _only(_is_share, "not a number from 0 to 1")]
 Count = Annotated[int | None, _only(_is_count, "not a count")]
 Truth = Annotated[bool | None, _only(lambda value: isinstance(value, bool), "neither true nor false")]
@@ -190,7 +190,7 @@ def _interval(value: Any, info: ValidationInfo) -> tuple[float | None, float | N
     if not (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))):
         return None, None
     if value[0] > value[1]:
-        _wrong(info, "upside down, left out")
+        _wrong(info, "low above high, left out")
         return None, None
     return value[0], value[1]
 

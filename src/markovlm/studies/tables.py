@@ -78,9 +78,9 @@ def severities(rows: Iterable[Damage]) -> list[float | None]:
 
 def _perturb(study: Perturb, source: Source | None) -> list[Table]:
     choices: list[tuple[str, Of, float, int]] = [
-        ("Fragility in nats an answer token: this run's drop less the other run's", lambda r: r.fragility, 1.0, 2),
+        ("Fragility in nats per answer token: this run's drop minus the other run's", lambda r: r.fragility, 1.0, 2),
         ("Fragility in points of accuracy", lambda r: r.fragility_accuracy, 100.0, 0),
-        ("Drop of ln pi(a|CoT), nats an answer token", lambda r: r.drop_logprob, 1.0, 2),
+        ("Drop of ln pi(a|CoT), nats per answer token", lambda r: r.drop_logprob, 1.0, 2),
         ("Drop of accuracy, points", lambda r: r.drop_accuracy, 100.0, 0),
     ]
     there = [choice for choice in choices if any(map(choice[1], study.rows))]
@@ -130,12 +130,12 @@ def _paraphrases(row: Damage) -> str:
     rejected = ", ".join(f"{reason} {count:,}" for reason, count in found.rejected.items())
     how = f" at temperature {found.temperature:g}" if found.temperature else " (greedy)" if found.temperature == 0 else ""
     return f"{found.accepted} of {found.asked} replies accepted{how}" + (
-        f"; rejected, CoT left as it was: {rejected}" if rejected else ""
+        f"; rejected, CoT left unchanged: {rejected}" if rejected else ""
     )
 
 
 def _perturb_note(study: Perturb) -> str:
-    said = ["95 % intervals, bootstrap over questions; grey where the interval holds 0. Columns: severity."]
+    said = ["95 % intervals, bootstrap over questions; grey where the interval contains 0. Columns: severity."]
     for name, found in (("Intact CoT", study.intact), ("The other run, intact", study.intact_against)):
         parts = [f"ln pi(a|CoT) {cell_text(found.logprob)}"] if found.logprob else []
         parts += [f"accuracy {cell_text(found.accuracy, 100, 0)} %"] if found.accuracy else []
@@ -165,8 +165,8 @@ def _transfer(study: Transfer, source: Source | None) -> list[Table]:
         "n": "n",
     }
     note = (
-        "The actor is the checkpoint itself, reading its own CoTs; others read them as text, in their own tokens. “Over base”: the gain over the "
-        "base model's CoTs, read by the same reader; grey where its interval holds 0."
+        "The actor is the checkpoint itself, reading its own CoTs; others read them as text, in their own tokens. “Over "
+        "base”: the gain over the base model's CoTs, read by the same reader; grey where its interval contains 0."
     )
     ranks: Columns = {
         "reader": "reader",
@@ -207,15 +207,17 @@ def _explain(study: Explain, source: Source | None) -> list[Table]:
         "share of load": lambda k: percent_cell(k.share, source=source),
         "share of units": lambda k: percent_cell(k.share_of_units, source=source),
     }
-    title = f"Load of one {study.unit} when {study.done}"
-    note = "Nats an answer token of one unit. Shares have no interval: they describe these CoTs."
+    title = f"Drop when one {study.unit} is {study.done}"
+    note = "Nats per answer token, for one unit. Shares have no interval: they describe these CoTs."
     beside = (
-        " “Filler alone”: as much filler put before the unit, nothing taken away." if any(k.filler for k in study.by_kind) else ""
+        " “Filler alone”: the same amount of filler put before the unit, nothing removed."
+        if any(k.filler for k in study.by_kind)
+        else ""
     )
     places = [place for place in study.by_position if place.units]
     return [
         table_of("loadbearing-explain-kinds", f"{title}, by kind", study.by_kind, kinds, note + beside),
-        table_of("loadbearing-explain-positions", f"{title}, by place in the CoT", places, {"place": "label", **drops}),
+        table_of("loadbearing-explain-positions", f"{title}, by position in the CoT", places, {"place": "label", **drops}),
     ]
 
 
@@ -229,8 +231,8 @@ def _resample(study: Resample, source: Source | None) -> list[Table]:
         "accuracy lost, points": lambda p: _change(p.accuracy_drop, source, 100, 0),
         "bears: drop, nats": lambda p: _change(p.occlusion, source),
     }
-    note = "TV is above 0 by chance alone: compare the column beside it. Grey where the interval holds 0."
-    title = "What a sentence causes, and what it bears, by place in the CoT"
+    note = "TV is above 0 even by chance: compare it with the column beside it. Grey where the interval contains 0."
+    title = "What a sentence causes, and what the reader loses without it, by position in the CoT"
     places = [place for place in study.by_position if place.sentences]
     return [table_of("loadbearing-resample", title, places, columns, note)]
 
@@ -290,7 +292,7 @@ def _leak(study: Leak, source: Source | None) -> list[Table]:
         "what": lambda row: row[0],
         "value": lambda row: replace(row[1], kind=""),
     }  # texts and numbers: all to the left
-    note = "A CoT that ends in its answer leaks it rightly; what counts is how much is left when it is cut before."
+    note = "A CoT may well end in its answer; what counts is how much is left when it is cut before the answer."
     return [table_of("loadbearing-leak", "The answer as a plain copy in the CoT", rows.items(), columns, note)]
 
 
@@ -304,8 +306,8 @@ def _intervention(study: Intervention, source: Source | None) -> list[Table]:
         "n": "n",
     }
     had = f"{study.changed:,} of {study.cots:,} CoTs had a number to change. " if study.changed is not None and study.cots else ""
-    note = f"{had}Following the CoT: it bears the load. Staying with the question: the answer came past it."
-    title = "One number of the CoT changed, the rest worked out anew: what does the answer follow?"
+    note = f"{had}An answer that follows the CoT was read from it; an answer that stays with the question bypassed the CoT."
+    title = "One number of the CoT changed, the rest recalculated: what does the answer follow?"
     return [table_of("loadbearing-intervention", title, study.rows, columns, note)]
 
 
@@ -340,16 +342,16 @@ def _lags(
         return lambda own: next((_change(of(row), source, scale, places) for row in own if row.lag == lag), NOTHING)
 
     columns: Columns = {
-        "damage": lambda own: spoken(own[0].perturbation),
+        "perturbation": lambda own: spoken(own[0].perturbation),
         "severity": lambda own: severity_text(own[0].severity),
         "predicted": lambda own: own[0].predicted.replace("_", " "),
         **{f"lag {lag}": at(lag) for lag in sorted({row.lag for own in rows for row in own})[:MOST_LAGS]},
         "n": lambda own: _span([row.n for row in own]),
     }
-    note = f"Lag: {'pieces written' if study.thinks else 'chunks read'} since. Grey where the interval holds 0."
+    note = f"Lag: {'pieces written' if study.thinks else 'chunks read'} since. Grey where the interval contains 0."
     return table_of(
         "loadbearing-chains-damage",
-        f"Damage to a {'piece' if study.thinks else 'state'}, felt later: {what}",
+        f"Perturbing a {'piece' if study.thinks else 'state'}, seen later: {what}",
         rows,
         columns,
         note,
@@ -364,7 +366,7 @@ def _facts(study: Chains, source: Source | None) -> Table:
         "ln pi(a|state)": lambda k: _level(k.logprob, source),
         "n": "n",
     }
-    return table_of("loadbearing-chains-facts", "Every question put to every state", known, columns)
+    return table_of("loadbearing-chains-facts", "Every question asked of every state", known, columns)
 
 
 def _own(study: Own, source: Source | None) -> list[Table]:

@@ -15,13 +15,13 @@ def cell_text(e: Estimate, scale: float = 1.0, places: int = 2) -> str:
 def certain(e: Estimate) -> Estimate:
     """The estimate; ValueError without an interval: nothing is said of such a number in a sentence."""
     if e.mean is None or e.low is None or e.high is None:
-        raise ValueError("an estimate without an interval has no place in a sentence")
+        raise ValueError("an estimate without an interval cannot be put in a sentence")
     return e
 
 
 def nats(e: Estimate, n: int | None = None, unit: str = "", token: str = "answer") -> str:
     """`1.20 [0.90, 1.50] nats an answer token (n=100)`. Raises ValueError without an interval."""
-    return f"{cell_text(certain(e))} nats {'an' if token[0] in 'aeiou' else 'a'} {token} token{_counted(n, unit)}"
+    return f"{cell_text(certain(e))} nats per {token} token{_counted(n, unit)}"
 
 
 def points(e: Estimate, of: str = "") -> str:

@@ -37,7 +37,7 @@ def annotation_lines(diagnoses: Sequence[Diagnosis], skipped: Sequence[Skipped],
             lines.append(_annotation(kind, diagnosis))
     counts = ", ".join(f"{n} {verdict}" for verdict in _ORDER if (n := sum(d.verdict == verdict for d in diagnoses)))
     left = sum(max(0, n - _MOST + 1) for n in shown.values())
-    more = [f"{left} of them without an annotation of their own (GitHub shows {_MOST} of a kind)"] if left else []
+    more = [f"{left} of them without their own annotation (GitHub shows {_MOST} of each kind)"] if left else []
     out = [f"{len(skipped)} file{'' if len(skipped) == 1 else 's'} left out"] if skipped else []
     summary = "; ".join([f"{len(diagnoses)} run{'' if len(diagnoses) == 1 else 's'}: {counts}", *more, *out])
     return [*lines, f"::notice title=markovlm diagnose::{_data(summary)}"]

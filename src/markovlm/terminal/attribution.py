@@ -89,4 +89,4 @@ def _scale(limit: float) -> Text:
     text.append("0", style="not dim").append(" ")
     for style, cut in zip(_WARM[1:], CUTS, strict=True):
         text.append(f" {nats(cut * limit)} ", style=f"not dim {style}").append(" ")
-    return text.append(" bears load", style="not dim")
+    return text.append(" load-bearing", style="not dim")

@@ -26,9 +26,9 @@ def show_chain_studies(result: dict[str, Any]) -> None:
 
 
 def _words(console: Console, found: dict[str, Any], thinking: bool) -> None:
-    read = "where nothing is predicted from it: of the next piece as it was written" if thinking else "of what is predicted"
+    read = "if nothing is predicted from it, of the next piece as written" if thinking else "of what is predicted"
     for text in found["texts"][:2]:
-        say(console, f"\n{text['text']}: word (nats a token lost without it, {read}; + in the next one, - not)")
+        say(console, f"\n{text['text']}: word (nats per token lost without it, {read}; + in the next one, - not)")
         for state in text["states"]:
             shown = "  ".join(f"{w['word']}{_drop(w)}{_mark(w['survives'])}" for w in state["words"])
             chunk = "" if thinking else f"{state['chunk'][:40]:40}  "

@@ -41,7 +41,7 @@ def show_chains(report: dict[str, Any], readings: str | None = None) -> None:
     for note in report["notes"]:
         say(console, f"note: {note}")
     if readings:
-        say(console, f"every state and reading: {readings}")
+        say(console, f"all states and readings: {readings}")
 
 
 def _show_kind(console: Console, report: dict[str, Any], kind: str) -> None:
@@ -90,7 +90,7 @@ def _show_states(console: Console, row: dict[str, Any]) -> None:
     told = ", ".join(f"{percent_text(states[name])} {words}" for words, name in shares.items() if states.get(name) is not None)
     kept = states.get("notes_kept")
     carried = "" if kept is None else f"; {percent_text(kept)} of a state's words are in the next one"
-    size = f"{states['mean_tokens']:.1f} tokens a state, at most {states['max_tokens']}"
+    size = f"{states['mean_tokens']:.1f} tokens per state, at most {states['max_tokens']}"
     say(console, f"{row['checkpoint']}: {states['written']} states, {size}; {told}{carried}")
 
 
@@ -98,7 +98,7 @@ def _show_lengths(console: Console, rows: list[dict[str, Any]]) -> None:
     columns: Columns = {
         "checkpoint": "checkpoint", "chunks": "chunks", "texts": "texts", "n": "n", "accuracy [95 %]": lambda row: scored_cell(row, "accuracy"),
         "nats per token": lambda row: decimal_cell(row["logprob"]), "longest state": lambda row: row["states"]["max_tokens"],
-        "s a text": lambda row: decimal_cell(row["seconds_per_text"]), "peak MiB": lambda row: decimal_cell(row["peak_memory"] / 2**20, 0),
+        "s per text": lambda row: decimal_cell(row["seconds_per_text"]), "peak MiB": lambda row: decimal_cell(row["peak_memory"] / 2**20, 0),
     }  # fmt: skip
     show(console, table_of("lengths", "other lengths", rows, columns).with_known())
 

@@ -15,5 +15,5 @@ def show_configs(found: Iterable[Shipped]) -> None:
     """A table, and what can be done with a name of it."""
     console = stdout()
     show(console, table_of("configs", "Configurations", found, {"name": "name", "task": "task", "model": "model"}))
-    console.print(Text("markovlm train NAME --dry-run         what it would do, and an estimate of memory"))
-    console.print(Text("markovlm configs NAME --to my.yaml    a copy to change"))
+    console.print(Text("markovlm train NAME --dry-run         what it would do, with a memory estimate"))
+    console.print(Text("markovlm configs NAME --to my.yaml    a copy to edit"))

@@ -26,7 +26,7 @@ def show_demo(result: DemoResult) -> None:
     }  # fmt: skip
     show(console, table_of("demo", "Accuracy from the CoT alone, held-out questions (95 % Wilson interval)", rows, columns))
     change = (scored_cell(result.difference(), name, signed=True).text for name in ("accuracy", "logprob"))
-    say(console, "trained less base, paired by question (95 % bootstrap): accuracy {}, ln pi {}".format(*change))
+    say(console, "trained minus base, paired by question (95 % bootstrap): accuracy {}, ln pi {}".format(*change))
     at = result.changed_example()
     before, after = result.base.evaluation.readings[at], result.trained.evaluation.readings[at]
     console.print(Text(f"\nQuestion  {before.question}    gold answer {before.gold}"))

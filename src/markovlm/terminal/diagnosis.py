@@ -80,7 +80,7 @@ def show_comparisons(comparisons: Sequence[RunComparison]) -> None:
             say(console, f"  parts   {parting.what}")
         if not c.partings:
             of = (
-                f"none of {len(c.compared):,} metrics that both have parts beyond noise"
+                f"none of the {len(c.compared):,} metrics that both have parts beyond noise"
                 if c.compared
                 else "no metric has enough common rows"
             )
@@ -98,7 +98,7 @@ def show_change(change: Change, now: str, as_json: bool) -> None:
         return
     found = change.diagnosis
     if change.stalled is not None:
-        usual = f"; a row came every {change.usual:,.3g} s before" if change.usual is not None else ""
+        usual = f"; before, there was a row every {change.usual:,.3g} s" if change.usual is not None else ""
         line = Text(f"{now}  ").append("stalled", style="bold yellow").append(f"  {change.path}", style="bold")
         line.append(f"  at step {found.run.last_step or 0:,}: nothing new for {change.stalled:,.0f} s{usual}")
         stdout().print(line, soft_wrap=True)

@@ -38,7 +38,7 @@ def show_evaluation(report: dict[str, Any], readings: str | None = None) -> None
         if not line.startswith("best"):  # said beside the selection
             say(console, f"warning: {line}")
     if readings:
-        say(console, f"every reading: {readings} (new extractors: --rescore)")
+        say(console, f"all readings: {readings} (to apply other extractors: --rescore)")
 
 
 def describe_how(how: dict[str, Any]) -> str:
@@ -72,9 +72,12 @@ def _show_rows(console: Console, report: dict[str, Any], rows: list[dict[str, An
         say(console, "runs on: share of replies that begin with the gold answer and do not end there (docs/likelihood-gap.md)")
     say(console, describe_how(rows[0]["how"]))
     if len(rows[0]["extractors"]) > 1:
-        say(console, f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best go by it")
+        say(
+            console,
+            f"{next(iter(rows[0]['extractors']))} is the task's default extractor; comparisons and the best checkpoint are based on it",
+        )
     if "McNemar p" in found.columns and len(rows) > 2:
-        say(console, "p values are each for one comparison, not corrected for their number")
+        say(console, "each p value is for one comparison, not corrected for multiple comparisons")
 
 
 def _results(report: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
@@ -171,6 +174,6 @@ def _show_references(console: Console, references: list[dict[str, Any]]) -> None
         say(console, f"  {settings}: {source}; {how}")
     differing = dict.fromkeys(difference for entry in references for difference in entry["differs_in"])
     if differing:
-        say(console, f"  not comparable as they stand; done otherwise here: {'; '.join(differing)}")
+        say(console, f"  not directly comparable; done differently here: {'; '.join(differing)}")
     else:
         say(console, "  numbers obtained in different ways (decoding, prompts, questions) are not comparable")

@@ -32,13 +32,14 @@ def show_plan(plan: dict[str, Any]) -> None:
         states = "?" if plan["chain"]["states"] is None else f"{plan['chain']['states']:.3g}"
         say(
             "chain",
-            f"{plan['chain']['kind']}, {states} states a text; tokens and memory below are those of one state of each chain",
+            f"{plan['chain']['kind']}, {states} states per text; tokens and memory below are those of one state of each chain",
         )
     say("evaluations", f"{evaluations}; checkpoints {plan['checkpoints']}")
-    say("prompts", f"{prompt['mean']} tokens on average, {prompt['longest']} the longest ({prompt['source']})")
+    say("prompts", f"{prompt['mean']} tokens on average, the longest {prompt['longest']} ({prompt['source']})")
     scored = f"{tokens['scored_with_gradient']:,} scored with gradient, {tokens['scored_without_gradient']:,} without"
     say(
-        "tokens", f"{tokens['total']:,} a step at most: {tokens['sampled']:,} sampled, {tokens['prompts']:,} of prompts, {scored}"
+        "tokens",
+        f"at most {tokens['total']:,} per step: {tokens['sampled']:,} sampled, {tokens['prompts']:,} of prompts, {scored}",
     )
     _show_memory(say, plan["memory"])
     for line in (*plan["notes"], *plan["doubts"]):
@@ -51,7 +52,7 @@ def _parameters(memory: dict[str, Any]) -> str:
     if memory["estimate"] is None:
         return ""
     return (
-        f", {memory['parameters'] / 1e9:.3g} billion parameters, {memory['adapter_parameters'] / 1e6:.3g} million of the adapter"
+        f", {memory['parameters'] / 1e9:.3g} billion parameters, {memory['adapter_parameters'] / 1e6:.3g} million in the adapter"
     )
 
 
@@ -74,9 +75,11 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
     say("", f"evaluation {size['evaluation']};")
     rows = f"a micro-batch of {found['microbatch_rows']} CoTs"
     beside = max(("logits_chunk", "reference_pass", "recomputed_layer"), key=lambda name: found[name])
-    what = {"logits_chunk": "logits", "reference_pass": "the frozen policy's pass", "recomputed_layer": "a layer in backward"}[
-        beside
-    ]
+    what = {
+        "logits_chunk": "logits",
+        "reference_pass": "the frozen policy's pass",
+        "recomputed_layer": "a layer in the backward pass",
+    }[beside]
     say("", f"training {size['activations']} of activations ({rows}) + {size[beside]} of {what}")
     _show_cards(say, memory)
 
@@ -86,7 +89,7 @@ def _show_cards(say: Callable[[str, str], None], memory: dict[str, Any]) -> None
     fit = [card for card, fits in memory["cards"].items() if fits]
     peak = f"peak {_bytes(memory['gpu']['peak'])}, in {memory['gpu']['peak_phase']}; {memory['gpu_note']}"
     if memory["device"] == "cpu":
-        say("on a GPU", "ESTIMATE for the same run on a CUDA device in place of this CPU:")
+        say("on a GPU", "ESTIMATE for the same run on a CUDA device instead of this CPU:")
     say("" if memory["device"] == "cpu" else "on a GPU", f"needs {_bytes(memory['gpu_needed'])} ({peak})")
     say("fits", ", ".join(fit) if fit else "none of " + ", ".join(memory["cards"]))
     advice = memory["advice"]
@@ -97,7 +100,7 @@ def _show_cards(say: Callable[[str, str], None], memory: dict[str, Any]) -> None
     then = (
         f"it fits with {settings} (peak {_bytes(advice['peak'])})"
         if settings
-        else "no setting of memory is enough: lower rollouts.group_size or rollouts.max_cot_tokens, or take a smaller model"
+        else "no memory setting is enough: lower rollouts.group_size or rollouts.max_cot_tokens, or use a smaller model"
     )
     say("does not", f"{advice['card']}: {why}; {then}")
 

@@ -69,16 +69,16 @@ def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> 
     damage = results["perturb"]
     say(console, f"Is the CoT load-bearing? ({damage['n']} questions; drops with 95 % bootstrap intervals)")
     columns: Columns = {
-        "damage": "perturbation", "of it": lambda row: percent_cell(row["severity"]), "drop of ln pi(answer|CoT)": "drop_logprob",
+        "perturbation": "perturbation", "severity": lambda row: percent_cell(row["severity"]), "drop of ln pi(answer|CoT)": "drop_logprob",
         "drop of accuracy": "drop_accuracy",
     }  # fmt: skip
     rows = [row for row in damage["rows"] if row["severity"] in _SUMMARY_SEVERITIES]
-    show(console, table_of("damage", "Damage to the CoT", rows, columns))
+    show(console, table_of("damage", "Perturbing the CoT", rows, columns))
     bypass, leak, transfer = results["bypass"], results["leak"], results["transfer"]
     empty = next(row for row in bypass["rows"] if row["control"] == "empty" and row["reader"] == "sees the question")
     say(console, f"with the question visible and no CoT, accuracy is {found_text(empty['accuracy'], 2)}")
     leaks, cut = found_text(leak["leaks"], 2), found_text(leak["accuracy_cut_before"], 2)
-    say(console, f"the answer stands in {leaks} of the CoTs; cut before it, accuracy {cut}")
+    say(console, f"the answer appears in {leaks} of the CoTs; with the CoT cut before it, accuracy is {cut}")
     last = {point["reader"]: point for point in transfer["points"]}
     for name, point in last.items():
         if name != "actor" and point["vs_base"] is not None:
@@ -93,11 +93,11 @@ def show_interventions(console: Console, results: Mapping[str, Mapping[str, Any]
         "neither": "neither",
     }  # fmt: skip
     rows = [{"model": name, **row} for name, result in results.items() for row in result["rows"]]
-    title = "One number of the CoT changed and the rest worked out anew: what does the answer follow?"
+    title = "One number of the CoT changed and the rest recalculated: what does the answer follow?"
     show(console, table_of("interventions", title, rows, columns))
     for one in list(results.values())[-1]["examples"][:1]:
         answers = ", ".join(f"{'none' if answer is None else answer} ({reader})" for reader, answer in one["answers"].items())
         for name, text in (("CoT", one["cot"]), ("changed", one["changed"])):
             say(console, f"{name:8}  {visible(text)}")
         gold = visible(one["gold"])
-        say(console, f"changed, it comes to {visible(one['result'])}; the question's answer is {gold}; read: {answers}")
+        say(console, f"changed, it leads to {visible(one['result'])}; the question's answer is {gold}; read: {answers}")

@@ -59,9 +59,9 @@ RULES: tuple[Rule, ...] = (
     *rewards.RULES,
     *notes.RULES,
     *outcome.RULES,
-    *evaluations.RULES[:-1],
+    *evaluations.RULES[1:],
     *ends.RULES,
-    *evaluations.RULES[-1:],  # far under a published number: what explains it comes first
+    *evaluations.RULES[:1],  # far below a published number: what explains it comes first
     *settings.RULES,
 )
 RULE: Mapping[str, Rule] = {rule.name: rule for rule in RULES}

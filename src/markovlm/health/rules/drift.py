@@ -18,7 +18,7 @@ from markovlm.health.tracks import Watched
 
 _GAPS = ("sampler_gap", "sampler_prob_gap", "sampler_kl")
 _UNIT = {
-    "sampler_gap": "nats a token between the log-probs of sampler and trainer",
+    "sampler_gap": "nats per token between the log-probs of sampler and trainer",
     "sampler_prob_gap": "between the probabilities of sampler and trainer",
     "sampler_kl": "nats of KL between sampler and trainer",
     "sampler_ratio_mean": "is the mean ratio of trainer and sampler",
@@ -42,10 +42,10 @@ def kl_runaway(case: Case) -> Iterable[Finding]:
     top = float(c.values[c.steps >= step].max())
     if not spoken and top < 1.0:
         return
-    gained = "" if case.outcome_lost or _gained(case) else "; the reward has gained nothing by it"
+    gained = "" if case.outcome_lost or _gained(case) else "; the reward gained nothing from it"
     yield Finding(
         "kl_runaway",
-        f"KL to the start rose from {before:.3g} to {top:.3g} nats a token from step {step:,} on{gained}",
+        f"KL to the start rose from {before:.3g} to {top:.3g} nats per token from step {step:,} on{gained}",
         "high" if case.outcome_lost else "medium",
         "problem" if case.outcome_lost or top >= 4.0 else "caution",
         step,
@@ -78,8 +78,8 @@ def off_policy(case: Case) -> Iterable[Finding]:
     before, top = float(np.median(prior)) if len(prior) else 0.0, float(sizes[c.steps >= step].max())
     yield Finding(
         "off_policy",
-        f"KL to the policy that sampled rose from {before:.3g} to {top:.3g} nats a token at step {step:,}: an update goes far beyond what was "
-        "sampled for it",
+        f"KL to the policy that sampled rose from {before:.3g} to {top:.3g} nats per token at step {step:,}: an update moves far from the policy "
+        "that sampled for it",
         "high",
         "problem",
         step,
@@ -140,15 +140,15 @@ def _apart_from_start(case: Case) -> tuple[str, Course] | None:
 RULES = (
     Rule(
         "kl_runaway",
-        "the policy runs away from its start",
+        "the policy drifts away from its start without gaining anything",
         "KL, reward",
-        "eight times the early level and over 1 nat a token, or one of the live tests, and nothing gained",
-        "high where the outcome is lost too",
+        "eight times the early level and over 1 nat per token, or one of the live tests, and nothing gained",
+        "high if the outcome is lost too",
         live=(Watched("kl", "log_rise", 0.1, math.log(8.0), 1.0, follows=True),),
         check=kl_runaway,
         explains="mechanism",
         advice=(BEFORE, "rate", "kl", "clip"),
-        plural="run away from their start",
+        plural="drift away from their start",
         warns="medium",
         seen=("https://github.com/huggingface/open-r1/issues/257", "https://github.com/huggingface/trl/issues/41"),
     ),
@@ -158,16 +158,17 @@ RULES = (
         live=(
             Threshold(
                 "kl", "value", "above", 4.0, 12.0, 4, 5,
-                "Nats per token from the frozen model. 12 is as far as a uniform choice among 128,000 tokens is from certainty.",
+                "Nats per token from the frozen model. 12 is the distance between a uniform choice among 128,000 tokens "
+                "and certainty.",
                 gain_excuses=True, solved_excuses=True,
             ),
         ),
     ),
     Rule(
         "off_policy",
-        "the policy moves too far in one update of what was sampled",
-        "KL to the policy that sampled",
-        "five times the early level and over 0.1 nats a token, for three rows",
+        "one update moves the policy too far from the one that sampled",
+        "KL from the policy that sampled",
+        "five times the early level and over 0.1 nats per token, for three rows",
         "high: measured",
         live=(
             Watched("off_policy_kl", "log_rise", 0.3, math.log(5.0), 0.1),
@@ -176,15 +177,16 @@ RULES = (
         explains="mechanism",
         advice=("rate", "passes", "clip"),
         doubt="off-policy",
-        plural="moved far beyond what was sampled",
+        plural="moved too far from the policy that sampled",
         warns="medium",
         seen=("https://github.com/verl-project/verl/issues/2738",),
     ),
     Rule(
         "sampler_mismatch",
-        "sampler and trainer disagree on probabilities: training is off-policy without knowing it",
+        "sampler and trainer disagree on probabilities, so training is off-policy without knowing it",
         "log-probs, probabilities and KL of sampler and trainer",
-        "apart from the first rows on (0.1 nats, 0.03 of a probability, a mean ratio beyond 0.5 to 1.5), or three times as much as before",
+        "differ from the first rows on (by 0.1 nats, a probability of 0.03, or a mean ratio outside 0.5 to 1.5), or by "
+        "three times as much as before",
         "high: measured",
         live=(
             Watched("sampler_gap", "log_rise", 0.1, math.log(3.0), 0.02),
@@ -192,17 +194,18 @@ RULES = (
             Watched("sampler_prob_gap", "log_rise", 0.1, math.log(3.0), 0.01),
             Threshold(
                 "sampler_gap", "value", "above", 0.1, None, 9, 10,
-                "Nats per token. Two precisions of one model differ by 0.005 to 0.03; 0.1 is a difference of settings, or of weights.",
+                "Nats per token. Two precisions of one model differ by 0.005 to 0.03; 0.1 means different settings or "
+                "different weights.",
             ),
             Threshold(
                 "sampler_prob_gap", "value", "above", 0.03, None, 9, 10,
-                "Of a token's probability. verl calls values under 0.005 healthy.",
+                "Difference of a token's probability. verl calls values under 0.005 healthy.",
             ),
         ),
         check=sampler_mismatch,
         explains="mechanism",
         advice=("sampler", "rate"),
-        doubt="sampler apart",
+        doubt="sampler differs",
         plural="have a sampler that disagrees with the trainer",
         warns="medium",
         seen=(

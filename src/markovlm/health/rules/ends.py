@@ -20,7 +20,7 @@ MOST_ANSWER_TOKENS = 4  # numbers and letters; a cautious exponent
 
 ADVICE = (
     "train with objective.answer_end: scored: the end of the reply is then the last token of the gold answer",
-    "read the replies that the evaluation kept: do right ones go on (1500 for 150, 85+5=94 for 85)?",
+    "read the replies that the evaluation kept: do right ones run on (1500 for 150, 85+5=94 for 85)?",
 )
 UNEXPLAINED_TESTS = (
     "evaluate the untrained base with the same command: if it scores higher, evaluation or loading is at fault",
@@ -124,26 +124,28 @@ def unexplained_accuracy(case: Case) -> Iterable[Finding]:
 RULES = (
     Rule(
         "answers_run_on",
-        "the gold answer is said and the reply runs on",
+        "the reply gives the gold answer and then runs on",
         live=(
             Threshold(
                 "answer_run_on_fraction", "value", "above", 0.1, None, 4, 5,
-                "After one CoT in ten all gold tokens are the reader's likeliest and the end of the reply is not: the reward is high and the reply "
-                "is wrong (`85+5=94` for 85). With the end of the reply scored it stays under 0.01; a study of both: docs/likelihood-gap.md.",
+                "For one CoT in ten, the reader's most likely tokens are the gold answer but not the end of the reply: "
+                "the reward is high and the reply is wrong (`85+5=94` for 85). When the end of the reply is scored, the "
+                "share stays under 0.01; a study of both: docs/likelihood-gap.md.",
             ),
         ),
     ),
     Rule(
         "likelihood_accuracy_gap",
-        "likelihood and accuracy part: nothing shows that the reward asks the reply to end where the answer ends, so the answers run on, or are "
-        "lost between model and extractor",
+        "likelihood and accuracy diverge: nothing shows that the reward makes the reply end where the answer ends, so "
+        "answers run on, or are lost between model and extractor",
         "replies that begin with the gold answer and do not end there; else answer log-prob in training and last accuracy",
-        "one in ten runs on; or, where the end of the reply was not scored, the log-prob promises 30 points more than the interval's upper end",
-        "high where the ends were seen, or over 50 points (what explains the gap is then open)",
+        "one in ten runs on; or, if the end of the reply was not scored, the log-prob promises 30 points more than the "
+        "interval's upper end",
+        "high if the ends were seen, or over 50 points (what explains the gap is then open)",
         check=likelihood_accuracy_gap,
         explains="summary",
         doubt="answers run on",
-        plural="have answers that are likely and run on",
+        plural="have answers that are likely but run on",
     ),
     Rule(
         "unexplained_accuracy",

@@ -35,7 +35,7 @@ def explosion(case: Case) -> Iterable[Finding]:
     _, move, step = found
     yield Finding(
         "entropy_explosion",
-        f"entropy rose {move.told()} nats a token from step {step:,} on: the text goes towards noise",
+        f"entropy rose {move.told()} nats per token from step {step:,} on: the text turns into noise",
         "high" if case.outcome_lost else "medium",
         "problem" if case.outcome_lost or move.peak >= 3.0 else "caution",
         step,
@@ -50,7 +50,7 @@ def growth(case: Case) -> Iterable[Finding]:
     lost = bool({e.kind for e in case.verdict.signals} & {"reward_crash", "accuracy_crash", "logprob_crash"})
     yield Finding(
         "entropy_growth",
-        f"entropy grew from {move.before:.3g} to {move.peak:.3g} nats a token from step {step:,} on"
+        f"entropy grew from {move.before:.3g} to {move.peak:.3g} nats per token from step {step:,} on"
         + (f", long before the reward fell (step {case.verdict.onset_step:,})" if lost and case.verdict.onset_step else ""),
         "high" if lost else "medium",
         "problem" if lost or move.peak >= 2.0 else "caution",
@@ -66,7 +66,7 @@ def death(case: Case) -> Iterable[Finding]:
     if not dead and not {"entropy_death", "identical_cots"} & {e.kind for e in case.verdict.signals if e.level == "collapsed"}:
         return
     said = (
-        f"entropy {now:.3g} nats a token ({was:.3g} early)"
+        f"entropy {now:.3g} nats per token ({was:.3g} early)"
         if now is not None and was is not None
         else "all completions are the same"
     )
@@ -81,8 +81,8 @@ RULES = (
         "entropy_explosion",
         "the policy's entropy exploded",
         "entropy",
-        "three times the early level and over 1 nat a token, within few rows",
-        "high where the outcome is lost too",
+        "three times the early level and over 1 nat per token, within a few rows",
+        "high if the outcome is lost too",
         live=(Watched("entropy", "log_rise", 0.05, math.log(3.0), 1.0, follows=True),),
         check=explosion,
         explains="mechanism",
@@ -99,13 +99,13 @@ RULES = (
         "entropy_growth",
         "entropy grew for most of the run, before anything else moved",
         "entropy",
-        "three times the early level and over 1 nat a token, slowly",
-        "high where the reward fell after it",
+        "three times the early level and over 1 nat per token, slowly",
+        "high if the reward fell afterwards",
         check=growth,
         explains="mechanism",
         advice=("entropy", "kl", "rate"),
         doubt="entropy grows",
-        plural="saw entropy grow and grow",
+        plural="saw entropy keep growing",
         warns="high",
         seen=("https://github.com/verl-project/verl/issues/1066",),
     ),
@@ -113,13 +113,13 @@ RULES = (
         "entropy_death",
         "the policy has no entropy left while answers are wrong",
         "entropy, right answers",
-        "under 0.05 nats a token and half of the early level, the run being ill",
-        "medium: a count, not its cause",
+        "under 0.05 nats per token and half the early level, in a run that is not healthy",
+        "medium: a measurement, not its cause",
         live=(
             Threshold(
                 "entropy", "value", "below", 0.05, 0.02, 4, 5,
-                "Nats per token. 0.02 is a next token chosen with probability 0.997: no exploration is left. Normal only once "
-                "answers are right.",
+                "Nats per token. 0.02 is a next token chosen with probability 0.997: no exploration is left. Normal "
+                "only when answers are already right.",
                 gain_excuses=True, solved_excuses=True,
             ),
         ),

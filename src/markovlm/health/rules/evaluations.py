@@ -61,7 +61,7 @@ def no_evaluation(case: Case) -> Iterable[Finding]:
     when = f"evaluated once, at step {next(iter(steps)):,}," if steps else "never evaluated"
     yield Finding(
         "no_evaluation_during_training",
-        f"{when} in {last:,} steps: whether an earlier checkpoint was better cannot be said",
+        f"{when} in {last:,} steps: whether an earlier checkpoint was better is unknown",
         "high",
         "caution",
         advice=(
@@ -125,7 +125,7 @@ def against_base(case: Case) -> Iterable[Finding]:
     elif z < 1.96:
         yield Finding(
             "not_above_base",
-            f"{scored(e)} at step {e.step:,} against {scored(base)} of its base: no gain that {e.n:,} questions could show",
+            f"{scored(e)} at step {e.step:,}, {scored(base)} for its base: no gain that {e.n:,} questions could detect",
             "high",
             "caution",
             e.step,
@@ -183,7 +183,7 @@ def held_out_fell(case: Case) -> Iterable[Finding]:
         worst.fell_from,
         (best,)
         if with_training
-        else (best, "kl", "rate", "read held-out completions from before and after: what has training unlearned?"),
+        else (best, "kl", "rate", "read held-out completions from before and after: what did training unlearn?"),
     )
 
 
@@ -198,7 +198,7 @@ def _training_since(case: Case, held: HeldOut) -> tuple[str, bool]:
     """(what the training reward did meanwhile, did it fall too?)."""
     c = case.course("reward_mean") or case.course("accuracy")
     if c is None:
-        return "no training reward beside it", False
+        return "no training reward to compare with", False
     before, after = c.values[c.steps <= held.best_step][-20:], c.values[-20:]
     if len(before) < 2 or len(after) < 2:
         return "the training reward is too short to compare", False
@@ -248,10 +248,22 @@ def _noise_of(held: HeldOut) -> float:
 
 RULES = (
     Rule(
+        "gap_to_reference",
+        "unexplained accuracy: far below the published one, and nothing in the log explains it",
+        "best accuracy, published number",
+        "10 points below and outside the interval",
+        "high for the gap; what explains it is open",
+        check=reference_gap,
+        explains="summary",
+        doubt="accuracy unexplained",
+        plural="are far below the published accuracy",
+    ),
+    Rule(
         "held_out_fell",
-        "held-out results fall while training goes on: the run overfits, or is paid for something else than what is evaluated",
+        "held-out results fall while training continues: the run overfits, or is rewarded for something other than what "
+        "is evaluated",
         "evaluations inside the log, training reward",
-        "the last window of evaluations under the best by 4 standard errors and 0.02",
+        "the last window of evaluations is below the best by 4 standard errors and 0.02",
         "high over 6 standard errors",
         check=held_out_fell,
         explains="mechanism",
@@ -264,10 +276,10 @@ RULES = (
         "best_by_reward",
         "the best checkpoint by reward is not the best by accuracy",
         "held-out accuracy and reward inside the log",
-        "the accuracy at the best reward under the best accuracy by 4 standard errors and 0.02",
+        "accuracy at the best reward is below the best accuracy by 4 standard errors and 0.02",
         "high: measured",
         check=best_by_reward,
-        plural="are best by reward where they are not by accuracy",
+        plural="have different best checkpoints by reward and by accuracy",
         seen=("https://github.com/huggingface/trl/pull/5790", "https://github.com/modelscope/ms-swift/issues/8030"),
     ),
     Rule(
@@ -282,14 +294,14 @@ RULES = (
     ),
     Rule(
         "reward_without_accuracy",
-        "the reward pays for something else than right answers",
+        "the reward pays for something other than right answers",
         "reward and evaluations",
         "reward gains 0.3 nats and 5 standard errors, accuracy does not (z < 1)",
         "high from 200 questions",
         check=reward_without_accuracy,
         explains="summary",
         advice=(
-            "read the best-rewarded wrong samples: what does the reward pay for?",
+            "read the wrong samples with the highest rewards: what does the reward pay for?",
             "compare the reader of training with the reader of evaluation (objective.reader, evaluation.reader)",
             "read the answers that the evaluation kept: where they run on (1500 for 150), set objective.answer_end: scored",
             "set objective.actor_reward_weight lower: it raises the answer's likelihood after every CoT, good or bad",
@@ -300,7 +312,7 @@ RULES = (
         "below_chance",
         "right less often than by guessing",
         "best accuracy, choices of the task",
-        "the interval lies under guessing",
+        "the interval lies below chance",
         "high: Wilson interval",
         check=against_chance,
         explains="summary",
@@ -311,7 +323,7 @@ RULES = (
         "at_chance",
         "no better than guessing",
         "the same",
-        "the interval is not wholly above guessing",
+        "the interval is not entirely above chance",
         "high: Wilson interval",
         explains="summary",
         doubt="at chance",
@@ -321,7 +333,7 @@ RULES = (
         "below_base",
         "right less often than before training",
         "best accuracy, base",
-        "under the base (z of 1.96)",
+        "below the base (z of 1.96)",
         "high: z",
         check=against_base,
         explains="summary",
@@ -333,16 +345,16 @@ RULES = (
         "the same",
         "not above the base (z of 1.96)",
         "high: z",
-        advice=("evaluate both on more questions (markovlm eval RUN --baseline, whole test split)",),
+        advice=("evaluate the run and its base on more questions (markovlm eval RUN --baseline, whole test split)",),
     ),
     Rule(
         "no_evaluation_during_training",
-        "not evaluated on the way",
+        "not evaluated during training",
         "evaluations, also those inside the log",
         "fewer than two steps evaluated",
         "high: a count",
         check=no_evaluation,
-        plural="were not evaluated on the way",
+        plural="were not evaluated during training",
     ),
     Rule(
         "evaluation_too_small",
@@ -352,16 +364,5 @@ RULES = (
         "high: Wilson interval",
         check=small_evaluation,
         advice=("evaluate on the whole test split before comparing runs",),
-    ),
-    Rule(
-        "gap_to_reference",
-        "unexplained accuracy: far under the published one, and nothing in the log explains it",
-        "best accuracy, published number",
-        "10 points under and outside the interval",
-        "high for the gap; what explains it is open",
-        check=reference_gap,
-        explains="summary",
-        doubt="accuracy unexplained",
-        plural="lie far under the published accuracy",
     ),
 )

@@ -54,10 +54,10 @@ def rewards_equal(case: Case) -> Iterable[Finding]:
     if between == 0.0 and vary == 0.0:
         said = f"the reward is {reward.values[-1]:.3g} for every completion in every row"
     else:
-        said = f"rewards differ between prompts (standard deviation {between if between else vary:.3g}) but not between the completions of one"
+        said = f"rewards differ between prompts (standard deviation {between if between else vary:.3g}) but not between the completions of one prompt"
     yield Finding(
         "rewards_equal",
-        f"{percent(float(np.median(c.values)))} of groups have one reward for all completions, from the first row on; {said}: "
+        f"{percent(float(np.median(c.values)))} of groups have the same reward for all completions, from the first row on; {said}: "
         "no advantage, no gradient",
         "high",
         "problem",
@@ -108,7 +108,7 @@ def idle_groups(case: Case) -> Iterable[Finding]:
     if level > 0.5 and not right:
         yield Finding(
             "idle_groups",
-            f"{percent(level)} of groups had no spread of rewards in the last fifth: they teach nothing",
+            f"{percent(level)} of groups had no spread of rewards in the last fifth of the rows: they teach nothing",
             "high",
             "caution",
         )
@@ -169,19 +169,20 @@ def tiny_deviation(case: Case) -> Iterable[Finding]:
 RULES = (
     Rule(
         "rewards_equal",
-        "all completions of a prompt get one reward",
+        "all completions of a prompt get the same reward",
         "groups without spread, spread of rewards, lengths",
-        "nine of ten groups in each of the first ten rows, rewards being neither all wrong nor all right",
+        "nine of ten groups in each of the first ten rows, with rewards neither all wrong nor all right",
         "high: a count",
         check=rewards_equal,
         explains="mechanism",
         advice=(
-            "look at the reward function: does it see the completion, or only the prompt? Call it by hand on a right and a wrong answer",
-            "look at the grouping: are the completions of one prompt neighbours, and is their number the one that the trainer takes?",
-            "take a temperature above 0: equal completions get equal rewards",
+            "check the reward function: does it see the completion, or only the prompt? Call it by hand on a right and "
+            "a wrong answer",
+            "check the grouping: are the completions of one prompt adjacent, and is their number what the trainer assumes?",
+            "use a temperature above 0: equal completions get equal rewards",
         ),
         doubt="rewards equal",
-        plural="give all completions of a prompt one reward",
+        plural="give all completions of a prompt the same reward",
         warns="high",
         seen=("https://github.com/huggingface/trl/issues/3452", "https://github.com/modelscope/ms-swift/issues/4570"),
     ),
@@ -189,11 +190,11 @@ RULES = (
         "groups_hopeless",
         "all answers of a group are equally wrong: no advantage, no gradient",
         "groups without spread, reward",
-        "nine of ten groups, the reward at its lowest",
+        "nine of ten groups, with the reward at its lowest",
         "medium: a count",
         check=hopeless,
         explains="mechanism",
-        advice=("check the reward function on answers that are surely right", "limit", "filter", "groups"),
+        advice=("check the reward function on answers that are certainly right", "limit", "filter", "groups"),
         doubt="all wrong",
         plural="have groups that are all wrong",
         warns="medium",
@@ -203,14 +204,14 @@ RULES = (
         "groups_solved",
         "all answers of a group are equally right: nothing is left to learn here",
         "groups without spread, reward",
-        "nine of ten groups, the reward at its highest",
+        "nine of ten groups, with the reward at its highest",
         "medium: a count",
         check=solved,
         seen=("https://github.com/modelscope/ms-swift/issues/4570",),
     ),
     Rule(
         "groups_equal",
-        "the completions of nearly every prompt get one reward: nothing to learn from",
+        "the completions of nearly every prompt get the same reward: nothing to learn from",
         live=(
             Threshold(
                 "groups_without_spread", "value", "above", 0.9, None, 9, 10,
@@ -225,8 +226,8 @@ RULES = (
         live=(
             Threshold(
                 "identical_cot_fraction", "value", "above", 0.8, 0.95, 4, 5,
-                "Samples of a group are copies of one text, so the group has no spread and teaches nothing; normal only once answers "
-                "are right.",
+                "Samples of a group are copies of one text, so the group has no spread and teaches nothing; normal only "
+                "when answers are already right.",
                 gain_excuses=True, solved_excuses=True,
             ),
         ),
@@ -245,7 +246,7 @@ RULES = (
         "groups with nearly equal rewards were divided by a tiny standard deviation",
         "objective.std_floor, gradient norm",
         "a floor under 0.05 and a gradient that blew up",
-        "high: the setting does it",
+        "high: the setting causes it",
         check=tiny_deviation,
         explains="settings",
         advice=("raise objective.std_floor to 0.1", "use larger groups or a higher temperature"),
@@ -259,7 +260,8 @@ RULES = (
         check=no_gradient,
         explains="mechanism",
         cause="nothing_trained",
-        advice=("check that the adapter's weights need gradients, that the learning rate is not 0 and that advantages are not all 0",),
+        advice=("check that the adapter's weights require gradients, that the learning rate is not 0 and that "
+                "advantages are not all 0",),
         doubt="nothing trained",
         plural="had no gradient at all",
         warns="high",
@@ -267,9 +269,9 @@ RULES = (
     ),
     Rule(
         "nothing_moves",
-        "no gradient: rewards without spread, a learning rate of 0, or a loss that touches no weight",
+        "no gradient: rewards without spread, a learning rate of 0, or a loss that depends on no weight",
         "reward, its spread",
-        "one reward in each of the last 20 rows, without spread",
+        "the same reward in each of the last 20 rows, without spread",
         "medium: a count",
         check=constant_reward,
         explains="summary",

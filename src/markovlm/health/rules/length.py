@@ -52,7 +52,7 @@ def truncated_from_start(case: Case) -> Iterable[Finding]:
         yield Finding(
             "truncated_from_start",
             f"{percent(float(np.median(c.values)))} of completions are cut off at the limit{limit} from the first row on, the reward is "
-            f"{float(np.median(outcome.values)):.3g}: none gets to its answer",
+            f"{float(np.median(outcome.values)):.3g}: none reaches its answer",
             "high",
             "problem",
             int(c.steps[0]),
@@ -60,7 +60,7 @@ def truncated_from_start(case: Case) -> Iterable[Finding]:
     elif case.run.has("cot_length_saturated_fraction") and not case.run.native:
         yield Finding(
             "truncated_from_start",
-            f"{percent(float(np.median(c.values)))} of completions run to the limit{limit} from the first row on, although the reward is earned: "
+            f"{percent(float(np.median(c.values)))} of completions reach the limit{limit} from the first row on, although the reward is earned: "
             "they do not end after their answer",
             "medium",
             "note",
@@ -230,13 +230,14 @@ def length_inflation(case: Case) -> Iterable[Finding]:
 RULES = (
     Rule(
         "completions_collapsed",
-        "completions collapsed to nothing: the policy ends at once",
+        "completions collapsed to nothing: the policy ends them at once",
         "length",
-        "under 0.15 of the early length and 20 tokens",
-        "high where the outcome is lost too",
+        "under 0.15 of the early length and under 20 tokens",
+        "high if the outcome is lost too",
         check=completions_collapsed,
         explains="mechanism",
-        advice=(BEFORE, "rate", "clip", "kl", "check what an empty completion is paid: an end at once must not be the best that can be had"),
+        advice=(BEFORE, "rate", "clip", "kl", "check the reward of an empty completion: ending at once must not be the "
+                                              "best policy"),
         plural="ended with empty completions",
         warns="medium",
         seen=("https://github.com/huggingface/trl/issues/3452",),
@@ -245,15 +246,15 @@ RULES = (
         "end_token_lost",
         "completions stop ending: the end token is lost",
         "completions at the limit, reward",
-        "from under half to over four fifths at the limit, the reward kept",
-        "high: who is cut off before the answer earns nothing",
+        "from under half to over four fifths at the limit, with the reward unchanged",
+        "high: a completion cut off before its answer would earn nothing",
         check=end_token_lost,
         explains="mechanism",
         advice=(
             "stop",
             "read the end of some completions: what follows the answer?",
             "truncated",
-            "only then raise the limit: completions that do not end fill any limit",
+            "raise the limit only after that: completions that do not end fill any limit",
         ),
         doubt="never ends",
         plural="lost their end token",
@@ -264,11 +265,11 @@ RULES = (
         "truncated_from_start",
         "completions are cut off before they answer, from the first row on",
         "completions at the limit, reward",
-        "nine of ten in each of the first ten rows, and nothing earned",
+        "nine of ten in each of the first ten rows, with no reward",
         "high: a count",
         check=truncated_from_start,
         explains="mechanism",
-        advice=("limit", "ask for shorter answers in the prompt, or begin from a model that ends its answers", "stop"),
+        advice=("limit", "ask for shorter answers in the prompt, or start from a model that ends its answers", "stop"),
         doubt="cut off",
         plural="were cut off from the start",
         warns="high",
@@ -278,8 +279,8 @@ RULES = (
         "truncated_to_zero",
         "completions run into the length limit before they answer, so all rewards are zero",
         "completions at the limit, outcomes",
-        "0.4 more than early and over 0.8, the outcome lost",
-        "medium: what made them grow is open",
+        "0.4 more than early and over 0.8, with the outcome lost",
+        "medium: why they grew is open",
         check=truncated_to_zero,
         explains="mechanism",
         advice=(BEFORE, "rate", "kl", "limit", "truncated"),
@@ -294,7 +295,7 @@ RULES = (
         "truncation",
         "completions run into the length limit",
         "completions at the limit",
-        "risen by 0.4 to over 0.5, the outcome still there",
+        "risen by 0.4 to over 0.5, with the outcome kept",
         "medium: a count",
         live=(Watched("cot_length_saturated_fraction", "rise", 0.03, 0.4, 0.5),),
         check=truncation_spiral,
@@ -302,7 +303,7 @@ RULES = (
         cause="truncation_spiral",
         advice=("truncated", "limit", "kl"),
         doubt="runs into its limit",
-        plural="run into the limit more and more",
+        plural="run into the limit more and more often",
         seen=(
             "https://github.com/verl-project/verl/issues/2736",
             "https://github.com/huggingface/trl/pull/3248",
@@ -311,13 +312,13 @@ RULES = (
     ),
     Rule(
         "length_inflation",
-        "suspicion: completions get longer without getting better",
+        "suspected: completions get longer without getting better",
         "length, reward",
-        "twice as long, the reward level",
+        "twice as long, with the reward level",
         "medium",
         check=length_inflation,
         explains="mechanism",
-        advice=("truncated", "kl", "charge for length, or normalise the loss by a constant length"),
+        advice=("truncated", "kl", "penalise length, or normalise the loss by a constant length"),
         doubt="longer, not better",
         plural="got longer without getting better",
         warns="medium",
@@ -325,7 +326,7 @@ RULES = (
     ),
     Rule(
         "cot_length_saturation",
-        "the CoT budget cuts reasoning off",
+        "the CoT budget cuts off reasoning",
         "cot_length_saturated_fraction",
         "rises by 0.2 to over 0.8",
         "high: a count",
@@ -342,7 +343,7 @@ RULES = (
         live=(
             Threshold(
                 "cot_length", "value", "below", 2.0, 1.0, 4, 5,
-                "Tokens. A CoT of less than one token on average is none at all.",
+                "Tokens. A CoT of less than one token on average is no CoT at all.",
                 solved_excuses=True,
             ),
         ),

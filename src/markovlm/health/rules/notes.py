@@ -28,19 +28,21 @@ RULES = (
         "frozen_notes",
         "the notes no longer change",
         live=_live("notes_frozen", "above", 0.8, 4, 5,
-                   "Four states in five are what the one before was, although another chunk was read: nothing new enters the notes."),
+                   "Four states in five are the same as the one before, although another chunk was read: nothing new "
+                   "enters the notes."),
     ),
     Rule(
         "copied_notes",
         "the notes copy their chunk",
         live=_live("notes_copied", "above", 0.8, 4, 5,
-                   "Four states in five say only what their chunk says: the state is a window of one chunk and no memory."),
+                   "Four states in five contain only what their chunk says: the state is a window of one chunk, not a "
+                   "memory."),
     ),
     Rule(
         "overflowing_notes",
         "the notes overflow their budget",
         live=_live("notes_overflow", "above", 0.9, 9, 10,
-                   "Nine states in ten are cut off by their budget: what stands at their end is lost at every step."),
+                   "Nine states in ten are cut off by their budget: what comes at their end is lost at every step."),
     ),
     Rule(
         "forgotten_notes",
@@ -50,7 +52,7 @@ RULES = (
     ),
     Rule(
         "notes_keep_nothing",
-        "the notes of the chains are no memory: they freeze, copy their chunk, overflow, or forget",
+        "the notes of the chains are not a memory: they freeze, copy their chunk, overflow, or forget",
         "notes of chains",
         "one of the four live tests",
         "medium: counts",
@@ -59,7 +61,7 @@ RULES = (
         advice=(
             "ask about facts further back (a reward of the next chunk alone may not need a memory), or raise chain.gamma",
             "overflowing notes: raise chain.state_tokens",
-            "raise rollouts.temperature or objective.entropy_weight at the start, so that other notes are tried",
+            "raise rollouts.temperature or objective.entropy_weight at the start, so that different notes are tried",
         ),
     ),
 )  # fmt: skip

@@ -86,7 +86,7 @@ def clipped(case: Case) -> Iterable[Finding]:
     yield Finding(
         "clip_fraction",
         f"{percent_text(level)} of ratios are clipped{f' (from step {step:,} on)' if move is not None else ' from the first row on'}: "
-        "much of each batch teaches nothing",
+        "much of each batch contributes no gradient",
         "high",
         "caution",
         step,
@@ -112,7 +112,7 @@ def healed_spike(case: Case) -> Iterable[Finding]:
         ):
             yield Finding(
                 "healed_spike",
-                f"{key} {values[at]:.3g} at step {int(c.steps[at]):,}, {usual:.3g} otherwise; the run went on as before",
+                f"{key} {values[at]:.3g} at step {int(c.steps[at]):,}, {usual:.3g} otherwise; the run then continued as before",
                 "medium",
                 "note",
                 int(c.steps[at]),
@@ -130,7 +130,7 @@ RULES = (
         live=(
             Threshold(
                 "non_finite", "value", "above", 0, None, 1, 1,
-                "A value that is not finite in loss, reward or gradient: one may be an overflow that was skipped.",
+                "A value that is not finite in loss, reward or gradient: a single one may be an overflow that was skipped.",
             ),
             Threshold(
                 "non_finite", "value", "above", None, 0, 3, 3,
@@ -152,8 +152,8 @@ RULES = (
         "loss_explosion",
         "the loss exploded",
         "loss",
-        "a hundred times the early size and over 100 for three rows; one row of ten thousand is a caution",
-        "high where it stays",
+        "a hundred times the early size and over 100, for three rows; one row of ten thousand times is a caution",
+        "high if it stays",
         check=loss_explosion,
         explains="mechanism",
         advice=(BEFORE, "rate", "clip", "kl"),
@@ -170,8 +170,8 @@ RULES = (
         live=(
             Threshold(
                 "grad_norm", "times_early", "above", 30.0, 300.0, 3, 5,
-                "Before clipping, against the early median of steps that trained. Clipping bounds the step, not its direction: at "
-                "300 times the usual norm one sample decides it.",
+                "Before clipping, relative to the early median of steps that trained. Clipping limits the size of a "
+                "step, not its direction: at 300 times the usual norm, one sample decides the direction.",
                 floor=1.0 / 3.0, gain_excuses=True, solved_excuses=True,
             ),
         ),
@@ -186,8 +186,9 @@ RULES = (
         live=(
             Threshold(
                 "ratio", "value", "above", 3.0, 5.0, 3, 3,
-                "The clip range ends at 1.2. A mean ratio of 5 (or 1/5) is 1.6 nats of drift, in every token where the ratio is of mean "
-                "log-probs. It shows drift, not its cause, so a gain in reward makes it a warning.",
+                "The clip range ends at 1.2. A mean ratio of 5 (or 1/5) is 1.6 nats of drift; in every token, if the "
+                "ratio is of mean log-probs. It shows drift, not its cause, so with a gain in reward it is only a "
+                "warning.",
                 gain_excuses=True, solved_excuses=True,
             ),
             Threshold(
@@ -197,7 +198,7 @@ RULES = (
             ),
             Threshold(
                 "ratio_clipped_fraction", "value", "above", 0.9, None, 9, 10,
-                "Nine of ten ratios outside the clip range: hardly any sample still teaches.",
+                "Nine of ten ratios are outside the clip range: hardly any sample still contributes a gradient.",
             ),
         ),
     ),
@@ -216,10 +217,10 @@ RULES = (
     ),
     Rule(
         "healed_spike",
-        "a spike that healed",
+        "a spike that recovered",
         "gradient norm, KL, loss",
-        "one row over twenty times the usual, the next five as before",
-        "medium: nothing to do; if it comes back, clip gradients harder",
+        "one row over twenty times the usual, the next five back to normal",
+        "medium: nothing to do; if it recurs, clip gradients more strongly",
         check=healed_spike,
         seen=("https://github.com/huggingface/trl/issues/2980", "https://github.com/XueZeyue/DanceGRPO/issues/55"),
     ),

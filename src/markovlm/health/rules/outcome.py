@@ -109,7 +109,11 @@ def _fall(c: Course, least: float) -> _Fall | None:
         return None
     middle = (found.best.first_step + found.best.last_step) // 2
     how = (
-        f", {percent_text(share)} of what had been gained" if share <= 1 else ", under where it began" if share < math.inf else ""
+        f", {percent_text(share)} of what had been gained"
+        if share <= 1
+        else ", to below where it began"
+        if share < math.inf
+        else ""
     )
     told = f"{label(c.key)} was best around step {middle:,} ({found.best.mean:.3g}) and ended at {found.end.mean:.3g}: {lost:.2g} lost{how}"
     return _Fall(middle, z, "high" if z > 5 and share >= 0.5 else "medium", told)
@@ -176,9 +180,7 @@ def trends(case: Case) -> list[tuple[Trend, Direction]]:
 
 def _told(t: Trend) -> str:
     """As a slope: over the whole run, the straight line of a course that levels off leaves the range that a fraction has."""
-    return (
-        f"{label(t.key)} {estimate_text(t.change / 10, t.low / 10, t.high / 10, signed=True)} in each tenth of its {t.n:,} rows"
-    )
+    return f"{label(t.key)} {estimate_text(t.change / 10, t.low / 10, t.high / 10, signed=True)} per tenth of its {t.n:,} rows"
 
 
 def learning(case: Case) -> Iterable[Finding]:
@@ -192,9 +194,9 @@ def learning(case: Case) -> Iterable[Finding]:
         up = [t for t, direction in moved if direction == "rises"]
         down = [t for t, direction in moved if direction == "falls"]
         if up:
-            yield Finding("trend", "learns over the whole course: " + "; ".join(_told(t) for t in up[:3]), "high")
+            yield Finding("trend", "learns throughout: " + "; ".join(_told(t) for t in up[:3]), "high")
         if down and (not up or abs(down[0].z) > abs(up[0].z)):
-            yield Finding("trend", "falls over the whole course: " + "; ".join(_told(t) for t in down[:3]), "high", "caution")
+            yield Finding("trend", "falls throughout: " + "; ".join(_told(t) for t in down[:3]), "high", "caution")
         return
     if any(_rose_on_the_way(c, least_change(c)) for t, _ in found if (c := case.course(t.key)) is not None) or _solved(case):
         return
@@ -202,7 +204,7 @@ def learning(case: Case) -> Iterable[Finding]:
     if said == {"level"} and t.n >= 40:
         yield Finding(
             "no_learning",
-            f"no signal of success moved: {'; '.join(_told(t) for t, _ in found[:3])}",
+            f"no measure of success changed: {'; '.join(_told(t) for t, _ in found[:3])}",
             "medium",
             "caution",
         )
@@ -210,7 +212,7 @@ def learning(case: Case) -> Iterable[Finding]:
         t = next(t for t, direction in found if direction == "cannot tell")
         yield Finding(
             "cannot_tell",
-            f"whether it learns cannot be known: {_told(t)}, and anything in that interval is possible",
+            f"whether it learns is unknown: {_told(t)}, and anything in that interval is possible",
             "high",
         )
 
@@ -256,13 +258,13 @@ def high_rate(case: Case) -> Iterable[Finding]:
 
         limit = highest_tried_lr(str(case.setting("model")))
         too_high = rate > limit
-        said = f"training.lr is {rate:g}; the highest that held up on this model is {limit:g}" if too_high else said
+        said = f"training.lr is {rate:g}; the highest that worked on this model is {limit:g}" if too_high else said
     yield Finding("learning_rate_too_high", said, "medium" if too_high else "low", "problem")
 
 
 def unexplained(case: Case) -> Iterable[Finding]:
     if case.collapsed:
-        yield Finding("unknown_collapse", "the live tests speak, no rule says why", "low", "problem")
+        yield Finding("unknown_collapse", "live tests fired, but no rule says why", "low", "problem")
 
 
 _CRASH = (BEFORE, "rate", "kl", OUR_GUARD)
@@ -274,8 +276,8 @@ RULES = (
             Watched("answer_logprob", "nats", 0.1),
             Threshold(
                 "answer_logprob", "below_early", "below", 1.0, 2.0, 1, 1,
-                "Nats per answer token under the run's early level, noise allowed for. 2 nats: the gold answer became 7 times less "
-                "likely per token than before training.",
+                "Nats per answer token below the run's early level, with noise taken into account. 2 nats: the gold "
+                "answer became 7 times less likely per token than before training.",
             ),
         ),
     ),
@@ -287,23 +289,25 @@ RULES = (
             Watched("normalized_reward_mean", "nats", 0.1),
             Threshold(
                 "reward_mean", "below_early", "below", 1.0, 2.0, 1, 1,
-                "The same for a log-prob reward (scaled up where the reward is a sum over tokens).",
+                "The same for a log-prob reward (scaled up if the reward is a sum over tokens).",
             ),
             Threshold(
                 "normalized_reward_mean", "below_early", "below", 1.0, 2.0, 1, 1,
-                "The same for the reward less the frozen model's: below zero and falling, the CoT is worse than no training.",
+                "The same for the reward minus the frozen model's: below zero and falling, the CoT is worse than "
+                "without training.",
             ),
             Threshold(
                 "reward_mean", "fraction_of_best", "below", None, 0.2, 1, 1,
-                "Where a run learns and breaks within its first twenty rows, before there is noise to test against: four fifths of the best "
-                "median of ten rows gone, the best being at least 0.3, a row resting on 16 samples or more, and rows as low "
-                "being rare before (where a row is one question its share is often 0 or 1).",
+                "For a run that learns and breaks within its first twenty rows, before there is noise to test against: "
+                "four fifths of the best median of ten rows are gone. The best must be at least 0.3, a row must rest on "
+                "16 samples or more, and rows this low must have been rare before (if a row is one question, its share "
+                "is often 0 or 1).",
             ),
         ),
     ),
     Rule(
         "accuracy_crash",
-        "right answers were lost",
+        "the share of right answers crashed",
         live=(
             Watched("answer_correct_fraction", "share", 0.03),
             Watched("accuracy", "share", 0.03),
@@ -316,7 +320,8 @@ RULES = (
         live=(
             Threshold(
                 "answer_logprob", "below_best", "below", 2.0, None, 1, 1,
-                "2 nats per answer token under the run's best level: what was learned is being lost, text may still be fluent.",
+                "2 nats per answer token below the run's best level: what was learned is being lost; the text may still "
+                "be fluent.",
             ),
             Threshold("normalized_reward_mean", "below_best", "below", 2.0, None, 1, 1, "The same for the normalised reward."),
         ),
@@ -326,17 +331,18 @@ RULES = (
         "change_point",
         "a sharp change of level",
         "reward, answer log-prob, right answers",
-        "a sharp change of level of 0.7 nats (0.2 of a fraction)",
-        "high over 15, medium over 8 standard errors",
+        "a sharp change of level, of 0.7 nats (0.2 for a fraction)",
+        "high over 15 standard errors, medium over 8",
         check=change_point,
     ),
     Rule(
         "decay_after_peak",
         "the run got better and then worse",
-        "evaluations; where nothing was evaluated on the way, reward, log-prob, answers in the CoT",
-        "the best checkpoint beats the last; best window over the last by 0.3 nats (0.1 of a fraction), 3.5 standard errors and a quarter "
-        "of the gain",
-        "evaluations: high z > 2.6, medium z > 1.6, low for 5 points; rows: high over 5 standard errors and half of the gain",
+        "evaluations; if there were none during training: reward, log-prob, answers in the CoT",
+        "the best checkpoint beats the last; or the best window beats the last by 0.3 nats (0.1 for a fraction), 3.5 "
+        "standard errors and a quarter of the gain",
+        "evaluations: high for z > 2.6, medium for z > 1.6, low for 5 points; rows: high over 5 standard errors and "
+        "half of the gain",
         check=decay,
         explains="summary",
         cause="trained_past_its_best",
@@ -353,18 +359,18 @@ RULES = (
         explains="summary",
         advice=(
             "read the late samples: what does the reward pay for, if the answer is not in the CoT?",
-            "keep the reader from learning the answers by themselves: objective.reader=frozen or ema, with objective.actor_reward_weight=0 "
-            "(docs/findings.md, Fluent garbage)",
+            "keep the reader from learning the answers themselves: objective.reader=frozen or ema, with "
+            "objective.actor_reward_weight=0 (docs/findings.md, Fluent garbage)",
         ),
         doubt="answer gone",
-        plural="are paid more while the answer leaves the CoT",
+        plural="earn more reward while the answer vanishes from the CoT",
         warns="high",
     ),
     Rule(
         "trend",
         "the course of learning",
         "reward, log-prob, answers in the CoT, right answers",
-        "Theil-Sen change over the whole course, Mann-Kendall at 99 % with autocorrelation",
+        "Theil-Sen change over the whole course, Mann-Kendall test at 99 % with autocorrelation",
         "high",
         check=learning,
     ),
@@ -372,7 +378,7 @@ RULES = (
         "no_learning",
         "nothing was learned",
         "the same",
-        "no signal of success moved in 40 rows or more",
+        "no measure of success changed in 40 rows or more",
         "medium",
         explains="summary",
         advice=("check that the adapter trains (gradient norm, KL above 0) and that groups have a spread of rewards",),
@@ -383,26 +389,26 @@ RULES = (
         "cannot_tell",
         "too few rows to say whether it learns",
         "the same",
-        "a change that would matter is as possible as none",
+        "the interval allows both a change that would matter and none",
         "high",
-        advice=("more rows, or more samples a row, are needed before a trend shows",),
+        advice=("more rows, or more samples per row, are needed before a trend shows",),
         plural="are too noisy or short to say whether they learn",
     ),
     Rule(
         "plateau",
         "the second half added little",
         "reward",
-        "second half without a gain beyond noise",
+        "no gain beyond noise in the second half",
         "medium",
         check=plateau,
         advice=("the second half added little: stop earlier, or change what limits it (CoT length, group size, temperature)",),
     ),
     Rule(
         "learning_rate_too_high",
-        "the policy drifted away in few steps, as it does when steps are too long",
+        "the policy drifted away within a few steps, as it does when the learning rate is too high",
         "training.lr, the collapse",
-        "a collapse with a rate above the highest that held up, or with nothing that moved before it",
-        "medium for a rate above it, else low",
+        "a collapse with a rate above the highest one known to work, or with nothing that moved before it",
+        "medium for a rate above that one, else low",
         check=high_rate,
         explains="fallback",
         advice=_CRASH,

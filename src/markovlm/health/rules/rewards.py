@@ -133,7 +133,7 @@ def part_fell(case: Case) -> Iterable[Finding]:
         not_in = ", ".join(f"{name} ({was:.3g} to {now:.3g})" for name, was, now in kept[:3])
         yield Finding(
             "part_fell",
-            f"by {what} the fall is in {said}" + (f", not in {not_in}" if kept else ": in all of them"),
+            f"broken down by {what}, the fall is in {said}" + (f", not in {not_in}" if kept else ": in all of them"),
             "high",
             "caution" if kept else "note",
             onset,
@@ -146,20 +146,20 @@ def part_fell(case: Case) -> Iterable[Finding]:
 RULES = (
     Rule(
         "reward_hacking",
-        "suspicion: the reward pays for something else than what is wanted",
+        "suspected: the reward pays for something other than what is wanted",
         "parts of the reward, right answers, the total",
-        "one surely falls by a third while another gains half of that, and the total does not fall",
-        "high where over half is lost",
+        "one measurably falls by a third while another gains half of that, and the total does not fall",
+        "high if over half is lost",
         check=reward_hacking,
         explains="mechanism",
         advice=(
-            "read the completions with the highest rewards: what are they paid for?",
-            "let the part that fell weigh more, or pay the other only where it is earned too",
+            "read the completions with the highest rewards: what are they rewarded for?",
+            "give the part that fell more weight, or pay the other part only where the first is earned too",
             "evaluate on held-out questions with another reward",
             "kl",
         ),
         doubt="reward misleads",
-        plural="are paid for something else than what is wanted",
+        plural="are rewarded for something other than what is wanted",
         warns="medium",
         seen=("https://github.com/OpenRLHF/OpenRLHF/issues/1263",),
     ),

@@ -85,7 +85,7 @@ def idle_ratio(case: Case) -> Iterable[Finding]:
         yield Finding(
             "idle_ratio",
             f"PPO's ratio is exactly 1 in all {n:,} rows that had a gradient: nothing was ever clipped, so PPO did nothing here "
-            "and this is the plain policy gradient",
+            "beyond the plain policy gradient",
             "high" if n >= _FEWEST else "medium",
             "caution",
         )
@@ -107,7 +107,7 @@ def frozen_anchor_collapse(case: Case) -> Iterable[Finding]:
     if case.collapsed and "ppo_frozen_anchor" in str(case.setting("objective.name")):
         ratio = next((e for e in case.verdict.signals if e.kind == "ratio_explosion" and e.level == "collapsed"), None)
         said = (
-            f"the ratio left its range ({ratio.describe()})" if ratio is not None else "the ratio is not logged beyond its range"
+            f"the ratio left its range ({ratio.describe()})" if ratio is not None else "the log shows no ratio beyond its range"
         )
         yield Finding(
             "ppo_frozen_anchor", f"objective.name is ppo_frozen_anchor; {said}", "medium" if ratio else "low", "problem"
@@ -155,13 +155,13 @@ def slower_steps(case: Case) -> Iterable[Finding]:
 RULES = (
     Rule(
         "ppo_frozen_anchor",
-        "PPO with its ratio against the frozen base: once the policy is sharper than the base, samples only push it away "
-        "(the ratio "
-        "shows the drift; that it caused the collapse is not proven: in a study of short runs (docs/findings.md, What collapsed PPO?) the "
-        "anchor alone broke nothing with mean log-ratios, and with summed ones learning stalled)",
+        "PPO with its ratio against the frozen base: once the policy is sharper than the base, samples only push it "
+        "away (the ratio shows the drift, but it is not proven to cause the collapse: in a study of short runs "
+        "(docs/findings.md, What collapsed PPO?) the anchor alone broke nothing with mean log-ratios, and with summed "
+        "ones learning stalled)",
         "objective.name, policy ratio",
         "a collapse with that objective",
-        "medium where the ratio exploded, else low",
+        "medium if the ratio exploded, else low",
         check=frozen_anchor_collapse,
         explains="settings",
         advice=(
@@ -178,7 +178,7 @@ RULES = (
         "the actor-reward gradient outweighs the policy gradient",
         "gradient norms by loss term",
         "a collapse with the actor-reward term over 10 times the policy term",
-        "medium: measured, the cause open",
+        "medium: measured, but the cause is open",
         check=swamped,
         explains="settings",
         advice=("set objective.cot_logprob: sum, or objective.actor_reward_weight to 0.1 and let it rise", OUR_GUARD),
@@ -187,7 +187,7 @@ RULES = (
         "term_balance",
         "one term of the loss outweighs another",
         "gradient norms by loss term",
-        "actor-reward over 10 times, or under a hundredth of, the policy term",
+        "actor-reward term over 10 times, or under a hundredth of, the policy term",
         "high: measured",
         check=term_balance,
     ),
@@ -199,7 +199,7 @@ RULES = (
         "high from ten rows",
         check=idle_ratio,
         advice=("several passes over each rollout are needed for PPO to differ from the policy gradient",),
-        plural="use PPO whose ratio never left 1",
+        plural="use PPO, but its ratio never left 1",
     ),
     Rule(
         "dead_actor_reward",
@@ -220,11 +220,11 @@ RULES = (
     ),
     Rule(
         "only_collapsed_runs_share",
-        "a setting goes with collapse",
+        "a setting is associated with collapse",
         "settings of all runs",
         "a setting that every collapsed run has and no other run",
         "low: association",
-        advice=("change that setting alone and repeat the run: being shared is not being the cause",),
+        advice=("change that setting alone and repeat the run: a shared setting need not be the cause",),
     ),
     Rule(
         "not_finished",
@@ -238,7 +238,7 @@ RULES = (
         "ended_in_error",
         "the log ends with an error",
         "a printed log after its last row",
-        "a traceback, memory that ran out, a scheduler's or the system's last word",
+        "a traceback, running out of memory, or a final message of the scheduler or the system",
         "high: it is quoted",
         check=ended_in_error,
         plural="ended with an error",
@@ -250,6 +250,6 @@ RULES = (
         "twice the early median, lasting",
         "high: measured",
         check=slower_steps,
-        plural="take twice as long a step as at the start",
+        plural="take twice as long per step as at the start",
     ),
 )  # fmt: skip

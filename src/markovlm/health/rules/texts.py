@@ -151,10 +151,9 @@ RULES = (
         live=(
             Threshold(
                 "char_run_share", "value", "above", 0.3, 0.5, 4, 5,
-                "Longest run of one character over CoT tokens (over 100 where the length is not logged), run of at least 20. A token "
-                "is one to "
-                "four characters, so 0.5 is an eighth to a half of a CoT. Counted only where the group's bigrams agree: a "
-                "rule of dashes in one sample is no collapse.",
+                "Longest run of one character, of at least 20, divided by the number of CoT tokens (by 100 if the "
+                "length is not logged). A token is one to four characters, so 0.5 is an eighth to a half of a CoT. "
+                "Counted only if the group's bigrams agree: a line of dashes in one sample is no collapse.",
                 solved_excuses=True,
             ),
         ),
@@ -177,19 +176,19 @@ RULES = (
     ),
     Rule(
         "garbage_is_paid",
-        "the text has no content and the reward stays: the reader has learned the answers, or the question leaks",
+        "the text has no content but the reward stays: the reader has learned the answers, or the question leaks",
         "repetition, outcomes",
-        "few distinct bigrams, high compression or one character, the outcome kept",
+        "few distinct bigrams, high compression or one repeated character, with the outcome kept",
         "medium: counts",
         check=garbage_is_paid,
         explains="mechanism",
         advice=(
-            "read completions beside their rewards: does the reward see the question, or the answer in the prompt?",
+            "read completions alongside their rewards: does the reward see the question, or the answer in the prompt?",
             "evaluate with a reader that was not trained",
             "kl",
         ),
-        doubt="garbage paid",
-        plural="are paid for garbage",
+        doubt="garbage rewarded",
+        plural="are rewarded for garbage",
         warns="medium",
         seen=("https://github.com/verl-project/verl/issues/628", "https://github.com/modelscope/ms-swift/issues/3372"),
     ),
@@ -206,15 +205,16 @@ RULES = (
     ),
     Rule(
         "copies_question",
-        "the CoT restates its question instead of reasoning: the question is carried past its redaction",
+        "the CoT restates its question instead of reasoning, which carries the question past its redaction",
         "numbers and n-grams of the question in its CoT",
-        "to the end over half of the CoTs restate their question, lack the answer and add little",
-        "high over four fifths",
+        "until the end, over half of the CoTs restate their question, lack the answer and add little",
+        "high if over four fifths do",
         live=(
             Threshold(
                 "copies_question_fraction", "value", "above", 0.8, None, 18, 20,
-                "Four of five CoTs say their question again, lack the answer and add little. Base models do so on sums before they learn to "
-                "reckon, with one sample a row in seven of ten rows: eighteen of twenty are asked for.",
+                "Four of five CoTs repeat their question, lack the answer and add little. Base models do so on sums "
+                "before they learn to calculate; with one sample per row, in seven of ten rows. Hence eighteen of "
+                "twenty rows are required.",
             ),
         ),
         check=copies_question,
@@ -226,14 +226,14 @@ RULES = (
     Rule(
         "ignores_question",
         "the CoT would fit any question, so it holds no reasoning",
-        "numbers and words of the own and of another question",
-        "to the end CoTs hold no more of their own question than of another, and not the answer",
-        "high where it was different at the start",
+        "numbers and words of its own question and of another",
+        "until the end, CoTs contain no more of their own question than of another, and not the answer",
+        "high if it was different at the start",
         live=(
             Threshold(
                 "question_specificity", "value", "below", 0.05, None, 18, 20,
-                "The CoT holds as much of another question as of its own. CoTs that reason about word problems have 0.5 and more, sums 0.9. A bare "
-                "answer has 0 too, and is right.",
+                "The CoT contains as much of another question as of its own. CoTs that reason about word problems have "
+                "0.5 and more, sums 0.9. A bare answer also has 0, and is fine.",
                 solved_excuses=True,
             ),
         ),
@@ -248,7 +248,7 @@ RULES = (
         "the CoT states the answer without reasoning",
         "late samples",
         "over half are little more than the answer",
-        "medium: from a choice of samples",
+        "medium: from a selection of samples",
         check=copies_answer,
         explains="summary",
         advice=("check fragility (markovlm perturb): an answer without reasoning is a code, not an explanation",),

@@ -47,7 +47,7 @@ NEMO_RL = Framework(
         "seed": ("grpo.seed",),
     },
     knobs={
-        "truncated": "set grpo.overlong_filtering=true, or charge for length before the limit (grpo.reward_shaping)",
+        "truncated": "set grpo.overlong_filtering=true, or penalise length before the limit (grpo.reward_shaping)",
         "exploration": "raise loss_fn.ratio_clip_max (0.28)",
         "sampler": "set loss_fn.use_importance_sampling_correction=true, and the same temperature, top_p and precision on both sides",
         "filter": "set grpo.use_dynamic_sampling=true",

@@ -83,7 +83,7 @@ TRL = Framework(
         "clip_high": ("epsilon_high",),
     },
     knobs={
-        "truncated": "set mask_truncated_completions=True (with beta 0), or charge for length before the limit",
+        "truncated": "set mask_truncated_completions=True (with beta 0), or penalise length before the limit",
         "exploration": "raise temperature, or epsilon_high (0.28)",
         "entropy": "lower temperature and epsilon_high (entropy_coef, where it is set)",
         "sampler": "set vllm_importance_sampling_correction=True with vllm_importance_sampling_cap, and the same temperature, top_p and dtype on "
@@ -111,7 +111,7 @@ TRANSFORMERS = replace(TRL, name="transformers", told_by=(r"(?!)",), notes={}, s
 MS_SWIFT = replace(
     TRL, name="ms-swift", told_by=(r"(?!)",), notes={}, sources=(), flag="--",
     knobs={
-        "truncated": "set --overlong_filter true, or charge for length before the limit",
+        "truncated": "set --overlong_filter true, or penalise length before the limit",
         "exploration": "raise --temperature, or --epsilon_high (0.28)",
         "sampler": "set --rollout_importance_sampling_mode, and the same temperature, top_p and dtype on both sides",
         "filter": "set --dynamic_sample true",

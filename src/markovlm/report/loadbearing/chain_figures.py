@@ -91,7 +91,7 @@ def _known(name: str, run: str, found: Chains) -> Figure | None:
     rows = [{"at": k.at, "n": k.n} | numbers(k.accuracy) for k in known if k.accuracy.mean is not None]
     if not rows:
         return None
-    title = f"{run}: answers read from the states, right"
+    title = f"{run}: share of right answers read from the states"
     x = _counted("at", by, [k.at for k in known])
     y: dict[str, Any] = {
         "field": "value",
@@ -120,7 +120,7 @@ def _damage(name: str, run: str, found: Chains) -> Figure | None:
         return None
     names = list(dict.fromkeys(str(row["damage"]) for row in rows))
     what = "the answer" if predicted == "answer" else "what is predicted"
-    title = f"{run}: damage to a {'piece' if found.thinks else 'state'}, drop of {what}, nats a token"
+    title = f"{run}: perturbing a {'piece' if found.thinks else 'state'}, drop of {what}, nats per token"
     colour = {
         "field": "damage", "type": "nominal", "title": None,
         "scale": {"domain": names, "range": [COLOURS[i % len(COLOURS)] for i in range(len(names))]},

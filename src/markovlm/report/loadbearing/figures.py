@@ -26,12 +26,12 @@ def figures(name: str, run: str, study: Study) -> list[Figure]:
     made: list[Figure | None] = []
     if isinstance(found, Perturb):
         made = [
-            _heat(f"{name}-fragility", f"{run}: fragility, nats an answer token", found.rows, lambda r: r.fragility),
-            _heat(f"{name}-drop", f"{run}: drop of ln pi(a|CoT), nats an answer token", found.rows, lambda r: r.drop_logprob),
+            _heat(f"{name}-fragility", f"{run}: fragility, nats per answer token", found.rows, lambda r: r.fragility),
+            _heat(f"{name}-drop", f"{run}: drop of ln pi(a|CoT), nats per answer token", found.rows, lambda r: r.drop_logprob),
         ]
     elif isinstance(found, Transfer):
         made = [
-            _curves(f"{name}-transfer", f"{run}: ln pi(a|CoT), nats an answer token", found, lambda p: p.logprob, ".3~g"),
+            _curves(f"{name}-transfer", f"{run}: ln pi(a|CoT), nats per answer token", found, lambda p: p.logprob, ".3~g"),
             _curves(f"{name}-transfer-accuracy", f"{run}: accuracy of readers", found, lambda p: p.accuracy, ".0%"),
         ]
     elif isinstance(found, Explain):
@@ -142,7 +142,7 @@ def _kinds(name: str, run: str, found: Explain) -> Figure | None:
     if not rows:
         return None
     rows.sort(key=lambda row: -float(row["value"] or 0.0))
-    title = f"{run}: load of one {found.unit} when {found.done}, nats an answer token"
+    title = f"{run}: drop when one {found.unit} is {found.done}, nats per answer token"
     y = {"field": "kind", "type": "nominal", "sort": [row["kind"] for row in rows], "title": None, "axis": {"labelLimit": 160}}
     x = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 6}}
     tooltip = [{"field": f} for f in ("kind", "value", "low", "high", "units")]
@@ -154,12 +154,12 @@ def _kinds(name: str, run: str, found: Explain) -> Figure | None:
 
 
 def _along_the_cot() -> dict[str, Any]:
-    """The x axis of what is told by place in the CoT."""
+    """The x axis of what is told by position in the CoT."""
     axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
     return {
         "field": "from",
         "type": "quantitative",
-        "title": "start to end of the CoT",
+        "title": "position, start to end of the CoT",
         "scale": {"domain": [0, 1]},
         "axis": axis,
     }
@@ -173,7 +173,7 @@ def _positions(name: str, run: str, found: Explain) -> Figure | None:
     ]
     if not rows:
         return None
-    title = f"{run}: load by place in the CoT, nats an answer token"
+    title = f"{run}: drop by position in the CoT, nats per answer token"
     x = _along_the_cot()
     y = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}}
     tooltip = [{"field": f} for f in ("from", "to", "value", "low", "high", "units")]
@@ -193,7 +193,7 @@ def _causes(name: str, run: str, found: Resample) -> Figure | None:
     ]
     if not rows:
         return None
-    title = f"{run}: what sentences cause, by place (TV; dashed: by chance)"
+    title = f"{run}: what sentences cause, by position (TV; dashed: by chance)"
     x = _along_the_cot()
     y = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}, "scale": {"domain": [0, 1]}}
     tooltip = [{"field": f} for f in ("from", "to", "value", "low", "high", "chance", "sentences")]

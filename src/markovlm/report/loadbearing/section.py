@@ -31,19 +31,19 @@ from markovlm.studies.tables import long_tables, tables_of
 from markovlm.studies.words import cell_text
 
 TITLE = "Is the reasoning load-bearing?"
-NOTHING_CLAIMED = "No damage, bypass or reader was measured with an interval, so nothing is claimed about them."
+NOTHING_CLAIMED = "No perturbation, bypass or transfer was measured with an interval, so nothing is claimed about them."
 NOTE = (
-    "Intervals are 95 % over questions, and each sentence follows from its interval; one of no width says that all questions "
-    "agreed, not that the number is certain."
+    "Intervals are 95 % over questions, and each statement follows from its interval. An interval of zero width means "
+    "that all questions agreed, not that the number is certain."
 )
 LEGEND = (
-    "Heat maps: red costs, a number in brackets has an interval that holds 0. Curves and bars: thin lines are intervals; "
-    "dashed, the same reader with the base model's CoTs."
+    "Heat maps: red is a loss; a number in brackets has an interval that contains 0. Curves and bars: thin lines are "
+    "intervals; dashed lines are the same reader with the base model's CoTs."
 )
 CHAIN_LEGEND = (
-    "Every question is put to every state: the darker, the likelier its answer (geometric mean over its tokens); ✓ right, × wrong; framed, "
-    "the chunk that the fact stands in, before which the answer can only be guessed. Of damage the severity nearest to 60 % is drawn; the CSV "
-    "has all. Thin lines are intervals."
+    "Every question is asked of every state: the darker the cell, the likelier the answer (geometric mean over its "
+    "tokens); ✓ right, × wrong. Framed: the chunk that contains the fact, before which the answer can only be guessed. "
+    "Perturbation is drawn at the severity nearest to 60 %; the CSV has all severities. Thin lines are intervals."
 )
 MOST_DETAILED = 12  # runs with tables and figures on the page
 MOST_PRINTED = 3  # runs with figures beside the Markdown file
@@ -249,7 +249,7 @@ def shade_causes(cot: ResampledCot) -> ShownCauses:
 
 def _caused(s: Sentence) -> str:
     if s.tv.mean is None:
-        return "no continuation lacks it"
+        return "every continuation has it"
     rates = (
         ""
         if s.accuracy_with is None or s.accuracy_without is None

@@ -245,7 +245,7 @@ const pin = (run, step, what) => {
   }
   const details = node("a", "", "verdict");
   details.href = `#${known.id}`;
-  const close = node("button", "", "Let go");
+  const close = node("button", "", "Send back");
   close.type = "button";
   close.addEventListener("click", letGo);
   bar.replaceChildren(...parts, details, close);

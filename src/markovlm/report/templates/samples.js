@@ -112,8 +112,8 @@ if (form) {
     $("#sample-list").replaceChildren(...list.slice(0, limit).map(card));
     const right = list.filter((s) => s.correct === true).length, judged = list.filter((s) => s.correct !== undefined).length;
     const holding = list.filter((s) => contains(s) === true).length;
-    const told = judged ? `, ${right.toLocaleString("en")} of ${judged.toLocaleString("en")} judged ones right` : list.length ? `, the CoT of ${holding.toLocaleString("en")} contains the answer` : "";
-    $("#sample-count").textContent = `${list.length.toLocaleString("en")} samples${list.length > limit ? `, ${limit} on show` : ""}${told}`;
+    const told = judged ? `, right in ${right.toLocaleString("en")} of the ${judged.toLocaleString("en")} that were judged` : list.length ? `, the CoT of ${holding.toLocaleString("en")} contains the answer` : "";
+    $("#sample-count").textContent = `${list.length.toLocaleString("en")} samples${list.length > limit ? `, ${limit} shown` : ""}${told}`;
     $("#more-samples").hidden = list.length <= limit;
     current = -1;
   };
@@ -142,7 +142,7 @@ if (form) {
   onHash.push((hash) => {
     if (!hash.startsWith("#sample/")) return false;
     linked = data.samples.find((s) => linkOf.get(s) === hash) ?? null;
-    if (!linked) { $("#sample-count").textContent = "That link's sample is not in this report."; $("#samples").scrollIntoView(); return true; }
+    if (!linked) { $("#sample-count").textContent = "The linked sample is not in this report."; $("#samples").scrollIntoView(); return true; }
     set({ ...all, run: linked.run, order: "near", near: linked.step });
     const first = $("#sample-list .sample");
     first.scrollIntoView({ block: "start", behavior: "instant" });

@@ -70,7 +70,7 @@ if (table) {
     else {
       const groups = new Map();
       for (const item of judged) {
-        const key = item.run.by[by] ?? "not said";
+        const key = item.run.by[by] ?? "not recorded";
         groups.set(key, [...(groups.get(key) ?? []), item.row]);
       }
       for (const [key, members] of [...groups].sort((a, b) => a[0].localeCompare(b[0], "en", { numeric: true }))) {
