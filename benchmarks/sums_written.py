@@ -1,16 +1,23 @@
 """What a language model writes into its CoTs of word problems of one step: no sum, the wrong sum, a sum done wrongly, the answer.
 
     python benchmarks/sums_written.py runs/demo-real/evaluations/*-test-*.jsonl        # files that `eval` and `demo` write, no chain of two steps
+    python benchmarks/sums_written.py --runs runs/real_words-sweep/runs/*              # base and last checkpoint of several seeds
 
 A sum is the first `number operator number = number` of a CoT. It is the right one if its value is the gold answer, whatever the CoT says that it is.
-95 % Wilson intervals over questions, each with one CoT.
+95 % Wilson intervals over questions, each with one CoT. Of several runs Student's t over runs, and where the right answers that
+training gained come from.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from scipy.stats import sem
+from scipy.stats import t as t_distribution
 
 from markovlm.runs.rows import read_rows
 from markovlm.statistics import wilson
@@ -47,11 +54,50 @@ def looked_at(question: str, cot: str, gold: str, right: bool, ended: bool) -> l
     return [True, a in numbers and b in numbers, proper, proper and result == gold, *rest]
 
 
-def main(files: list[str]) -> int:
-    for file in files:
-        rows = [row for row in read_rows(Path(file)) if "cot" in row]
-        truths = [looked_at(r["question"], r["cot"], r["gold"], next(iter(r["correct"].values())), r["ended"]) for r in rows]
-        print(f"{Path(file).name}, n = {len(rows)}")
+def truths_of(file: Path) -> dict[str, list[bool]]:
+    """By question, each of ROWS."""
+    rows = [row for row in read_rows(file) if "cot" in row]
+    return {
+        r["question"]: looked_at(r["question"], r["cot"], r["gold"], next(iter(r["correct"].values())), r["ended"]) for r in rows
+    }
+
+
+def mean_over_runs(values: Sequence[float]) -> str:
+    half = t_distribution.ppf(0.975, len(values) - 1) * sem(values)
+    return f"{np.mean(values):.3f} [{np.mean(values) - half:.3f}, {np.mean(values) + half:.3f}]"
+
+
+def over_runs(runs: Sequence[Path]) -> None:
+    """Base and last checkpoint of each run, the difference, and what stands in the CoTs of the questions that are answered rightly since."""
+    before = [truths_of(next((run / "evaluations").glob("base-test-*.jsonl"))) for run in runs]
+    after = [truths_of(max((run / "evaluations").glob("step-*-test-*.jsonl"))) for run in runs]
+    for i, name in enumerate((*ROWS, "rightly done, of the right sums")):
+        if i < len(ROWS):
+            was, now = ([float(np.mean([row[i] for row in one.values()])) for one in some] for some in (before, after))
+        else:
+            was, now = (
+                [sum(r[3] for r in one.values()) / sum(r[2] for r in one.values()) for one in some] for some in (before, after)
+            )
+        change = [b - a for a, b in zip(was, now, strict=True)]
+        print(
+            f"{name:44} {mean_over_runs(was)}   {mean_over_runs(now)}   {mean_over_runs(change)}   {min(now):.3f} to {max(now):.3f}"
+        )
+    gained = [(a[q], b[q]) for a, b in zip(before, after, strict=True) for q in a if b[q][5] and not a[q][5]]
+    lost = sum(a[q][5] and not b[q][5] for a, b in zip(before, after, strict=True) for q in a)
+    held, done = sum(a[4] for a, _ in gained), sum(b[3] and not a[4] for a, b in gained)
+    print(
+        f"right since: {len(gained)} questions; {held} had the gold answer in the CoT before, {done} others have the right sum, rightly done, now"
+    )
+    print(f"right before and not since: {lost}")
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--runs"]:
+        over_runs([Path(run) for run in arguments[1:]])
+        return 0
+    for file in arguments:
+        truths = truths_of(Path(file)).values()
+        print(f"{Path(file).name}, n = {len(truths)}")
         for name, column in zip(ROWS, zip(*truths, strict=True), strict=True):
             low, high = wilson(sum(column), len(column))
             print(f"  {name:44} {sum(column) / len(column):.3f} [{low:.3f}, {high:.3f}]")
