@@ -214,6 +214,7 @@ MUTANTS: tuple[Mutant, ...] = (
     M("config/schedule.py", "return cls(\"constant\", value, value)", "return cls(\"constant\", value, 0.0)", "constants that vanish"),
     M("health/course.py", "_MARGIN = 4.0", "_MARGIN = 0.5", "noise called a collapse"),
     M("health/alarm.py", "if len(self.hits) >= self.needed:", "if self.hits:", "one spike is a verdict"),
+    M("health/monitor.py", "sorted(self._speaking)", "sorted(self._busy)", "a collapse that went by is forgotten"),
     M("health/monitor.py", 'return "solved"\n        elif logprob', 'return "neither"\n        elif logprob', "success called entropy death"),
     M("health/detect.py", "nats += gained if gained < CAP else CAP", "nats += gained", "one spike is evidence enough"),
     M("health/noise.py", "(1.0 + phi) / (1.0 - phi))", "1.0)", "autocorrelated noise called a fall"),

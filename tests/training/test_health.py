@@ -207,6 +207,19 @@ def test_a_collapse_that_ends_is_a_warning_in_the_end() -> None:
     assert all(e.recovered for e in verdict.signals if e.kind == "logprob_crash")
 
 
+def test_texts_that_collapsed_for_a_while_stay_on_record() -> None:
+    """The alarms of the table are off again, and say what they saw."""
+    rows = healthy(120)
+    for row in rows[60:70]:
+        row |= {"longest_char_run": 48.0, "cot_length": 50.0, "distinct_bigram_fraction": 0.1}
+    verdict = judge(rows)
+    assert verdict.verdict == "warn"
+    assert [(e.name, e.level, e.step, e.recovered) for e in verdict.signals] == [
+        ("char_run_share", "warn", 61, True),
+        ("distinct_bigram_fraction", "warn", 61, True),
+    ]
+
+
 def test_one_sample_with_a_rule_of_dashes_does_not_matter() -> None:
     rows = [row | {"longest_char_run": 48.0, "cot_length": 48.0, "distinct_bigram_fraction": 0.88} for row in healthy(60)]
     assert judge(rows).verdict == "healthy"
