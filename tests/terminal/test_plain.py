@@ -12,6 +12,7 @@ from rich.text import Text
 from markovlm.cli.flags import print_json
 from markovlm.cli.main import main
 from markovlm.evaluation.ask import Asked
+from markovlm.present.table import plain, table_of
 from markovlm.terminal import console
 from markovlm.terminal.ask import show_asked
 from markovlm.terminal.plain import printable, say
@@ -36,14 +37,15 @@ def test_the_console_prints_hostile_text_as_text_and_keeps_its_own_colours() -> 
     table = Table()
     table.add_column(HOSTILE)
     table.add_row(Text(HOSTILE))
-    for one in (Text(HOSTILE, style="bold"), HOSTILE.replace("[", "\\["), table, console.table(HOSTILE, ["x"], [[HOSTILE]])):
+    ours = console.as_text(table_of("hostile", HOSTILE, [HOSTILE], {HOSTILE: plain}))
+    for one in (Text(HOSTILE, style="bold"), HOSTILE.replace("[", "\\["), table, ours):
         made.print(one)
         made.print(one, soft_wrap=True)
     said = out.getvalue()
     assert "\x1b[1m" in said  # bold, by us
     assert "\x1b[31m" not in said
-    for ours in ("\x1b[1m", "\x1b[0m"):
-        said = said.replace(ours, "")
+    for style in ("\x1b[1m", "\x1b[0m"):
+        said = said.replace(style, "")
     assert controls(said) == []
     assert said.count("␛[31mred") >= 8
 
