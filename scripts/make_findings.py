@@ -42,7 +42,8 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
     known = outcomes(sweep, rows)
     runs = [replace(o, group=short(o.values)) for o in known]
     reference = None if sweep.spec.reference is None else next(short(o.values) for o in known if o.group == sweep.reference)
-    found = compare(runs, reference)
+    metric = "logprob" if sweep.spec.metric == "logprob" else "accuracy"
+    found = compare(runs, reference, metric)
     parts = [
         f"*Question.* {study.question}",
         f"*Design, fixed before running* (`studies/{name}.yaml`). {study.design}",
@@ -54,7 +55,7 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
         parts.append(_legend())
         parts.append(markdown(*by_setting(runs, study.rows, study.columns)))
     else:
-        parts.append(markdown(*cells_table(found)))
+        parts.append(markdown(*cells_table(found, metric)))
     if found.factors and sweep.spec.matrix:
         parts.append("One factor at a time, all else and the seed equal:\n\n" + markdown(*factors_table(found)))
     if name == "answer_end":
@@ -65,7 +66,7 @@ def section(sweep: Sweep, rows: Sequence[Row]) -> tuple[str, list[tuple[str, dic
         parts.append(log_rank(rows))
     parts += [markdown(*table(rows)) for measure in study.measures for table in TABLES.get(measure, ())]
     figures = []
-    for title, spec in figures_of(runs, found, "accuracy")[:1]:  # the scores; learning curves are on the sweep's own page
+    for title, spec in figures_of(runs, found, metric)[:1]:  # the scores; learning curves are on the sweep's own page
         figures.append((f"{name}-1", spec))
         parts.append(f"![{title}](figures/{name}-1.svg)")
     if name == "answer_end":
@@ -134,7 +135,7 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else ("<.001" if p < 0.001 else f"{p:.3f}")
 
 
-def cells_table(found: Comparison) -> Table:
+def cells_table(found: Comparison, metric: str) -> Table:
     """A row a cell: mean over seeds, range, difference from the reference."""
     against = {d.group: d for d in found.differences}
     rows = []
@@ -153,7 +154,7 @@ def cells_table(found: Comparison) -> Table:
     columns = (
         "cell",
         "seeds",
-        f"accuracy (over {over})",
+        f"{'accuracy' if metric == 'accuracy' else 'ln pi(answer|CoT) per token'} (over {over})".replace("|", "\\|"),
         "lowest to highest",
         "less the reference",
         "p (Holm)",
