@@ -230,6 +230,9 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert "ESTIMATE for this run on this machine's CPU: peak about" in text
     assert "the process needs about" in text
     assert list(tmp_path.iterdir()) == []
+    for asked, there in ((50, 50), (1000, 200)):  # dev has 200
+        assert main([*arguments, "--json", "--evaluation.dev_size", str(asked)]) == 0
+        assert json.loads(capsys.readouterr().out)["evaluation_questions"] == there
 
 
 def test_a_dry_run_of_what_can_not_run(tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,8 @@ def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
     longest, mean = _workloads(config, task, tokenizer, cot, train)
     training, rollouts = config.training, config.rollouts
     size = None if train is None or config.tasks or is_endless(train.examples) else len(train.examples)
+    sizes = {name: None if is_endless(part.examples) else len(part.examples) for name, part in loaded.items()}
+    dev = sizes.get(config.data.dev_split)
     return {
         "task": config.task,
         "model": config.model,
@@ -56,7 +58,7 @@ def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
         "conditioning": config.objective.conditioning,
         "reader": config.objective.reader,
         "actor_reward_weight": str(config.objective.actor_reward_weight),
-        "splits": {name: None if is_endless(part.examples) else len(part.examples) for name, part in loaded.items()},
+        "splits": sizes,
         "splits_note": note,
         "skipped": sum(len(part.skipped) for part in loaded.values()),
         "notes": list(dict.fromkeys(line for part in loaded.values() for line in part.notes)),
@@ -66,7 +68,7 @@ def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
         "group_size": rollouts.group_size,
         "max_cot_tokens": cot,
         "evaluations": _times(training.steps, training.eval_every),
-        "evaluation_questions": config.evaluation.dev_size,
+        "evaluation_questions": min(config.evaluation.dev_size, dev) if dev is not None else config.evaluation.dev_size,
         "checkpoints": _times(training.steps, training.checkpoint_every),
         "health_policy": config.health.policy,
         "prompt_tokens": {"mean": mean.prompt, "longest": longest.prompt, "source": mean.source},
