@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import sem
-from scipy.stats import t as t_distribution
 
+from markovlm.intervals import estimate_text
 from markovlm.runs.rows import read_rows
 from markovlm.statistics import wilson
+from markovlm.sweeps.compare import mean_t
 
 SUM = re.compile(r"(\d+)\D{0,12}?([-+*x×/÷])\s*(\d+)[^=\n]{0,14}=\s*(\d+)")
 ROWS = (
@@ -62,25 +62,22 @@ def truths_of(file: Path) -> dict[str, list[bool]]:
     }
 
 
-def mean_over_runs(values: Sequence[float]) -> str:
-    half = t_distribution.ppf(0.975, len(values) - 1) * sem(values)
-    return f"{np.mean(values):.3f} [{np.mean(values) - half:.3f}, {np.mean(values) + half:.3f}]"
-
-
 def over_runs(runs: Sequence[Path]) -> None:
     """Base and last checkpoint of each run, the difference, and what stands in the CoTs of the questions that are answered rightly since."""
     before = [truths_of(next((run / "evaluations").glob("base-test-*.jsonl"))) for run in runs]
     after = [truths_of(max((run / "evaluations").glob("step-*-test-*.jsonl"))) for run in runs]
-    for i, name in enumerate((*ROWS, "rightly done, of the right sums")):
-        if i < len(ROWS):
-            was, now = ([float(np.mean([row[i] for row in one.values()])) for one in some] for some in (before, after))
-        else:
-            was, now = (
-                [sum(r[3] for r in one.values()) / sum(r[2] for r in one.values()) for one in some] for some in (before, after)
-            )
+    shares = {
+        name: [[float(np.mean([row[i] for row in one.values()])) for one in some] for some in (before, after)]
+        for i, name in enumerate(ROWS)
+    }
+    rightly, right = shares["the right sum, rightly done"], shares["the right sum"]
+    shares["rightly done, of the right sums"] = [
+        [a / b for a, b in zip(*one, strict=True)] for one in zip(rightly, right, strict=True)
+    ]
+    for name, (was, now) in shares.items():
         change = [b - a for a, b in zip(was, now, strict=True)]
         print(
-            f"{name:44} {mean_over_runs(was)}   {mean_over_runs(now)}   {mean_over_runs(change)}   {min(now):.3f} to {max(now):.3f}"
+            f"{name:44} {'   '.join(estimate_text(*mean_t(one)) for one in (was, now, change))}   {min(now):.3f} to {max(now):.3f}"
         )
     gained = [(a[q], b[q]) for a, b in zip(before, after, strict=True) for q in a if b[q][5] and not a[q][5]]
     lost = sum(a[q][5] and not b[q][5] for a, b in zip(before, after, strict=True) for q in a)
@@ -99,8 +96,7 @@ def main(arguments: list[str]) -> int:
         truths = truths_of(Path(file)).values()
         print(f"{Path(file).name}, n = {len(truths)}")
         for name, column in zip(ROWS, zip(*truths, strict=True), strict=True):
-            low, high = wilson(sum(column), len(column))
-            print(f"  {name:44} {sum(column) / len(column):.3f} [{low:.3f}, {high:.3f}]")
+            print(f"  {name:44} {estimate_text(sum(column) / len(column), *wilson(sum(column), len(column)))}")
     return 0
 
 

@@ -151,10 +151,11 @@ def cells_table(found: Comparison, metric: str) -> Table:
             ]
         )  # fmt: skip
     over = " or ".join(dict.fromkeys(g.over for g in found.groups))
+    score = "accuracy" if metric == "accuracy" else r"ln pi(answer\|CoT) per token"
     columns = (
         "cell",
         "seeds",
-        f"{'accuracy' if metric == 'accuracy' else 'ln pi(answer|CoT) per token'} (over {over})".replace("|", "\\|"),
+        f"{score} (over {over})",
         "lowest to highest",
         "less the reference",
         "p (Holm)",

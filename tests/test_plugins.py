@@ -89,22 +89,22 @@ def test_an_objective(plugin, tiny_models: dict[str, Path], tmp_path: Path, caps
         build_config({"objective": {"weight_high": 1.5}})
 
 
-def test_the_test_of_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cispo.py").write_text(BLOCKS["objective"], encoding="utf-8")
+@pytest.mark.parametrize(
+    ("template", "module", "test", "name"),
+    [
+        ("objective", "cispo", "its test", "test_cispo_is_its_formula"),
+        ("study", "spacing", "its own test", "test_spacing_removes_the_spaces"),
+    ],
+)
+def test_the_test_of_a_template(
+    template: str, module: str, test: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{module}.py").write_text(BLOCKS[template], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, Any] = {}
-    exec(BLOCKS["its test"], names)
-    names["test_cispo_is_its_formula"]()
-    del sys.modules["cispo"]
-
-
-def test_the_test_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "spacing.py").write_text(BLOCKS["study"], encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    names: dict[str, Any] = {}
-    exec(BLOCKS["its own test"], names)
-    names["test_spacing_removes_the_spaces"]()
-    del sys.modules["spacing"]
+    exec(BLOCKS[test], names)
+    names[name]()
+    del sys.modules[module]
 
 
 LOGS_ITS_OWN = '''

@@ -196,8 +196,11 @@ class HealthMonitor:
     def _note(self, number: int) -> None:
         """Keep `_busy` and `_speaking` right after the alarms of a table row changed."""
         alarms = self._alarms[number].values()
-        self._busy.discard(number) if all(alarm.idle for alarm in alarms) else self._busy.add(number)
-        self._speaking.discard(number) if all(alarm.silent for alarm in alarms) else self._speaking.add(number)
+        for known, gone in ((self._busy, all(a.idle for a in alarms)), (self._speaking, all(a.silent for a in alarms))):
+            if gone:
+                known.discard(number)
+            else:
+                known.add(number)
 
     def _core_vanished(self, values: Mapping[str, float]) -> bool:
         """Loss, reward and log-prob were there and are all missing now: a logger's way of writing NaN."""

@@ -13,7 +13,7 @@ from markovlm.logs.schema import METRIC
 from markovlm.present.table import Source
 from markovlm.report.run_rows import SIGNALS, RunRow, run_rows
 from markovlm.report.settings import split_settings
-from markovlm.report.tables import accuracy_cell, by_gravity, level_cell
+from markovlm.report.tables import accuracy_cell, by_gravity, level_texts, row_source
 
 FEW_RUNS = 12  # up to so many runs are shown one by one
 _MOST_GROUPINGS = 12
@@ -74,11 +74,10 @@ def _level(d: Diagnosis, row: RunRow, key: str, when: str) -> Shown:
     if key not in row.signals:
         return _NONE
     found: Level = getattr(row.signals[key], when)
-    cell = level_cell(found, d.run)
-    text, _, error = cell.text.partition(" ± ")
+    text, error = level_texts(found)
     small = (f"±{error}" if error else "", f"@ {found.first_step:,}" if when == "best" else "")
     hint = f"mean of {found.rows:,} rows, steps {found.first_step:,} to {found.last_step:,}"
-    return Shown(found.mean, text, " ".join(filter(None, small)), hint, cell.source)
+    return Shown(found.mean, text, " ".join(filter(None, small)), hint, row_source(d.run, found.first_step))
 
 
 def _score(d: Diagnosis, e: LoggedEvaluation | None) -> Shown:

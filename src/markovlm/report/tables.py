@@ -99,10 +99,17 @@ def level_cell(found: Level | None, run: RunData, steps: bool = False) -> Cell:
     """`-1.31 ± 0.05`, with the steps of the window where `steps` is set."""
     if found is None:
         return NOTHING
-    rounding = 1e-9 * max(1.0, abs(found.mean))  # of a constant
-    error = "" if found.error is None else f" ± {found.error if found.error > rounding else 0:.1g}"
+    mean, error = level_texts(found)
     where = f" @ {found.first_step:,}–{found.last_step:,}" if steps and found.rows > 1 else ""
-    return Cell(found.mean, f"{found.mean:.3g}{error}{where}", row_source(run, found.first_step), "number")
+    text = f"{mean} ± {error}" if error else mean
+    return Cell(found.mean, f"{text}{where}", row_source(run, found.first_step), "number")
+
+
+def level_texts(found: Level) -> tuple[str, str]:
+    """(mean, its standard error; empty where there is none)"""
+    rounding = 1e-9 * max(1.0, abs(found.mean))  # of a constant
+    error = "" if found.error is None else f"{found.error if found.error > rounding else 0:.1g}"
+    return f"{found.mean:.3g}", error
 
 
 def _onset(d: Diagnosis) -> Cell:

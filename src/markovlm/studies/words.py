@@ -20,7 +20,7 @@ def certain(e: Estimate) -> Estimate:
 
 
 def nats(e: Estimate, n: int | None = None, unit: str = "", token: str = "answer") -> str:
-    """`1.20 [0.90, 1.50] nats an answer token (n=100)`. Raises ValueError without an interval."""
+    """`1.20 [0.90, 1.50] nats per answer token (n=100)`. Raises ValueError without an interval."""
     return f"{cell_text(certain(e))} nats per {token} token{_counted(n, unit)}"
 
 

@@ -24,7 +24,7 @@ class RowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DataRow:
-    """One record: `Row("test.jsonl:18", 17, "test", {"question": …})`."""
+    """One record: `DataRow("test.jsonl:18", 17, "test", {"question": …})`."""
 
     where: str  # file:line, or Hub dataset[split]:row
     index: int  # position in its source, from 0
