@@ -22,6 +22,7 @@ from study_derived import DERIVED
 from study_rows import ROOT, Row, collect, outcomes, read, study_files, study_of, write
 from study_text import markdown
 
+from markovlm.intervals import MISSING, estimate_text, p_text
 from markovlm.report.draw import Drawers
 from markovlm.runs.rows import replace_whole
 from markovlm.statistics import Estimate, crossed_mean_ci, log_rank_p, sign_flip_p
@@ -122,17 +123,12 @@ def _missing(runs: Sequence[Outcome]) -> str:
 # ------------------------------------------------------------------------------------------------------------------ tables
 
 
-def number(estimate: Estimate, digits: int = 3) -> str:
-    """`0.912 [0.880, 0.944]`; without an interval where there is none."""
-    if math.isnan(estimate.mean):
-        return "-"
-    if math.isnan(estimate.low):
-        return f"{estimate.mean:.{digits}f}"
-    return f"{estimate.mean:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+def number(estimate: Estimate, places: int = 3) -> str:
+    return estimate_text(estimate.mean, estimate.low, estimate.high, places=places)
 
 
 def p_value(p: float | None) -> str:
-    return "-" if p is None else ("<.001" if p < 0.001 else f"{p:.3f}")
+    return MISSING if p is None or math.isnan(p) else p_text(p)
 
 
 def cells_table(found: Comparison, metric: str) -> Table:
@@ -145,9 +141,9 @@ def cells_table(found: Comparison, metric: str) -> Table:
         rows.append(
             [
                 g.group + (" (reference)" if d is None else ""), str(len(g.seeds)), number(g.score),
-                "-" if g.lowest is None else f"{g.lowest:.3f} to {g.highest:.3f}",
+                MISSING if g.lowest is None else f"{g.lowest:.3f} to {g.highest:.3f}",
                 "" if d is None else number(d.difference), "" if d is None else p_value(d.p_adjusted),
-                "" if d is None else p_value(d.p_unpaired), f"{bad} of {g.planned}", "-" if g.seconds is None else f"{g.seconds:.0f}",
+                "" if d is None else p_value(d.p_unpaired), f"{bad} of {g.planned}", MISSING if g.seconds is None else f"{g.seconds:.0f}",
             ]
         )  # fmt: skip
     over = " or ".join(dict.fromkeys(g.over for g in found.groups))
@@ -185,7 +181,7 @@ def pivot(rows: Sequence[Row], keys: Sequence[str], column: str) -> Table:
             here = [r for r in rows if r["values"][column] == value and tuple(r["values"][k] for k in keys) == combination]
             scores = [r["score"] for r in here if r["score"] is not None]
             bad = sum(r["verdict"] == "collapsed" for r in here)
-            text = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "-"
+            text = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else MISSING
             failed = sum(r["status"] == "failed" for r in here)
             cells.append(text + (f" [{bad}]" if bad else "") + (f" {failed} broke off" if failed else ""))
         body.append([*map(str, combination), *cells])
@@ -321,7 +317,7 @@ def matched_table(rows: Sequence[Row]) -> Table:
         for conditioning in ("markovian", "non_markovian"):
             row = next(r for r in rows if r["seed"] == seed and r["values"]["objective.conditioning"] == conditioning)
             step = row["measures"]["twins"].get("matched", {}).get("step")
-            cells.append("-" if step is None else f"step {step}: {dict(map(tuple, row['curve']))[step]:.3f}")
+            cells.append(MISSING if step is None else f"step {step}: {dict(map(tuple, row['curve']))[step]:.3f}")
         body.append(cells)
     return ("seed", "Markovian, dev accuracy", "its twin, dev accuracy"), body
 
@@ -399,7 +395,7 @@ def interaction(rows: Sequence[Row]) -> Table:
         live, idle = (table("scored", w, of) - table("open", w, of) for w in (1.0, 0.0))
         for name, gap in (("w = 1: scored less open", live), ("w = 0: scored less open", idle), ("interaction", live - idle)):
             found = crossed_mean_ci(gap)
-            body.append([of, name, number(found.estimate), "-" if math.isnan(found.p) else p_value(found.p)])
+            body.append([of, name, number(found.estimate), p_value(found.p)])
     return ("of replies", "comparison", "difference", "p"), body
 
 
@@ -411,7 +407,7 @@ def composite_table(rows: Sequence[Row]) -> Table:
     for seed in seeds:
         ours, theirs = (found.get((kind, seed)) for kind in ("markovian", "non_markovian"))
         if not ours or not theirs:
-            body.append([str(seed), *["-"] * 4])
+            body.append([str(seed), *[MISSING] * 4])
             continue
         gaps.append(ours["composite"] - theirs["composite"])
         steps = f"{ours['step']} and {theirs['step']}"

@@ -11,6 +11,7 @@ from study_rows import Row, read, study_files
 from study_text import markdown, share
 
 from markovlm.health.monitor import HealthMonitor
+from markovlm.intervals import MISSING
 
 SMALL = 30  # questions of the evaluation that is doubted
 DRAWS = 2000
@@ -56,7 +57,7 @@ def guard() -> str:
         body.append(
             [
                 name, str(len(rows)), share(sum(called[row["name"]] is not None for row in broken), len(broken)),
-                f"{statistics.median(leads):+.0f} ({min(leads):+d} to {max(leads):+d})" if leads else "-",
+                f"{statistics.median(leads):+.0f} ({min(leads):+d} to {max(leads):+d})" if leads else MISSING,
                 share(sum(called[row["name"]] is not None for row in well), len(well)),
             ]
         )  # fmt: skip

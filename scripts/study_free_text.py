@@ -17,6 +17,7 @@ from study_rows import RESULTS, ROOT
 from study_text import markdown, share
 
 from markovlm.evaluation.answering import read_answer
+from markovlm.intervals import estimate_text
 from markovlm.runs.rows import read_rows, replace_whole
 from markovlm.statistics import wilson
 from markovlm.tasks import get_task
@@ -78,9 +79,10 @@ def free_text() -> str:
 
 def _accuracy(marks: str) -> str:
     found = right(marks)
-    low, high = wilson(int(found.sum()), len(found))
     nothing = marks.count("-")
-    return f"{found.mean():.3f} [{low:.3f}, {high:.3f}]" + (f", {nothing} without a number" if nothing else "")
+    return estimate_text(found.mean(), *wilson(int(found.sum()), len(found))) + (
+        f", {nothing} without a number" if nothing else ""
+    )
 
 
 def _differently(of: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markovlm.intervals import decimal_texts
 from markovlm.statistics import wilson
 
 
@@ -15,5 +16,5 @@ def share(count: int, n: int) -> str:
     """`21 of 23 [0.73, 0.98]`, Wilson."""
     if not n:
         return "0 of 0"
-    low, high = wilson(count, n)
-    return f"{count} of {n} [{low:.2f}, {high:.2f}]"
+    low, high = decimal_texts(wilson(count, n), 2)
+    return f"{count} of {n} [{low}, {high}]"

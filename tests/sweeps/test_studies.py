@@ -81,7 +81,7 @@ def test_from_runs_to_rows_to_a_table(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(row["n"] == 5 and row["where"].startswith("test") and len(row["course"]["reward_mean"]) == 2 for row in rows)
     text, figures = findings.section(sweep, rows)
     assert "Is it?" in text
-    assert f"| grpo (reference) | 1 | {rows[0]['score']:.3f} |" in text
+    assert f"| grpo (reference) | 1 | {rows[0]['score']:.3f} [—] |" in text
     assert "runs are in" not in text
     assert len(figures) == 1
     part, _ = findings.section(sweep, rows[:1])
