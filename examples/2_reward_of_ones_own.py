@@ -1,4 +1,4 @@
-"""A reward of your own: ln pi(a|z), less a price for every character of the CoT beyond a budget, against the plain one.
+"""A reward of your own: ln pi(a|z), minus a price for every character of the CoT beyond a budget, against the plain one.
 
     python examples/2_reward_of_ones_own.py [OUT]
 
@@ -18,13 +18,13 @@ out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/brief")
 
 class BriefOptions(Options):
     budget: int = Field(12, ge=0, description="characters that cost nothing")
-    price: float = Field(0.02, ge=0, description="nats a character")
+    price: float = Field(0.02, ge=0, description="nats per character")
 
 
 @register.reward("brief")
 class Brief(Reward[BriefOptions]):
     Options = BriefOptions
-    summary = "ln pi(a|z) less a price for long CoTs"
+    summary = "ln pi(a|z) minus a price for long CoTs"
     needs_text = True
 
     def value(self, answers: Answers):
