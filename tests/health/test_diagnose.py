@@ -242,6 +242,18 @@ def test_named_causes(tmp_path: Path, cause: str, after: dict[str, float | None]
     assert d.cause.name == cause
 
 
+@pytest.mark.parametrize(("lr", "too_high"), [("0.004", True), ("linear 0.004 -> 0", True), ("linear 0.001 -> 0", False)])
+def test_a_rate_above_what_held_up_is_named_whether_held_or_falling(tmp_path: Path, lr: str, too_high: bool) -> None:
+    d = one(
+        tmp_path,
+        change=lambda s: CRASH | {"kl": 20.0} if s >= 60 else {},
+        config=CONFIG.replace("lr: 0.001", f"lr: {lr}"),
+        evals=[],
+    )
+    said = [f.evidence for f in d.findings if f.rule == "learning_rate_too_high" and f.confidence == "medium"]
+    assert said == ["training.lr is up to 0.004; the highest that worked on this model is 0.002"] * too_high
+
+
 def test_advice_names_the_last_checkpoint_before_the_onset(tmp_path: Path) -> None:
     d = one(tmp_path, change=lambda s: dict(CRASH) if s >= 250 else {})
     assert d.advice[0] == "do not use checkpoints from step 250 on; the last one before is step 200"

@@ -22,7 +22,7 @@ def doubts(config: RunConfig) -> list[str]:
 def findings(config: RunConfig) -> Iterator[CheckFinding]:
     """In the order in which one would look."""
     objective, training, rollouts = config.objective, config.training, config.rollouts
-    tried = highest_tried_lr(config.model)
+    tried = highest_tried_lr(config.model, training.lr)
     live = objective.actor_reward_weight.maximum > 0
     if objective.name == "ppo_frozen_anchor":
         yield CheckFinding("frozen_anchor", "warn", NOTICE, "objective.name=ppo", "docs/objectives.md, PPO")

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
 from markovlm.models.fetch import converted, fetched, is_fetched
 from markovlm.models.gguf import gguf_file
@@ -23,7 +24,10 @@ class KnownModel:
     summary: str
     asset: str | None = None  # folder under markovlm/assets; None: fetched
     defaults: dict[str, Any] = field(default_factory=dict)  # nested configuration, weaker than the user's
-    tried_lr: float = 2e-3  # highest learning rate that held up on ten seeds (docs/findings.md); 4e-3 broke all in a first trial
+    # Highest learning rates that held up (docs/findings.md): falling to 0 over the run, and otherwise. Of the embedded model: ten seeds;
+    # 4e-3 broke all in a first trial.
+    tried_lr: float = 2e-3
+    tried_lr_held: float | None = None  # None: the same
     source: ModelSource | None = None  # where it is fetched from
 
     @property
@@ -129,9 +133,22 @@ SUGGESTED: dict[str, str] = {
 _TRIED_LR = 1e-4  # elsewhere: the seed's rate at 8B; its own recommendation is half of it
 
 
-def highest_tried_lr(model: str) -> float:
-    """The highest learning rate that is known to hold up for a model."""
-    return KNOWN[model].tried_lr if model in KNOWN else _TRIED_LR
+def highest_tried_lr(model: str, lr: Schedule) -> float:
+    """The highest peak that is known to hold up for a model, of rates that fall to 0 as `lr` does, or don't."""
+    known = KNOWN.get(model)
+    if known is None:
+        return _TRIED_LR
+    return known.tried_lr if lr.end == 0 or known.tried_lr_held is None else known.tried_lr_held
+
+
+def lr_above_tried(model: str, setting: object) -> tuple[float, float] | None:
+    """(peak, the highest that held up) of a learning rate as configurations write it; None where it is not above, or can't be read."""
+    try:
+        lr = Schedule.parse(setting)
+    except ValueError:
+        return None
+    tried = highest_tried_lr(model, lr)
+    return (lr.maximum, tried) if lr.maximum > tried else None
 
 
 def model_defaults(model: str, task: str | None = None) -> dict[str, Any]:

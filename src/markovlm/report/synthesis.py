@@ -10,7 +10,7 @@ from markovlm.health.diagnose import Diagnosis
 from markovlm.health.levels import Levels
 from markovlm.health.rules import RULES, percent, scored
 from markovlm.logs.schema import label
-from markovlm.models.registry import highest_tried_lr
+from markovlm.models.registry import lr_above_tried
 from markovlm.report.run_rows import run_row
 from markovlm.report.trust import UNNAMED, verdict_on_tasks
 
@@ -149,8 +149,7 @@ def _number(d: Diagnosis, key: str) -> float | None:
 
 
 def _high_rate(d: Diagnosis) -> bool:
-    rate = _number(d, "training.lr")
-    return rate is not None and rate > highest_tried_lr(str(d.case.setting("model")))
+    return lr_above_tried(str(d.case.setting("model")), d.case.setting("training.lr")) is not None
 
 
 def _learns(d: Diagnosis) -> bool:

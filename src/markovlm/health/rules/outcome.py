@@ -251,14 +251,14 @@ _DRIFTING = {
 def high_rate(case: Case) -> Iterable[Finding]:
     if not case.collapsed or not _DRIFTING & {e.kind for e in case.verdict.signals if e.level == "collapsed"}:
         return
-    rate, too_high = case.setting("training.lr"), False
-    said = "nothing else moved before the outcome fell"
-    if case.run.native and isinstance(rate, (int, float)):
-        from markovlm.models.registry import highest_tried_lr  # slow to import, and logs of others have no use for it
+    too_high = None
+    if case.run.native:
+        from markovlm.models.registry import lr_above_tried  # slow to import, and logs of others have no use for it
 
-        limit = highest_tried_lr(str(case.setting("model")))
-        too_high = rate > limit
-        said = f"training.lr is {rate:g}; the highest that worked on this model is {limit:g}" if too_high else said
+        too_high = lr_above_tried(str(case.setting("model")), case.setting("training.lr"))
+    said = "nothing else moved before the outcome fell"
+    if too_high:
+        said = f"training.lr is up to {too_high[0]:g}; the highest that worked on this model is {too_high[1]:g}"
     yield Finding("learning_rate_too_high", said, "medium" if too_high else "low", "problem")
 
 
