@@ -29,7 +29,8 @@ def _gzip_of(head: bytes, filler: bytes, size: int) -> bytes:
 
 
 def archives(place: Place) -> Iterator[Case]:
-    """gzip, bzip2, xz, zip and Parquet files of a few MB that unpack to 8 GB, wherever a file is read: a line, in bounded memory."""
+    """gzip, bzip2, xz, zip and Parquet files of a few MB that unpack to 8 GB are given wherever a file is read: one line, in
+    bounded memory."""
     folder = place.new("archives")
     row = json.dumps({"question": "1+2", "answer": "3", "cot": "x", "step": 1, "reward": 0.5, "loss": 0.1}).encode() + b"\n"
     inside = {"zeros": (row * 20, b"\0"), "line": (row * 20 + b'{"question": "', b"x"), "rows": (b"", row)}
@@ -121,8 +122,8 @@ def _parquet(path: Path) -> None:
 
 
 def documents(place: Place) -> Iterator[Case]:
-    """YAML whose aliases stand for billions, that names itself, or is nested without end; JSON nested without end, with numbers of a
-    million digits, with a million keys, with keys that stand twice: in every file that is read as such."""
+    """YAML whose aliases stand for billions of values, that refers to itself, or is nested endlessly; JSON that is nested
+    endlessly, or has numbers of a million digits, a million keys or duplicate keys; in every file that is read as such."""
     laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
@@ -213,8 +214,8 @@ def _empty_run(place: Place, run: Path, config: str) -> Path:
 
 
 def no_files(place: Place) -> Iterator[Case]:
-    """Pipes, devices, sockets, directories, links that loop or lead nowhere, in the place of every argument that names a file, and among
-    the files of a directory: one line, and nothing is waited for."""
+    """Pipes, devices, sockets, directories, links that loop or lead nowhere, in place of every argument that names a file,
+    and among the files of a directory: one line, and nothing is waited for."""
     folder = place.new("odd")
     os.mkfifo(folder / "pipe.jsonl")
     (folder / "zero.jsonl").symlink_to("/dev/zero")

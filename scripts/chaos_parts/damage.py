@@ -68,9 +68,9 @@ DAMAGES: dict[str, Damage] = {
 
 
 def checkpoints(place: Place) -> Iterator[Case]:
-    """Each file of a checkpoint flipped, cut, emptied, replaced and swapped: --resume, eval and export refuse it in one line that names the
-    checkpoint, and name those that are whole; --force is an event. The same without manifests, as earlier versions wrote them: no
-    traceback, no pickle is run, no pipe waited for."""
+    """Each file of a checkpoint is flipped, cut, emptied, replaced or swapped. --resume, eval and export refuse it in one
+    line that names the checkpoint and the undamaged ones; --force is recorded as an event. The same for checkpoints without
+    manifests, as earlier versions wrote them: no traceback, no pickle is run, and no pipe is waited for."""
     finished, rng = finished_run(place), random.Random(place.seed + 2)
     files = (*FILES, "manifest.json")
     pairs = [
@@ -179,8 +179,8 @@ def runs_of_before(finished: Path, out: Path) -> None:
 
 
 def other_files(place: Place) -> Iterator[Case]:
-    """Every other file of a run damaged in the same ways: diagnose, report, eval, perturb and --resume end by themselves, without a
-    traceback."""
+    """Every other file of a run is damaged in the same ways. diagnose, report, eval, perturb and --resume end by themselves,
+    without a traceback."""
     finished, rng = finished_run(place), random.Random(place.seed + 3)
     files = ("config.yaml", "environment.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl", "events.jsonl")
     for name, (what, damage) in place.some(itertools.product(files, DAMAGES.items())):
@@ -236,8 +236,9 @@ class _Disk:
 
 
 def disks(place: Place) -> Iterator[Case]:
-    """A disk that is full, or becomes so in the middle (0 to 400 kB free), under training and every other command: one line that says so,
-    no temporary name is left, and the same command, once there is space, ends as if nothing had happened. A run that can only be read."""
+    """A disk is full, or becomes full in the middle (0 to 400 kB free), under training and every other command. One line says
+    so, no temporary name is left, and once there is space the same command ends as if nothing had happened. Also a run that
+    can only be read."""
     finished = finished_run(place)
     try:
         disk = _Disk().__enter__()

@@ -223,8 +223,9 @@ def table_fault(path: Path) -> str:
 
 
 def texts(place: Place) -> Iterator[Case]:
-    """Each of some thirty texts (scripts, attributes, formulas, escape sequences, markup, templates, shell, paths) in every field of a run,
-    as key and as value: report (page, Markdown, tables), diagnose and watch show it and do nothing else with it."""
+    """Each of some thirty texts (scripts, attributes, formulas, escape sequences, markup, templates, shell, paths) is put
+    into every field of a run, as key and as value. report (page, Markdown, tables), diagnose and watch show it and do nothing
+    else with it."""
     clean = place.new("clean")
     _run(clean / "run", "innocent", str(place.model))
     call("report", "run", "-o", "out", cwd=clean)
@@ -270,8 +271,8 @@ def texts(place: Place) -> Iterator[Case]:
 
 
 def names(place: Place) -> Iterator[Case]:
-    """Runs and logs whose names are commands, options, markup, escape sequences: every command that takes them, and `watch --exec` and
-    `--webhook`, which get the name as it is and nothing else."""
+    """Runs and logs have names that are commands, options, markup or escape sequences. Every command that takes them is
+    tried, and `watch --exec` and `--webhook`, which get the name unchanged and nothing else."""
     heard: list[bytes] = []
 
     class Hook(BaseHTTPRequestHandler):

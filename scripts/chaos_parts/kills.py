@@ -62,8 +62,8 @@ def trainer(place: Place, kind: str, out: Path) -> Callable[[], int]:
 
 
 def training(place: Place) -> Iterator[Case]:
-    """A run is killed (SIGKILL, SIGTERM or Ctrl-C) at moments drawn uniformly over its length, resumed, and compared with one that was
-    left alone: every file, byte for byte, but events and the times in rows."""
+    """A run is killed (SIGKILL, SIGTERM or Ctrl-C) at moments drawn uniformly over its length, resumed, and compared with an
+    undisturbed one: every file, byte for byte, except events and the times in rows."""
     rng = random.Random(place.seed)
     each = -(-place.kills // len(KINDS))
     for kind in place.some(KINDS):
@@ -130,8 +130,8 @@ def commands(place: Place, folder: Path) -> dict[str, tuple[list[str | Path], st
 
 
 def other_commands(place: Place) -> Iterator[Case]:
-    """eval, perturb, transfer, explain, resample, export, report and audit, killed (SIGKILL) at random moments and called again: the
-    result is that of a call that was not killed, and no temporary name is left."""
+    """eval, perturb, transfer, explain, resample, export, report and audit are killed (SIGKILL) at random moments and called
+    again. The result equals that of an undisturbed call, and no temporary name is left."""
     rng = random.Random(place.seed + 1)
     finished = finished_run(place)
     each = max(1, place.kills // 25)
@@ -184,8 +184,8 @@ def _without_times(value: Any) -> Any:
 
 
 def several_processes(place: Place) -> Iterator[Case]:
-    """Two processes (gloo, torchrun), one of them killed, replicated and with the weights sharded over both (FSDP2): the other ends, in a
-    line, and the run continues."""
+    """One of two processes (gloo, torchrun) is killed, with the weights replicated or sharded over both (FSDP2). The other
+    ends with one line, and the run can be resumed."""
     from markovlm.config import dump_yaml
 
     for strategy, victim in place.some(itertools.product(("ddp", "fsdp2"), (0, 1))):
@@ -236,8 +236,8 @@ class Fails(Reward[FailsOptions]):
 
 
 def sweeps(place: Place) -> Iterator[Case]:
-    """A sweep whose cells raise, run out of memory, are killed and vanish: the others finish, the report is written, and once the cause is
-    mended the same command finishes the rest."""
+    """Cells of a sweep raise, run out of memory, are killed or vanish. The others finish, the report is written, and once the
+    cause is fixed the same command finishes the rest."""
     folder = place.new("sweep")
     (folder / "bad.py").write_text(BAD_CELLS)
     from markovlm.config import dump_yaml

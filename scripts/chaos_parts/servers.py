@@ -118,8 +118,8 @@ class _Gate:
 
 
 def samplers(place: Place) -> Iterator[Case]:
-    """Answers that are wrong in some thirty ways, from the first or in the middle of a run: one line in bounded time and memory, the steps
-    before are kept, and the run goes on with a server that is well."""
+    """Answers that are wrong in some thirty ways, from the first or in the middle of a run: one line in bounded time and
+    memory, the steps before are kept, and the run continues with a working server."""
     from markovlm.runs.ahead import resumed_config
 
     with FakeVllm(place.model) as good:

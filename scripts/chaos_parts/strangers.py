@@ -54,9 +54,10 @@ def _model(place: Place, folder: Path, template: str | None = None, code: bool =
 
 
 def directories(place: Place) -> Iterator[Case]:
-    """A stranger's run with plug-ins (by absolute and relative path), a model with code of its own that its configuration allows, pickles
-    for every weight, chat templates that break out or never end, links to /etc/passwd, and modules that would be imported from where one
-    stands: every command; nothing of it runs, nothing outside is read into a report."""
+    """A stranger's run with plug-ins (by absolute and relative path), a model with its own code that its configuration
+    allows, pickles for every weight, chat templates that break out or never end, links to /etc/passwd, and modules that would
+    be imported from the working directory, under every command. Nothing of it runs, and nothing outside is read into a
+    report."""
     finished = finished_run(place)
     kinds: dict[str, Any] = {"plug-ins": None, "code": None, "pickles": None, "links": None, "modules": None}
     kinds |= {f"template {number}": template for number, template in enumerate(TEMPLATES)}
@@ -143,8 +144,8 @@ SECRETS = {
 
 
 def secrets(place: Place) -> Iterator[Case]:
-    """Tokens and passwords in the environment, in a server's address, in a webhook's: none is in any file that a run, a report, a tracker, an
-    export or a sweep writes, or on the terminal."""
+    """Tokens and passwords in the environment, in a server's address or in a webhook's address appear in no file that a run,
+    a report, a tracker, an export or a sweep writes, nor on the terminal."""
     from markovlm.config import dump_yaml
     from support import tiny
 

@@ -16,8 +16,9 @@ from support import runs
 
 
 def one_run(place: Place) -> Iterator[Case]:
-    """Two processes on one run directory at the same time: a second trainer is refused; readings, studies, reports and evaluations that are
-    made twice at once leave whole files with the same contents; a run that is read while it trains trains as if nobody looked."""
+    """Two processes use one run directory at the same time. A second trainer is refused. Readings, studies, reports and
+    evaluations that are made twice at once leave whole files with the same contents. Reading a run does not disturb its
+    training."""
     from markovlm.config import dump_yaml
 
     finished = finished_run(place)
@@ -117,8 +118,8 @@ GROWING: dict[str, Callable[[int], str]] = {"metrics.jsonl": _native, "train.log
 
 
 def growing(place: Place) -> Iterator[Case]:
-    """A log that grows, in pieces that end anywhere (in the middle of a row, of a number, of a character), while diagnose and watch read
-    it: no traceback, and what is said in the end is what is said of the whole."""
+    """A log grows while diagnose and watch read it, in pieces that end anywhere (in the middle of a row, of a number, of a
+    character). There is no traceback, and the final verdict is that of the whole log."""
     rng = random.Random(place.seed + 4)
     for name, row in GROWING.items():
         folder = place.new("growing")
@@ -147,8 +148,8 @@ def growing(place: Place) -> Iterator[Case]:
 
 
 def large(place: Place) -> Iterator[Case]:
-    """A log of 1 GB (metric rows; one line; the console's), and 2,000 runs in a directory: an answer in minutes, and memory that does not
-    grow with the console's log."""
+    """A log of 1 GB (metric rows; one line; a console log), and 2,000 runs in a directory. An answer comes in minutes, and
+    memory does not grow with the console log."""
     folder = place.new("large")
     rows = folder / "rows.jsonl"
     with rows.open("w") as file:
