@@ -153,7 +153,7 @@ def cells_table(found: Comparison, metric: str) -> Table:
         "seeds",
         f"{score} (over {over})",
         "lowest to highest",
-        "less the reference",
+        "minus the reference",
         "p (Holm)",
         "p unpaired",
         "collapsed",
@@ -164,7 +164,7 @@ def cells_table(found: Comparison, metric: str) -> Table:
 
 def factors_table(found: Comparison) -> Table:
     rows = [
-        [f.key, f"{f.value} less {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(f.p_adjusted)]
+        [f.key, f"{f.value} minus {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(f.p_adjusted)]
         for f in found.factors
     ]
     return ("factor", "values", "pairs", "seeds", "difference of accuracy", "p (Holm)"), rows
@@ -189,7 +189,10 @@ def pivot(rows: Sequence[Row], keys: Sequence[str], column: str) -> Table:
 
 
 def _legend() -> str:
-    return "Mean accuracy over seeds (lowest to highest); in brackets how many runs the guard calls collapsed. The first factor, by the others:"
+    return (
+        "Mean accuracy over seeds (lowest to highest); in brackets the number of runs that the guard reports as collapsed. "
+        "The effect of the first factor, by the others:"
+    )
 
 
 def by_setting(runs: Sequence[Outcome], keys: Sequence[str], column: str) -> Table:
@@ -209,7 +212,7 @@ def by_setting(runs: Sequence[Outcome], keys: Sequence[str], column: str) -> Tab
         found += [(short(where), factor) for factor in compare(some).factors if factor.key == key]
     adjusted = holm([factor.p for _, factor in found])
     rows = [
-        [where, f"{f.value} less {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(p)]
+        [where, f"{f.value} minus {f.reference}", str(f.pairs), str(f.seeds), number(f.difference), p_value(p)]
         for (where, f), p in zip(found, adjusted, strict=True)
     ]
     return ("where", key.rpartition(".")[2], "pairs", "seeds", "difference of accuracy", "p (Holm)"), rows
@@ -245,7 +248,7 @@ def load_table(rows: Sequence[Row]) -> Table:
         *GARBAGE.values(),
         "other CoT: accuracy lost",
         "… nats lost",
-        "right though unsaid, steps 11 to 20",
+        "right though not in the CoT, steps 11 to 20",
         "garbage",
     ), body
 
@@ -333,7 +336,7 @@ def ends_table(rows: Sequence[Row]) -> Table:
                 number(of_those(likeliest - exact, likeliest)),
             ]
         )  # fmt: skip
-    return ("cell", "seeds", "replies that begin with all gold tokens", "… and then end", "of those that begin so, run on"), body
+    return ("cell", "seeds", "replies that begin with all gold tokens", "… and then end", "of these, run on"), body
 
 
 def within(share: Estimate) -> Estimate:
@@ -393,7 +396,7 @@ def interaction(rows: Sequence[Row]) -> Table:
     body = []
     for of in ("accuracy", "run on"):
         live, idle = (table("scored", w, of) - table("open", w, of) for w in (1.0, 0.0))
-        for name, gap in (("w = 1: scored less open", live), ("w = 0: scored less open", idle), ("interaction", live - idle)):
+        for name, gap in (("w = 1: scored minus open", live), ("w = 0: scored minus open", idle), ("interaction", live - idle)):
             found = crossed_mean_ci(gap)
             body.append([of, name, number(found.estimate), p_value(found.p)])
     return ("of replies", "comparison", "difference", "p"), body
@@ -416,7 +419,7 @@ def composite_table(rows: Sequence[Row]) -> Table:
         )
     flip = sign_flip_p(gaps, None, 0)
     body.append(["all", "", "", "", f"{number(mean_t(gaps))}; p {p_value(paired_t(gaps))} (t), {p_value(flip)} (sign flips)"])
-    return ("seed", "steps, and gap of dev accuracy", "composite, Markovian", "composite, its twin", "difference"), body
+    return ("seed", "steps, and gap of dev accuracy", "composite, Markovian", "composite, its control", "difference"), body
 
 
 def survival_table(rows: Sequence[Row]) -> Table:

@@ -62,7 +62,7 @@ def guard() -> str:
             ]
         )  # fmt: skip
     return markdown(
-        ("study", "runs", "broken runs called collapsed", "steps after the evaluation that shows it", "called among the others"),
+        ("study", "runs", "broken runs reported as collapsed", "steps after the evaluation that shows it", "reported among the others"),
         body,
     )
 
