@@ -62,7 +62,13 @@ def guard() -> str:
             ]
         )  # fmt: skip
     return markdown(
-        ("study", "runs", "broken runs reported as collapsed", "steps after the evaluation that shows it", "reported among the others"),
+        (
+            "study",
+            "runs",
+            "broken runs reported as collapsed",
+            "steps after the evaluation that shows it",
+            "reported among the others",
+        ),
         body,
     )
 
