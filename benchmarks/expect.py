@@ -112,7 +112,7 @@ def main() -> None:
             table += rows(model, name)
     columns = ("model", "step", "base", "needs, in which phase", *DATA_SHEETS, "the larger part")
     print(markdown(columns, table))
-    print("\nSeconds a step at least, decoding + arithmetic; - where the card is too small.")
+    print("\nLowest possible seconds per step, decoding + arithmetic; - where the card is too small.")
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         "neither",
         "follows, seed by seed",
     )
-    pairs = ("Markovian less its twin", "accuracy", "follows", "question", "neither", "questions paired")
+    pairs = ("Markovian minus its control", "accuracy", "follows", "question", "neither", "questions paired")
     text = f"{markdown(heads, rows)}\n\n{markdown(pairs, compared)}"
     return text, {"models": numbers, "differences": differences}
 
@@ -202,7 +202,7 @@ def _alone(run: Mapping[str, Any], reader: str) -> str:
 
 def transferred(seeds: Sequence[int], arguments: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     """What a reader that never saw the training makes of the twins' CoTs and of the base's, beside what they read themselves; the
-    question hidden. Means over seeds, Student's t; the last row is Markovian less its twin, seed by seed."""
+    question hidden. Means over seeds, Student's t; the last row is Markovian minus its control, seed by seed."""
     points = []
     for seed in seeds:
         for name in TWINS:
@@ -231,7 +231,7 @@ def transferred(seeds: Sequence[int], arguments: argparse.Namespace) -> tuple[st
             for seed in seeds
         ]
         gaps = [_over_seeds([ours[key] - theirs[key] for ours, theirs in pairs]) for key in ("accuracy", "logprob")]
-        rows.append(["Markovian less its twin", reader, *gaps])
+        rows.append(["Markovian minus its control", reader, *gaps])
     return markdown(("CoTs of", "read by", "accuracy", "ln pi(a given CoT), nats a token"), rows), points
 
 

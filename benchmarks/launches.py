@@ -113,7 +113,7 @@ def main() -> None:
     unfold_layers(lm.model)
     told, reads = per_token(lambda tokens: generated(lm, tokens))
     rows.insert(0, ["transformers' generate, PEFT's layers", f"{told:.0f}", "", f"{reads:.0f}"])
-    print(markdown(["a token of", "launches", "of which in one graph", "reads by the host"], rows))
+    print(markdown(["a token with", "launches", "of which in one graph", "reads by the host"], rows))
 
 
 if __name__ == "__main__":

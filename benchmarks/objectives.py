@@ -66,7 +66,7 @@ def table_row(variant: Variant, runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 COLUMNS = (
-    "objective", "settings", "accuracy, seeds pooled", "seed by seed", f"steps to {GOAL} dev", "seconds to it (median)", "seconds a step",
+    "objective", "settings", "accuracy, seeds pooled", "seed by seed", f"steps to {GOAL} dev", f"seconds to {GOAL} dev (median)", "seconds per step",
 )  # fmt: skip
 
 

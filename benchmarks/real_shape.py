@@ -237,7 +237,7 @@ def table(work: Work, model: str, sides: Sequence[Process], arguments: argparse.
             f"{work} tokens, prompts of {own.first['prompt']}, {model}, {arguments.dtype}, {torch.get_num_threads()} thread(s), "
             f"n = {arguments.repeats} steps each",
             "",
-            "| side | processor seconds a step, median | clock seconds | that side / markovlm, processor | peak GB |",
+            "| side | processor seconds per step, median | clock seconds | that side / markovlm, processor | peak GB |",
             "|---|---|---|---|---|",
             *rows,
             "",

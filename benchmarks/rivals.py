@@ -6,8 +6,8 @@ Each package runs in an environment of its own, DIR/rival-NAME, which is made wi
 the light install of this checkout). What is compared:
 
 - *Logs.* `--logs`: real ones; those in `faults.BROKEN` collapsed, the other RL runs did not, but for those that lose half
-  by the rule of detection.py: they are in neither count. `--faults`: made ones, with the verdict of
-  `faults.FILES`. The made ones are also our own tests, so our numbers on them are no evidence; theirs are. Each launch in a file is a log.
+  by the rule of detection.py: they are in neither count. `--faults`: constructed ones, with the verdict of
+  `faults.FILES`. The constructed ones are also our own tests, so our numbers on them are no evidence; theirs are. Each launch in a file is a log.
 - *Input.* One converter for all (`NAMES`): the rows as our readers parse them, under the names that each package expects, no key left out that
   it has a name for. Ours gets the same rows (as TRL's JSON lines) and, apart from that, the file itself; so do the others.
 - *Verdict.* Its worst finding, by `LEVEL`. A crash, a timeout and output that cannot be read are `no verdict`, as is `unknown`.
@@ -273,9 +273,9 @@ def counts(said: Sequence[tuple[Log, Said]]) -> dict[str, str]:
         "real collapses found": cell(of("collapsed", True), "collapsed"),
         "healthy real logs called collapsed": cell(of("healthy", True), "collapsed"),
         "... warned of": cell(of("healthy", True), "warn"),
-        "made collapses found": cell(of("collapsed", False), "collapsed"),
-        "other made faults warned of": cell(ill, "warn", "collapsed"),
-        "healthy made logs called collapsed": cell(of("healthy", False), "collapsed"),
+        "constructed collapses found": cell(of("collapsed", False), "collapsed"),
+        "other constructed faults, warned or worse": cell(ill, "warn", "collapsed"),
+        "healthy constructed logs called collapsed": cell(of("healthy", False), "collapsed"),
         "nothing to judge, left alone": cell(of("unknown", False), "healthy", None),
         "no verdict": share(sum(s.verdict is None for _, s in said), len(said)),
         "collapses found that name a step": share(sum(s.step is not None for _, s in found), len(found)),

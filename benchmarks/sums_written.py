@@ -26,11 +26,11 @@ SUM = re.compile(r"(\d+)\D{0,12}?([-+*x×/÷])\s*(\d+)[^=\n]{0,14}=\s*(\d+)")
 ROWS = (
     "a sum",
     "of two numbers of the question",
-    "the right sum",
-    "the right sum, rightly done",
+    "the correct sum",
+    "the correct sum, correctly calculated",
     "the gold answer somewhere",
-    "read rightly",
-    "read rightly, without the gold answer in it",
+    "answered correctly",
+    "answered correctly, without the gold answer in it",
     "ends by itself",
 )
 
@@ -63,15 +63,15 @@ def truths_of(file: Path) -> dict[str, list[bool]]:
 
 
 def over_runs(runs: Sequence[Path]) -> None:
-    """Base and last checkpoint of each run, the difference, and what stands in the CoTs of the questions that are answered rightly since."""
+    """Base and last checkpoint of each run, the difference, and what is in the CoTs of the questions that are newly answered correctly."""
     before = [truths_of(next((run / "evaluations").glob("base-test-*.jsonl"))) for run in runs]
     after = [truths_of(max((run / "evaluations").glob("step-*-test-*.jsonl"))) for run in runs]
     shares = {
         name: [[float(np.mean([row[i] for row in one.values()])) for one in some] for some in (before, after)]
         for i, name in enumerate(ROWS)
     }
-    rightly, right = shares["the right sum, rightly done"], shares["the right sum"]
-    shares["rightly done, of the right sums"] = [
+    rightly, right = shares["the correct sum, correctly calculated"], shares["the correct sum"]
+    shares["correctly calculated, of the correct sums"] = [
         [a / b for a, b in zip(*one, strict=True)] for one in zip(rightly, right, strict=True)
     ]
     for name, (was, now) in shares.items():
@@ -83,9 +83,10 @@ def over_runs(runs: Sequence[Path]) -> None:
     lost = sum(a[q][5] and not b[q][5] for a, b in zip(before, after, strict=True) for q in a)
     held, done = sum(a[4] for a, _ in gained), sum(b[3] and not a[4] for a, b in gained)
     print(
-        f"right since: {len(gained)} questions; {held} had the gold answer in the CoT before, {done} others have the right sum, rightly done, now"
+        f"newly correct: {len(gained)} questions; {held} had the gold answer in the CoT before, "
+        f"{done} others now have the correct sum, correctly calculated"
     )
-    print(f"right before and not since: {lost}")
+    print(f"no longer correct: {lost}")
 
 
 def main(arguments: list[str]) -> int:
