@@ -1,8 +1,8 @@
-"""Train on questions of your own, watch it, evaluate with intervals, see which words bear the load.
+"""Train on questions of your own, watch it, evaluate with intervals, see which words are load-bearing.
 
     python examples/1_train_on_own_questions.py [OUT]
 
-With a model of yours: MODEL = a directory or a Hub id, and questions in words.
+For a model of your own, set MODEL to a directory or a Hub id, and write the questions in words.
 """
 
 import random

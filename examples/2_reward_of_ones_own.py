@@ -1,4 +1,4 @@
-"""A reward of your own: ln pi(a|z), minus a price for every character of the CoT beyond a budget, against the plain one.
+"""A reward of your own: ln pi(a|z), minus a price for every character of the CoT beyond a budget, compared with the plain reward.
 
     python examples/2_reward_of_ones_own.py [OUT]
 

@@ -1,4 +1,4 @@
-"""The adapter of a run in plain PEFT: no markovlm is needed to use what it trained.
+"""The adapter of a run in plain PEFT: you can use it without markovlm.
 
 python examples/5_adapter_with_plain_peft.py [RUN]
 """
@@ -16,7 +16,7 @@ if not run.exists():  # make one
 
     markovlm.train({"model": "embedded"}, run, training__steps=3, training__eval_every=0)
 
-from markovlm.models.registry import resolve  # noqa: E402  (where the embedded model lies; a Hub id stands for itself)
+from markovlm.models.registry import resolve  # noqa: E402  (the path of the bundled model; a Hub id is used as it is)
 
 base = resolve("embedded")
 tokenizer = AutoTokenizer.from_pretrained(base)
