@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from markovlm.cli.main import main
+from markovlm.models.registry import KNOWN, KnownModel
 from markovlm.runs.rows import read_rows
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -171,6 +172,22 @@ def test_previews_say_what_was_left_out(call) -> None:
     assert "3 examples, 5 rows skipped" in out
     assert "1 questions removed that are also in test" in out
     assert "train.jsonl:4: 'answer' ends in" in out
+
+
+def test_previews_show_the_prompts_that_the_model_is_sent(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model known by name brings its own defaults: options of the task, and prompts that mention no budget."""
+    own = {"task": "words", "task_options": {"max_steps": 1, "distractors": 0}, "prompt": {"mention_budget": False}}
+    monkeypatch.setitem(KNOWN, "small", KnownModel("small", "made up", asset="words", defaults=own))
+    code, out, err = call("tasks", "words", "--model", "small", "--style", "plain", "--json")
+    assert code == 0, err
+    shown = json.loads(out)
+    assert all("which you have to work through" in p["cot_prompt"] for p in shown["prompts"])
+    assert all(e["question"].count(".") + e["question"].count("?") <= 3 for e in shown["examples"])  # one step
+    more = ("--prompt.mention_budget", "true", "--rollouts.max_cot_tokens", 7, "--prompt.answer_header", " So:")
+    code, out, err = call("tasks", "words", "--model", "small", "--style", "plain", *more, "--limit", 1)
+    assert code == 0, err
+    assert "which you have 7 tokens" in out
+    assert "<CoT> So: " in out
 
 
 @pytest.mark.parametrize(

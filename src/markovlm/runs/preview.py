@@ -53,7 +53,8 @@ class Preview:
 def preview_task(config: RunConfig, split: str, limit: int, style: str | None, model: str | None) -> Preview:
     """Load a split, a single file whole, and render its first examples.
 
-    `model`: whose tokenizer cuts texts and has the chat template; without `style` it also decides the prompt style.
+    `model`: whose tokenizer cuts texts and has the chat template; without `style` it also decides the prompt style. The CoT budget, whether
+    prompts mention it, and the answer header are those of the configuration.
     """
     if limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
@@ -69,12 +70,13 @@ def preview_task(config: RunConfig, split: str, limit: int, style: str | None, m
     size = len(loaded.examples)
     examples = [loaded.examples[i] for i in range(min(limit, size))]
     chosen: Any = style or ("plain" if tokenizer is None else prompts.choose_style(tokenizer))
-    tokens = config.rollouts.max_cot_tokens or task.default_cot_tokens
+    tokens = config.rollouts.max_cot_tokens or task.default_cot_tokens if config.prompt.mention_budget else prompts.UNSAID
+    header = prompts.answer_header(chosen) if config.prompt.answer_header is None else config.prompt.answer_header
     rendered = [
         Rendered(
             prompts.cot_prompt(task, e, style=chosen, cot_tokens=tokens, tokenizer=tokenizer),
             prompts.reader_prompt(task, e, style=chosen, cot_tokens=tokens, conditioning="markovian", tokenizer=tokenizer),
-            prompts.answer_header(chosen) + prompts.answer_text(e, style=chosen),
+            header + prompts.answer_text(e, style=chosen),
         )
         for e in examples
     ]
