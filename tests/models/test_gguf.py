@@ -128,5 +128,19 @@ def test_of_several_files_one_must_be_named(quantized: Path, tmp_path: Path) -> 
         (tmp_path / name).write_bytes(quantized.read_bytes())
     with pytest.raises(UserError, match="holds 2 GGUF files; name one of them"):
         gguf_file(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")  # as beside many GGUF files of the Hub
+    with pytest.raises(UserError, match="holds 2 GGUF files; name one of them"):
+        gguf_file(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert gguf_file(str(tmp_path)) is None  # a model directory that also has them
+
+
+def test_files_without_all_weights_are_refused(tmp_path: Path, cache: Path) -> None:
+    """transformers draws what is missing at random: silently, as far as a user of this package sees."""
+    parts = gguf_files.write(gguf_files.llama(), tmp_path / "small-00001-of-00002.gguf", parts=2)
+    with pytest.raises(UserError, match="is one of 2 parts of a GGUF file; join them first"):
+        resolve(str(parts))
+    short = gguf_files.write(gguf_files.llama(), tmp_path / "short.gguf", left_out="model.layers.1.mlp.")
+    with pytest.raises(UserError, match=r"lacks 3 of the model's weights \(model.layers.1.mlp.down_proj.weight"):
+        resolve(str(short))
+    assert [path.name for path in (cache / "gguf").iterdir() if not path.name.endswith(".lock")] == []

@@ -181,6 +181,44 @@ def test_a_damaged_model_is_one_line_with_its_name(
     assert str(model) in refused(model)
 
 
+def test_weights_that_are_not_there_or_no_numbers_are_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """transformers draws missing weights at random and says so in a warning, which is not shown."""
+    from safetensors.torch import load_file, save_file
+
+    whole = load_file(tiny_models["llama"] / "model.safetensors")
+
+    def altered(weights: dict[str, Tensor]) -> str:
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(tiny_models["llama"], directory)
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        return refused(directory)
+
+    partly = {name: tensor for name, tensor in whole.items() if "layers.1.mlp" not in name}
+    assert "lacks 3 of its weights (model.layers.1.mlp.down_proj.weight, " in altered(partly)
+    assert "not finite" in altered({name: tensor * float("nan") for name, tensor in whole.items()})
+    narrow = {name: tensor[:3] if name == "model.norm.weight" else tensor for name, tensor in whole.items()}
+    assert "do not have the shapes that its config.json gives" in altered(narrow)
+
+
+def test_weights_are_unpickled_as_tensors_alone(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (tmp_path.joinpath("went off").touch, ())
+
+    directory = tmp_path / "pickled"
+    shutil.copytree(tiny_models["llama"], directory)
+    (directory / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Bomb()}, directory / "pytorch_model.bin")
+    assert "pytorch_model.bin is no file of tensors, and nothing else is ever unpickled" in refused(directory)
+    assert not (tmp_path / "went off").exists()
+
+
+def test_a_model_without_a_tokenizer_is_one_line(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    directory = tmp_path / "bare"
+    shutil.copytree(tiny_models["llama"], directory, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    assert "has no tokenizer that transformers can read" in refused(directory)
+
+
 def test_gated_missing_and_unreachable_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoConfig, AutoTokenizer
 

@@ -44,8 +44,20 @@ def llama(positions: int = 256) -> Any:
         return LlamaForCausalLM(config).eval()
 
 
-def write(model: Any, file: Path, kind: str = "Q4_1", pre: str | None = "smollm", architecture: str = "llama") -> Path:
-    """The model as llama.cpp's converter writes it: matrices in blocks of `kind`, norms in float32."""
+def write(
+    model: Any,
+    file: Path,
+    kind: str = "Q4_1",
+    pre: str | None = "smollm",
+    architecture: str = "llama",
+    *,
+    parts: int = 1,
+    left_out: str | None = None,
+) -> Path:
+    """The model as llama.cpp's converter writes it: matrices in blocks of `kind`, norms in float32.
+
+    `parts`: how many the file says to be one of; `left_out`: tensors whose name begins so are not in it.
+    """
     import gguf
 
     config = model.config
@@ -71,9 +83,11 @@ def write(model: Any, file: Path, kind: str = "Q4_1", pre: str | None = "smollm"
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)
     writer.add_chat_template(TEMPLATE)
+    if parts > 1:
+        writer.add_uint16("split.count", parts)
     for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight":
-            continue  # tied
+        if name == "lm_head.weight" or (left_out is not None and name.startswith(left_out)):
+            continue  # the head is tied
         values = _as_stored(name, tensor.float().numpy(), config)
         if values.ndim == 1 or kind == "F32":
             writer.add_tensor(_stored_name(name), values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -247,6 +248,24 @@ def test_a_dry_run_of_what_can_not_run(tmp_path: Path, tiny_models: dict[str, Pa
     ):
         assert main(["train", "--model", model, "--dry-run", *flags]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", None, "has no tokenizer that transformers can read"),
+        ("config.json", "[]", "cannot be loaded as a causal language model"),
+        ("config.json", '{"model_type": "never heard of"}', "`never heard of`"),
+        ("config.json", '{"model_type": "t5"}', "is no causal language model"),
+    ],
+)
+def test_a_dry_run_of_a_model_that_can_not_be_loaded(
+    tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str], file: str, content: str | None, message: str
+) -> None:
+    model = Path(shutil.copytree(tiny_models["llama"], tmp_path / "model"))
+    (model / file).unlink() if content is None else (model / file).write_text(content)
+    assert main(["train", "--model", str(model), "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_plan_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ from markovlm.content import system_error
 from markovlm.errors import UserError
 from markovlm.models.language import LanguageModel
 
-LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
+LOAD_ERRORS = (
+    OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
 NOT_TENSORS = "{} is no file of tensors, and nothing else is ever unpickled"
 _LACKS = "Found missing adapter keys"  # how PEFT begins to say that tensors of a saved adapter are missing
 _PASSED_BY = "dt_proj"  # Mamba's layers read its weight themselves: an adapter on it would do nothing

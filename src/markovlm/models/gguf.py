@@ -22,15 +22,16 @@ _EXACT = 2_000_000_000  # parameters up to which a directory is in float32, whic
 _DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 _AS_GPT2 = {None, "gpt-2", "gpt2", "default"}
 _MAGIC = b"GGUF"
+_OTHER_WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def gguf_file(model: str) -> Path | None:
-    """The GGUF file that a path names: itself, or the only one in a directory that has no config.json. None: no GGUF.
+    """The GGUF file that a path names: itself, or the only one in a directory without weights of another kind. None: no GGUF.
 
     UserError for a directory with several, and for a file that only has the name.
     """
     path = Path(model).expanduser()
-    if path.is_dir() and not (path / "config.json").exists():
+    if path.is_dir() and not any(next(path.glob(kind), None) for kind in _OTHER_WEIGHTS):
         files = sorted(path.glob("*.gguf"))
         if len(files) > 1:
             raise UserError(
@@ -64,11 +65,18 @@ def convert(file: Path, folder: Path, origin: str) -> dict[str, Any]:
     try:
         with _alone(file) as (place, options), contextlib.redirect_stderr(io.StringIO()):  # bars of its own
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options, **dequantize)
+            both: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                place, dtype=dtype, output_loading_info=True, **options, **dequantize
+            )
+            loaded, found = both
     except Exception as error:  # a damaged file ends in whatever the reader stumbled over
         raise UserError(
             f"model: {origin}: transformers can't read this GGUF file ({' '.join(str(error).split()):.200})"
         ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(
+            f"model: {origin}: this GGUF file lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}, …)"
+        )
     notes = _split_digits(tokenizer, facts.pop("pre"))
     config: Any = loaded.config
     if hasattr(config, "quantization_config"):
@@ -111,10 +119,13 @@ def _facts(file: Path, origin: str) -> dict[str, Any]:
         reader = GGUFReader(file)
         types = dict(Counter(tensor.tensor_type.name for tensor in reader.tensors))
         parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
+        parts = int(text(reader, "split.count") or 1)
         architecture, pre = text(reader, "general.architecture"), text(reader, "tokenizer.ggml.pre")
         kind, licence = text(reader, "tokenizer.ggml.model"), text(reader, "general.license")
     except Exception as error:  # truncated or damaged: numpy, struct and the reader itself complain in many ways
         raise UserError(f"model: {origin}: is a damaged GGUF file ({' '.join(str(error).split()):.160})") from error
+    if parts > 1:
+        raise UserError(f"model: {origin}: is one of {parts} parts of a GGUF file; join them first (llama-gguf-split --merge)")
     if architecture is None or kind is None:
         raise UserError(f"model: {origin}: is a GGUF file without {'an architecture' if architecture is None else 'a tokenizer'}")
     known = {"architecture": architecture, "tensors": types, "parameters": parameters, "stated_licence": licence}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 
 from markovlm.config.model import Loading, Lora
 from markovlm.errors import UserError
-from markovlm.models.adapters import LOAD_ERRORS, with_adapter
+from markovlm.models.adapters import LOAD_ERRORS, NOT_TENSORS, with_adapter
 from markovlm.models.folding import fold_layers
 from markovlm.models.language import LanguageModel
 from markovlm.models.probes import caching_of, can_share, enable_checkpointing, takes_back
@@ -85,7 +86,7 @@ def load_tokenizer(name: str, loading: Loading) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=loading.trust_remote_code, revision=loading.revision)
     except LOAD_ERRORS as error:
-        raise UserError(_explain_load_error(name, error)) from error
+        raise UserError(explain_load_error(name, error)) from error
 
 
 def _with_weights(
@@ -138,6 +139,7 @@ def _load_base(name: str, loading: Loading, device: torch.device, for_device: to
     source = resolve(name)
     dtype = _DTYPES.get(loading.dtype) or (torch.bfloat16 if for_device.type == "cuda" else torch.float32)
     kwargs: dict[str, Any] = {"trust_remote_code": loading.trust_remote_code, "revision": loading.revision}
+    model: Any
     attention = {} if loading.attention == "auto" else {"attn_implementation": loading.attention}
     if dtype == torch.float64:
         attention["experts_implementation"] = "eager"  # torch multiplies grouped matrices in float32 at most
@@ -148,13 +150,15 @@ def _load_base(name: str, loading: Loading, device: torch.device, for_device: to
         if device.type == "meta":
             code = {"trust_remote_code": loading.trust_remote_code}
             with device:
-                model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **attention, **code)
+                model = AutoModelForCausalLM.from_config(config, dtype=dtype, **attention, **code)
         else:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=dtype, **quantized, **attention, **kwargs
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, output_loading_info=True, **quantized, **attention, **kwargs
             )
+            model, found = loaded
+            check_whole(name, found["missing_keys"])
     except LOAD_ERRORS as error:
-        raise UserError(_explain_load_error(name, error)) from error
+        raise UserError(explain_load_error(name, error)) from error
     if quantized:
         settle(name, model)
     else:
@@ -171,7 +175,7 @@ def _without_dropout(config: Any) -> Any:
     return config
 
 
-def _explain_load_error(name: str, error: Exception) -> str:
+def explain_load_error(name: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     kinds = {type(e).__name__ for e in _causes(error)}
     if "GatedRepoError" in kinds or "gated repo" in text:
@@ -187,7 +191,35 @@ def _explain_load_error(name: str, error: Exception) -> str:
         return (
             f"model: {name!r} is not cached and the Hub cannot be reached; give a local directory, or one of: {', '.join(KNOWN)}"
         )
-    return f"model: {name!r} cannot be loaded as a causal language model: {text:.300}"
+    if "Couldn't instantiate the backend tokenizer" in text:
+        return (
+            f"model: {name!r} has no tokenizer that transformers can read (tokenizer.json, or tokenizer.model with sentencepiece)"
+        )
+    if "UnpicklingError" in kinds:
+        return f"model: {name!r}: {NOT_TENSORS.format('pytorch_model.bin')}"
+    if "SafetensorError" in kinds:
+        return f"model: {name!r}: a .safetensors file is damaged, or stands for one that Git LFS has not fetched ({text:.160})"
+    if "ignore_mismatched_sizes" in text:
+        return f"model: {name!r}: the weights do not have the shapes that its config.json gives"
+    return f"model: {name!r} cannot be loaded as a causal language model: {_first_sentences(text)}"
+
+
+def _first_sentences(text: str, most: int = 300) -> str:
+    """As many as fit; the first one is cut if it has to be."""
+    first, *others = re.split(r"(?<=[.!?]) (?=[A-Z])", text)
+    kept = f"{first:.{most}}"
+    for sentence in others:
+        if len(kept) + 1 + len(sentence) > most:
+            break
+        kept += f" {sentence}"
+    return kept
+
+
+def check_whole(name: str, missing: Collection[str]) -> None:
+    """UserError where weights of the model are in none of its files: transformers draws them at random and says so in a warning."""
+    if missing:
+        first = ", ".join(sorted(missing)[:3])
+        raise UserError(f"model: {name!r} lacks {len(missing)} of its weights ({first}{', …' if len(missing) > 3 else ''})")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -216,6 +248,10 @@ def _check_head(lm: LanguageModel) -> None:
     ours = lm.logits(lm.decode(ids, use_cache=False).last_hidden_state)
     theirs = lm.causal_lm(input_ids=ids, use_cache=False).logits.to(ours.dtype)
     tolerance = 1e-4 if theirs.dtype == ours.dtype and lm.exact else 5e-2
+    if not theirs.isfinite().all():
+        raise UserError(
+            f"model: {lm.name!r} gives logits that are not finite; its weights are damaged, or loading.dtype is too narrow"
+        )
     gap = (ours - theirs).abs().max().item()
     if not gap <= tolerance * max(1.0, theirs.abs().max().item()):
         raise UserError(

@@ -214,7 +214,7 @@ def check_path(name: str) -> None:
         return
     if not path.exists():
         raise UserError(
-            f"model: {name!r} does not exist; give a run, a directory made by save_pretrained, a GGUF file, a Hub id, or {' or '.join(KNOWN)}"
+            f"model: {name!r} does not exist; give a run, a directory made by save_pretrained, a GGUF file, a Hub id, or a name of `markovlm models`"
         )
     if not path.is_dir():
         raise UserError(f"model: {name!r} is a file; a directory made by save_pretrained or a GGUF file is needed")

@@ -14,6 +14,7 @@ from markovlm.checks.ours import doubts
 from markovlm.config import RunConfig
 from markovlm.errors import UserError
 from markovlm.intervals import percent_text
+from markovlm.models.load import load_tokenizer
 from markovlm.models.registry import check_path, is_here, resolve
 from markovlm.rollouts.prompter import Prompter
 from markovlm.runs.asking import parts_of, task_of
@@ -22,7 +23,7 @@ from markovlm.tasks.base import Example, Loaded, Task
 from markovlm.tasks.mixture import under_its_name
 from markovlm.training.cards import CONTEXT, FRAGMENTATION, HEAP, PROCESS, advise, fits, needed, on_gpu, resident
 from markovlm.training.estimate import Spread, Workload, element_bytes, estimate, on_cuda
-from markovlm.training.shapes import Shape, read_shape
+from markovlm.training.shapes import Shape, read_shape, read_weights
 from markovlm.training.strategy import check_share
 
 _SAMPLE = 64  # training questions whose prompts are measured
@@ -119,15 +120,16 @@ def _times(steps: int, every: int) -> int:
 
 
 def _tokenizer(config: RunConfig) -> Any:
-    """The model's, where it is on this machine; else None."""
+    """The model's, where it is on this machine; else None. UserError for a local model whose tokenizer training could not load either."""
     from transformers import AutoTokenizer
 
     if not is_here(config.model):
         return None
+    source = resolve(config.model)
+    if Path(source).is_dir():
+        return load_tokenizer(config.model, config.loading)
     try:
-        return AutoTokenizer.from_pretrained(
-            resolve(config.model), local_files_only=True, trust_remote_code=config.loading.trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=config.loading.trust_remote_code)
     except (OSError, ValueError, ImportError):
         return None
 
@@ -206,6 +208,8 @@ def _memory(config: RunConfig, work: Workload, spread: Spread) -> dict[str, Any]
     try:
         shape: Shape = read_shape(config)
     except UserError as error:
+        if is_here(config.model) and Path(resolve(config.model)).is_dir():
+            read_weights(config)  # raises it again where the model can't be trained at all
         return {"estimate": None, "note": str(error)}
     gpu = on_gpu(config)
     there, advice = estimate(gpu, shape, work, spread), advise(gpu, shape, work, spread)

@@ -10,6 +10,8 @@ from typing import Any
 from markovlm.config import RunConfig
 from markovlm.config.model import Lora
 from markovlm.errors import UserError
+from markovlm.models.adapters import LOAD_ERRORS
+from markovlm.models.load import explain_load_error
 from markovlm.models.registry import resolve
 from markovlm.models.shared_prefix import has_window
 
@@ -146,9 +148,8 @@ def _model_config(config: RunConfig) -> tuple[Any, str]:
         return AutoConfig.for_model(kind, **sizes), "the package's table of known models"
     try:
         found = AutoConfig.from_pretrained(resolve(config.model), **options)
-    except (OSError, ValueError) as error:  # not there, gated, offline, or of an unknown kind
-        reason = " ".join(str(error).split())
-        raise UserError(f"model: the configuration of {config.model!r} can't be read ({reason:.120})") from None
+    except LOAD_ERRORS as error:  # not there, gated, offline, or of an unknown kind
+        raise UserError(explain_load_error(config.model, error)) from None
     return found, "the model's config.json"
 
 
