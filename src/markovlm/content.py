@@ -30,7 +30,7 @@ def one_line(text: object, most: int = 200) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))[:most]
 
 
-def system_error(error: Exception) -> OSError | None:
+def system_error(error: BaseException) -> OSError | None:
     """The system's error that a library (safetensors, tokenizers) put into words of its own, `… (os error 28)`; None where there is none."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None

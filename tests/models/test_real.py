@@ -66,6 +66,8 @@ def test_it_is_trained_evaluated_and_asked(tmp_path: Path, capsys: pytest.Captur
     assert main(["eval", str(run), "--limit", "4", "--json"]) == 0
     assert main(["ask", str(run), "Anna has 4 plums. She buys 3. How many plums does Anna have now?"]) == 0
     assert "answer" in capsys.readouterr().out
+    assert main(["export", str(run), "--to", str(tmp_path / "merged"), "--merge"]) == 0
+    assert "Apache License" in (tmp_path / "merged" / "LICENSE").read_text()
 
 
 @pytest.mark.skipif(not is_here("gemma3-270m"), reason="markovlm models --fetch gemma3-270m --accept-terms")

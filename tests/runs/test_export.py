@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ def test_the_card_has_the_numbers_and_no_path_of_this_machine(run: Path, tmp_pat
     assert str(run.parent) not in card
     assert "/tmp" not in card
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/base"
+
+
+def test_a_base_with_a_name_of_our_own_is_exported_under_it(run: Path, tmp_path: Path) -> None:
+    """Where the cache of this machine lies says nothing elsewhere, and `smollm2` alone says nothing to transformers."""
+    named = Path(shutil.copytree(run, tmp_path / "named"))
+    config = yaml.safe_load((named / "config.yaml").read_text())
+    (named / "config.yaml").write_text(yaml.safe_dump({**config, "model": "smollm2"}))
+    assert main(["export", str(named), "--to", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "smollm2"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'from_pretrained(resolve("smollm2")), "THIS_REPOSITORY")' in card
+    assert "from markovlm.models.registry import resolve" in card
+    assert "- base: SmolLM2-135M-Instruct by HuggingFaceTB, from a GGUF file in Q4_1; licence: Apache-2.0\n" in card
 
 
 class Hub:

