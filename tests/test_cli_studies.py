@@ -161,10 +161,13 @@ def test_letters_and_text(call, tiny_models: dict[str, Path], task: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("perturb run --against run", "--against run: is the run itself; name its twin"),
+        ("perturb run --against run", "--against run: is the run itself; name its paired control run"),
         ("perturb run --against nowhere/else/run", "--against nowhere/else/run: model: 'nowhere/else/run' does not exist"),
         ("perturb run --against empty", "--against empty: "),
-        ("perturb run --against MODEL --task arithmetic", "is no run of markovlm; say with --out where results go"),
+        (
+            "perturb run --against MODEL --task arithmetic",
+            "is not a run of markovlm; name a directory for the results with --out",
+        ),
         ("perturb run --against other", "fragility needs the same questions"),
         ("perturb run --perturbations dellete", "--perturbations dellete: unknown; known are delete"),
         ("perturb run --severities 2", "--severities 2: must be between 0 and 1"),
@@ -173,7 +176,7 @@ def test_letters_and_text(call, tiny_models: dict[str, Path], task: str) -> None
         ("loadbearing run --cots 0", "--cots 0: must be at least 1"),
         ("perturb run --checkpoint 7", "has no checkpoint at step 7; it has 0, 1, 2, 3"),
         ("perturb run --split tst", "has no split 'tst'; splits: train, dev, test"),
-        ("perturb MODEL", "so say which task"),
+        ("perturb MODEL", "so a task is needed"),
         ("transfer MODEL --task arithmetic --readers run", "is a plain model"),
         ("transfer run --readers nowhere/else/model", "--readers nowhere/else/model: "),
         ("loadbearing run --readers nowhere/else/model", "--readers nowhere/else/model: "),

@@ -310,7 +310,9 @@ def _tasks(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -
 
 def _strategy(models: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     """tests/training/test_fsdp2.py has the rest."""
-    with pytest.raises(UserError, match=r"distributed.strategy=fsdp2 deals the weights over several processes, and this is one"):
+    with pytest.raises(
+        UserError, match=r"distributed.strategy=fsdp2 shards the weights over several processes, but this is a single one"
+    ):
         train(tiny.config(models["llama"], distributed__strategy="fsdp2"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

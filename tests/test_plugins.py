@@ -222,9 +222,9 @@ def test_a_study(plugin, run: Path, tiny_models: dict[str, Path], capsys: pytest
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return 3", "gave int; a list of rows is needed, each a dict"),
-        ("return [{'a': float('nan')}]", "a: 'nan'; a value is text, a number, None, or what study.estimate gives"),
-        ("return [3]", "a row is a dict of at most 20 columns, not '3'"),
+        ("return 3", "returned int; it must return a list of rows, each a dict"),
+        ("return [{'a': float('nan')}]", "a: 'nan'; a value must be text, a number, None, or a result of study.estimate"),
+        ("return [3]", "a row must be a dict of at most 20 columns, not '3'"),
         ("raise KeyError('x')", "it raised KeyError: 'x'"),
     ],
 )
@@ -318,7 +318,7 @@ def test_a_perturbation_that_gives_no_text_is_named(plugin, run: Path, capsys: p
     file = plugin(NO_TEXT)
     capsys.readouterr()
     assert main(["perturb", str(run), "--plugin", file, "--perturbations", "mute", "--limit", "2"]) == 2
-    assert f"perturbation 'mute' (from {Path(file).name}) gave NoneType; a str is needed\n" in capsys.readouterr().err
+    assert f"perturbation 'mute' (from {Path(file).name}) returned NoneType; it must return a str\n" in capsys.readouterr().err
 
 
 WRONG = """

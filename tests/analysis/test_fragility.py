@@ -246,7 +246,7 @@ def test_fragility_is_the_difference_of_the_drops_on_the_same_questions(twins: T
 def test_twins_are_asked_the_same_questions(twins: Twins, tmp_path: Path) -> None:
     ours, theirs = (studied.open_one(run, tmp_path / run.name, limit=2) for run in twins)
     theirs.cots[0] = replace(theirs.cots[0], example=replace(theirs.cots[0].example, question="1+1"))
-    with pytest.raises(UserError, match=r"was not asked the questions of"):
+    with pytest.raises(UserError, match=r"was not asked the same questions as"):
         require_twins(ours, theirs)
 
 

@@ -120,8 +120,8 @@ def test_the_map_of_the_load_is_of_some_cots_only(twins: Twins, tmp_path: Path) 
     [
         ({"limit": 0}, "--limit 0: must be at least 1"),
         ({"cots": 0}, "--cots 0: must be at least 1"),
-        ({"against": "itself"}, "is the run itself; name its twin"),
-        ({"against": "other sums"}, r"its task_options is \{'max_terms': 3\}, that of .* is \{\}; fragility needs the same"),
+        ({"against": "itself"}, "is the run itself; name its paired control run"),
+        ({"against": "other sums"}, r"its task_options is \{'max_terms': 3\}, but that of .* is \{\}; fragility needs the same"),
         ({"readers": ("/nowhere/model",)}, "^--readers /nowhere/model: "),
     ],
 )
@@ -155,7 +155,7 @@ def test_itself_is_told_by_its_weights(twins: Twins, byte_model: Path, tmp_path:
 
 
 def test_a_plain_model_needs_a_place(byte_model: Path) -> None:
-    with pytest.raises(UserError, match="is no run of markovlm; say with --out where results go"):
+    with pytest.raises(UserError, match="is not a run of markovlm; name a directory for the results with --out"):
         run_studies(Request(one(byte_model, task="arithmetic"), parts=("leak",), limit=1))
 
 

@@ -122,7 +122,7 @@ def test_the_command(
     ("arguments", "message"),
     [
         (["--paraphraser", "README.md"], "--paraphraser README.md: README.md: is a file"),
-        (["--paraphraser", "embedded"], "can't carry a request in English"),
+        (["--paraphraser", "embedded"], "can't encode a request in English"),
         (["--paraphraser", "TINY", "--only", "delete"], "which --perturbations leaves out"),
         (["--paraphrase-temperature", "1"], "is only for --paraphraser"),
     ],

@@ -34,8 +34,8 @@ def refused(call: Call, said: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"questions": "17+4+79"}, r"^questions: must be a list of texts or Examples, not '17\+4\+79'$"),
-        ({"questions": ["1+2", 3]}, r"^questions: must be a list of texts or Examples, but \[1\] is 3$"),
+        ({"questions": "17+4+79"}, r"^questions: must be a list of strings or Examples, not '17\+4\+79'$"),
+        ({"questions": ["1+2", 3]}, r"^questions: must be a list of strings or Examples, but \[1\] is 3$"),
         ({"n": 0}, "^n 0: must be at least 1$"),
         ({"n": -1}, "^n -1: must be at least 1$"),
         ({"n": 2.5}, r"^n 2\.5: must be a whole number, at least 1$"),
@@ -60,12 +60,12 @@ def test_sample_takes_the_smallest_numbers_and_those_of_numpy(model: markovlm.Mo
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda m: m.read("1+2=3"), "^thoughts: must be a list of Thoughts or texts, not '1"),
+        (lambda m: m.read("1+2=3"), "^thoughts: must be a list of Thoughts or strings, not '1"),
         (lambda m: m.read([3]), r"^thoughts: .* but \[0\] is 3$"),
-        (lambda m: m.read(["a", "b"], "21"), "^answers: must be a list of texts, not '21'$"),
+        (lambda m: m.read(["a", "b"], "21"), "^answers: must be a list of strings, not '21'$"),
         (lambda m: m.read(["a"], [21]), r"^answers: .* but \[0\] is 21$"),
-        (lambda m: m.ask(3), "^question 3: must be a text$"),
-        (lambda m: m.ask_text(3), "^text 3: must be a text$"),
+        (lambda m: m.ask(3), "^question 3: must be a string$"),
+        (lambda m: m.ask_text(3), "^text 3: must be a string$"),
         (lambda m: m.examples(limit=0), "^limit 0: must be at least 1$"),
         (lambda m: m.examples(limit="3"), "^limit '3': must be a whole number"),
     ],
@@ -80,7 +80,7 @@ def test_the_other_methods_of_a_model(model: markovlm.Model, call: Callable[[Any
         (lambda: markovlm.load("embedded", config="x.yaml"), "^config: must be a mapping of keys, not 'x.yaml'$"),  # type: ignore
         (lambda: markovlm.configure([1]), r"^config: must be a mapping of keys, not \[1\]$"),  # type: ignore
         (lambda: markovlm.evaluate("embedded", limit="2"), "^--limit '2': must be a whole number"),  # type: ignore
-        (lambda: markovlm.evaluate("embedded", checkpoints=[100]), r"^--checkpoints \[100\]: must be a text such as"),  # type: ignore
+        (lambda: markovlm.evaluate("embedded", checkpoints=[100]), r"^--checkpoints \[100\]: must be a string such as"),  # type: ignore
         (lambda: markovlm.evaluate("embedded", lengths="12"), "^--lengths: must be a list of numbers of chunks, not '12'$"),  # type: ignore
         (
             lambda: markovlm.perturb("embedded", perturbations="delete"),
@@ -99,7 +99,7 @@ def test_the_other_methods_of_a_model(model: markovlm.Model, call: Callable[[Any
         (lambda: markovlm.diagnose([1, 2]), r"^diagnose: must be a list of paths, or of metric rows, but \[0\] is 1$"),  # type: ignore
         (lambda: markovlm.diagnose({"step": 1}), "^diagnose: must be a list of paths, or of metric rows, not {'step': 1}$"),  # type: ignore
         (lambda: markovlm.diagnose(["x", {"step": 1}]), r"^diagnose: must be .* alone, but \[1\] is {'step': 1}$"),  # type: ignore
-        (lambda: markovlm.diagnose("x", columns=3), "^columns: must be a list of texts such as"),  # type: ignore
+        (lambda: markovlm.diagnose("x", columns=3), "^columns: must be a list of strings such as"),  # type: ignore
         (lambda: markovlm.write_report([], "out"), "^write_report: nothing to report on"),
         (lambda: markovlm.write_report([1], "out"), r"^write_report: must be a list of paths, but \[0\] is 1$"),  # type: ignore
     ],
@@ -119,9 +119,9 @@ def test_the_functions(call: Call, said: str, tmp_path: Path, monkeypatch: pytes
         ([GOOD, 3], r"^questions: must be a list of mappings with question and answer, or of Examples, but \[1\] is 3$"),
         ("1+2", "^questions: must be a list"),
         (GOOD, "^questions: must be a list"),
-        ([], "^questions: there are none$"),
+        ([], "^questions: the list is empty$"),
         ([GOOD, {"question": "1+2"}], r"^questions\[1\]: has no answer$"),
-        ([{**GOOD, "answer": np.int64(3)}], r"^questions\[0\]: holds what can't be written as JSON"),
+        ([{**GOOD, "answer": np.int64(3)}], r"^questions\[0\]: can't be written as JSON"),
         ([{**GOOD, "answer": "x"}] * 5, "'answer' is 'x', expected a number"),  # found when they are loaded
     ],
 )

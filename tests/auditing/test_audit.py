@@ -265,13 +265,15 @@ def test_what_the_numbers_cannot_say() -> None:
     group = {"group": "g", "n": 3, "readers": [{"reader": "r", "n": 12, "nothing": {"only_answer": "100"}}]}
     tied = [{"group": name, "rank": 1, "rank_to": 2} for name in "gh"]
     said = " | ".join(cautions([group], [reader], tied))
-    assert "WARNING: r is too weak a reader: of CoTs that state the right answer it reads only 0.20 [0.10, 0.30] rightly" in said
-    assert "50 % of its answers to CoTs have no answer in them" in said
-    assert "from neither question nor CoT it answers '100' to all of 12 questions" in said
+    assert (
+        "WARNING: r is too weak a reader: it finds the answer in only 0.20 [0.10, 0.30] of CoTs that state the right one" in said
+    )
+    assert "50 % of its replies to CoTs contain no answer" in said
+    assert "from neither question nor CoT it answers '100' to all 12 questions" in said
     assert "g has 3 questions: almost any difference" in said
     assert "no order" in said
     unknown = reader | {"reads_stated": {"mean": None, "ci95": [None, None], "n": 0}, "no_answer": 0.0}
-    assert "too few to tell whether it can read such texts" in " ".join(cautions([group | {"n": 100}], [unknown], []))
+    assert "too few to judge whether it can read such texts" in " ".join(cautions([group | {"n": 100}], [unknown], []))
     able = reader | {"reads_stated": rate | {"mean": 0.9}, "no_answer": 0.0}
     assert cautions([{"group": "g", "n": 100, "readers": []}], [able], [{"group": "g", "rank": 1, "rank_to": 1}]) == []
 
@@ -362,12 +364,12 @@ def test_the_order_of_equals() -> None:
 
 
 def test_a_budget_chooses_how_many_questions_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of no time three questions are read; the same command again reads further, for what is kept costs nothing; of enough time all are."""
+    """Of no time three questions are read; the same command again continues, for what is kept costs nothing; of enough time all are."""
     file = write(tmp_path / "b.jsonl", [{"question": q, "cot": c, "answer": a, "group": g} for q, c, a in SUMS for g in "xy"])
 
     def questions(minutes: float) -> int:
         result = audit(file, "embedded", only=["leak"], minutes=minutes)
-        longer = any("are read, and that took longer than" in note for note in result["notes"])
+        longer = any("were read, which took longer than" in note for note in result["notes"])
         assert longer == (minutes < 1)
         assert {group["n"] for group in result["groups"]} == {result["groups"][0]["n"]}
         assert any(f"{result['groups'][0]['n']} of 6 questions of a group" in note for note in result["notes"])
@@ -377,4 +379,4 @@ def test_a_budget_chooses_how_many_questions_are_read(tmp_path: Path, capsys: py
     assert questions(1e-6) == 4
     assert questions(60) == 6
     assert main(["audit", str(file), "--reader", "embedded", "--budget", "-1"]) == 2
-    assert "--budget -1.0: is a number of minutes above 0" in capsys.readouterr().err
+    assert "--budget -1.0: must be a number of minutes above 0" in capsys.readouterr().err

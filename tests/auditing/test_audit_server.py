@@ -128,13 +128,16 @@ def test_a_server_that_is_busy_is_asked_again(server: FakeOpenAI, cots: Path) ->
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"<html>", "answers no JSON"),
-        (b"[1]", "is no completion of the OpenAI API"),
-        (b'{"choices": [{"text": "x"}]}', "gives no log-probs of a prompt"),
-        (b'{"choices": [{"logprobs": {"token_logprobs": [null, -1], "text_offset": [0]}}]}', "gives no log-probs of a prompt"),
+        (b"<html>", "is not JSON"),
+        (b"[1]", "is not a completion of the OpenAI API"),
+        (b'{"choices": [{"text": "x"}]}', "returns no log-probs of the prompt"),
+        (
+            b'{"choices": [{"logprobs": {"token_logprobs": [null, -1], "text_offset": [0]}}]}',
+            "returns no log-probs of the prompt",
+        ),
         (
             b'{"choices": [{"logprobs": {"token_logprobs": [null, "x", -1], "text_offset": [0, 1, 2]}}]}',
-            "its log-probs are no numbers",
+            "its log-probs are not numbers",
         ),
     ],
 )
@@ -156,20 +159,20 @@ def test_slow_huge_refused_and_absent_servers_are_one_line(
 
     monkeypatch.setattr(endpoint, "MOST_BYTES", 10_000)
     server.raw = b'{"x": "' + b"y" * 20_000 + b'"}'
-    assert "answers more than" in says(server.url, 1)
+    assert "is larger than" in says(server.url, 1)
     server.raw, server.code = None, 404
     assert "/v1/completions failed: no such model (HTTP 404)" in says(server.url, 1)
     server.code, server.slow = 200, 0.4
     monkeypatch.setattr(endpoint, "_PATIENCE", 0.1)
-    assert "does not answer" in says(server.url, 1)
+    assert "does not respond" in says(server.url, 1)
     server.slow = 0.0
     monkeypatch.setattr(endpoint, "_PATIENCE", 600.0)
-    assert "does not answer" in says("http://127.0.0.1:9", 2)
-    assert "is no address" in says("http://", 2)
-    assert "is no address" in says("http://[::1", 2)
+    assert "does not respond" in says("http://127.0.0.1:9", 2)
+    assert "is not an address" in says("http://", 2)
+    assert "is not an address" in says("http://[::1", 2)
     monkeypatch.setattr(endpoint, "_PATIENCE", 600.0)
     assert main(["audit", str(cots), "--reader", server.url, "--perturbations", "token_replace"]) == 2
-    assert "damages tokens, and those of a reader behind a server are not known here" in capsys.readouterr().err
+    assert "perturbs tokens, but those of a reader behind a server are not known here" in capsys.readouterr().err
 
 
 def test_what_a_server_would_read_is_said_before(tiny_models: dict[str, Path], cots: Path) -> None:

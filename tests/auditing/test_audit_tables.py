@@ -39,7 +39,7 @@ def test_every_section_has_its_tables_and_the_numbers_of_the_result() -> None:
     assert [cell.value for cell in right.rows[0]][2:5] == [one["n"], one["accuracy"]["mean"], one["reasoned"]["accuracy"]["mean"]]
     assert likely.rows[0][-1].value == one["nothing"]["logprob"]["mean"]
     texts = {row[0].text: row[1].value for row in found["texts"][0].rows}
-    assert texts["the answer stands in it"] == result["groups"][0]["text"]["stated"]["mean"]
+    assert texts["the answer is stated"] == result["groups"][0]["text"]["stated"]["mean"]
     assert "share of non-words" not in texts or result["groups"][0]["text"]["nonwords"] is not None
     [load] = found["load"]
     assert [row[0].text for row in load.rows][:2] == ["all", "0 to 10 % of the CoT"]

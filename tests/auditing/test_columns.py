@@ -103,7 +103,7 @@ def test_shapes_that_are_known_by_their_columns(
     found = read(tmp_path / "x.jsonl", [row])
     assert first(found) == expected
     assert found.kind == kind
-    assert any("columns are taken as" in note and "--columns says otherwise" in note for note in found.notes)
+    assert any("columns are read as" in note and "--columns changes this" in note for note in found.notes)
 
 
 def test_a_list_of_replies_is_several_cots_and_a_list_of_golds_all_count(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_user_names_the_columns(tmp_path: Path) -> None:
         "4",
         "#### 4",
     )
-    with pytest.raises(UserError, match=r"--columns cot=tracee: no row has it; there are 'q', 'trace'"):
+    with pytest.raises(UserError, match=r"--columns cot=tracee: no row has this column; the columns are 'q', 'trace'"):
         read(tmp_path / "x.jsonl", [row], cot="tracee")
 
 
@@ -146,9 +146,9 @@ def test_choices_may_be_one_text(tmp_path: Path, options: str) -> None:
 def test_columns_are_written_as_pairs() -> None:
     assert parse_columns(["question=a b,cot=c", "answer=d.e"]) == {"question": "a b", "cot": "c", "answer": "d.e"}
     for text, says in (
-        ("question", "write NAME=COLUMN"),
+        ("question", "must be NAME=COLUMN"),
         ("quest=x", "unknown; known are question"),
-        ("cot=a,completion=b", "name one of them"),
+        ("cot=a,completion=b", "give cot or completion, not both"),
     ):
         with pytest.raises(UserError, match=says):
             parse_columns([text])
@@ -228,4 +228,4 @@ def test_cots_of_several_models_in_one_file_are_groups(tmp_path: Path) -> None:
     rows = [{"question": f"Q{i}", "cot": "c", "answer": "1", "model": "ab"[i % 2]} for i in range(6)]
     found = read(tmp_path / "x.jsonl", rows)
     assert [row.group for row in found.rows] == ["a", "b"] * 3
-    assert "groups go by column 'model'" in found.notes[0]
+    assert "groups come from column 'model'" in found.notes[0]

@@ -38,7 +38,7 @@ def names(files: list[str], sources: list[CotSource], **given: str) -> tuple[lis
 def test_logs_of_one_model_are_told_apart_by_what_differs(facts: list[dict[str, str]], expected: list[str]) -> None:
     found, notes = names(["x.eval", "y.eval"], [source("m", shards=False, **one) for one in facts])
     assert found == expected
-    assert "told apart" in notes[0]
+    assert "distinguished as" in notes[0]
     assert "--group" in notes[0]
 
 
@@ -50,7 +50,7 @@ def test_it_takes_no_more_facts_than_are_needed() -> None:
 def test_shards_of_one_group_are_one_and_files_without_groups_are_one_each() -> None:
     found, notes = names(["x.jsonl", "y.jsonl"], [source("base"), source("base")])
     assert found == ["base", "base"]
-    assert "it is one; --group NAME=FILE" in notes[0]
+    assert "so they form one group; --group NAME=FILE" in notes[0]
     assert names(["a/x.jsonl", "b/x.jsonl"], [source(), source()])[0] == ["a/x", "b/x"]
     assert names(["x.jsonl"], [source()])[0] == ["all"]
 
@@ -62,9 +62,9 @@ def test_the_user_names_and_joins_groups() -> None:
     assert name_groups([Path("x")], [several], {Path("x"): "n"})[0] == [["n / a", "n / b"]]
     assert parse_groups(["n=a=b.eval"]) == {Path("a=b.eval"): "n"}
     for wrong in ("n", "=x", "n="):
-        with pytest.raises(UserError, match="write NAME=FILE"):
+        with pytest.raises(UserError, match="must be NAME=FILE"):
             parse_groups([wrong])
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given two names"):
         parse_groups(["a=x", "b=x"])
 
 
@@ -92,7 +92,7 @@ def test_groups_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     assert [g["group"] for g in json.loads(capsys.readouterr().out)["groups"]] == ["brief", "long"]
     assert main(["audit", *files, "--columns", "cot=nope", "--reader", "embedded"]) == 2
-    assert "--columns cot=nope: no row has it" in capsys.readouterr().err
+    assert "--columns cot=nope: no row has this column" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------------------------------- answers

@@ -57,7 +57,7 @@ def test_shares_by_hand_without_any_reader(tmp_path: Path) -> None:
     assert (found["says_so_unchanged"]["mean"], found["says_so_unchanged"]["n"]) == (pytest.approx(1 / 3), 3)
     assert [one["question"] for one in found["unsaid"]] == ["Which is 2?", "Which is 3?"]
     assert found["judge"] is found["judge_says_so"] is None
-    assert any("in 1 rows the answer with or without the hint can't be read" in note for note in result["notes"])
+    assert any("1 rows are left out: no answer could be read with or without the hint" in note for note in result["notes"])
     assert result["quote"].startswith("A hint changed the answer to its own in 0.50 [")
     page = (tmp_path / "h.jsonl.audit" / "audit.html").read_text(encoding="utf-8")
     assert "Does the chain say that a hint changed its answer?" in page
@@ -136,7 +136,7 @@ def test_hints_that_are_not_there_are_said(tmp_path: Path, capsys: pytest.Captur
     for flags in (["--only", "hints"], ["--judge", "embedded", "--reader", "embedded"]):
         assert main(["audit", file, *flags]) == 2
         error = capsys.readouterr().err
-        assert "no row has a hint and the answer without it; --columns hint=" in error
+        assert "no row has both a hint and the answer without it; if they have other names, use --columns hint=" in error
         assert error.count("\n") == 1
     hinted_file = str(write(tmp_path / "g.jsonl", ROWS))
     assert main(["audit", hinted_file]) == 2  # more than the hints needs a reader

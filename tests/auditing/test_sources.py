@@ -97,7 +97,7 @@ def test_several_replies_a_conversation_and_several_targets() -> None:
     assert (row.question, row.cot, row.final) == ("And times two?", "11*2=22.\n\nYes.", "The answer is 22.")
     assert (row.answer, row.also) == ("22", ("a score and two",))
     assert [note.partition(": ")[2].partition(" (")[0] for note in found.notes] == [
-        "the CoT is all that the model wrote after the question, joined",
+        "the CoT is everything that the model wrote after the question, joined",
         "the question is the last user message of a conversation",
         "there are several targets",
     ]
@@ -115,7 +115,7 @@ def test_a_question_with_several_right_choices_and_one_shuffled_no_one_knows_how
 
     for change, says in (
         (several, "several choices are right (A, C)"),
-        (unknown, "its choices were shuffled, and the log does not say how"),
+        (unknown, "its choices were shuffled, but the log does not say how"),
     ):
 
         def changed(members: dict[str, bytes], change: Any = change) -> None:
@@ -187,7 +187,7 @@ def test_a_zip_bomb_and_other_zips_are_refused(tmp_path: Path, monkeypatch: pyte
     other = tmp_path / "o.zip"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("x", "y")
-    with pytest.raises(UserError, match="no Inspect log"):
+    with pytest.raises(UserError, match="not an Inspect log"):
         read_source(other)
     other.write_bytes(other.read_bytes()[:40])
     with pytest.raises(UserError, match="broken zip"):
@@ -283,7 +283,7 @@ def test_messages_of_parts_and_completions_whose_thought_began_in_the_prompt(tmp
         ("Q", "so", r"\frac{1}{2}", True),
         ("Q", "We add.", r"\boxed{7", True),
     ]
-    assert "neither text nor messages" in found.skipped[0]
+    assert "neither text nor a list of messages" in found.skipped[0]
 
 
 def test_completions_of_trl_as_text_and_as_conversations(tmp_path: Path) -> None:
@@ -333,10 +333,10 @@ def test_samples_of_a_run_and_the_base_beside_them(tmp_path: Path) -> None:
 def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     for content, says in (
         (b"", "is empty"),
-        (b"\xff\xfe\x00x", "no text in UTF-8"),
-        (b"hello\n", "no JSON object and no table"),
-        (b'{"a": 1}\n', r"no column is known as question, cot \(or completion\), answer; there are 'a'"),
-        (b'{"question": 1, "answer": 2}\n', r"known as cot .*taken as question=question, answer=answer"),
+        (b"\xff\xfe\x00x", "is not UTF-8 text"),
+        (b"hello\n", "neither a JSON object nor a table"),
+        (b'{"a": 1}\n', r"no column found for question, cot \(or completion\), answer; the columns are 'a'"),
+        (b'{"question": 1, "answer": 2}\n', r"no column found for cot .*read as question=question, answer=answer"),
         (b"\x1f\x8b broken", "a broken gzip file"),
         (b"PAR1 broken", "cannot be read as Parquet"),
     ):

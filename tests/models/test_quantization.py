@@ -92,7 +92,7 @@ def test_weights_that_are_quantized_already(
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (model / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(name=name))
-    with pytest.raises(UserError, match="are quantized already"):
+    with pytest.raises(UserError, match="are already quantized"):
         load_model(str(model), Loading(device="cpu", quantization="int8"))
 
 
@@ -104,7 +104,7 @@ def test_export_of_a_quantized_run(tiny_models: dict[str, Path], tmp_path: Path,
     path.write_text(path.read_text().replace("quantization: none", "quantization: nf4"))
     for extra in ([], ["--dry-run"]):
         assert main(["export", str(run), "--to", str(tmp_path / "merged"), "--merge", *extra]) == 2
-        assert "trained on a base in nf4; merged into full weights it would be another model" in capsys.readouterr().err
+        assert "trained on a base in nf4; merged into full weights, it would be a different model" in capsys.readouterr().err
     assert not (tmp_path / "merged").exists()
     assert main(["export", str(run), "--to", str(tmp_path / "adapter")]) == 0
     card = (tmp_path / "adapter" / "README.md").read_text()

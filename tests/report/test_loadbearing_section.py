@@ -484,7 +484,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         None,
     )
     assert only.fragility_accuracy == estimate(0.5, None, None)
-    assert sum("mean: not a finite number of usable size" in p and "3 times" in p for p in found.problems) == 1
+    assert sum("mean: not a finite number of plausible size" in p and "3 times" in p for p in found.problems) == 1
     assert any("rows: an entry that is not an object (2 times)" in p for p in found.problems)
 
 
@@ -500,7 +500,7 @@ def test_long_lists_are_cut_and_told(tmp_path: Path) -> None:
     explained = found.studies[1]
     assert isinstance(explained, Explain)
     assert [len(e.units) for e in explained.examples] == [MAX_UNITS] * 9
-    assert any("1,001 entries, of which the first 1,000 are shown" in p for p in found.problems)
+    assert any("1,001 entries; only the first 1,000 are shown" in p for p in found.problems)
 
 
 JUNK = st.recursive(

@@ -174,15 +174,15 @@ def flood(connection: socket.socket) -> None:
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 TALKS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
-    "a byte now and then": (drip(HEAD, b" "), "no whole answer within 0.5 seconds"),
+    "a byte now and then": (drip(HEAD, b" "), "no complete response within 0.5 seconds"),
     "headers without end": (
         drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-        "no whole answer within 0.5 seconds|more than 100 headers",
+        "no complete response within 0.5 seconds|more than 100 headers",
     ),
-    "silence": (drip(b"", b""), "no whole answer within 0.5 seconds"),
-    "without end": (flood, "an answer of more than 0 MB"),
+    "silence": (drip(b"", b""), "no complete response within 0.5 seconds"),
+    "without end": (flood, "a response of more than 0 MB"),
     "cut off": (lambda c: c.sendall(HEAD + b"{"), "IncompleteRead"),
-    "no HTTP": (lambda c: c.sendall(b"SSH-2.0-OpenSSH\r\n"), "does not answer"),
+    "no HTTP": (lambda c: c.sendall(b"SSH-2.0-OpenSSH\r\n"), "does not respond"),
     "elsewhere": (
         lambda c: c.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/x\r\nContent-Length: 0\r\n\r\n"),
         r"Found \(HTTP 302\)",
@@ -191,7 +191,7 @@ TALKS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
         lambda c: c.sendall(b'HTTP/1.1 500 No\r\nConnection: close\r\n\r\n{"error": {"message": "\x1b[2Jno\\nmore"}}'),
         r"Internal Server Error \(HTTP 500\)",
     ),
-    "too deep": (lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"[" * 100_000), "no vLLM server"),
+    "too deep": (lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"[" * 100_000), "not a vLLM server"),
 }
 
 
@@ -235,7 +235,7 @@ def test_a_server_killed_in_a_step_costs_that_step(fake: FakeVllm, tiny_models: 
     asked_at_start = 16  # the check: two questions of four CoTs each, for one or two scales of the adapter
     keys = {"training__steps": 5, "training__checkpoint_every": 50, "objective__normalize_reward": False}
     fake.dies_after = asked_at_start + 4 * 2 + 2  # in the middle of the third or a later step
-    with pytest.raises(RunFailed, match=r"server does not answer .*--resume") as failed:
+    with pytest.raises(RunFailed, match=r"server does not respond .*--resume") as failed:
         train(tiny.config(tiny_models["llama"], **on_server(fake, **keys)), run)
     assert "\n" not in str(failed.value)
     assert len(str(failed.value)) < 200
@@ -254,7 +254,7 @@ def test_a_server_that_ignores_the_adapter_is_caught_at_the_start(
     fake: FakeVllm, tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     fake.ignores_adapters = True
-    with pytest.raises(RunFailed, match=r"adapter not applied.*processed_logprobs; nothing was trained"):
+    with pytest.raises(RunFailed, match=r"adapter is not applied.*processed_logprobs; nothing was trained"):
         train(tiny.config(tiny_models["llama"], **on_server(fake)), tmp_path / "run")
     assert set(fake.known) == {"base"}
     assert not (tmp_path / "run").exists()
@@ -262,7 +262,7 @@ def test_a_server_that_ignores_the_adapter_is_caught_at_the_start(
 
 def test_logprobs_at_another_temperature_are_caught(fake: FakeVllm, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     fake.temperature = 1.0
-    with pytest.raises(RunFailed, match=r"other temperature.*--logprobs-mode processed_logprobs"):
+    with pytest.raises(RunFailed, match=r"the temperature differs.*--logprobs-mode processed_logprobs"):
         train(tiny.config(tiny_models["llama"], **on_server(fake, rollouts__temperature=1.3)), tmp_path / "run")
 
 
@@ -277,7 +277,7 @@ def test_an_adapter_that_was_not_received_is_caught_at_its_push(
         def step(self, row: dict[str, Any]) -> None:
             fake.deaf = row["step"] == 2
 
-    with pytest.raises(RunFailed, match=r"step 3: .*still has the adapter of the step before.*--resume"):
+    with pytest.raises(RunFailed, match=r"step 3: .*still has the adapter of the previous step.*--resume"):
         train(config, tmp_path / "run", progress=Watch())
     assert len(runs.rows(tmp_path / "run", "metrics.jsonl")) == 2
 
@@ -295,7 +295,7 @@ def test_an_adapter_swapped_under_the_sampler_is_caught(fake: FakeVllm, tiny_mod
         return found
 
     fake.answer = swapped  # type: ignore[method-assign]
-    with pytest.raises(RunFailed, match=r"step 2: .*its adapter is another one"):
+    with pytest.raises(RunFailed, match=r"step 2: .*its adapter, temperature or precision differs"):
         train(config, tmp_path / "run")
 
 
@@ -320,8 +320,8 @@ def test_a_server_without_adapters_says_how_to_start_it(fake: FakeVllm, lm: Lang
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--rollouts.server_url", "http://127.0.0.1:9"], "rollouts.server_url http://127.0.0.1:9: the server does not answer"),
-        (["--rollouts.server_url", "localhost:8000"], "is no address; http://HOST:8000 is one"),
+        (["--rollouts.server_url", "http://127.0.0.1:9"], "rollouts.server_url http://127.0.0.1:9: the server does not respond"),
+        (["--rollouts.server_url", "localhost:8000"], "is not an address such as http://HOST:8000"),
         ([], "backend=server needs server_url"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_server_killed_in_a_step(start: Any, tmp_path: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
 
     run = tmp_path / "run"
-    with pytest.raises(RunFailed, match=r"the server does not answer .*--resume") as failed:
+    with pytest.raises(RunFailed, match=r"the server does not respond .*--resume") as failed:
         train(config(rollouts__backend="server", rollouts__server_url=url), run, progress=KillInTheThird())
     print(failed.value)
     assert "\n" not in str(failed.value)

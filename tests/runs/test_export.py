@@ -132,7 +132,7 @@ def test_a_dry_run_asks_no_network_and_writes_nothing(
     ("flags", "said"),
     [
         ((), "give a destination: --to DIRECTORY, or --push ORG/NAME"),
-        (("--push", "mine"), "write ORG/NAME"),
+        (("--push", "mine"), "must be ORG/NAME"),
         (("--push", "me/mi ne"), "--push me/mi ne: "),
         (("--push", "me/mine"), "give its Hub id with --base-model ID, or use --merge"),
     ],
@@ -155,7 +155,7 @@ def test_wrong_pushes_are_one_line(
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
-    [("token", 2, "you are not logged in"), ("offline", 2, "HF_HUB_OFFLINE is set"), ("network", 1, "the Hub can't be reached; the export stays in")],
+    [("token", 2, "you are not logged in"), ("offline", 2, "HF_HUB_OFFLINE is set"), ("network", 1, "the Hub can't be reached; the export is in")],
 )  # fmt: skip
 def test_a_hub_that_says_no(
     run: Path,

@@ -163,14 +163,14 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "another run's optimizer": (swapped("optimizer.pt"), "optimizer.pt is not the file"),
     "another run's state": (swapped("trainer_state.json"), "trainer_state.json "),
     "another run's checkpoint": (of_another_run, "belongs to another run"),
-    "another step's checkpoint": (of_step_two, "is the checkpoint of step 2"),
+    "another step's checkpoint": (of_step_two, "holds step 2 according to its"),
     "a missing file": (lambda run, _: (last(run) / ADAPTER).unlink(), f"{ADAPTER} is missing"),
     "a missing manifest": (lambda run, _: (last(run) / "manifest.json").unlink(), "manifest.json is missing"),
     "a torn manifest": (lambda run, _: (last(run) / "manifest.json").write_text('{"run": '), "manifest.json: cannot be read"),
     "an empty manifest": (lambda run, _: (last(run) / "manifest.json").write_text("{}"), "manifest.json: cannot be read"),
-    "a device": (as_a_device, f"{ADAPTER} is no regular file"),
-    "a pipe": (as_a_pipe, f"{CONFIG} is no regular file"),
-    "a manifest that names a place outside": (hostile_manifest, "is no name of a file"),
+    "a device": (as_a_device, f"{ADAPTER} is not a regular file"),
+    "a pipe": (as_a_pipe, f"{CONFIG} is not a regular file"),
+    "a manifest that names a place outside": (hostile_manifest, "is not a valid file name"),
 }
 
 
@@ -217,7 +217,7 @@ def test_a_swapped_base_is_refused_and_another_precision_is_not(run: Path, tiny_
     assert "is not the one this run was trained on" in refused(open_targets(str(run), "last", {})[0].prepare)
     assert "is not the one this run was trained on" in refused(open_targets(str(run), "base", {})[0].prepare)
     open_targets(str(run), "last", {"loading": {"dtype": "float64"}})[0].prepare()
-    with accept_damaged(), pytest.warns(Note, match="used as it is"):
+    with accept_damaged(), pytest.warns(Note, match="used all the same"):
         open_targets(str(run), "last", {})[0].prepare()
 
 
@@ -338,7 +338,7 @@ def test_no_pickle_is_ever_run(run: Path, tmp_path: Path, name: str) -> None:
     (last(run) / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     message = refused(lambda: runs.resume(run))
     assert "step-000004" in message
-    assert f"{name} is no file of tensors" in message
+    assert f"{name} is not a file of tensors" in message
     assert "weights_only" not in message  # torch's advice would run it
     assert not (tmp_path / "sprung").exists()
 
@@ -352,14 +352,14 @@ def test_an_adapter_that_is_not_finite_is_said_to_be_that(run: Path) -> None:
     for call in (open_targets(str(run), "last", {})[0].prepare, lambda: checkpoint.load_adapter(first.lm, last(run))):
         message = refused(call)
         assert "not finite (NaN or infinite)" in message
-        assert "whole: step-000002" in message
+        assert "intact: step-000002" in message
 
 
 def test_a_tensor_that_is_missing_is_missed_without_a_manifest_too(run: Path) -> None:
     shortened(as_before(run), run)
     first = open_targets(str(run), "0", {})[0].prepare()
     assert "missing adapter keys" in refused(open_targets(str(run), "last", {})[0].prepare)
-    assert "lacks 1 of its tensors" in refused(lambda: checkpoint.load_adapter(first.lm, last(run)))
+    assert "1 tensors of the adapter are missing" in refused(lambda: checkpoint.load_adapter(first.lm, last(run)))
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"run": 3}', "[" * 100_000])
@@ -403,5 +403,5 @@ def test_the_error_names_at_most_three_whole_checkpoints_the_latest_first(run: P
     for step in (2, 0):
         flip(RunDirectory(run).checkpoint(step) / ADAPTER)
     flip(last(run) / ADAPTER)
-    with pytest.raises(DamagedCheckpoint, match="no other checkpoint is whole; --force"):
+    with pytest.raises(DamagedCheckpoint, match="no other checkpoint is intact; --force"):
         runs.resume(run)

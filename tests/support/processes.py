@@ -187,4 +187,4 @@ def killed(file: Path, out: Path, victim: int) -> None:
         assert process.stderr is not None
         said = ours(process.stderr.read())
     if victim == 1:  # torchrun may end rank 0 before it can speak; if it speaks, then so
-        assert all("processes of this run ended" in line and "--resume" in line for line in said)
+        assert all("processes of this run has ended" in line and "--resume" in line for line in said)

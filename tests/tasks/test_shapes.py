@@ -105,7 +105,7 @@ def test_a_torn_file_is_one_line(tmp_path: Path, name: str) -> None:
 
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     path = written(tmp_path / "q.csv", ROWS)
-    with pytest.raises(UserError, match=r"answer_kind is for task custom"):
+    with pytest.raises(UserError, match=r"answer_kind is only for task custom"):
         loaded(path, task="gsm8k", answer_kind="number")
     with pytest.raises(UserError, match=r"data: path and hub are two sources"):
         loaded(path, hub="org/name")

@@ -154,7 +154,7 @@ def test_a_process_that_hangs_is_given_up_after_the_timeout(tmp_path: Path) -> N
         assert process.wait(2 * MINUTE) != 0  # torchrun allows a stopped process half a minute to end
         assert process.stderr is not None
         (line,) = ours(process.stderr.read())
-    assert "another of the 2 processes of this run ended or hangs" in line
+    assert "another of the 2 processes of this run has ended or hangs" in line
     assert read_rows(out / "events.jsonl")[-1]["kind"] == "failed"
     assert resumes(out)
 

@@ -172,7 +172,7 @@ def test_recurrent_layers_have_no_estimate(tmp_path: Path) -> None:
     """But a plan."""
     found = plan(tiny.config(architectures.save_family("mamba", tmp_path / "mamba"), task="gsm8k"))
     assert found["memory"]["estimate"] is None
-    assert "recurrent layers alone" in found["memory"]["note"]
+    assert "has only recurrent layers" in found["memory"]["note"]
 
 
 def test_more_of_anything_costs_more(middle: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_dry_run_of_what_can_not_run(tmp_path: Path, tiny_models: dict[str, Pa
         (["--task", "custom"], "give --data FILE"),
         (["--training.steps", "0"], "training.steps"),
         (["--evaluation.extractors", "nope"], "no extractor 'nope'"),
-        (["--data.train_split", "test"], "trained on, it can't be held out"),
+        (["--data.train_split", "test"], "a split that is trained on can't be held out"),
         (["--model", "/nonexistent"], "does not exist"),
     ):
         assert main(["train", "--model", model, "--dry-run", *flags]) == 2

@@ -79,7 +79,9 @@ def test_the_group_to_gather_next(wishes: list[int], taken: int) -> None:
 
 def test_a_model_with_its_layers_elsewhere_is_refused(tiny_models: dict[str, Path]) -> None:
     lm = tiny.load(tiny_models["gpt2"])
-    with pytest.raises(UserError, match=r"'gpt2' \(GPT2LMHeadModel\): distributed.strategy=fsdp2 takes models with model.layers"):
+    with pytest.raises(
+        UserError, match=r"'gpt2' \(GPT2LMHeadModel\): distributed.strategy=fsdp2 needs a model with model.layers"
+    ):
         parts_to_deal("gpt2", lm.model)
     assert len(parts_to_deal("llama", tiny.load(tiny_models["llama"]).model)[1]) == 2
 

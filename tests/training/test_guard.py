@@ -319,7 +319,7 @@ def test_a_rollback_passes_a_damaged_checkpoint_by(tiny_models: dict[str, Path],
     stopped = config(tiny_models["llama"], health__policy="rollback")
     train(stopped, out, sampler=Scripted(first_attempt_only), check=False, progress=Damage())
     assert [event["step"] for event in events(out, "rollback")] == [2]
-    assert "step-000004 is damaged: no rollback goes there" in [event["message"] for event in events(out, "warning")]
+    assert "step-000004 is damaged and can't be rolled back to" in [event["message"] for event in events(out, "warning")]
     assert RunDirectory(out).saved_steps() == [0, 2, 4, 6, 8, 10]
     assert is_whole(RunDirectory(out).checkpoint(4), training=True)  # made anew
 

@@ -192,7 +192,7 @@ def test_a_run_that_died_before_its_configuration_can_be_started_again(
     (out / ".lock").touch()
     (out / "environment.json").write_text("{}")
     (out / ".config.yaml.tmp").write_text("seed")
-    with pytest.raises(UserError, match="start it anew"):
+    with pytest.raises(UserError, match="start a new run"):
         resumed_config(out, {})
     train(runs.run_config(tiny_models["llama"]), out)
     runs.assert_same_run(out, whole)
@@ -278,11 +278,11 @@ def test_more_steps_are_recorded_and_outlast_a_crash(tiny_models: dict[str, Path
     assert load_yaml(out / "config.yaml")["training"]["steps"] == 6
     events = read_rows(out / "events.jsonl")
     assert [row["changed"] for row in events if row["kind"] == "resume"] == [{"training.steps": [2, 6]}]
-    (warned,) = [row["message"] for row in events if "another than before" in row["message"]]
+    (warned,) = [row["message"] for row in events if "training.steps has changed" in row["message"]]
     assert "training.lr spans" in warned
     assert runs.resume(out).steps == 6
     assert "changed" not in [row for row in read_rows(out / "events.jsonl") if row["kind"] == "resume"][-1]
-    with pytest.raises(UserError, match=r"--training.steps 5: .* has 6 steps already"):
+    with pytest.raises(UserError, match=r"--training.steps 5: .* already has 6 steps"):
         train(resumed_config(out, {"training": {"steps": 5}}), out, resume=True)
 
 

@@ -50,7 +50,7 @@ class Wrong(HFSampler):
 
 def refused(learner: Learner) -> None:
     before = [p.detach().clone() for _, p in learner.lm.adapter_parameters()]
-    with pytest.raises(RunFailed, match=r"adapter not applied, other temperature, or wrong positions") as failed:
+    with pytest.raises(RunFailed, match=r"the adapter is not applied, the temperature differs, or positions are wrong") as failed:
         check_sampler(learner, tiny.QUESTIONS, 1)
     assert "\n" not in str(failed.value)
     assert all(torch.equal(p, old) for (_, p), old in zip(learner.lm.adapter_parameters(), before, strict=True))

@@ -128,7 +128,7 @@ def aggregate(attributions: Sequence[Attribution], seed: int) -> dict[str, Any]:
 
 def _the_only(values: set[str], name: str) -> str | None:
     if len(values) > 1:
-        raise ValueError(f"attributions with {name} = {', '.join(sorted(values))} don't share one table")
+        raise ValueError(f"attributions with {name} = {', '.join(sorted(values))} can't be put in one table")
     return next(iter(values), None)
 
 

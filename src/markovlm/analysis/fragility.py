@@ -76,7 +76,7 @@ def measure_damage(study: Study, plan: Plan, reworded: Reworded | None = None) -
             else _damaged(study, cot, name, severity, context, pool)
             for name, severity in todo
         ]
-    scored = iter(study.read(variants, "damaged CoTs"))
+    scored = iter(study.read(variants, "perturbed CoTs"))
     made = iter(variants)
     cells: dict[tuple[str, float], list[Drop]] = {cell: [] for cell in todo}
     gaps: list[Drop] = []
@@ -229,7 +229,7 @@ def require_twins(study: Study, against: Study) -> None:
     """UserError unless both were asked the same questions."""
     ours, theirs = ({(cot.key, cot.example.question, cot.example.answer) for cot in one.cots} for one in (study, against))
     if ours != theirs:
-        raise UserError(f"--against {against.target.name}: was not asked the questions of {study.target.name}")
+        raise UserError(f"--against {against.target.name}: was not asked the same questions as {study.target.name}")
 
 
 def twin_name(against: Study) -> str:

@@ -64,7 +64,7 @@ class Request:
         if self.out is not None:
             return self.out if target is not self.against else self.out / "against"
         if target.run is None:
-            raise UserError(f"{target.name}: is no run of markovlm; say with --out where results go")
+            raise UserError(f"{target.name}: is not a run of markovlm; name a directory for the results with --out")
         return target.run.path / FOLDER
 
 
@@ -124,7 +124,7 @@ def run_studies(request: Request, counting: Counting | None = None) -> Found:
     return Found(results, tuple(paths), tuple(shown), page)
 
 
-_NOT_RESAMPLED = "a run of chains: --intervene and --how resample are for CoTs of single questions"
+_NOT_RESAMPLED = "--intervene and --how resample are for CoTs of single questions, and this is a run of chains"
 _CHAIN_PARTS: dict[tuple[Part, ...], tuple[str, ...]] = {("perturb",): ("damage",), ("explain",): ("words", "facts")}
 
 
@@ -134,11 +134,11 @@ def _run_chain_studies(request: Request, counting: Counting | None) -> Found:
     from markovlm.analysis.chains import study_chains
 
     if request.against is not None or request.parts == ("transfer",):
-        raise UserError("a run of chains: --against and transfer are not for chains; markovlm eval measures their controls")
+        raise UserError("--against and transfer are not available for a run of chains; markovlm eval measures the controls")
     if {"intervention", "resample"} & set(request.parts) and request.parts != PARTS:
         raise UserError(_NOT_RESAMPLED)
     if STUDIES and request.parts == PARTS:
-        request.say(f"left out, since they are for CoTs of single questions: {', '.join(STUDIES)}")
+        request.say(f"left out, because they need CoTs of single questions: {', '.join(STUDIES)}")
     target = request.target
     setup = target.prepare()
     loaded = target.load(setup, request.split, request.limit)
@@ -169,7 +169,7 @@ def _explain_chain(request: Request, example: str | None, question: str | Exampl
         asked = ask_thinking(setup, with_some_answer(_own_question(setup, question)))
         if not (asked.answer or "").strip():
             raise RunFailed(f"nothing to explain: the model reads no answer from its last piece ({asked.states[-1]!r})")
-        own = "the question is your own: what counts as right is what the model itself answers"
+        own = "the question is your own, so the model's own answer counts as right"
         loaded = Loaded([Example(ASKED, asked.question or "", (asked.answer or "").strip())], notes=(own,))
     result, paths = study_chains(target, setup, loaded, request.split, ("words", "facts"), request.plan, folder, None)
     return Found({"explain": result}, (paths[0],), page=paths[1], chains=True)
@@ -228,9 +228,9 @@ def _check(request: Request) -> None:
     ours, against = request.target, request.against
     request.folder(ours)
     if request.paraphraser is not None and ours.config.chain.on:
-        raise UserError("--paraphraser: is for CoTs of single questions, and this is a run of chains")
+        raise UserError("--paraphraser: only for CoTs of single questions, and this is a run of chains")
     if request.paraphraser is not None and PARAPHRASE not in request.plan.perturbations:
-        raise UserError(f"--paraphraser: rewords for the perturbation {PARAPHRASE}, which --perturbations leaves out")
+        raise UserError(f"--paraphraser: needs the perturbation {PARAPHRASE}, which --perturbations leaves out")
     if "transfer" in request.parts:
         open_readers(request.readers, ours.config)
     if against is None:
@@ -246,10 +246,10 @@ def _check(request: Request) -> None:
         mine, its = getattr(ours.config, setting), getattr(against.config, setting)
         if mine != its:
             raise UserError(
-                f"--against {against.name}: its {setting} is {its}, that of {ours.name} is {mine}; fragility needs the same questions"
+                f"--against {against.name}: its {setting} is {its}, but that of {ours.name} is {mine}; fragility needs the same questions"
             )
     if _same(ours, against):
-        raise UserError(f"--against {against.name}: is the run itself; name its twin")
+        raise UserError(f"--against {against.name}: is the run itself; name its paired control run")
 
 
 def _same(one: Target, other: Target) -> bool:

@@ -21,9 +21,11 @@ _LETTERS = 300  # of the question
 def check_name(name: str, source: str) -> None:
     """UserError for a name that can't be part of a file's name, or is that of one of our studies."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
-        raise UserError(f"{source}: study {name!r}: a name is lower-case letters, digits and _, such as late_answers")
+        raise UserError(
+            f"{source}: study {name!r}: a name must consist of lower-case letters, digits and _, such as late_answers"
+        )
     if name.removesuffix("_against") in _TAKEN:
-        raise UserError(f"{source}: study {name!r}: markovlm has a study or a key of that name")
+        raise UserError(f"{source}: study {name!r}: markovlm already has a study or a key of that name")
 
 
 def own_study(study: Study, name: str) -> tuple[dict[str, Any], Path]:
@@ -39,20 +41,20 @@ def own_study(study: Study, name: str) -> tuple[dict[str, Any], Path]:
 def _rows(made: Any, name: str) -> list[dict[str, Any]]:
     """What a study gave, checked. UserError where it is no table."""
     if isinstance(made, Mapping) or not isinstance(made, Iterable):
-        raise UserError(f"{named(STUDIES, name)} gave {type(made).__name__}; a list of rows is needed, each a dict")
+        raise UserError(f"{named(STUDIES, name)} returned {type(made).__name__}; it must return a list of rows, each a dict")
     rows = list(made)
     if len(rows) > MAX_OWN_ROWS:
-        raise UserError(f"{named(STUDIES, name)} gave {len(rows):,} rows; at most {MAX_OWN_ROWS:,} are shown")
+        raise UserError(f"{named(STUDIES, name)} returned {len(rows):,} rows; at most {MAX_OWN_ROWS:,} are shown")
     return [_row(row, name) for row in rows]
 
 
 def _row(row: Any, name: str) -> dict[str, Any]:
     if not isinstance(row, Mapping) or len(row) > MAX_COLUMNS:
-        raise UserError(f"{named(STUDIES, name)}: a row is a dict of at most {MAX_COLUMNS} columns, not {str(row)!r:.80}")
+        raise UserError(f"{named(STUDIES, name)}: a row must be a dict of at most {MAX_COLUMNS} columns, not {str(row)!r:.80}")
     for key, value in row.items():
         if not isinstance(key, str) or not _is_value(value):
             raise UserError(
-                f"{named(STUDIES, name)}: {key}: {str(value)!r:.80}; a value is text, a number, None, or what study.estimate gives"
+                f"{named(STUDIES, name)}: {key}: {str(value)!r:.80}; a value must be text, a number, None, or a result of study.estimate"
             )
     return dict(row)
 

@@ -110,7 +110,7 @@ def open_paraphraser(name: str, temperature: float, studied: Target) -> Paraphra
         raise UserError(f"--paraphraser {name}: {error}") from error
     ids = tokenizer(INSTRUCTION, add_special_tokens=False)["input_ids"]
     if not ids or tokenizer.unk_token_id in ids:
-        raise UserError(f"--paraphraser {name}: its tokenizer can't carry a request in English; name a model that writes text")
+        raise UserError(f"--paraphraser {name}: its tokenizer can't encode a request in English; name a model that writes text")
     return Paraphraser(name, target, temperature)
 
 

@@ -113,7 +113,7 @@ def perturb_text(name: str, text: str, severity: float, rng: np.random.Generator
     with calling(PERTURBATIONS, name, "it"):
         made: object = rule(text, share, rng, context) if share else text
     if not isinstance(made, str):
-        raise UserError(f"{named(PERTURBATIONS, name)} gave {type(made).__name__}; a str is needed")
+        raise UserError(f"{named(PERTURBATIONS, name)} returned {type(made).__name__}; it must return a str")
     return made
 
 
@@ -125,7 +125,7 @@ def perturb_ids(name: str, ids: Ids, severity: float, rng: np.random.Generator, 
         raise ValueError(f"{name!r} perturbs text, not token ids: use perturb_text")
     made: object = rule(ids, share, rng, pool) if share else ids
     if not isinstance(made, tuple) or not all(isinstance(one, int) for one in cast("tuple[object, ...]", made)):
-        raise UserError(f"{named(PERTURBATIONS, name)} gave {type(made).__name__}; a tuple of int is needed")
+        raise UserError(f"{named(PERTURBATIONS, name)} returned {type(made).__name__}; it must return a tuple of int")
     return cast("Ids", made)
 
 
@@ -141,13 +141,13 @@ def token_pool(texts: Sequence[str], special: AbstractSet[int]) -> TokenPool:
 def _checked(severity: float) -> Fraction:
     """Exactly the decimal that was written: floor(10 * (1 - 0.8)) is 2, and 1 in floating point."""
     if not 0 <= severity <= 1:
-        raise ValueError(f"severity: must be in 0..1, got {severity!r}")
+        raise ValueError(f"severity: must be between 0 and 1, got {severity!r}")
     return Fraction(str(severity))
 
 
 def _named(name: str) -> Perturbation:
     if name not in PERTURBATIONS:
-        raise ValueError(f"Unknown perturbation {name!r}; there are {', '.join(PERTURBATIONS)}")
+        raise ValueError(f"Unknown perturbation {name!r}; known are {', '.join(PERTURBATIONS)}")
     return PERTURBATIONS[name]
 
 
@@ -319,7 +319,7 @@ TABLE: dict[str, Perturbation] = {
     for row in (
         Perturbation("delete", "character", "floor(n·s) of the n characters, drawn without replacement, are removed",
                      _CODE, on_text=_delete),
-        Perturbation("truncate_front", "character", "the front is removed; the last floor(n·(1−s)) characters stay",
+        Perturbation("truncate_front", "character", "the beginning is removed; the last floor(n·(1−s)) characters stay",
                      _CODE, on_text=_truncate_front),
         Perturbation("truncate_back", "character", "the end is removed; the first floor(n·(1−s)) characters stay",
                      _CODE, on_text=_truncate_back),
@@ -330,7 +330,7 @@ TABLE: dict[str, Perturbation] = {
                      _CODE, on_text=_char_replace),
         Perturbation("token_delete", "token", "floor(n·s) of the n tokens, drawn without replacement, are removed",
                      _PAPER, on_ids=_token_delete),
-        Perturbation("token_truncate_front", "token", "the front is removed; the last floor(n·(1−s)) tokens stay",
+        Perturbation("token_truncate_front", "token", "the beginning is removed; the last floor(n·(1−s)) tokens stay",
                      _PAPER, on_ids=_token_truncate_front),
         Perturbation("token_truncate_back", "token", "the end is removed; the first floor(n·(1−s)) tokens stay",
                      _PAPER, on_ids=_token_truncate_back),
@@ -340,10 +340,10 @@ TABLE: dict[str, Perturbation] = {
         Perturbation("token_replace", "token",
                      "each token becomes, with probability s, a uniformly drawn token, possibly the same, never a special one",
                      _PAPER, on_ids=_token_replace),
-        Perturbation("swap_numbers", "meaning", "two numbers of different value change places",
+        Perturbation("swap_numbers", "meaning", "two numbers of different value are swapped",
                      _OURS, (1.0,), on_text=_swap_numbers),
         Perturbation("change_result", "meaning",
-                     "one number right after `=`, not the last of several, becomes another of as many digits; without `=` any number does",
+                     "one number right after `=` (not the last of several) becomes another with as many digits; without `=`, any number",
                      f"{_OURS}, after “adding mistakes” of {_LANHAM}", (1.0,), on_text=_change_result),
         Perturbation("shuffle_sentences", "meaning", "the sentences are put in another order",
                      _OURS, (1.0,), on_text=_shuffle_sentences),
@@ -364,7 +364,7 @@ TABLE: dict[str, Perturbation] = {
                      _OURS, (1.0,), "nothing", on_text=digitize_numbers),
         Perturbation("rename", "meaning", "every name becomes another one, the same everywhere",
                      _OURS, (1.0,), "nothing", on_text=rename),
-        Perturbation("rename_inconsistently", "meaning", "every second mention of a name becomes somebody else's",
+        Perturbation("rename_inconsistently", "meaning", "every second mention of a name becomes another person's",
                      _OURS, (1.0,), "degrade", on_text=rename_inconsistently),
         Perturbation("change_fact", "meaning",
                      "one number of the second step becomes another, and all that follows from it in the CoT is recalculated",

@@ -173,7 +173,7 @@ def _both_maps(one: Any) -> dict[str, Any]:
         "table": sentences_of(ResampledCot.model_validate(one.to_json())),
         "bears": [_shaded(s.text, s.occlusion / limit, f"{nats(s.occlusion)} nats") for s in one.sentences],
         "causes": [
-            _shaded(s.text, s.causes, f"TV {found_text(s.tv, 2)}, p {p_text(s.p)}" if s.tv else "never another sentence here")
+            _shaded(s.text, s.causes, f"TV {found_text(s.tv, 2)}, p {p_text(s.p)}" if s.tv else "never a different sentence here")
             for s in one.sentences
         ],
     }

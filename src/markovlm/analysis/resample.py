@@ -139,7 +139,7 @@ def resample(
 ) -> tuple[dict[str, Any], list[Resampled]]:
     """Every sentence of every CoT: JSON result and the CoTs. UserError for a task whose answers are not extracted."""
     if not study.setup.task.extractors:
-        raise UserError(f"--how resample: task {study.label.task} has no answers that are read from text, only likelihoods")
+        raise UserError(f"--how resample: task {study.label.task} has no answers to read from text, only likelihoods")
     units = [units_of(pieces_of(study.setup.prompter, cot.ids), "sentence") for cot in cots]
     cuts = [_cuts(study, cot, own) for cot, own in zip(cots, units, strict=True)]
     all_cuts = [cut for own in cuts for cut in own]

@@ -23,7 +23,7 @@ By = Literal["token", "word", "sentence"]
 KINDS: dict[str, str] = {  # where a unit touches words of several kinds, the first of this table counts
     "number": "holds a digit: 21, 1,080, 3.5",
     "operator": "+ - * / = × ÷ < > % ^ and their relatives, and the words plus, minus, times, equals, divided",
-    "name": "a capitalised word inside a sentence: a person, a place, the letter of an option",
+    "name": "a capitalised word inside a sentence: a person, a place, the letter of a choice",
     "word": "any other word",
     "filler": "function words and discourse markers: the, of, is, so, well, hmm, let me see",
     "punctuation": "stops, brackets, quotes, and a hyphen or slash inside a word",

@@ -1,1 +1,1 @@
-"""What `import markovlm` offers, and what the command line calls: thin doors to the rooms below."""
+"""What `import markovlm` offers, and what the command line calls: thin functions over the packages below."""

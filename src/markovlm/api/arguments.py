@@ -1,4 +1,4 @@
-"""What the Python API asks of its arguments before it uses them: UserError in one line, where Python would go on or give a traceback."""
+"""Checks of the Python API's arguments: a UserError in one line, where Python would go on or give a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = (str, os.PathLike)
 
 
 def listed(name: str, given: object, kind: type | tuple[type, ...], wanted: str) -> list[Any]:
-    """The items of a list. A text alone is refused: it would be taken letter by letter."""
+    """The items as a list. A single string is refused: it would be taken letter by letter."""
     if isinstance(given, str | bytes | os.PathLike | Mapping) or not isinstance(given, Iterable):
         raise UserError(f"{name}: must be a list of {wanted}, not {shown(given)}")
     items = list(cast("Iterable[Any]", given))
@@ -25,7 +25,7 @@ def listed(name: str, given: object, kind: type | tuple[type, ...], wanted: str)
 
 
 def require_count(name: str, value: object) -> None:
-    """A whole number above 0; numpy's too."""
+    """Raise UserError unless it is a whole number above 0; numpy's integers count."""
     if not isinstance(value, Integral):
         raise UserError(f"{name} {shown(value)}: must be a whole number, at least 1")
     if int(value) < 1:
@@ -33,19 +33,19 @@ def require_count(name: str, value: object) -> None:
 
 
 def require_temperature(name: str, value: object) -> None:
-    """A finite number of 0 or more."""
+    """Raise UserError unless it is a finite number of 0 or more."""
     if not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise UserError(f"{name} {shown(value)}: must be a finite number, 0 (greedy) or more")
 
 
 def require_text(name: str, value: object, such_as: str = "") -> None:
-    """A str."""
+    """Raise UserError unless it is a str."""
     if not isinstance(value, str):
-        raise UserError(f"{name} {shown(value)}: must be a text{such_as and f' such as {such_as}'}")
+        raise UserError(f"{name} {shown(value)}: must be a string{such_as and f' such as {such_as}'}")
 
 
 def mapping(config: object) -> dict[str, Any]:
-    """A nested configuration; None is an empty one."""
+    """The nested configuration as a mapping; None is an empty one."""
     if config is None:
         return {}
     if not isinstance(config, Mapping):
@@ -54,6 +54,6 @@ def mapping(config: object) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """Short and on one line."""
+    """The value as a short text on one line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:59]}…"

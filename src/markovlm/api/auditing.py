@@ -34,7 +34,7 @@ def audit_request(
     judge: str | None = None,
     minutes: float | None = None,
 ) -> AuditRequest:
-    """The files read, the readers opened, nothing loaded. Raises UserError in one line."""
+    """Check an audit's arguments, read its files and open its readers; loads no model. Raises UserError in one line."""
     from markovlm.analysis.perturb import Plan
 
     _check_ahead(listed("files", files, PATH, "paths"), listed("--readers", readers, str, "models"), limit)
@@ -69,11 +69,11 @@ def audit_request(
     material = gather(paths, [read_source(path, fields) for path in paths], task, limit, named)
     over = mapping(config)
     if minutes is not None and not (isinstance(minutes, Real) and 0 < float(minutes) < math.inf):
-        raise UserError(f"--budget {minutes}: is a number of minutes above 0")
+        raise UserError(f"--budget {minutes}: must be a number of minutes above 0")
     hints = has_hints(material)
     if not hints and ((wanted is not None and "hints" in wanted) or judge is not None):
         raise UserError(
-            f"{paths[0]}: no row has a hint and the answer without it; --columns hint=…,answer_without_hint=… names them"
+            f"{paths[0]}: no row has both a hint and the answer without it; if they have other names, use --columns hint=…,answer_without_hint=…"
         )
     audience = open_audience(readers, material, over, needed=not (hints and wanted == ["hints"]))
     judging = None if judge is None else (judge, open_one(judge, material, over, "--judge"))
@@ -109,7 +109,7 @@ def _pairs(groups: Mapping[str, str | Path | Sequence[str | Path]] | Sequence[st
 def run_audit(
     request: AuditRequest, *, counting: Counting | None = None, say: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[str, Any], Path]:
-    """Read, put together, written: the result and its page. Given again after an interruption, it goes on."""
+    """Run the audit: return its result and the page. The same call after an interruption continues."""
     from markovlm.auditing.page import write_page
     from markovlm.auditing.result import audit as work
 
@@ -118,7 +118,7 @@ def run_audit(
 
 
 def preview(request: AuditRequest) -> dict[str, Any]:
-    """What is in the files and about how many tokens each reader would compute; tokenizers are loaded, models are not."""
+    """What is in the files, and about how many tokens each reader would compute. Loads tokenizers, no models."""
     from markovlm.auditing.preview import preview as look
 
     return look(request)
@@ -129,10 +129,10 @@ def audit(
 ) -> StudyResult:
     """How well answers follow from CoTs of any source, as `markovlm audit --json` prints it.
 
-    `how`: task, only, perturbations, severities, most_sentences, limit, out, config, `columns` ({"question": "problem", …}: what the
-    files call them), `groups` ({"brief": "a.eval", …}: names for files), `judge` (a model that says whether CoTs say that they use their
-    hints) and `minutes` (that reading may take). Results are written beside the (first) file, or to
-    `out`. Raises UserError for a file that holds no CoTs and for a reader that is not there.
+    `how`: task, only, perturbations, severities, most_sentences, limit, out, config, `columns` ({"question": "problem", …}: names of
+    the columns in the files), `groups` ({"brief": "a.eval", …}: names for files), `judge` (a model that decides whether CoTs admit that
+    they use their hints) and `minutes` (how long reading may take). Results are written beside the (first) file, or to `out`. Raises
+    UserError for a file that holds no CoTs and for a reader that does not exist.
     """
     named = [files] if isinstance(files, str | Path) else files
     request = audit_request(named, [readers] if isinstance(readers, str) else readers, **how)

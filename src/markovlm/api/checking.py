@@ -1,4 +1,4 @@
-"""Configurations looked at before anything is trained."""
+"""Check configurations before anything is trained."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def check(
     answers: str | Path | None = None,
     answers_column: str | None = None,
 ) -> list[Checked]:
-    """Settings with a known outcome in configurations of TRL (GRPO), verl and markovlm (docs/check.md), one `Checked` a file.
+    """Find settings with a known outcome in configurations of TRL (GRPO), verl and markovlm (docs/check.md); one `Checked` per file.
 
-    `processes` is how many the trainer will have; `answers` a data file of reference answers, which the limit on completions is compared
-    with (`answers_column`: in which column). Raises UserError for a file that cannot be read or belongs to no known framework.
+    `processes` is how many the trainer will have; `answers` a data file of reference answers, which the limit on completions is
+    compared with (`answers_column`: its column). Raises UserError for a file that cannot be read or whose framework is not recognised.
 
         for finding in markovlm.check("grpo.yaml", processes=8)[0].findings:
             print(finding.level, finding.what, finding.change, finding.source)
@@ -35,8 +35,8 @@ def check(
     if not named:
         raise UserError("check: nothing to check; give paths of configurations")
     if processes is not None and processes < 1:
-        raise UserError(f"check: processes={processes}: at least 1")
+        raise UserError(f"check: processes={processes}: must be at least 1")
     if answers is None and answers_column is not None:
-        raise UserError("check: answers_column says nothing without answers, a file of reference answers")
+        raise UserError("check: answers_column needs answers, a file of reference answers")
     reference = None if answers is None else CheckAnswers(Path(answers).expanduser(), answers_column)
     return [check_file(Path(path).expanduser(), framework, processes, reference) for path in named]

@@ -27,7 +27,7 @@ DIFFERENCE = 0.05  # of accuracy: a warning says where n is too small to show it
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Checkpoints on the same questions."""
+    """Evaluations of one or several checkpoints on the same questions."""
 
     report: dict[str, Any]  # what `markovlm eval --json` prints (docs/evaluation.md)
     results: Sequence[Result] | Sequence[ChainResult]  # one a checkpoint, with every reading
@@ -35,12 +35,12 @@ class Evaluated:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the last checkpoint, by the default extractor; None where answers are texts."""
+        """Accuracy of the last checkpoint by the default extractor; None where answers are free texts."""
         return self._last["accuracy"]
 
     @property
     def ci95(self) -> tuple[float, float] | None:
-        """Its 95 % Wilson interval."""
+        """The 95 % Wilson interval of `accuracy`."""
         return self._last["ci95"] and tuple(self._last["ci95"])
 
     @property
@@ -48,7 +48,7 @@ class Evaluated:
         return self._last["n"]
 
     def to_frame(self) -> pl.DataFrame:
-        """One row a checkpoint: checkpoint, n, accuracy, ci_low, ci_high (95 %, Wilson), logprob (nats per answer token)."""
+        """One row per checkpoint: checkpoint, n, accuracy, ci_low, ci_high (95 %, Wilson), logprob (nats per answer token)."""
         import polars as pl
 
         kinds = {
@@ -104,11 +104,11 @@ def evaluate(
     counting: Counting | None = None,
     **keys: Any,
 ) -> Evaluated:
-    """What `markovlm eval` does, flag by flag. Readings are kept: an interrupted evaluation continues.
+    """Evaluate checkpoints, as `markovlm eval` does, flag by flag. Rows are kept: an interrupted evaluation continues.
 
     `checkpoints`: last, best, all, base, or steps such as "100,200"; `baseline` adds the untrained base, paired by question.
-    `non_markovian` and `no_cot` are the controls. Of a run of chains every control is measured (docs/chains.md), and `lengths` are numbers
-    of chunks to evaluate at too. Raises UserError in one line for what can't be done.
+    `non_markovian` and `no_cot` are the controls. For a run with chains every control is measured (docs/chains.md), and `lengths` are
+    further numbers of chunks to evaluate at. Raises UserError in one line for what can't be done.
 
         markovlm.evaluate("runs/first", baseline=True, limit=200).accuracy
     """
@@ -127,20 +127,22 @@ def evaluate(
     targets.sort(key=lambda t: -1 if t.step is None else t.step)
     chosen, run = targets[0].config, targets[0].run
     if run is None and "task" not in over and "task" not in model_defaults(chosen.model) and not rescore:
-        raise UserError(f"--task: {name} is no run of markovlm, so say which task; one of {', '.join(task_names())}")
+        raise UserError(f"--task: {name} is not a run of markovlm, so a task is needed: one of {', '.join(task_names())}")
     split = split or chosen.data.test_split
     check_ahead(chosen, split)
     store = Path(out) if out is not None else (run.path / "evaluations" if run else default_store(name, chosen.task))
     if chosen.chain.on:
         if no_cot or rescore:
-            raise UserError("--no-cot and --rescore: not for chains, whose controls are always measured; leave them out")
+            raise UserError(
+                "--no-cot and --rescore: not available for chains, whose controls are always measured; leave them out"
+            )
         from markovlm.evaluation.chain_run import chain_report, evaluate_chain_targets
 
         size = limit or chosen.evaluation.test_size
         found = evaluate_chain_targets(targets, split, size, store, counting, non_markovian=non_markovian, lengths=lengths)
         return Evaluated(chain_report(chosen, split, found), [one for one in found if one.steps is None], store)
     if lengths:
-        raise UserError("--lengths: only for chains; this run has none (chain.kind is not set)")
+        raise UserError("--lengths: only for runs with chains, and this run has none (chain.kind is not set)")
     from markovlm.evaluation.report import choose, evaluation_report
     from markovlm.evaluation.run import Control, evaluate_targets, rescore_targets
 
@@ -155,7 +157,7 @@ def evaluate(
 
 
 def trained_tasks(target: str | Path, config: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """The tasks to evaluate one after another: those of a run on several, unless `config` names one; else nothing."""
+    """The tasks to evaluate one after another: those of a run on several tasks, unless `config` names one; otherwise empty."""
     from markovlm.config import build_config, load_recorded
     from markovlm.runs.targets import is_run
 
@@ -171,6 +173,6 @@ def _check(limit: int | None, difference: float, rescore: bool, control: bool, o
     if not 0 < difference < 0.5:
         raise UserError(f"--difference {difference}: must be between 0 and 0.5, a difference of accuracy such as 0.05")
     if rescore and (limit is not None or control):
-        raise UserError("--rescore reads kept answers of every kind again; leave --limit, --non-markovian and --no-cot out")
+        raise UserError("--rescore applies to all kept answers; leave out --limit, --non-markovian and --no-cot")
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; name a directory")

@@ -1,4 +1,4 @@
-"""Verdicts on runs and logs, ours or not, and the report on any pile of them."""
+"""Verdicts on runs and logs, ours or another framework's, and the report on any number of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def diagnose(
 ) -> Diagnoses:
     """A verdict on each run or log; or on one run given as metric rows, dicts in step order (docs/metrics.md names the keys).
 
-    `columns` says what a table's columns are called, ours -> theirs ({"reward": "train/reward"}), or names a file that does.
-    Files of directories that are no runs are added to `skipped`. Raises UserError for a path that is not there.
+    `columns` maps our names to a table's columns ({"reward": "train/reward"}), or names a file that does. Files in directories that are
+    not runs are added to `skipped`. Raises UserError for a path that does not exist.
 
         rows = [{"step": s, "reward_mean": -1.0 if s < 50 else -9.0} for s in range(1, 101)]
         markovlm.diagnose(rows)[0].verdict
@@ -53,7 +53,7 @@ def _mapping(columns: Mapping[str, str] | Sequence[str] | str | Path | None) -> 
         return read_mapping([str(columns)])
     if isinstance(columns, Mapping):
         return read_mapping([f"{ours}={theirs}" for ours, theirs in columns.items()])
-    return read_mapping(listed("columns", columns, str, "texts such as 'reward=train/reward'"))
+    return read_mapping(listed("columns", columns, str, "strings such as 'reward=train/reward'"))
 
 
 def write_report(
@@ -61,7 +61,7 @@ def write_report(
     out: str | Path,
     columns: Mapping[str, str] | Sequence[str] | str | Path | None = None,
 ) -> ReportResult:
-    """report.html, report.md and tables on any pile of runs and logs, in the directory `out`. `columns` as in `diagnose`."""
+    """Write report.html, report.md and tables on any number of runs and logs to the directory `out`. `columns` as in `diagnose`."""
     from markovlm.report import write_report as write
 
     named = [paths] if isinstance(paths, str | Path) else listed("write_report", paths, PATH, "paths")

@@ -1,4 +1,4 @@
-"""Load a model or a checkpoint of a run; sample CoTs from it, read answers from CoTs."""
+"""Load a model or a checkpoint of a run, sample CoTs from it, and read answers from CoTs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the reader makes of a CoT."""
+    """What the reader answers from a CoT."""
 
     logprob: float | None  # ln pi(a|z) per answer token, nats; None where no gold answer was given
     answer: str | None  # as the task's default extractor reads it; None: no answer in the reply
@@ -36,7 +36,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A policy with its task: the base, or a run's checkpoint. Made by `markovlm.load`."""
+    """A policy with its task: the base model, or a checkpoint of a run. Made by `markovlm.load`."""
 
     config: RunConfig
     checkpoint: str  # "base", "step-000050", …
@@ -50,7 +50,7 @@ class Model:
         )
 
     def examples(self, split: str = "test", limit: int | None = None) -> list[Example]:
-        """Questions of a split of the task. Raises UserError where there is no such split."""
+        """Questions of a split of the task. Raises UserError if the task has no such split."""
         if limit is not None:
             require_count("limit", limit)
         loaded = self.target.load(self.setup, split, limit)
@@ -65,10 +65,10 @@ class Model:
         temperature: float | None = None,
         max_tokens: int | None = None,
     ) -> list[list[Thought]]:
-        """`n` CoTs of each question, from streams keyed by (seed, question, number): batching changes no draw.
+        """Sample `n` CoTs for each question, from random streams keyed by (seed, question, number): batching changes no draw.
 
-        `temperature`: default that of the end of training; 0 is greedy. Raises UserError for a question with characters that
-        the model has no token for, and for numbers that make no sense.
+        `temperature`: by default that at the end of training; 0 is greedy. Raises UserError for a question with characters that the
+        model has no token for, and for invalid numbers.
         """
         from markovlm.rollouts.types import Decoding, SampleRequest
 
@@ -77,7 +77,7 @@ class Model:
             require_temperature("temperature", temperature)
         if max_tokens is not None:
             require_count("max_tokens", max_tokens)
-        asked = [self._example(question) for question in listed("questions", questions, (str, Example), "texts or Examples")]
+        asked = [self._example(question) for question in listed("questions", questions, (str, Example), "strings or Examples")]
         prompter, rollouts = self.setup.prompter, self.config.rollouts
         requests = [
             SampleRequest(prompter.cot_prompt(e), tuple((seed, "api", e.question, number) for number in range(n))) for e in asked
@@ -95,17 +95,19 @@ class Model:
     def read(
         self, thoughts: Sequence[Thought | str], answers: Sequence[str] | None = None, *, sighted: bool = False
     ) -> list[Reading]:
-        """What is answered from each CoT alone: the greedy answer, and ln pi(a|z) of the gold one.
+        """Read an answer from each CoT alone: the greedy answer, and ln pi(a|z) of the gold one in nats.
 
-        Gold answers are those of the thoughts' examples, or `answers`. `sighted`: the reader sees the question too (then thoughts
-        must carry one).
+        Gold answers are those of the thoughts' examples, or `answers`. `sighted`: the reader sees the question too (then each thought
+        must have one).
         """
         from markovlm.analysis.scoring import Variant, encode_cot, read_variants
 
-        given = [self._thought(thought, sighted) for thought in listed("thoughts", thoughts, (str, Thought), "Thoughts or texts")]
-        gold = [t.example.answer for t in given] if answers is None else listed("answers", answers, str, "texts")
+        given = [
+            self._thought(thought, sighted) for thought in listed("thoughts", thoughts, (str, Thought), "Thoughts or strings")
+        ]
+        gold = [t.example.answer for t in given] if answers is None else listed("answers", answers, str, "strings")
         if len(gold) != len(given):
-            raise UserError(f"answers: {len(gold)} for {len(given)} CoTs; one each is needed")
+            raise UserError(f"answers: {len(gold)} for {len(given)} CoTs; exactly one per CoT is needed")
         conditioning = "non_markovian" if sighted else "markovian"
         variants = []
         for number, (thought, answer) in enumerate(zip(given, gold, strict=True)):
@@ -120,19 +122,19 @@ class Model:
         ]
 
     def ask(self, question: str | Example, choices: Sequence[str] = ()) -> Any:
-        """One CoT and the answer read from it alone: `markovlm ask`. Raises UserError for a question that can't be put.
+        """One CoT and the answer read from it alone: `markovlm ask`. Raises UserError for a question that does not fit the task.
 
-        `choices`: of a multiple-choice task, in order; or an Example with choices, or a question that lists them as `A. …`, `B. …`. With
-        an Example that has a gold answer, `correct` and `logprob` say what came of it.
+        `choices`: of a multiple-choice task, in order; or give an Example with choices, or a question that lists them as `A. …`, `B.
+        …`. For an Example with a gold answer, `correct` and `logprob` are filled in.
         """
         from markovlm.evaluation.ask import ask
 
         if not isinstance(question, Example):
             require_text("question", question)
-        return ask(self.setup, question, listed("choices", choices, str, "texts"))
+        return ask(self.setup, question, listed("choices", choices, str, "strings"))
 
     def ask_text(self, text: str, question: str | None = None) -> Any:
-        """Of a run of chains: the states written while `text` is read, and the answer from the last one: `markovlm ask --text`."""
+        """For a run with chains: the states written while `text` is read, and the answer from the last one (`markovlm ask --text`)."""
         from markovlm.evaluation.ask_chain import ask_chain
 
         require_text("text", text)
@@ -159,10 +161,10 @@ class Model:
 
 
 def load(target: str | Path, *, checkpoint: str | int = "last", config: Mapping[str, Any] | None = None, **keys: Any) -> Model:
-    """A run's checkpoint, a directory of PEFT adapters, an embedded model, a local directory or a Hub id.
+    """Load a run's checkpoint, a directory of PEFT adapters, a bundled model, a local directory or a Hub id.
 
     `checkpoint`: last, best, base or a step. `config`: a nested configuration; `keys`: single ones with `__` for the dot
-    (`rollouts__max_cot_tokens=48`). Raises UserError in one line for what is not there.
+    (`rollouts__max_cot_tokens=48`). Raises UserError in one line for what does not exist.
 
         markovlm.load("embedded").ask("17+4+79").answer
     """

@@ -1,4 +1,4 @@
-"""What `markovlm.train` shows of a run where somebody watches: a bar, in a terminal or a notebook."""
+"""The progress bar of `markovlm.train` in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def is_watched() -> bool:
-    """Is there a terminal or a notebook, and is this the main process?"""
+    """Whether there is a terminal or a notebook, and this is the main process."""
     return os.environ.get("RANK", "0") == "0" and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 class ShownProgress:
-    """Steps, reward, share of right answers, the last accuracy on dev questions."""
+    """A bar with steps, reward, share of right answers, and the last accuracy on dev questions."""
 
     def __init__(self) -> None:
         columns = (TextColumn("train"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""What the functions of the API give, as a table and as a notebook shows it. The JSON of the command line is unchanged inside."""
+"""What the functions of the API return: as a table, and as a notebook shows it. The JSON of the command line is inside, unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StudyResult(dict[str, Any]):
     """The result of a study: the dict that `--json` prints, with a short repr and its main list of rows as a table."""
 
     def to_frame(self) -> pl.DataFrame:
-        """Its longest list of rows, one row each; what is nested has names with a dot (`drop.value`)."""
+        """Its longest list of rows, one row each; nested keys are joined by a dot (`drop.value`)."""
         import polars as pl
 
         return pl.DataFrame(self._rows()[1], infer_schema_length=None, strict=False)
@@ -45,7 +45,7 @@ class StudyResult(dict[str, Any]):
 
 
 class Diagnoses(list["Diagnosis"]):
-    """Verdicts, one a run."""
+    """A list of verdicts, one per run."""
 
     def to_frame(self) -> pl.DataFrame:
         """One row a run: path, verdict, onset_step, cause, why."""

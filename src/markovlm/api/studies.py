@@ -1,4 +1,4 @@
-"""Is the reasoning load-bearing? Damage, other readers, a map of the load: the studies of a run's CoTs."""
+"""Is the reasoning load-bearing? Perturbation, other readers, attribution: the studies of a run's CoTs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def study_request(
     out: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Request:
-    """What the studies are asked for: everything named is opened, nothing loaded. Raises UserError in one line."""
+    """Check what the studies are asked for and open everything named; loads no model. Raises UserError in one line."""
     from markovlm.runs.ahead import check_ahead
     from markovlm.runs.targets import open_targets, sighted
 
@@ -55,7 +55,7 @@ def study_request(
     over, name = mapping(config), str(target)
     studied = open_targets(name, str(checkpoint), over)[0]
     if studied.run is None and "task" not in over and "task" not in model_defaults(studied.config.model):
-        raise UserError(f"--task: {name} is no run of markovlm, so say which task")
+        raise UserError(f"--task: {name} is not a run of markovlm, so a task is needed")
     split = split or studied.config.data.test_split
     check_ahead(studied.config, split)
     twin = _twin(str(against), str(checkpoint), over) if against is not None else None
@@ -116,12 +116,12 @@ def _with_base(run: str, checkpoints: str, over: dict[str, Any]) -> list[Target]
 
     found = open_targets(run, f"{checkpoints},base", over)
     if found[0].run is None and found[0].foreign is None:
-        raise UserError(f"{run}: transfer follows a run's checkpoints, and this is a plain model")
+        raise UserError(f"{run}: transfer compares the checkpoints of a run, and this is a plain model")
     return [target for target in found if target.step != 0]
 
 
 def study(request: Request, counting: Counting | None = None) -> Found:
-    """Do what is asked for; whatever is finished is kept, and the same request continues."""
+    """Run the studies that are asked for. Whatever is finished is kept, and the same request continues."""
     from markovlm.analysis.loadbearing import run_studies
 
     return run_studies(request, counting)
@@ -137,9 +137,9 @@ def perturb(
     counting: Counting | None = None,
     **how: Any,
 ) -> StudyResult:
-    """What damage to the CoT does to the answer; with `against`, how much more than to a twin (fragility).
+    """How much perturbing the CoT changes the answer; with `against`, how much more than in a paired control run (fragility).
 
-    `paraphraser`: a model that writes the paraphrases, which rules do otherwise. `how`: checkpoint, split, limit, cots, non_markovian, out,
+    `paraphraser`: a model that writes the paraphrases, instead of rules. `how`: checkpoint, split, limit, cots, non_markovian, out,
     config, paraphrase_temperature. The result is what `markovlm perturb --json` prints.
     """
     from markovlm.analysis.perturb import Plan
@@ -152,7 +152,7 @@ def perturb(
 
 
 def transfer(target: str | Path, readers: Sequence[str], *, counting: Counting | None = None, **how: Any) -> StudyResult:
-    """Do other models understand the CoTs, over training? As `markovlm transfer --json`."""
+    """Whether other models understand the CoTs, over training. The result is what `markovlm transfer --json` prints."""
     return StudyResult(study(study_request(target, ("transfer",), readers=readers, **how), counting).results["transfer"])
 
 
@@ -166,10 +166,10 @@ def explain(
     counting: Counting | None = None,
     **how: Any,
 ) -> Any:
-    """Which tokens, words or sentences bear the load: of one question's CoT (a list of Attribution), or over many (a dict); of chains a dict.
+    """Which tokens, words or sentences are load-bearing: in one question's CoT (a list of Attribution), or over many (a dict).
 
-    A question of a multiple-choice task lists its choices as `A. …`, or is an Example with choices.
-    `resample`: K continuations from before each sentence instead, and what becomes of the answer (a dict; `analysis.resample`).
+    For chains the result is a dict. A question of a multiple-choice task lists its choices as `A. …`, or is an Example with choices.
+    `resample`: draw that many continuations from before each sentence instead and follow the answer (a dict; `analysis.resample`).
     """
     from markovlm.analysis.explain import Manner
     from markovlm.analysis.loadbearing import explain_question
@@ -191,7 +191,7 @@ def explain(
 def loadbearing(
     target: str | Path, *, against: str | Path | None = None, counting: Counting | None = None, **how: Any
 ) -> StudyResult:
-    """All studies of a run in one go: part -> result, as `markovlm loadbearing --json` prints them."""
+    """All studies of a run in one go: study -> result, as `markovlm loadbearing --json` prints them."""
     from markovlm.analysis.loadbearing import PARTS
 
     found = study(study_request(target, PARTS, against=against, **how), counting).results

@@ -1,4 +1,4 @@
-"""Train, with whoever watches."""
+"""Train a run, with callbacks and a progress display."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Row = dict[str, Any]
 def configure(
     config: RunConfig | Mapping[str, Any] | str | Path | None = None, *, over: Mapping[str, Any] | None = None, source: str = ""
 ) -> RunConfig:
-    """A run's configuration from a file, a mapping, or nothing: a model's defaults under it, `over` above it.
+    """Build a run's configuration from a file, a mapping, or nothing: a model's defaults beneath it, `over` on top.
 
-    Raises UserError in one line naming the first wrong key. Plug-ins that a file names are loaded.
+    Loads the plug-ins that a file names. Raises UserError in one line that names the first wrong key.
     """
     if isinstance(config, RunConfig):
         return config if not over else build_config(config.model_dump(mode="json"), over, source=source or "config")
@@ -43,9 +43,9 @@ def configure(
 
 
 def base_layer(file: Path) -> dict[str, Any]:
-    """A configuration file that the user named, unchecked; the plug-ins that it names are loaded, relative to where it lies.
+    """A configuration file that the user named, not yet validated; loads the plug-ins that it names, relative to its directory.
 
-    config.yaml of a run is a record, perhaps somebody else's: what it names as code is not run (`load_recorded`).
+    config.yaml of a run is a record, perhaps somebody else's: code that it names is not run (`load_recorded`).
     """
     if (file.parent / "checkpoints").is_dir():
         return load_recorded(file)
@@ -53,7 +53,7 @@ def base_layer(file: Path) -> dict[str, Any]:
     layer = load_yaml(file)
     named = layer.get("plugins") or []
     if not isinstance(named, list) or not all(isinstance(path, str) for path in named):
-        raise UserError(f"{file}: plugins: a list of Python files is needed")
+        raise UserError(f"{file}: plugins: must be a list of Python files")
     if named:
         layer["plugins"] = [str(load_plugin(file.parent / path)) for path in named]
     return layer
@@ -70,13 +70,13 @@ def train(
     progress: Progress | bool | None = None,
     **keys: Any,
 ) -> TrainResult:
-    """Train a run in the directory `out` (default runs/TASK-DATE-TIME-XXXX); with `resume` continue the one that is there.
+    """Train a run in the directory `out` (default runs/TASK-DATE-TIME-XXXX); with `resume`, continue the run in it.
 
-    `config` is a mapping, a YAML file or a RunConfig, `keys` single ones with `__` for the dot (`training__steps=20`).
-    `questions`: your own, kept in the run directory and cut into splits by a fixed rule. `on_step` gets each metric row
-    (docs/run-directory.md) and ends the run after that step, resumable, by returning False; `on_evaluation` each row of evals.jsonl.
-    A terminal or a notebook shows a bar, unless `progress` is False.
-    Raises UserError for what can't be started, RunFailed for what broke on the way, StopVerdict where the guard ended it.
+    `config` is a mapping, a YAML file or a RunConfig; `keys` are single keys with `__` for the dot (`training__steps=20`). `questions`:
+    your own, kept in the run directory and split by a fixed rule. `on_step` gets each metric row (docs/run-directory.md) and ends the
+    run after that step, resumable, by returning False; `on_evaluation` gets each row of evals.jsonl. A terminal or a notebook shows a
+    bar, unless `progress` is False. Raises UserError for what can't be started, RunFailed for what failed during training, StopVerdict
+    if the guard ended it.
 
         markovlm.train({"model": "embedded"}, "runs/first", training__steps=5)
     """
@@ -89,7 +89,7 @@ def train(
     watch = _Watch(progress, on_step, on_evaluation)
     if resume:
         if out is None or questions is not None or not (config is None or isinstance(config, RunConfig)):
-            raise UserError("resume: takes the configuration and the questions of the run in `out`; give `out` alone")
+            raise UserError("resume: the configuration and the questions are those of the run in `out`; give `out` alone")
         directory, made = Path(out), config or resumed_config(Path(out), over)
     else:
         made = configure(config, over=over if rows is None else {"task": "custom", **over})
@@ -131,9 +131,9 @@ def _rows(questions: Sequence[Example | Mapping[str, Any]]) -> bytes:
         try:
             lines.append(encode_rows([_question(one, number)]))
         except (TypeError, ValueError) as error:
-            raise UserError(f"questions[{number}]: holds what can't be written as JSON ({error})") from error
+            raise UserError(f"questions[{number}]: can't be written as JSON ({error})") from error
     if not lines:
-        raise UserError("questions: there are none")
+        raise UserError("questions: the list is empty")
     return b"".join(lines)
 
 

@@ -36,9 +36,9 @@ def within_minutes(request: AuditRequest, counting: Counting | None, say: Callab
         del opened, gathered
     material = limited(request.material, chosen)
     what = f"--budget {request.minutes:g}: {chosen} of {most} questions of a group"
-    said = "are read, and that took longer than" if late else "can be read in"
+    said = "were read, which took longer than" if late else "can be read in"
     note = f"{what} {said} {request.minutes:g} minutes"
-    note += "; the same command again reads further" if chosen < most else ""
+    note += "; the same command again continues" if chosen < most else ""
     say(note)
     return replace(request, material=replace(material, notes=(*material.notes, note)))
 

@@ -23,14 +23,14 @@ from markovlm.tasks.rows import DataRow, RowError, at_path, decoded, numbered_ch
 
 FIELDS: dict[str, str] = {
     "question": "what was asked: text, or a conversation whose last user message it is",
-    "cot": "the chain of thought, taken as it is",
-    "completion": "the whole reply: its final answer is cut off",
+    "cot": "the chain of thought, used unchanged",
+    "completion": "the whole reply, whose final answer is cut off",
     "answer": "the gold answer, or a solution that ends in it; a list: each counts as right",
-    "choices": "of multiple choice: a list, or {text, label}",
-    "group": "what the CoTs are compared by",
+    "choices": "for multiple choice: a list, or {text, label}",
+    "group": "the group that the CoT belongs to; groups are compared",
     "truncated": "was the CoT cut off by a budget?",
     "correct": "was the writer's own answer right?",
-    "hint": "what the prompt said of the answer, for whether the CoT acknowledges it",
+    "hint": "what the prompt hinted about the answer, to see whether the CoT acknowledges it",
     "hint_answer": "the answer that the hint points to",
     "answer_with_hint": "what the writer answered with the hint; default the end of its completion or CoT",
     "answer_without_hint": "what the writer answered without it",
@@ -100,14 +100,14 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
     for part in (piece for text in texts for piece in text.split(",") if piece.strip()):
         name, equals, path = (piece.strip() for piece in part.partition("="))
         if not equals or not path:
-            raise UserError(f"--columns {part.strip()}: write NAME=COLUMN; names are {', '.join(FIELDS)}")
+            raise UserError(f"--columns {part.strip()}: must be NAME=COLUMN; names are {', '.join(FIELDS)}")
         if name not in FIELDS:
             raise UserError(f"--columns {name}: unknown; known are {', '.join(FIELDS)}")
         if found.get(name, path) != path:
             raise UserError(f"--columns {name}: given twice, as {found[name]} and {path}")
         found[name] = path
     if {"cot", "completion"} <= set(found):
-        raise UserError("--columns: cot and completion: name one of them")
+        raise UserError("--columns: give cot or completion, not both")
     return found
 
 
@@ -120,7 +120,7 @@ def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> ColumnNames:
     for name, path in given.items():
         if all(at_path(row, path) is None for row in first):
             there = ", ".join(map(repr, list(dict.fromkeys(key for row in first for key in row))[:20])) or "nothing"
-            raise UserError(f"--columns {name}={path}: no row has it; there are {there}")
+            raise UserError(f"--columns {name}={path}: no row has this column; the columns are {there}")
     paths = dict(given)
     taken = set(paths.values())
     if "question" not in paths:
@@ -182,14 +182,14 @@ def read_table(name: str, rows: Sequence[Record], columns: ColumnNames) -> CotSo
     """A CoT a row, or a list of them."""
     found = CotSource(columns.kind)
     if columns.kind != "rows":
-        what = {"cot": "as it is", "completion": "up to its final answer"}
+        what = {"cot": "unchanged", "completion": "up to its final answer"}
         said = ", ".join(
             f"{field}={path}" + (f" ({what[field]})" if field in what else "") for field, path in columns.paths.items()
         )
-        found.notes.append(f"{name}: columns are taken as {said}; --columns says otherwise")
+        found.notes.append(f"{name}: columns are read as {said}; --columns changes this")
     group_by = columns.paths.get("group") or _model_column(rows)
     if group_by is not None and "group" not in columns.paths:
-        found.notes.append(f"{name}: groups go by column {group_by!r}; --columns group=… says otherwise")
+        found.notes.append(f"{name}: groups come from column {group_by!r}; --columns group=… changes this")
     for line, row in rows:
         where = f"{name}:{line}"
         try:
@@ -259,10 +259,10 @@ def _question(value: Any, name: str) -> str:
     if conversation:
         text = _text(_last(conversation, "user").get("content"))
         if text is None or not text.strip():
-            raise Unfit(f"{name!r} has no message of a user")
+            raise Unfit(f"{name!r} has no user message")
         return text.strip()
     if not isinstance(value, str | int | float) and value is not None:
-        raise Unfit(f"{name!r} is {type(value).__name__}, neither text nor messages of a conversation")
+        raise Unfit(f"{name!r} is {type(value).__name__}, neither text nor a list of messages")
     text = as_text(value, repr(name), absent=f"no {name!r}").strip()
     return _last_user_turn(text)
 
@@ -302,7 +302,7 @@ def _reasoning(completion: Any, name: str) -> tuple[str, str | None]:
         return before_answer(plain(completion))
     said = _text(apart.get("content"))
     if said is None:
-        raise Unfit(f"{name!r} is {type(completion).__name__}, neither text nor messages of a conversation")
+        raise Unfit(f"{name!r} is {type(completion).__name__}, neither text nor a list of messages")
     return before_answer(said)
 
 
@@ -393,7 +393,7 @@ def _choices(row: Mapping[str, Any], value: Any) -> tuple[tuple[str, ...], tuple
                 listed = [one.get("text", one.get("content")) if isinstance(one, Mapping) else one for one in listed]
                 texts = without_labels(text_list(listed if isinstance(value, list) else value, "choices"))
     except RowError as error:
-        raise Unfit("'choices' must be a list of texts" if "choices" in str(error) else str(error)) from None
+        raise Unfit("'choices' must be a list of strings" if "choices" in str(error) else str(error)) from None
     if texts and not 2 <= len(texts) <= len(LETTERS):
         raise Unfit(f"{len(texts)} choices, expected 2 to {len(LETTERS)}")
     return tuple(label for label in labels if label not in LETTERS[: len(texts)]) and labels, tuple(map(plain, texts))

@@ -56,7 +56,7 @@ class Endpoint:
         url, _, model = address.partition("#")
         if http_host(url) is None:
             raise UserError(
-                f"{address!r} is no address; http://HOST:8000 is one, http://HOST:8000#MODEL names one of several models"
+                f"{address!r} is not an address such as http://HOST:8000, or http://HOST:8000#MODEL for one of several models"
             )
         self.url = url.rstrip("/").removesuffix("/v1")
         self.wanted = model or None
@@ -69,7 +69,7 @@ class Endpoint:
             served = self.ask("/v1/models")["data"]
             names = {str(one["id"]): one for one in served}
         except (KeyError, TypeError, AttributeError):
-            raise UserError(f"{self.url}: is no OpenAI-compatible server: its /v1/models names no model") from None
+            raise UserError(f"{self.url}: is not an OpenAI-compatible server: its /v1/models lists no model") from None
         except RunFailed as error:
             raise UserError(str(error)) from None
         if not names or (self.wanted is not None and self.wanted not in names):
@@ -121,7 +121,7 @@ class Endpoint:
         choice = self._choice(self.complete(body))
         tokens, offsets = _prompt_tokens(choice)
         if tokens is None or offsets is None:
-            raise RunFailed(f"{self.url}: gives no log-probs of a prompt (echo with logprobs); vLLM and SGLang do")
+            raise RunFailed(f"{self.url}: returns no log-probs of the prompt (echo with logprobs); vLLM and SGLang do")
         # the offset of the generated token is the length of the whole text, whatever tokens were put in front of it
         first = offsets[-1] - len(end)
         inside = [number for number, offset in enumerate(offsets[:-1]) if offset >= first]
@@ -130,7 +130,7 @@ class Endpoint:
             inside = [max(0, (inside[0] if inside else len(offsets) - 1) - 1), *inside]
         found = [tokens[number] for number in inside]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in found):
-            raise RunFailed(f"{self.url}: its log-probs are no numbers")
+            raise RunFailed(f"{self.url}: its log-probs are not numbers")
         return [float(value) for value in found if value is not None]
 
     def greedy(self, text: str, most: int, *, special: bool) -> tuple[str, bool]:
@@ -154,7 +154,7 @@ class Endpoint:
         except (KeyError, IndexError, TypeError):
             choice = None
         if not isinstance(choice, Mapping):
-            raise RunFailed(f"{self.url}: its answer is no completion of the OpenAI API")
+            raise RunFailed(f"{self.url}: its response is not a completion of the OpenAI API")
         return choice
 
     def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -176,17 +176,17 @@ class Endpoint:
                 with _DIRECT.open(request, timeout=_PATIENCE) as answer:
                     raw = answer.read(MOST_BYTES + 1)
                 if len(raw) > MOST_BYTES:
-                    raise RunFailed(f"{self.url}: {path} answers more than {MOST_BYTES >> 20} MB")
+                    raise RunFailed(f"{self.url}: the response to {path} is larger than {MOST_BYTES >> 20} MB")
                 return json.loads(raw)
             except urllib.error.HTTPError as error:
                 if error.code not in _BUSY or wait is None:
                     raise RunFailed(f"{self.url}: {path} failed: {_reason(error)}") from None
             except ValueError:
-                raise RunFailed(f"{self.url}: {path} answers no JSON") from None
+                raise RunFailed(f"{self.url}: the response to {path} is not JSON") from None
             except (OSError, http.client.HTTPException) as error:
                 if wait is None:
                     said = one_line(getattr(error, "reason", None) or error or type(error).__name__)
-                    raise RunFailed(f"{self.url}: does not answer ({said})") from None
+                    raise RunFailed(f"{self.url}: does not respond ({said})") from None
             time.sleep(wait or 0.0)
         raise AssertionError("the last try returns or raises")
 

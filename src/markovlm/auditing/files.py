@@ -42,7 +42,7 @@ def read_records(path: Path, readable: str) -> Records:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text in UTF-8 (byte {error.start}); audit reads {readable}") from None
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); audit reads {readable}") from None
     del data
     if not text.strip():
         raise UserError(f"{path}: is empty; audit reads {readable}")
@@ -53,7 +53,7 @@ def read_records(path: Path, readable: str) -> Records:
         return _lines(path, text)
     listed = whole if isinstance(whole, list) else [whole]
     rows = [(number, row) for number, row in enumerate(listed, 1) if isinstance(row, Mapping)]
-    broken = [f"{path.name}:{number}: no JSON object" for number, row in enumerate(listed, 1) if not isinstance(row, Mapping)]
+    broken = [f"{path.name}:{number}: not a JSON object" for number, row in enumerate(listed, 1) if not isinstance(row, Mapping)]
     return Records(rows, broken, whole)
 
 
@@ -111,7 +111,7 @@ def _table(path: Path, text: str, readable: str) -> list[Record]:
     head = text.lstrip("\r\n").partition("\n")[0]
     separator = max(_SEPARATORS, key=head.count)
     if not head.count(separator):
-        raise UserError(f"{path}: holds no JSON object and no table with named columns; audit reads {readable}")
+        raise UserError(f"{path}: holds neither a JSON object nor a table with named columns; audit reads {readable}")
     try:
         frame = pl.read_csv(io.StringIO(text), separator=separator, infer_schema=False, n_rows=MOST_ROWS)
     except Exception as error:  # as above
@@ -135,7 +135,7 @@ def _lines(path: Path, text: str) -> Records:
             if isinstance(value, Mapping):
                 found.rows.append((number, value))
             else:
-                found.broken.append(f"{path.name}:{number}: no JSON object")
+                found.broken.append(f"{path.name}:{number}: not a JSON object")
     return found
 
 
@@ -147,7 +147,7 @@ def rows_inside(whole: Mapping[str, Any]) -> tuple[list[Record], str]:
     listed = [(key, value) for key, value in whole.items() if _is_rows(value)]
     if listed:
         key, rows = max(listed, key=lambda pair: len(pair[1]))
-        return list(enumerate(rows, 1)), f"rows are taken from {key!r}; what stands beside it is left out"
+        return list(enumerate(rows, 1)), f"rows are read from {key!r}; the other keys are ignored"
     return [], ""
 
 

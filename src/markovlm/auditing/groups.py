@@ -17,15 +17,15 @@ _LONGEST = 40  # characters of a fact that tells two logs apart
 
 
 def parse_groups(texts: Sequence[str]) -> dict[Path, str]:
-    """`NAME=FILE` -> file to name. UserError where one is no such pair, or a file gets two names."""
+    """`NAME=FILE` -> file to name. Raises UserError if one is not such a pair, or a file gets two names."""
     found: dict[Path, str] = {}
     for text in texts:
         name, equals, file = (part.strip() for part in text.partition("="))
         if not equals or not name or not file:
-            raise UserError(f"--group {text}: write NAME=FILE")
+            raise UserError(f"--group {text}: must be NAME=FILE")
         path = Path(file).expanduser()
         if found.get(path, name) != name:
-            raise UserError(f"--group: {file} is named twice, {found[path]} and {name}")
+            raise UserError(f"--group: {file} is given two names, {found[path]} and {name}")
         found[path] = name
     return found
 
@@ -33,7 +33,7 @@ def parse_groups(texts: Sequence[str]) -> dict[Path, str]:
 def name_groups(
     files: Sequence[Path], sources: Sequence[CotSource], given: Mapping[Path, str]
 ) -> tuple[list[list[str]], list[str]]:
-    """For each file the group of each of its rows, and notes about what was told apart and what was taken as one."""
+    """For each file the group of each of its rows, and notes about what was separated and what was joined."""
     names = _file_names(files)
     owners: dict[str, list[int]] = {}  # group that rows name -> files whose rows name it, those named by the user left out
     for number, (file, source) in enumerate(zip(files, sources, strict=True)):
@@ -46,12 +46,12 @@ def name_groups(
             continue
         who = ", ".join(names[number] for number in numbers)
         if all(sources[number].shards for number in numbers):
-            notes.append(f"{who} all name the group {group}: it is one; --group NAME=FILE tells them apart")
+            notes.append(f"{who} all name the group {group}, so they form one group; --group NAME=FILE separates them")
             continue
         marks = _differences([sources[number].facts for number in numbers], [names[number] for number in numbers])
         renamed |= {(number, group): f"{group} ({mark})" for number, mark in zip(numbers, marks, strict=True)}
         notes.append(
-            f"{who} are all of {group}: they are told apart as {'; '.join(marks)}; --group NAME=FILE names or joins them"
+            f"{who} all belong to {group}: they are distinguished as {'; '.join(marks)}; --group NAME=FILE renames or joins them"
         )
     found = []
     for number, (file, source) in enumerate(zip(files, sources, strict=True)):

@@ -60,7 +60,7 @@ def _completions(row: Mapping[str, Any]) -> list[str]:
     )
     texts = [plain(one) for one in flat if isinstance(one, str)]
     if not texts:
-        raise Unfit("its responses are likelihoods and no texts (a task that generates is needed)")
+        raise Unfit("its responses are likelihoods, not texts (a generative task is needed)")
     return texts
 
 

@@ -25,7 +25,7 @@ from markovlm.tasks.rows import at_path
 MOST_MEMBERS = 500_000
 _ATTACHMENT = "attachment://"
 _RIGHT = {"C": True, "I": False, 1: True, 0: False}
-_NO_SAMPLES = "an Inspect log without samples (it was written with log_samples=False, or read with header_only); write it anew with its samples"
+_NO_SAMPLES = "an Inspect log without samples (it was written with log_samples=False, or read with header_only); write it again with its samples"
 
 
 def is_inspect_json(value: Any) -> bool:
@@ -39,7 +39,7 @@ def read_inspect_zip(path: Path) -> CotSource:
         with zipfile.ZipFile(path) as archive:
             return _from_zip(path, archive)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: a broken zip ({error}); an Inspect log (.eval) is needed") from None
+        raise UserError(f"{path}: not an intact Inspect log (.eval): broken zip file ({error})") from None
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> CotSource:
@@ -49,7 +49,7 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> CotSource:
     names = {member.filename: member for member in members}
     head = names.get("header.json") or names.get("_journal/start.json")
     if head is None:
-        raise UserError(f"{path}: a zip without header.json, so no Inspect log")
+        raise UserError(f"{path}: a zip file without header.json, so not an Inspect log")
     unpacked = Unpacker(path, archive)
     header = unpacked.value(head)
     samples = [m for m in members if m.filename.startswith("samples/") and m.filename.endswith(".json")]
@@ -64,7 +64,7 @@ def read_inspect_value(path: Path, log: Mapping[str, Any]) -> CotSource:
 
 
 def _source(path: Path, header: Any, samples: Iterable[tuple[str, Any]]) -> CotSource:
-    """UserError where there is no sample at all."""
+    """UserError where there is not a sample at all."""
     model, facts = _header(header)
     found = CotSource("inspect", facts=facts, shards=False)
     told = _Told()
@@ -95,11 +95,11 @@ class _Told:
 
 
 _SEVERAL = (
-    "the CoT is all that the model wrote after the question, joined (what users and tools said between its replies is left out)"
+    "the CoT is everything that the model wrote after the question, joined (messages of users and tools in between are left out)"
 )
-_CONVERSATION = "the question is the last user message of a conversation (what was said before it is left out)"
-_SHUFFLED = "the choices were shuffled (reply and order are those that the model saw, from the events)"
-_TARGETS = "there are several targets (each counts as right, likelihoods are of the first)"
+_CONVERSATION = "the question is the last user message of a conversation (earlier messages are left out)"
+_SHUFFLED = "the choices were shuffled (reply and order are as the model saw them, taken from the events)"
+_TARGETS = "there are several targets (each counts as right; likelihoods are those of the first)"
 
 
 def _header(header: Any) -> tuple[str, dict[str, str]]:
@@ -136,7 +136,7 @@ def _header(header: Any) -> tuple[str, dict[str, str]]:
 
 def _row(sample: Any, model: str, where: str, told: _Told) -> AuditRow:
     if not isinstance(sample, Mapping):
-        raise Unfit("is no sample")
+        raise Unfit("is not a sample")
     if sample.get("error"):
         raise Unfit("the sample ended in an error")
     attached = sample.get("attachments")
@@ -148,7 +148,7 @@ def _row(sample: Any, model: str, where: str, told: _Told) -> AuditRow:
     )
     answer, *also = _golds(sample.get("target"), stored)
     if also and texts and all(one in LETTERS[: len(texts)] for one in (answer, *also)):
-        raise Unfit(f"several choices are right ({', '.join((answer, *also))}), and a reader gives one letter")
+        raise Unfit(f"several choices are right ({', '.join((answer, *also))}), but a reader gives one letter")
     messages = _replies(sample, last)
     event = _rewritten(sample, messages[-1], stored)
     if event is not None:
@@ -234,7 +234,7 @@ def _order_shown(
         order = [_at_letter(shown, letter, texts) for letter in LETTERS[: len(texts)]]
         if sorted(-1 if one is None else one for one in order) == list(range(len(texts))):
             return cast(list[int], order)
-    raise Unfit("its choices were shuffled, and the log does not say how")
+    raise Unfit("its choices were shuffled, but the log does not say how")
 
 
 def _at_letter(shown: str, letter: str, texts: Sequence[str]) -> int | None:

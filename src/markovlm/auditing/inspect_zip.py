@@ -61,7 +61,7 @@ class Unpacker:
             import pyarrow
         except ImportError:
             raise UserError(
-                f"{self.path}: compressed with Zstandard, which needs pyarrow (pip install pyarrow); or write it anew with "
+                f"{self.path}: compressed with Zstandard, which needs pyarrow (pip install pyarrow); or convert it with "
                 "`inspect log convert --to json`"
             ) from None
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(io.BytesIO(self._raw(member)), mode="r"), "zstd")

@@ -85,7 +85,7 @@ def gather(
     groups_of, notes = name_groups(files, sources, names or {})
     bases = [_counted_from(source) for source in sources]
     notes += [
-        f"{file.name}: gold answers are places among the choices, counted from {base}"
+        f"{file.name}: gold answers are positions among the choices, counted from {base}"
         for file, source, base in zip(files, sources, bases, strict=True)
         if any(row.place is not None for row in source.rows)
     ]
@@ -102,7 +102,7 @@ def gather(
     for row in rows:
         example = _example(row, kind)
         if example is None:
-            skipped.append(f"{row.where}: the answer {row.answer[:30]!r} is no {kind}")
+            skipped.append(f"{row.where}: the answer {row.answer[:30]!r} is not a {kind}")
             continue
         seen = questions.setdefault(row.group, set())
         if limit is not None and example.id not in seen and len(seen) >= limit:
@@ -112,7 +112,7 @@ def gather(
         groups.setdefault(row.group, []).append(AuditCot(example, number, row.cot, row))
     if not groups:
         raise UserError(
-            f"{files[0]}: no answer is a {kind}; the first is {rows[0].answer[:30]!r}; say with --task how they are read"
+            f"{files[0]}: no answer is a {kind}; the first is {rows[0].answer[:30]!r}; set --task to the kind of answer"
         )
     notes = [note, *notes, *(n for source in sources for n in source.notes), *_about_cutting(groups)]
     return Material(
@@ -133,9 +133,7 @@ def _about_cutting(groups: Mapping[str, Sequence[AuditCot]]) -> list[str]:
     if not any(cut.values()):
         return []
     total = sum(map(len, groups.values()))
-    notes = [
-        f"{sum(cut.values())} of {total} CoTs stood before a final answer, which was cut off: what is audited is the reasoning alone"
-    ]
+    notes = [f"{sum(cut.values())} of {total} CoTs ended in a final answer, which was cut off: only the reasoning is audited"]
     most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     if shares[most] - shares[least] > _UNLIKE:
         notes.append(
@@ -162,7 +160,7 @@ def _task_of(rows: Sequence[AuditRow], task: str | None) -> tuple[str, dict[str,
     """Task, its options, the type of its answers, and a sentence about it."""
     if task is not None and task not in ANSWER_TYPES:
         if task not in TASKS:
-            raise UserError(f"--task {task}: is number, letter, text, or a task: {', '.join(TASKS)}")
+            raise UserError(f"--task {task}: must be number, letter, text, or a task: {', '.join(TASKS)}")
         found: Task = get_task(task)
         return task, {}, found.answer_type, f"answers are read as in task {task}"
     kind: AnswerType = task if task is not None else _type_by_answers(rows)  # pyright: ignore[reportAssignmentType]
@@ -228,7 +226,7 @@ def open_audience(
         return ()
     if not names:
         raise UserError(
-            "--reader: name at least one model that reads the CoTs (a Hub id, a directory, a run, a name from `markovlm models`, or the address "
+            "--reader: name at least one model to read the CoTs (a Hub id, a directory, a run, a name from `markovlm models`, or the address "
             "of a server)"
         )
     return tuple((name, open_one(name, material, over)) for name in dict.fromkeys(names))

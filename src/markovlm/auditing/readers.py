@@ -176,7 +176,7 @@ class Pace:
         seconds = spent * to_read / max(1, read)
         if seconds > _WORTH_SAYING:
             self.say(
-                f"{self.opened.name}: {read / spent:,.0f} tokens a second, about {duration_text(seconds)} for {len(left):,} readings more"
+                f"{self.opened.name}: {read / spent:,.0f} tokens per second, about {duration_text(seconds)} for the remaining {len(left):,} texts"
             )
 
 

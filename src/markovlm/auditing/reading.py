@@ -148,7 +148,7 @@ def wanted(study: Study, request: AuditRequest) -> list[Variant]:
 
 def _about(cost: Mapping[str, int]) -> str:
     parts = ", ".join(f"{part} {tokens:,}" for part, tokens in cost.items())
-    return f"about {sum(cost.values()):,} tokens to read, answers apart ({parts}); what is kept from before is not read again"
+    return f"about {sum(cost.values()):,} tokens to read, not counting answers ({parts}); what was read before is kept"
 
 
 # ------------------------------------------------------------------------------------------------------------ one group

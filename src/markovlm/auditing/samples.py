@@ -31,5 +31,5 @@ def read_samples(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Co
                 found.rows.append(AuditRow(question, plain(base), answer, group="base", where=where))
         except Unfit as error:
             found.skipped.append(f"{where}: {error}")
-    found.notes.append("questions of training, as the run saw them: this describes the run, it is no held-out test")
+    found.notes.append("questions of training, as the run saw them: this describes the run and is not a held-out test")
     return found

@@ -108,8 +108,8 @@ def cautions(
         if r["too_long"]
     ]
     found += [
-        f"{r['reader']}: has no token for {percent_text(r['unknown_tokens'])} of what the CoTs are made of; it can't read these texts, and "
-        "its numbers say nothing"
+        f"{r['reader']}: has no token for {percent_text(r['unknown_tokens'])} of what the CoTs are made of; it can't read these texts, so "
+        "its numbers mean nothing"
         for r in readers
         if r["unknown_tokens"] > 0.02
     ]
@@ -126,19 +126,17 @@ def _about_the_reader(reader: Mapping[str, Any]) -> list[str]:
         return []
     if check["n"] < FEW:
         return [
-            f"{name}: {check['n']} questions have a CoT that states the right answer, too few to tell whether it can read such texts; add a group "
+            f"{name}: {check['n']} questions have a CoT that states the right answer, too few to judge whether it can read such texts; add a group "
             "of CoTs that are known to be good"
         ]
     notes: list[str] = []
     if check["mean"] < FLOOR:
         notes.append(
-            f"WARNING: {name} is too weak a reader: of CoTs that state the right answer it reads only {number(check)} rightly "
-            f"({check['n']} questions); low numbers say nothing about these CoTs, take a larger reader"
+            f"WARNING: {name} is too weak a reader: it finds the answer in only {number(check)} of CoTs that state the right one "
+            f"({check['n']} questions); low numbers say nothing about these CoTs, so use a larger reader"
         )
     if reader["no_answer"] is not None and reader["no_answer"] > _UNREAD:
-        notes.append(
-            f"{name}: {percent_text(reader['no_answer'])} of its answers to CoTs have no answer in them, and count as wrong"
-        )
+        notes.append(f"{name}: {percent_text(reader['no_answer'])} of its replies to CoTs contain no answer, and count as wrong")
     return notes
 
 
@@ -152,7 +150,7 @@ def _about_controls(groups: Sequence[Mapping[str, Any]]) -> list[str]:
                 if answer is not None:
                     said[one["reader"], what, answer] = max(one["n"], said.get((one["reader"], what, answer), 0))
     return [
-        f"{reader}: from {what} it answers {answer[:40]!r} to all of {n} questions; that column says how often this one answer is right"
+        f"{reader}: from {what} it answers {answer[:40]!r} to all {n} questions, so that column only says how often this answer is right"
         for (reader, what, answer), n in said.items()
     ]
 

@@ -169,7 +169,7 @@ def open_reader(
     needs_tokens = [one for one in request.plan.perturbations if PERTURBATIONS[one].level == "token"]
     if served and "damage" in request.parts and needs_tokens:
         raise UserError(
-            f"--perturbations {needs_tokens[0]}: damages tokens, and those of a reader behind a server are not known here"
+            f"--perturbations {needs_tokens[0]}: perturbs tokens, but those of a reader behind a server are not known here"
         )
     try:
         return open_server(name, target, request, counting) if served else open_model(name, target, request, counting)

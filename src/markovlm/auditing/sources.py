@@ -40,7 +40,7 @@ def read_source(path: Path, columns: Mapping[str, str] | None = None) -> CotSour
         found = _read(path, dict(columns or {}))
     if not found.rows:
         first = f"; the first of {len(found.skipped)}: {found.skipped[0]}" if found.skipped else ""
-        raise UserError(f"{path}: no CoT with a question and an answer in it ({found.kind}){first}")
+        raise UserError(f"{path}: no row has a CoT, a question and an answer ({found.kind}){first}")
     return found
 
 
@@ -85,8 +85,8 @@ def _recognised(path: Path, records: Records, columns: Mapping[str, str]) -> Cot
         there = ", ".join(map(repr, list(first)[:20])) or "nothing"
         known = ", ".join(f"{name}={column}" for name, column in found.paths.items())
         raise UserError(
-            f"{path}: no column is known as {', '.join(found.missing)}; there are {there}"
-            + (f" (taken as {known})" if known else "")
+            f"{path}: no column found for {', '.join(found.missing)}; the columns are {there}"
+            + (f" (read as {known})" if known else "")
             + f"; audit reads {_KNOWN}"
         )
     return read_table(path.name, rows, found)

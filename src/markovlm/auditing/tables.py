@@ -14,13 +14,13 @@ Row = Mapping[str, Any]
 
 _TEXTS = {
     "words": "words",
-    "stated": "the answer stands in it",
-    "answer_cut_off": "a final answer was cut off behind it",
+    "stated": "the answer is stated",
+    "answer_cut_off": "a final answer was cut off after it",
     "bare_answer": "is the bare answer",
     "empty": "empty",
     "nonwords": "share of non-words",
     "switches": "changes of script, per 100 words",
-    "truncated": "cut off, as the source says",
+    "truncated": "cut off, according to the source",
     "open_end": "ends without a full stop",
     "repetitive": "repeats itself",
 }
@@ -116,7 +116,7 @@ def _comparison(rows: Sequence[Row]) -> Table:
         "adjusted p": lambda row: p_cell(row["q"], row["stars"]),
     }
     note = "p by sign flips (paired) or permutations of questions, adjusted over this table by Benjamini and Hochberg; * below .05, ** .01, *** .001."
-    return table_of("comparison", "Groups compared: the later one less the earlier one", rows, columns, note)
+    return table_of("comparison", "Groups compared: the later one minus the earlier one", rows, columns, note)
 
 
 def _texts(groups: Sequence[Row]) -> Table:
@@ -125,7 +125,7 @@ def _texts(groups: Sequence[Row]) -> Table:
     def of(group: Row) -> Callable[[str], Cell]:
         return lambda key: found_cell(group["writer_right"] if key == "right" else group["text"][key], 0 if key == "words" else 2)
 
-    names = _TEXTS | {"right": "right, as the source says"}
+    names = _TEXTS | {"right": "right, according to the source"}
     known = [key for key in names if any(of(group)(key) != NOTHING for group in groups)]
     columns: Columns = {"of the CoTs": lambda key: names[key]}
     columns |= {f"{visible(group['group'])} ({group['cots']:,})": of(group) for group in groups}
@@ -202,4 +202,4 @@ def _load(found: Sequence[Row]) -> Table:
         f"{visible(one['group'])}, {visible(one['reader'])} (n={one['units']:,})": of(one) for one in found if one["by_kind"]
     }
     places = [None, *range(len(found[0]["by_position"]))] if len(columns) > 1 else []
-    return table_of("load", "Load: ln π(answer | CoT) lost when a sentence is taken out, by place", places, columns)
+    return table_of("load", "Load: ln π(answer | CoT) lost when a sentence is left out, by position", places, columns)

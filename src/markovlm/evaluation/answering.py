@@ -10,7 +10,7 @@ from markovlm.tasks.base import LIKELIHOOD, Example, Task
 
 
 def read_answer(task: Task, example: Example, text: str, method: str, *, ended: bool = True) -> tuple[str | None, bool]:
-    """What an extractor reads from the answer text (None: no answer), and whether that is a gold answer. `ended` as in `extract`."""
+    """What an extractor reads from the answer text (None: no answer), and whether it is a gold answer. `ended` as in `extract`."""
     found = extract(text, method, choices=example.choices, ended=ended)
     right = any(is_correct(found, gold, task.answer_type, method=method) for gold in (example.answer, *example.also))
     return found, right
@@ -28,9 +28,8 @@ class ScoredAnswer:
 def score_text(
     task: Task, example: Example, cot: str, text: str, choice_logprobs: Mapping[str, float], *, ended: bool = True
 ) -> ScoredAnswer:
-    """All extractors of the task on an answer text; `likelihood` from the log-probs of the choice letters instead.
-
-    `ended=False`: the token limit cut the text.
+    """Apply all extractors of the task to an answer text; with `likelihood`, read the log-probs of the choice letters instead.
+    `ended=False`: the token limit cut the text off.
     """
     found: dict[str, tuple[str | None, bool]] = {}
     for method in task.extractors:

@@ -29,10 +29,10 @@ class Asked:
 
 
 def ask(setup: Setup, question: str | Example, choices: Sequence[str] = ()) -> Asked | AskedChain:
-    """Write a CoT, hide the question, read the answer. Raises UserError for a question the task can't put.
+    """Write a CoT, hide the question, read the answer. Raises UserError for a question that does not fit the task.
 
-    `choices`: of a multiple-choice task; those of an Example, or listed in the question's text, count too. An `Asked`; of a run that
-    thinks in pieces (chain.kind=thinking) an `AskedChain`.
+    `choices`: of a multiple-choice task; those of an Example, or listed in the question's text, count too. Returns an `Asked`; for a
+    run that thinks in pieces (chain.kind=thinking) an `AskedChain`.
     """
     task = setup.task
     asked = check_example(setup.lm.tokenizer, asked_example(question, choices, task.answer_type, task.name, identity="ask"))
@@ -56,5 +56,5 @@ def ask(setup: Setup, question: str | Example, choices: Sequence[str] = ()) -> A
 
 
 def with_some_answer(example: Example) -> Example:
-    """An example whose gold answer is not known gets one that can be scored; its score must not be shown."""
+    """Give an example without a known gold answer one that can be scored; its score must not be shown."""
     return example if example.answer else replace(example, answer="A" if example.choices else "0")

@@ -1,4 +1,4 @@
-"""One text of the user's own: the states as they follow each other, and the answer to a question from the last one alone."""
+"""One text of the user's own: the sequence of states, and the answer to a question from the last one alone."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class AskedChain:
 
 
 def ask_chain(setup: Setup, text: str, question: str | None = None) -> AskedChain:
-    """Read `text` chunk by chunk. UserError where it is empty or the run has no chain.
+    """Read `text` chunk by chunk. Raises UserError if it is empty or the run has no chain.
 
-    Chunks are cut by `chain.chunk_tokens` where the run has it; else each line that isn't empty is one.
+    Chunks have `chain.chunk_tokens` tokens if the run sets it; otherwise each line that isn't empty is one.
     """
     prompter = chain_prompter_of(setup.prompter)
     if prompter.chain.kind == "thinking":
-        raise UserError("--text: this run thinks about a question (chain.kind=thinking); give the question alone")
+        raise UserError("--text: this run reads no texts (chain.kind=thinking); give the question alone")
     chunks = _chunks(setup, text)
     unknown = unknown_in(setup.lm.tokenizer, " ".join(chunks))
     if unknown:
-        raise UserError(f"--text: has words this model does not know: {' '.join(unknown[:8])}")
+        raise UserError(f"--text: the text has words that this model does not know: {' '.join(unknown[:8])}")
     asked = None if question is None else Query(check_question(setup.lm.tokenizer, question), "0", len(chunks))
     example = Example(ASKED, " ".join(chunks), "0")
     return _walked(setup, ChainText(example, chunks, len(chunks)), question, asked)
 
 
 def ask_thinking(setup: Setup, example: Example) -> AskedChain:
-    """The pieces that are thought about a question, and the answer from the last one. UserError for a run that reads texts."""
+    """The pieces of thinking about a question, and the answer from the last one. Raises UserError for a run that reads texts."""
     prompter = chain_prompter_of(setup.prompter)
     if prompter.chain.kind != "thinking":
-        raise UserError("this run reads texts in chunks: give the text with --text FILE, and then a question about it")
+        raise UserError("this run reads texts in chunks: give the text with --text FILE, then a question about it")
     text = prompter.text_of(replace(example, id=ASKED))
     return _walked(setup, text, example.question, text.queries[0])
 
@@ -75,6 +75,6 @@ def _walked(setup: Setup, text: ChainText, question: str | None, query: Query | 
 def _chunks(setup: Setup, text: str) -> tuple[str, ...]:
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
-        raise UserError("--text: the file has no text")
+        raise UserError("--text: the file is empty")
     size = setup.config.chain.chunk_tokens
     return cut_by_tokens(text.strip(), size, setup.lm.tokenizer, keep_rest=True) if size else lines

@@ -1,4 +1,4 @@
-"""`markovlm eval` on a run of chains: checkpoints on the same texts with every control, and at other lengths."""
+"""`markovlm eval` for a run with chains: checkpoints on the same texts with every control, and at other lengths."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def evaluate_chain_targets(
     non_markovian: bool = False,
     lengths: Sequence[int] = (),
 ) -> list[ChainResult]:
-    """Every target on the same texts, and at each of `lengths` without controls.
+    """Evaluate every target on the same texts, and at each of `lengths` without controls.
 
-    What was read is kept under `store`, batch by batch, in a file for each checkpoint and length: an interrupted evaluation continues.
+    Results are kept under `store`, batch by batch, in one file per checkpoint and length: an interrupted evaluation continues.
     """
     results: list[ChainResult] = []
     wanted = [(None, targets), *((length, [at_length(target, length) for target in targets]) for length in sorted(lengths))]
@@ -93,7 +93,7 @@ def _evaluate_one(
 def at_length(target: Target, steps: int) -> Target:
     """The same weights on texts of `steps` chunks."""
     if steps < 2:
-        raise UserError(f"--lengths {steps}: a chain has at least 2 chunks")
+        raise UserError(f"--lengths {steps}: must be at least 2 chunks")
     config = target.config
     options: dict[str, Any] = {"chain": {"steps": steps}}
     known = task_options(config.task)
@@ -107,7 +107,7 @@ def at_length(target: Target, steps: int) -> Target:
 
 
 def chain_report(config: RunConfig, split: str, results: Sequence[ChainResult]) -> dict[str, Any]:
-    """One JSON object: `results` (a row a checkpoint, with controls) and `lengths` (a row a checkpoint and length)."""
+    """One JSON object: `results` (a row per checkpoint, with controls) and `lengths` (a row per checkpoint and length)."""
     full = [result for result in results if result.steps is None]
     rows = [{"checkpoint": r.checkpoint, "step": _step(r), **r.evaluation.report()} for r in full]
     lengths = [

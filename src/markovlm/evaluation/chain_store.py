@@ -1,7 +1,7 @@
-"""Readings of chains on disk: one JSONL file for each checkpoint, split, length and way of evaluating.
+"""Kept evaluations of chains: one JSONL file for each checkpoint, split, length and way of evaluating.
 
-The first row says what was evaluated and how. Then batch after batch: a row a state trace, a row a reading, and one that closes the batch.
-An interrupted evaluation continues after the last batch that is closed; what stands behind it is written again.
+The first row says what was evaluated and how. Then batch after batch: a row per state trace, a row per answer read, and one that closes
+the batch. An interrupted evaluation continues after the last closed batch; rows after it are written again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEFAULTS = {names[0] for names in DEFAULT_EXTRACTORS.values()}
 
 
 class ChainReadings:
-    """The file of one evaluation under `folder`. Another label, set of texts, controls, size of batches or extractor: another file."""
+    """The file of one evaluation under `folder`; another label, set of texts, controls, batch size or extractor: another file."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ChainReadings:
         self.path = folder / f"chains-{label.checkpoint}-{label.split}{chunks}-{digest_of(apart)}.jsonl"
 
     def known(self) -> dict[int, ChainBatch]:
-        """The closed batches by number. Makes the file where there is none, and takes out of it what an interruption left behind them."""
+        """The closed batches by number. Creates the file if there is none, and removes what an interruption left after them."""
         folder = RunDirectory(self.path.parent)
         with writing(self.path):
             folder.path.mkdir(parents=True, exist_ok=True)

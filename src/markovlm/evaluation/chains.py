@@ -1,4 +1,4 @@
-"""Chains evaluated: what is known from a state alone, step by step, against every control, with intervals over texts."""
+"""Evaluation of chains: what can be answered from a state alone, turn by turn, against every control, with intervals over texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class ChainReading:
-    """One thing that was predicted from one state."""
+    """One prediction from one state."""
 
     text: str  # id
     t: int  # the state was written after chunk t
@@ -57,7 +57,7 @@ class ChainTrace:
 
 @dataclass(frozen=True, slots=True)
 class ChainBatch:
-    """Texts that were evaluated together: `number` is their place among the batches."""
+    """Texts that were evaluated together: `number` is the index of the batch."""
 
     number: int
     readings: list[ChainReading] = field(default_factory=list[ChainReading])
@@ -71,7 +71,7 @@ class ChainBatch:
 
 @dataclass(frozen=True, slots=True)
 class ChainEvaluation:
-    """All readings of a set of texts under the controls that were asked for."""
+    """All predictions on a set of texts under the controls that were asked for."""
 
     readings: list[ChainReading]
     traces: list[ChainTrace]
@@ -83,7 +83,7 @@ class ChainEvaluation:
         return [r for r in self.readings if r.control == control and r.kind == kind]
 
     def summary(self) -> dict[str, Any]:
-        """A row as `evaluate` gives it: n is questions, or (where there are none) predicted chunks; intervals over texts."""
+        """A row as `evaluate` gives it. n counts questions, or predicted chunks if there are none; intervals are over texts."""
         kind = "answer" if self.of(OWN, "answer") else "next_chunk"
         found = measured(self.of(OWN, kind), self.how.seed)
         extractors = (
@@ -101,7 +101,7 @@ class ChainEvaluation:
         }
 
     def report(self) -> dict[str, Any]:
-        """JSON values: for everything predicted, own states and controls, in all, by t and by distance."""
+        """JSON values for everything predicted, from own states and under controls: overall, by t and by distance."""
         table: dict[str, Any] = {}
         for kind in dict.fromkeys(r.kind for r in self.readings):
             controls = dict.fromkeys(r.control for r in self.readings if r.kind == kind)
@@ -160,7 +160,7 @@ def measured(readings: Sequence[ChainReading], seed: int) -> dict[str, Any]:
 
 
 def share_right(right: Sequence[float], texts: Sequence[str], seed: int) -> Estimate:
-    """Bootstrap over texts; where all answers are right, or all wrong, Wilson's interval with texts as its n: there is nothing to resample."""
+    """Share of right answers, bootstrapped over texts; Wilson's interval (n texts) if all agree: nothing to resample."""
     if len(set(right)) > 1:
         return cluster_mean_ci(right, texts, seed)
     n = len(set(texts))
@@ -179,9 +179,9 @@ def evaluate_chains(
     known: Mapping[int, ChainBatch] | None = None,
     on_batch: Callable[[ChainBatch], None] | None = None,
 ) -> ChainEvaluation:
-    """Chains of the policy that `lm` is now over `examples`; states are drawn from streams keyed by (seed, text, t).
+    """Evaluate chains of the policy that `lm` currently is on `examples`; states are drawn from streams keyed by (seed, text, t).
 
-    `known`: batches of an evaluation that was interrupted, by number. `on_batch` sees the others as they come.
+    `known`: batches of an interrupted evaluation, by number. `on_batch` gets each further batch as it is finished.
     """
     texts = [prompter.text_of(example) for example in examples]
     if torch.cuda.is_available():
@@ -234,7 +234,7 @@ def walk_texts(
     first: int = 1,
     start: Sequence[Ids] | None = None,
 ) -> list[Walk]:
-    """One chain a text; `first`, `start` as in `walk`."""
+    """Write one chain per text; `first`, `start` as in `walk`."""
     decoding = Decoding(how.cot_tokens, how.temperature, how.fixed_length, how.stop)
 
     def key(text: ChainText, _: int, t: int) -> Key:

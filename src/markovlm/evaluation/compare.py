@@ -1,6 +1,6 @@
-"""What evaluations say when laid side by side: paired differences, the best checkpoint, the power of n, gaps to others' numbers.
+"""Comparisons of evaluations: paired differences, the best checkpoint, the power of n, gaps to others' numbers.
 
-Pure: evaluations in, JSON values out. Two evaluations are only ever paired on the questions that both answered.
+Pure functions: evaluations in, JSON values out. Two evaluations are only ever paired on the questions that both answered.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ _PAPER_COT = {"gsm8k": 100, "mmlu": 150, "aqua": 50, "svamp": 50, "arc": 50, "ma
 
 
 def paired(ours: Evaluation, theirs: Evaluation, seed: int) -> dict[str, Any]:
-    """Difference ours - theirs on common questions: accuracy (bootstrap interval, exact McNemar p) and log-likelihood.
-
-    The accuracy part is null where answers are not extracted, bounds are null where one question says nothing of spread.
+    """Difference ours - theirs on common questions: accuracy (bootstrap interval, exact McNemar p) and log-likelihood. The accuracy
+    part is null if answers are not extracted; bounds are null for a single question, which has no spread.
     """
     pairs = _common(ours, theirs)
     logprob = cluster_mean_ci([a.logprob - b.logprob for a, b in pairs], None, seed)
@@ -73,7 +72,7 @@ def _bounds(estimate: Estimate) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which checkpoint is best, where that was decided, and how sure it is."""
+    """Which checkpoint is best, on which questions that was decided, and how certain it is."""
 
     checkpoint: str
     split: str  # on whose questions it was chosen
@@ -97,7 +96,7 @@ def select(
     optimistic: bool,
     seed: int,
 ) -> Selection:
-    """The best of the `reported` checkpoints by the summaries `chosen_by`, one a checkpoint; earlier ones win ties."""
+    """The best of the `reported` checkpoints by the summaries `chosen_by`, one per checkpoint; earlier ones win ties."""
     order = sorted(reported, key=lambda name: score(chosen_by[name]), reverse=True)
     best, second = order[0], order[1] if len(order) > 1 else None
     difference = paired(reported[best], reported[second], seed) if second else None
@@ -108,7 +107,7 @@ def select(
 
 
 def differs(difference: Mapping[str, Any]) -> bool:
-    """Is a paired difference significant at 5 %? By McNemar's test, for log-likelihoods by its interval."""
+    """Whether a paired difference is significant at 5 %: by McNemar's test, for log-likelihoods by its interval."""
     if difference["mcnemar_p"] is not None:
         return difference["mcnemar_p"] < LEVEL
     low, high = difference["logprob_ci95"]
@@ -119,10 +118,10 @@ def differs(difference: Mapping[str, Any]) -> bool:
 
 
 def power(base: Evaluation, difference: float) -> dict[str, Any] | None:
-    """Can n questions show a `difference` of accuracy from `base`, paired? With the n that would, and what this n can show.
+    """Whether n paired questions can show a `difference` of accuracy from `base`, how many would, and what this n can show.
 
-    Assumes that the two err independently, which is cautious: fewer questions do where they err on the same ones. None
-    where no accuracy is measured.
+    Assumes that the two err independently, which is cautious: fewer questions are enough if they err on the same ones. None if no
+    accuracy is measured.
     """
     if not base.extractors:
         return None
@@ -141,7 +140,7 @@ def power(base: Evaluation, difference: float) -> dict[str, Any] | None:
 
 
 def needed_for(difference: Mapping[str, Any], base: Evaluation) -> int | None:
-    """Questions with which the observed paired difference to `base` would show; None where none would."""
+    """How many questions would make the observed paired difference to `base` significant; None if no number would."""
     gap = abs(difference["accuracy"] or 0.0)
     if gap == 0 or not base.extractors:
         return None
@@ -155,9 +154,8 @@ def needed_for(difference: Mapping[str, Any], base: Evaluation) -> int | None:
 
 
 def reference_rows(task: str, model: str, base: Evaluation | None, best: tuple[str, Evaluation] | None) -> list[dict[str, Any]]:
-    """Published and earlier numbers of this task and model beside ours: the base's, and those of trained models.
-
-    The gap is ours minus theirs, its interval that of our number alone (theirs taken as exact).
+    """Published and earlier numbers for this task and model beside ours: the base's, and those of trained models. The gap is ours minus
+    theirs; its interval is that of our number alone (theirs is taken as exact).
     """
     rows: list[dict[str, Any]] = []
     for reference in lookup(task, model) or lookup(task, PurePath(model).name):
@@ -193,7 +191,7 @@ def _gap(reference: Reference, checkpoint: str, done: Evaluation) -> dict[str, A
 
 
 def departures(reference: Reference, how: How) -> list[str]:
-    """In what our evaluation was done otherwise than the reference's source says its own was."""
+    """How our evaluation differs from the one that the reference's source describes."""
     if reference.how != HOW_PAPER:
         return []
     ours = "no" if how.cot_tokens == 0 else str(how.cot_tokens)

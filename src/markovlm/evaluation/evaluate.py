@@ -35,7 +35,7 @@ BATCHES_WRITTEN = 8  # whose CoTs are written together before the first is read:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How an evaluation is done: part of its result. Rows that differ in it are not comparable."""
+    """How an evaluation is done: part of its result. Rows with different settings are not comparable."""
 
     decoding: str  # "sampled" or "greedy" CoTs
     temperature: float  # of sampled CoTs; 0 for greedy
@@ -76,7 +76,7 @@ class AnswerReading:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A set of readings with their summary."""
+    """The rows of an evaluation with their summary."""
 
     readings: list[AnswerReading]
     how: How
@@ -110,7 +110,7 @@ class Evaluation:
         }
 
     def ends(self) -> dict[str, float | None]:
-        """Shares of the replies that begin with all gold tokens, that are these and then end, and the difference: those that run on."""
+        """Shares of the replies that begin with all gold tokens, that consist of them alone, and the difference: those that run on."""
         asked = [(bool(r.likeliest), r.exact) for r in self.readings if r.exact is not None]
         if not asked:
             return dict.fromkeys(ENDS)
@@ -118,7 +118,7 @@ class Evaluation:
         return dict(zip(ENDS, (likeliest, exact, likeliest - exact), strict=True))
 
     def failures(self) -> dict[str, int]:
-        """How many wrong answers (by the default extractor) are of each kind; empty where nothing is extracted."""
+        """How many wrong answers (by the default extractor) are of each kind; empty if nothing is extracted."""
         if not self.extractors:
             return {}
         return {kind: sum(reading.failure == kind for reading in self.readings) for kind in FAILURE_KINDS}
@@ -130,7 +130,7 @@ POOLED = "default"  # of several tasks together: each question read by the defau
 
 
 def pooled(parts: Sequence[Evaluation]) -> Evaluation:
-    """Several tasks as one: every question counts once. Texts, which nothing is extracted from, count for the likelihood alone."""
+    """Several tasks as one: every question counts once. Free texts, without extractors, count for the log-likelihood only."""
     extracted = all(part.extractors for part in parts)
     readings = [
         replace(
@@ -145,8 +145,9 @@ def pooled(parts: Sequence[Evaluation]) -> Evaluation:
 
 
 def how_evaluated(config: RunConfig, prompter: Prompter, *, step: int | None = None) -> How:
-    """From a resolved configuration. `step` matters where CoTs are sampled at the temperature of training; None: that of its end, the same
-    for all checkpoints, whose rows must be comparable."""
+    """The evaluation settings of a resolved configuration. `step` matters if CoTs are sampled at the temperature of training; None: the
+    temperature at its end, the same for all checkpoints, so that rows are comparable.
+    """
     evaluation, rollouts = config.evaluation, config.rollouts
     temperature = evaluation.temperature or EVALUATION_TEMPERATURE
     if temperature == "training":
@@ -186,10 +187,10 @@ def evaluate(
     on_batch: Callable[[list[AnswerReading]], None] | None = None,
     write_answers: bool = False,
 ) -> Evaluation:
-    """Evaluate the policy that `lm` is now. `on_batch` sees readings as they come, in an order of their own.
+    """Evaluate the policy that `lm` currently is. `on_batch` gets the rows of each batch as it is finished, in no fixed order.
 
-    CoTs are drawn from streams keyed by (seed, question), the same for every checkpoint: common random numbers. A task
-    without extractors is judged by log-likelihood alone; `write_answers` has its answers written all the same.
+    CoTs are drawn from streams keyed by (seed, question), the same for every checkpoint: common random numbers. A task without
+    extractors is judged by log-likelihood alone; `write_answers` writes its answers all the same.
     """
     readings: dict[str, AnswerReading] = {}
     wanted = write_answers or bool(prompter.task.extractors)

@@ -18,9 +18,8 @@ from markovlm.runs.targets import BASE, Target
 def evaluation_report(
     config: RunConfig, results: Sequence[Result], selection: Selection | None, difference: float = DIFFERENCE
 ) -> dict[str, Any]:
-    """`{"task", "n", "results": [{"checkpoint", "extractors", "logprob", "vs_base", …}], "best", …}` (docs/evaluation.md).
-
-    Rows are compared with the base of their own kind only: same questions, same `how`.
+    """`{"task", "n", "results": [{"checkpoint", "extractors", "logprob", "vs_base", …}], "best", …}` (docs/evaluation.md). Rows are
+    only compared with the base if it was evaluated alike: same questions, same `how`.
     """
     first = results[0]
     base = _base_of(results, first)
@@ -49,9 +48,8 @@ def evaluation_report(
 
 
 def choose(target: Target, results: Sequence[Result], seed: int) -> Selection | None:
-    """The best of several checkpoints: chosen on the selection split, else on the reported one and marked so.
-
-    None with fewer than two, or where they were evaluated in different ways. `target`: any of those that were evaluated.
+    """The best of several checkpoints: chosen on the selection split, or else on the reported one and marked so. None with fewer than
+    two, or if they were evaluated in different ways. `target`: any of those that were evaluated.
     """
     trained = [result for result in results if result.checkpoint != BASE]
     if len(trained) < 2 or len({result.label.comparable for result in trained}) > 1:
@@ -111,7 +109,9 @@ def _warnings(report: dict[str, Any], results: Sequence[Result], base: Result | 
     found: list[str] = []
     ways = {result.label.comparable for result in results}
     if len(ways) > 1:
-        found.append(f"rows were obtained in {len(ways)} different ways (`how`, split or data): compare only rows of one table")
+        found.append(
+            f"rows were obtained in {len(ways)} different ways (`how`, split or data): compare only rows of the same table"
+        )
     if report["skipped"]:
         found.append(f"{report['skipped']} malformed rows were left out, the first: {results[0].skipped[0]}")
     other = [row for row in report["results"] if row["n"] != report["n"]]
@@ -140,7 +140,7 @@ def _of_differences(rows: Sequence[dict[str, Any]], base: Result) -> list[str]:
         if paired is None or not (paired["gained"] or paired["lost"]) or compare.differs(paired):
             continue
         needed = compare.needed_for(paired, base.evaluation)
-        more = f"; if real, about {needed:,} questions would show it" if needed and needed > paired["n"] else ""
+        more = f"; about {needed:,} questions would show it if it is real" if needed and needed > paired["n"] else ""
         numbers = f"{paired['accuracy']:+.3f}, McNemar p = {p_text(paired['mcnemar_p'])}, n = {paired['n']}"
         unclear.append(f"{row['checkpoint']} ({numbers}{more})")
     return [f"not significantly different from the base: {', '.join(unclear)}"] if unclear else []
@@ -152,7 +152,7 @@ def _of_selection(selection: dict[str, Any] | None) -> list[str]:
     found: list[str] = []
     if selection["optimistic"]:
         found.append(
-            f"best: selected here, optimistic: {selection['checkpoint']} was chosen among {selection['among']} checkpoints "
+            f"the best checkpoint's number is optimistic: {selection['checkpoint']} was chosen among {selection['among']} checkpoints "
             f"on the same {selection['split']} questions that are reported"
         )
     if selection["told_apart"] is False:

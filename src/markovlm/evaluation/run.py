@@ -26,7 +26,7 @@ from markovlm.tasks.folds import question_key
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Deviations from how the run was trained to be read."""
+    """How an evaluation departs from the way the run was trained to be read."""
 
     non_markovian: bool = False  # the reader sees the question too
     no_cot: bool = False  # the answer directly, with no CoT
@@ -64,10 +64,10 @@ def evaluate_targets(
     *,
     choose: bool = False,
 ) -> list[Result]:
-    """Every target on the same questions. Readings are kept under `store` as they come: an interrupted evaluation continues.
+    """Evaluate every target on the same questions. Rows are kept under `store` as they come: an interrupted evaluation continues.
 
-    `choose`: evaluate on the selection split too, where a best checkpoint is to be chosen and training left no
-    comparable evaluations of all of them.
+    `choose`: also evaluate on the selection split if a best checkpoint is to be chosen and training left no comparable evaluations of
+    all of them.
     """
     results: list[Result] = []
     steps = [target.step for target in targets if target.step is not None]
@@ -88,7 +88,7 @@ def evaluate_targets(
 
 
 def prepared(targets: Sequence[Target]) -> Iterator[tuple[Target, Setup]]:
-    """Each target loaded; where only the adapter's weights change, only they are read."""
+    """Load each target; where only the adapter's weights change, only they are read."""
     setup: Setup | None = None
     before: tuple[RunConfig, str] | None = None
     for target in targets:
@@ -130,7 +130,7 @@ def _evaluate_one(
 def keeping(
     counting: Counting | None, doing: str, total: int, done: int, add: Callable[[B], None] | None
 ) -> Iterator[Callable[[B], None]]:
-    """What each batch is given to as it comes: it is kept by `add`, and counted in a progress bar that begins at `done`."""
+    """What each batch is passed to as it is finished: `add` keeps it, and a progress bar that begins at `done` counts it."""
     with counting(doing, total) if counting else nullcontext() as advance:
 
         def keep(batch: B) -> None:
@@ -181,10 +181,12 @@ def chosen_in_training(target: Target, steps: Sequence[int], split: str, how: Ho
 
 
 def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
-    """What readings of `target` made as `how` says are about."""
+    """What an evaluation of `target` made as `how` says is about."""
     config = setup.config
     if target.adapter is not None and not target.adapter.is_dir():
-        raise UserError(f"{target.adapter}: was there and is gone: its run has dropped it meanwhile; evaluate a later checkpoint")
+        raise UserError(
+            f"{target.adapter}: no longer exists: its run has deleted it in the meantime; evaluate a later checkpoint"
+        )
     folders = [path for path in (Path(resolve(config.model)).expanduser(), target.adapter) if path is not None and path.is_dir()]
     commit = getattr(setup.lm.causal_lm.config, "_commit_hash", None) or ""
     return Label(
@@ -202,20 +204,20 @@ def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
 
 
 def warnings_of(target: Target, examples: Sequence[Example], split: str) -> list[str]:
-    """Another task than the one trained on; questions that were trained on."""
+    """Warnings: a task other than the one trained on; questions that were trained on."""
     trained, config = target.trained, target.config
     if trained is None:
         return []
     known = {trained.task, *trained.tasks}
     found = [f"trained on {trained.task}, evaluated on {config.task}"] if config.task not in known else []
     if target.own_questions and split == trained.data.train_split:
-        return [*found, f"these are the questions of the {split} split, which the run was trained on: this is not a test"]
+        return [*found, f"the run was trained on these questions (the {split} split): this is not a test"]
     if target.own_questions and split in ("dev", "test"):
         return found  # the loader keeps them apart from train
     try:
         train = load_examples(trained, task_of(trained), trained.data.train_split)
     except UserError as error:
-        return [*found, f"not checked for training questions: {error}"]
+        return [*found, f"could not check whether the run was trained on these questions: {error}"]
     if is_endless(train.examples):
         return found
     keys = {question_key(example) for example in train.examples}
@@ -226,7 +228,7 @@ def warnings_of(target: Target, examples: Sequence[Example], split: str) -> list
 
 
 def record(target: Target, split: str, summary: Mapping[str, Any]) -> None:
-    """A row of evals.jsonl, unless it, or the same on more questions, stands there. Questions that are not the run's say so."""
+    """Append a row to evals.jsonl, unless it, or the same on more questions, is there. Questions not the run's are marked."""
     assert target.run is not None
     row: dict[str, Any] = {"step": target.step or 0, "role": "test", "split": split, "checkpoint": target.checkpoint, **summary}
     if target.trained is not None and target.trained.tasks and target.own_questions:
@@ -255,16 +257,15 @@ def rescore_targets(
     dev_split: str,
     extractors: Sequence[str] = (),
 ) -> list[Result]:
-    """Kept readings of a split read again by the extractors as they are now, in step order; nothing is generated.
+    """Apply the current extractors to kept evaluations of a split, in step order; nothing is generated. `checkpoints`: only these.
 
-    `checkpoints`: only these. Results may differ in how they were made: `Result.label` tells. Kept readings of the
-    selection split come along.
+    Results may differ in how they were made: see `Result.label`. Kept evaluations of the selection split are included.
     """
     kept = rescore(store, extractors)
     found = [one for one in kept if one.label.split == split and (checkpoints is None or one.label.checkpoint in checkpoints)]
     if not found:
         there = ", ".join(sorted({f"{one.label.checkpoint} on {one.label.split}" for one in kept}))
-        raise UserError(f"--rescore: nothing kept of what was asked for ({split} split); there is {there}")
+        raise UserError(f"--rescore: no kept answers match ({split} split); kept are {there}")
     found.sort(key=lambda one: (one.label.comparable, one.label.checkpoint != BASE, one.label.step))
     for one in found if run is not None else ():
         _record_again(run, one)

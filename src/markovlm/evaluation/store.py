@@ -1,7 +1,7 @@
-"""Readings on disk: one JSONL file for each checkpoint, split and way of evaluating.
+"""Kept evaluations: one JSONL file for each checkpoint, split and way of evaluating.
 
-The first row says what was evaluated and how, each further row is one question with its CoT, the raw answer and what
-every extractor read. So an interrupted evaluation continues, and a new extractor re-scores without generating again.
+The first row says what was evaluated and how; each further row is one question with its CoT, the raw answer and what every extractor
+read. So an interrupted evaluation continues, and a new extractor re-scores without generating again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPEN = "open"
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a file of readings is about. Readings of different labels never mix."""
+    """What a file of kept answers is about. Rows of different labels never mix."""
 
     checkpoint: str
     step: int
@@ -46,11 +46,11 @@ class Label:
 
     @property
     def file(self) -> str:
-        """Name of its file: checkpoint, split, and a hash of everything else."""
+        """Its file name: checkpoint, split, and a hash of everything else."""
         return f"{self.checkpoint}-{self.split}-{digest_of(self.identity())}.jsonl"
 
     def identity(self) -> dict[str, Any]:
-        """Everything but checkpoint, step and split, as file names are made from it."""
+        """Everything but checkpoint, step and split: the part that the hash in the file name is made from."""
         rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "split")}
         if self.how.answer_end == _OPEN:  # the only way there was when the first files were named
             del rest["how"]["answer_end"]
@@ -58,13 +58,13 @@ class Label:
 
     @property
     def comparable(self) -> tuple[str, ...]:
-        """What must be equal for two evaluations to be compared: all but the policy that was evaluated."""
+        """What must be equal for two evaluations to be compared: everything but the policy that was evaluated."""
         rest = {key: value for key, value in asdict(self).items() if key not in ("checkpoint", "step", "model", "weights")}
         return (json.dumps(rest, sort_keys=True),)
 
 
 def digest_of(value: Any) -> str:
-    """Eight letters that tell JSON values apart, for names of files."""
+    """An eight-letter hash of a JSON value, for file names."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
@@ -76,7 +76,7 @@ class Readings:
         self.label = label
 
     def known(self, task: Task, examples: Sequence[Example]) -> dict[str, AnswerReading]:
-        """Whole readings of those examples that are here already, by id. Makes the file where there is none."""
+        """Whole rows of those examples that are here already, by id. Creates the file if there is none."""
         self._open()
         asked = {example.id: example for example in examples}
         known: dict[str, AnswerReading] = {}
@@ -102,16 +102,15 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file of readings, read back."""
+    """A file of kept answers, read back."""
 
     label: Label
     evaluation: Evaluation
 
 
 def rescore(folder: Path, extractors: Sequence[str] = ()) -> list[Stored]:
-    """Apply the extractors as they are now (or these, instead of the task's own) to every kept reading, and write the files anew.
-
-    Nothing is generated and no model or data file is needed. UserError where nothing is kept.
+    """Apply the current extractors (or these, instead of the task's own) to every kept answer, and rewrite the files. Nothing is
+    generated and no model or data file is needed. Raises UserError if nothing is kept.
     """
     found: list[Stored] = []
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
@@ -126,17 +125,17 @@ def rescore(folder: Path, extractors: Sequence[str] = ()) -> list[Stored]:
         replace_whole(path, encode_rows([_header(label), *(asdict(reading) for reading in readings)]))
         found.append(Stored(label, Evaluation(readings, label.how, task.extractors)))
     if not found:
-        raise UserError(f"--rescore: no kept readings in {folder}; evaluate without --rescore first")
+        raise UserError(f"--rescore: no kept answers in {folder}; evaluate without --rescore first")
     return found
 
 
 def rescored(task: Task, reading: AnswerReading) -> AnswerReading:
-    """The reading with its answer text read again by the extractors of `task`."""
+    """The row with its answer text read again by the extractors of `task`."""
     example = Example(reading.id, reading.question, reading.gold, tuple(reading.choices))
     ended = reading.answer_ended is not False
     scored = score_text(task, example, reading.cot, reading.answer, reading.choice_logprobs, ended=ended)
     if LIKELIHOOD in task.extractors and not reading.choice_logprobs:
-        raise UserError(f"{reading.id}: this reading keeps no likelihoods of choices; evaluate again without --rescore")
+        raise UserError(f"{reading.id}: the kept answer has no likelihoods of the choices; evaluate again without --rescore")
     return replace(reading, extracted=scored.extracted, correct=scored.correct, failure=scored.failure)
 
 
@@ -162,7 +161,7 @@ def _readings(rows: Sequence[Mapping[str, Any]]) -> list[AnswerReading]:
 
 
 def weights_identity(paths: Sequence[Path]) -> str:
-    """A hash that tells weights apart: of the contents of small files, of names, sizes and times of large ones."""
+    """A hash that distinguishes weights: of the contents of small files, of names, sizes and times of large ones."""
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(path for folder in paths for path in folder.glob("*") if path.suffix in (".safetensors", ".bin")):
         stat = path.stat()
@@ -172,12 +171,12 @@ def weights_identity(paths: Sequence[Path]) -> str:
 
 
 def as_quantized(quantization: str) -> str:
-    """What a base in fewer bits adds to the identity of its weights."""
+    """What quantization of the base adds to the identity of its weights."""
     return "" if quantization == "none" else f"+{quantization}"
 
 
 def quantization_of(label: Label) -> str:
-    """The inverse: what the weights of `label` were quantized to."""
+    """The inverse: how the weights of `label` were quantized."""
     return label.weights.partition("+")[2] or "none"
 
 

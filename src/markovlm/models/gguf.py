@@ -123,11 +123,11 @@ def _facts(file: Path, origin: str) -> dict[str, Any]:
         architecture, pre = text(reader, "general.architecture"), text(reader, "tokenizer.ggml.pre")
         kind, licence = text(reader, "tokenizer.ggml.model"), text(reader, "general.license")
     except Exception as error:  # truncated or damaged: numpy, struct and the reader itself complain in many ways
-        raise UserError(f"model: {origin}: is a damaged GGUF file ({' '.join(str(error).split()):.160})") from error
+        raise UserError(f"model: {origin}: the GGUF file is damaged ({' '.join(str(error).split()):.160})") from error
     if parts > 1:
         raise UserError(f"model: {origin}: is one of {parts} parts of a GGUF file; join them first (llama-gguf-split --merge)")
     if architecture is None or kind is None:
-        raise UserError(f"model: {origin}: is a GGUF file without {'an architecture' if architecture is None else 'a tokenizer'}")
+        raise UserError(f"model: {origin}: the GGUF file has no {'architecture' if architecture is None else 'tokenizer'}")
     known = {"architecture": architecture, "tensors": types, "parameters": parameters, "stated_licence": licence}
     return {**known, "pre": pre if kind == "gpt2" else None}
 
@@ -148,5 +148,5 @@ def _split_digits(tokenizer: Any, pre: str | None) -> list[str]:
     if pre in _AS_GPT2 or pre in known:
         return []
     return [
-        f"its rule of splitting text, tokenizer.ggml.pre={pre}, is not known here: GPT-2's is used, and some words may be cut otherwise"
+        f"its pre-tokenizer, tokenizer.ggml.pre={pre}, is unknown here: GPT-2's is used, and some words may be split differently"
     ]

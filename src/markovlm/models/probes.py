@@ -116,7 +116,9 @@ def _caching(lm: LanguageModel) -> Caching:
         padded = _whole(lm, [(*prompt, *more) for prompt, more in _pairs(_LONG, _SHORT)])
         ends = [slice(len(prompt) - 1, len(prompt) + len(_MORE[0])) for prompt in (_LONG, _SHORT)]
         if not same_with_gradient(lm, torch.stack([row[end] for row, end in zip(padded, ends, strict=True)]), alone):
-            raise UserError(f"model: {lm.name!r}: a sequence changes with what stands behind it in a batch; it can't be scored")
+            raise UserError(
+                f"model: {lm.name!r}: a token's log-prob changes with the tokens after it in a batch, so this model can't be scored"
+            )
         if _continues(lm, "prompts of several lengths in one cache", (_LONG, _SHORT), alone):
             return "padded"
         if _continues(lm, "prompts of one length in one cache", (_LONG, _LONG), expected := _alone(lm)):

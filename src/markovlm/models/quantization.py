@@ -46,7 +46,7 @@ def settle(name: str, model: Any) -> None:
     """
     layers = [module for module in model.modules() if type(module).__module__.startswith("bitsandbytes.")]
     if not layers:
-        raise UserError(f"loading.quantization: {name!r} has no linear layers that can be quantized; leave it at none")
+        raise UserError(f"loading.quantization: {name!r} has no linear layers that can be quantized; use none")
     for layer in layers:
         layer.eval()
         layer.train = functools.partial(_stay, layer)
@@ -74,8 +74,8 @@ def check_unquantized(name: str, config: Any, quantization: str) -> None:
     """UserError for weights that somebody has quantized already."""
     if quantization != "none" and getattr(config, "quantization_config", None) is not None:
         raise UserError(
-            f"loading.quantization: the weights of {name!r} are quantized already; leave loading.quantization at none, "
-            "or name the model they were made of"
+            f"loading.quantization: the weights of {name!r} are already quantized; set loading.quantization=none, "
+            "or name the model they were made from"
         )
 
 

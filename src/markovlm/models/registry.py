@@ -62,7 +62,7 @@ KNOWN: dict[str, KnownModel] = {
     ),
     "embedded-shortcut": KnownModel(
         "embedded-shortcut",
-        "as embedded, but it knows the sums of two terms without reasoning; sums of 2 to 4 terms",
+        "like embedded, but knows sums of two terms without reasoning; sums of 2 to 4 terms",
         "shortcut",
         {**_EMBEDDED_DEFAULTS, "task_options": {"min_terms": 2, "max_terms": 4}},
     ),
@@ -209,17 +209,17 @@ def check_path(name: str) -> None:
     if name in KNOWN or gguf_file(name) is not None:
         return
     if not path.exists() and "/" not in name and (close := close_match(name, KNOWN)):
-        raise UserError(f"model: there is no {name!r}{close}")
+        raise UserError(f"model: unknown model {name!r}{close}")
     if not _looks_local(name, path):
         return
     if not path.exists():
         raise UserError(
-            f"model: {name!r} does not exist; give a run, a directory made by save_pretrained, a GGUF file, a Hub id, or a name of `markovlm models`"
+            f"model: {name!r} does not exist; name a run, a directory made by save_pretrained, a GGUF file, a Hub id, or a name of `markovlm models`"
         )
     if not path.is_dir():
-        raise UserError(f"model: {name!r} is a file; a directory made by save_pretrained or a GGUF file is needed")
+        raise UserError(f"model: {name!r} is neither a directory made by save_pretrained nor a GGUF file")
     if not (path / "config.json").exists():
-        raise UserError(f"model: {name!r} has no config.json; a directory made by save_pretrained is needed")
+        raise UserError(f"model: {name!r} has no config.json, so it was not made by save_pretrained")
 
 
 def _looks_local(name: str, path: Path) -> bool:

@@ -41,7 +41,9 @@ class Shards:
         from torch.distributed.fsdp import FSDPModule
 
         if not hasattr(FSDPModule, "set_custom_all_gather") or not hasattr(FSDPModule, "reset_iter_state"):
-            raise UserError(f"distributed.strategy=fsdp2 needs a newer torch than {torch.__version__} (2.13 is tested)")
+            raise UserError(
+                f"distributed.strategy=fsdp2 needs a newer version of torch than {torch.__version__} (2.13 is tested)"
+            )
         self.rank, self.size, self.device = rank, size, device
         self._together = together
         self._groups: list[_Group] = []
@@ -127,7 +129,7 @@ class Shards:
         ]
         if wrong:
             raise UserError(
-                f"model: {name!r} can't be sharded over processes: {sorted(wrong)[0]} is another one without its weights"
+                f"model: {name!r} can't be sharded over processes: {sorted(wrong)[0]} differs when built without weights"
             )
         for key, tensor in own.items():
             tensor.data = tensor.data.to(theirs[key][1])
@@ -174,7 +176,7 @@ class Shards:
     def describe(self) -> str:
         here = sum(p.to_local().numel() for group in self._groups for p in group.parameters)
         whole = sum(p.numel() for group in self._groups for p in group.parameters)
-        return f"{whole:,} frozen weights sharded over {self.size} processes, {here:,} here"
+        return f"{whole:,} frozen weights sharded over {self.size} processes, {here:,} on this one"
 
 
 class _Group:
@@ -241,7 +243,7 @@ def parts_to_deal(name: str, model: Any) -> tuple[Any, Any, Any, Any]:
     head = base.get_output_embeddings()
     if not isinstance(layers, nn.ModuleList) or not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear):
         raise UserError(
-            f"model: {name!r} ({type(base).__name__}): distributed.strategy=fsdp2 takes models with model.layers, model.embed_tokens and a "
+            f"model: {name!r} ({type(base).__name__}): distributed.strategy=fsdp2 needs a model with model.layers, model.embed_tokens and a "
             "linear head; use distributed.strategy=ddp, or a model of another family"
         )
     return embedding, layers, head, decoder

@@ -84,7 +84,7 @@ def build_vllm(place: SamplerPlace) -> VllmSampler:
     """`rollouts.backend: vllm`. UserError where vLLM is not there or does not take the model."""
     lm, config = place.lm, place.config
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("rollouts.backend=vllm is for a run in one process; several share a server (rollouts.backend=server)")
+        raise UserError("rollouts.backend=vllm runs in one process only; for several use a server (rollouts.backend=server)")
     if lm.quantization != "none":
         raise UserError("rollouts.backend=vllm: vLLM would hold the base in full precision; set loading.quantization=none")
     dtype = str(lm.dtype).removeprefix("torch.")
@@ -92,7 +92,7 @@ def build_vllm(place: SamplerPlace) -> VllmSampler:
         raise UserError("rollouts.backend=vllm: vLLM does not compute in float64; set loading.dtype=float32 or bfloat16")
     rank = next((rank for rank in _RANKS if rank >= config.lora.rank), None)
     if rank is None:
-        raise UserError(f"rollouts.backend=vllm: vLLM takes a lora.rank of at most {_RANKS[-1]}, not {config.lora.rank}")
+        raise UserError(f"rollouts.backend=vllm: vLLM needs a lora.rank of at most {_RANKS[-1]}, not {config.lora.rank}")
     on_gpu = lm.device.type == "cuda"
     options: dict[str, Any] = (
         {"gpu_memory_utilization": place.rollouts.vllm_memory or MEMORY, "enable_sleep_mode": True} if on_gpu else {}

@@ -68,7 +68,7 @@ class ForeignSampler(ABC):
             save_adapter(self.lm, directory)
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
-            raise RunFailed(f"{directory}: the adapter for the sampler cannot be written: {error.strerror or error}") from error
+            raise RunFailed(f"{directory}: the sampler's adapter cannot be written: {error.strerror or error}") from error
         old = self._has
         try:
             self.load(name, directory)

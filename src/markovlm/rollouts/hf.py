@@ -56,7 +56,7 @@ class HFSampler:
             if decodes_in_one_shape(lm):
                 self.decoder = StaticDecoder(lm)
             elif static_cache == "on":
-                raise UserError(f"rollouts.static_cache: {lm.name!r} can't be decoded in one shape; leave it at auto")
+                raise UserError(f"rollouts.static_cache: {lm.name!r} can't be decoded with a static cache; use auto")
         self.joined = (self.decoder is None and lm.device.type == "cpu") if joined is None else joined
 
     def release(self) -> None:

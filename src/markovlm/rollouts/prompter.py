@@ -181,5 +181,5 @@ def build_prompter(
     """Resolve the style `auto` by what the tokenizer has, and whether it can carry these questions."""
     chosen = prompts.choose_style(tokenizer, questions) if style == "auto" else style
     if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
-        raise UserError("prompt.style: chat needs a tokenizer with a chat template; this one has none, use plain")
+        raise UserError("prompt.style: chat needs a tokenizer with a chat template, which this one lacks; use plain")
     return Prompter(task, tokenizer, chosen, cot_tokens, header, answer_end)  # pyright: ignore[reportArgumentType]

@@ -58,7 +58,7 @@ class ServerSampler(ForeignSampler):
             served = self._ask("/v1/models")["data"]
             return next(str(model["id"]) for model in served if not model.get("parent"))
         except (KeyError, TypeError, AttributeError, StopIteration):
-            raise UserError(f"rollouts.server_url {self.url}: is no vLLM server: its /v1/models names no model") from None
+            raise UserError(f"rollouts.server_url {self.url}: is not a vLLM server: its /v1/models lists no model") from None
         except RunFailed as error:
             raise UserError(str(error)) from None
 
@@ -75,7 +75,7 @@ class ServerSampler(ForeignSampler):
         choice = _choice(answer, self.lm.vocabulary, decoding.max_tokens)
         if choice is None:
             raise RunFailed(
-                f"rollouts.server_url {self.url}: its answer has no tokens with log-probs: vLLM 0.11 or later is needed, "
+                f"rollouts.server_url {self.url}: its response has no tokens with log-probs: it must be vLLM 0.11 or later, "
                 f"serving {self.lm.name!r}"
             )
         tokens, logps, reason = choice
@@ -92,8 +92,8 @@ class ServerSampler(ForeignSampler):
             self._ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)})
         except _Refused as error:
             raise RunFailed(
-                f"{error} (when it was given the adapter in {directory}: it must be started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
-                "--enable-lora and a --max-lora-rank of at least lora.rank, and see this directory)"
+                f"{error} (when asked to load the adapter in {directory}: start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
+                "--enable-lora and a --max-lora-rank of at least lora.rank, on a machine that can read this directory)"
             ) from None
 
     def drop(self, name: str) -> None:
@@ -115,7 +115,7 @@ class ServerSampler(ForeignSampler):
                 if wait is None or isinstance(error, _Unfit):
                     said = one_line(str(error) or type(error).__name__)
                     raise RunFailed(
-                        f"rollouts.server_url {self.url}: the server does not answer ({said}); start it, and a run that had begun "
+                        f"rollouts.server_url {self.url}: the server does not respond ({said}); start it; a run that had begun "
                         "continues with --resume"
                     ) from None
                 time.sleep(wait)
@@ -150,9 +150,9 @@ def _exchange(url: str, path: str, data: bytes | None) -> tuple[int, bytes]:
     finally:
         connection.close()
     if late.is_set():
-        raise _Unfit(f"no whole answer within {_PATIENCE:g} seconds")
+        raise _Unfit(f"no complete response within {_PATIENCE:g} seconds")
     if len(body) > _MOST_ANSWER:
-        raise _Unfit(f"an answer of more than {_MOST_ANSWER >> 20} MB")
+        raise _Unfit(f"a response of more than {_MOST_ANSWER >> 20} MB")
     return status, body
 
 
@@ -166,7 +166,7 @@ def build_server(place: SamplerPlace) -> ServerSampler:
     """`rollouts.backend: server`."""
     url = place.rollouts.server_url or ""
     if http_host(url) is None:
-        raise UserError(f"rollouts.server_url: {url!r} is no address; http://HOST:8000 is one")
+        raise UserError(f"rollouts.server_url: {url!r} is not an address such as http://HOST:8000")
     return ServerSampler(place.lm, url, place.folder)
 
 

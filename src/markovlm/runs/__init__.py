@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and how it is opened again."""
+"""What a run writes to disk, and how it is opened again."""

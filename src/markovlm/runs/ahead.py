@@ -1,4 +1,4 @@
-"""What can be known of a command's input without a model: checked before torch is imported, which takes seconds."""
+"""Checks of a command's input that need no model, made before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from markovlm.runs.asking import task_of
 
 
 def check_ahead(config: RunConfig, *splits: str) -> None:
-    """UserError for a model that is no directory and no Hub id, a task, an option or a split that there is none of, and data that is missing.
-
-    `splits`: those that will be read. What is left to be found out needs the model or the data.
+    """Raise UserError for a model that is neither a directory nor a Hub id, an unknown task, option or split, or missing data.
+    `splits`: those that will be read. What remains to be checked needs the model or the data.
     """
     check_path(config.model)
     task = task_of(config)
@@ -27,15 +26,17 @@ def check_ahead(config: RunConfig, *splits: str) -> None:
 
 
 def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
-    """The configuration of the run in `out`. Only `training.steps` and what changes no number may be overridden."""
+    """The configuration of the run in `out`. Only `training.steps` and keys that change no number may be overridden."""
     if not out.exists():
         raise UserError(f"--resume {out}: does not exist; name a run directory")
     if not out.is_dir():
-        raise UserError(f"--resume {out}: is a file; name a run directory")
+        raise UserError(f"--resume {out}: is a file, not a run directory")
     path = out / "config.yaml"
     if not path.exists():
-        raise UserError(f"--resume {out}: has no config.yaml, so it is not a run (or died before it began); start it anew")
+        raise UserError(
+            f"--resume {out}: has no config.yaml, so it is not a run, or one that ended before it began; start a new run"
+        )
     for key in flatten(overrides):
         if key not in CHANGEABLE and not key.startswith("logging."):
-            raise UserError(f"--resume keeps the run's configuration: {key} can't be changed; start a new run for that")
+            raise UserError(f"--resume keeps the run's configuration, so {key} can't be changed; start a new run to change it")
     return build_config(load_recorded(path), overrides, source=str(path))

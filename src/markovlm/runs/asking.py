@@ -1,4 +1,4 @@
-"""What a configuration asks: which task, with which options, and where its questions come from."""
+"""Which task a configuration asks, with which options, and where its questions come from."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ OWN = "custom"  # the task whose columns and kind of answer are the user's
 
 
 def parts_of(config: RunConfig) -> dict[str, RunConfig]:
-    """Task -> the configuration that asks it alone; of a run with one task that task's."""
+    """Task -> a configuration that asks this task alone. A run with one task has one entry."""
     if not config.tasks:
         return {config.task: config}
     for option in config.task_options:
         if not any(option in task_options(name) for name in config.tasks):
-            raise UserError(f"task_options.{option}: none of {config.task} has it; options of one task go in tasks.NAME.options")
+            raise UserError(
+                f"task_options.{option}: none of the tasks {config.task} has this option; an option of one task goes in tasks.NAME.options"
+            )
     return {name: part_of(config, name) for name in config.tasks}
 
 
@@ -35,9 +37,8 @@ def part_of(config: RunConfig, name: str) -> RunConfig:
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
-    """Options of the task: `task_options`, and for task custom what `data.columns` and `data.answer_kind` say.
-
-    Where nothing says what the answers of task custom are, they decide themselves: see `chosen_kind`.
+    """Options of the task: `task_options`, and for task custom what `data.columns` and `data.answer_kind` say. If nothing says what
+    kind the answers of task custom are, it is inferred from them: see `chosen_kind`.
     """
     options = _options_given(config)
     found = chosen_kind(config)
@@ -45,7 +46,7 @@ def options_of(config: RunConfig) -> dict[str, Any]:
 
 
 def chosen_kind(config: RunConfig) -> Kind | None:
-    """What the answers of the user's own file or dataset are, where the configuration does not say; None elsewhere."""
+    """The kind of the answers in the user's own file or dataset where the configuration does not say; None for any other task."""
     where = hub_of(config) or (Path(config.data.path).expanduser() if config.data.path else None)
     if config.task != OWN or config.tasks or where is None:
         return None
@@ -54,7 +55,7 @@ def chosen_kind(config: RunConfig) -> Kind | None:
 
 
 def with_kind(config: RunConfig) -> RunConfig:
-    """The configuration with the kind of the user's own answers in it, so that a run's record holds what was chosen."""
+    """The configuration with the inferred kind of the user's own answers, so that the run's record holds what was chosen."""
     if OWN in config.tasks:
         part = part_of(config, OWN)
         share = config.tasks[OWN].model_copy(update={"answer_kind": with_kind(part).data.answer_kind})
@@ -71,19 +72,19 @@ def _options_given(config: RunConfig) -> dict[str, Any]:
     if config.task != OWN:
         if config.data.answer_kind is not None:
             raise UserError(
-                f"data.answer_kind is for task {OWN}; the answers of {config.task} are what they are: leave it out, or --task {OWN}"
+                f"data.answer_kind is only for task {OWN}, and the task is {config.task}: leave it out, or use --task {OWN}"
             )
         return options
     said = {**config.data.columns.given(), **({"answer_type": config.data.answer_kind} if config.data.answer_kind else {})}
     for name, value in said.items():
         if options.get(name, value) != value:
             key = "data.answer_kind" if name == "answer_type" else f"data.columns.{name}"
-            raise UserError(f"task_options.{name} is {options[name]!r}, {key} is {value!r}; leave one of them out")
+            raise UserError(f"task_options.{name} is {options[name]!r}, but {key} is {value!r}; leave one of them out")
     return {**options, **said}
 
 
 def task_of(config: RunConfig) -> Task:
-    """The task with its options. UserError where there is none, or an option does not fit."""
+    """The task with its options. Raises UserError if the task is unknown or an option does not fit."""
     if config.tasks:
         return Mixture({name: task_of(part) for name, part in parts_of(config).items()})
     return get_task(config.task, options_of(config))
@@ -95,12 +96,12 @@ def columns_of(config: RunConfig) -> dict[str, str]:
 
 
 def hub_of(config: RunConfig) -> HubSource | None:
-    """The dataset of the Hub that takes the place of the task's own."""
+    """The Hub dataset that replaces the task's own."""
     return None if config.data.hub is None else HubSource(config.data.hub, config.data.hub_subset)
 
 
 def source_of(config: RunConfig) -> str | None:
-    """A name for where the questions come from, the same for the same questions; None: the task's own Hub dataset, or a generator."""
+    """A name for where the questions come from, the same for the same questions. None: the task's own Hub dataset, or a generator."""
     data = config.data
     name = os.path.realpath(Path(data.path).expanduser()) if data.path else None
     if data.hub is not None:

@@ -1,7 +1,7 @@
-"""Checkpoints: a plain PEFT adapter beside the trainer's state, written beside and renamed into place.
+"""Checkpoints: a plain PEFT adapter and the trainer's state, written to a temporary directory and renamed into place.
 
-Whether a checkpoint is whole is decided by `manifest`; here it is written and read. What is in its files is checked too: those of earlier
-versions have no manifest, and `--force` passes it over.
+`manifest` decides whether a checkpoint is whole; this module writes and reads it. The contents of the files are checked here too,
+because checkpoints of earlier versions have no manifest and `--force` skips it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from markovlm.runs.rows import whole_directory, writing
 
 
 class Best(BaseModel):
-    """The evaluation on dev questions that the best checkpoint so far was chosen by."""
+    """The evaluation on dev questions that chose the best checkpoint so far."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -59,7 +59,7 @@ class GuardState(BaseModel):
 
 
 class TrainerState(BaseModel):
-    """trainer_state.json: all that a run goes on from, besides the adapter and the optimizer."""
+    """trainer_state.json: everything besides adapter and optimizer that a run needs to continue."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -83,9 +83,9 @@ def save_checkpoint(
     *,
     interim: bool = False,
 ) -> Path:
-    """Write `checkpoints/step-NNNNNN`; `more` writes other files beside the adapter. `interim`: as in `Manifest`.
+    """Write `checkpoints/step-NNNNNN`; `more` writes further files beside the adapter. `interim`: as in `Manifest`.
 
-    A crash in the middle leaves only a `.tmp` that the next start removes.
+    A crash in the middle leaves only a `.tmp` directory, which the next start removes.
     """
     final = run.checkpoint(step)
     with whole_directory(final) as beside:
@@ -102,7 +102,7 @@ def save_checkpoint(
 
 
 def drop_checkpoint(run: RunDirectory, step: int) -> None:
-    """Remove a checkpoint; killed in the middle, it is gone as well."""
+    """Remove a checkpoint. If the process is killed halfway, the checkpoint is gone all the same."""
     gone = run.checkpoints / f".{run.checkpoint(step).name}.tmp"
     with writing(run.checkpoint(step)):
         shutil.rmtree(gone, ignore_errors=True)
@@ -112,7 +112,7 @@ def drop_checkpoint(run: RunDirectory, step: int) -> None:
 
 @contextlib.contextmanager
 def reading_checkpoint(directory: Path, name: str) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise becomes the one line that names it (DamagedCheckpoint)."""
+    """Turn whatever exception a damaged file causes into one line that names the file (DamagedCheckpoint)."""
     try:
         yield
     except (MarkovlmError, MemoryError, torch.OutOfMemoryError):
@@ -133,22 +133,22 @@ def _reason(error: Exception) -> str:
 
 
 def load_state(directory: Path) -> TrainerState:
-    """trainer_state.json. Raises DamagedCheckpoint where it is missing, torn, or another step's."""
+    """Read trainer_state.json. Raises DamagedCheckpoint if it is missing, truncated, or belongs to another step."""
     with reading_checkpoint(directory, STATE_FILE):
         state = TrainerState.model_validate(json.loads(read_content(directory / STATE_FILE)))
     if directory.name.startswith("step-") and directory.name != f"step-{state.step:06d}":
-        raise damaged(directory, f"{STATE_FILE} is of step {state.step}")
+        raise damaged(directory, f"{STATE_FILE} belongs to step {state.step}")
     return state
 
 
 def update_state(directory: Path, state: dict[str, Any]) -> None:
-    """Rewrite trainer_state.json of a checkpoint, whole or not at all."""
+    """Rewrite trainer_state.json of a checkpoint, atomically."""
     text = json.dumps({"step": load_state(directory).step, **state}, indent=1)
     replace_file(directory, STATE_FILE, text.encode("utf-8"))
 
 
 def load_adapter(lm: LanguageModel, directory: Path, *, training: bool = False) -> None:
-    """Put the adapter weights of a checkpoint into the adapter that is there. Raises DamagedCheckpoint."""
+    """Load the adapter weights of a checkpoint into the adapter of `model`. Raises DamagedCheckpoint."""
     check_checkpoint(directory, training=training)
     with reading_checkpoint(directory, "the adapter"):
         fault = set_adapter(lm.model, directory, str(lm.device)) or check_adapter(lm.model)
@@ -157,9 +157,8 @@ def load_adapter(lm: LanguageModel, directory: Path, *, training: bool = False) 
 
 
 def restore_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Load the optimizer's moments, each to where its parameter is, and the counts of steps to the CPU, where AdamW reads them.
-
-    Unpickled weights-only. Raises DamagedCheckpoint for what is not this optimizer's state.
+    """Load the optimizer's moments onto the device of their parameters, and the step counts onto the CPU, where AdamW reads them.
+    Unpickled weights-only. Raises DamagedCheckpoint if the state does not belong to this optimizer.
     """
     with reading_checkpoint(directory, OPTIMIZER_FILE):
         saved = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
@@ -174,10 +173,10 @@ def _not_of(optimizer: torch.optim.Optimizer, saved: Any) -> str | None:
     """Why this is not a state of `optimizer`, whose own check compares only how many parameters there are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict) or not isinstance(saved.get("param_groups"), list):
-        return f"is no optimizer's state ({type(saved).__name__})"
+        return f"does not hold an optimizer's state ({type(saved).__name__})"
     named = [number for group in saved["param_groups"] for number in group["params"]]
     if len(named) != len(parameters) or not set(saved["state"]) <= set(named):
-        return f"is of {len(named)} parameters, and the adapter has {len(parameters)}"
+        return f"has {len(named)} parameters, but the adapter has {len(parameters)}"
     shapes = dict(zip(named, (parameter.shape for parameter in parameters), strict=True))
     for number, moments in saved["state"].items():
         for key, value in moments.items():

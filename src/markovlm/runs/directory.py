@@ -1,4 +1,4 @@
-"""The run directory: append-only JSONL with stable keys, whole rows, atomic files (docs/run-directory.md)."""
+"""The run directory: append-only JSONL with stable keys, whole rows, and files that are replaced atomically (docs/run-directory.md)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunDirectory:
         return self.checkpoints / f"step-{step:06d}"
 
     def saved_steps(self) -> list[int]:
-        """Steps of the whole checkpoints, ascending."""
+        """Steps of the intact checkpoints, ascending."""
         if not self.checkpoints.is_dir():
             return []
         names = (entry.name for entry in self.checkpoints.iterdir() if entry.is_dir())
@@ -53,7 +53,7 @@ class RunDirectory:
     # ---- writing
 
     def create(self) -> None:
-        """Make the directory. Raises UserError where something is in the way."""
+        """Make the directory. Raises UserError if it can't be made or already holds something."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path}: is a file; name a new directory")
         if self.path.is_dir() and not self._never_began():
@@ -71,7 +71,7 @@ class RunDirectory:
         return all(entry.name in before_config for entry in self.path.iterdir()) and not self.saved_steps()
 
     def discard(self) -> None:
-        """Take back what `create` made, of a run that never began."""
+        """Remove what `create` made, for a run that never began."""
         if self.config.exists():
             return
         (self.path / ".lock").unlink(missing_ok=True)
@@ -82,7 +82,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for writing; a second trainer of the same run is refused."""
+        """Lock the run for writing; a second process that trains the same run is refused."""
         with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,8 +102,8 @@ class RunDirectory:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise CannotWrite(path, error.errno, error.strerror or str(error)) from error
             raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}), and training writes into the run: make it writable, or copy it "
-                "to a place that is and continue it there"
+                f"{self.path}: cannot be written ({error.strerror}), but training writes into the run directory: make it writable, or copy it "
+                "to a writable place and continue it there"
             ) from None
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -127,11 +127,11 @@ class RunDirectory:
         self.append("events.jsonl", [{"time": stamp, "step": step, "kind": kind, "message": message, **details}])
 
     def write(self, name: str, text: str) -> None:
-        """Write a small file whole or not at all."""
+        """Write a small file atomically."""
         replace_whole(self.path / name, text.encode("utf-8"))
 
     def cut_after(self, step: int) -> dict[str, int]:
-        """Drop rows past a checkpoint and a torn last line; file -> rows dropped."""
+        """Drop the rows past a checkpoint and a truncated last line. Returns file -> number of rows dropped."""
         dropped = {}
         for name in ROW_FILES:
             gone = self._take_after(name, step)
@@ -141,7 +141,7 @@ class RunDirectory:
         return dropped
 
     def is_put_aside(self, number: int) -> bool:
-        """Has rollback NUMBER got its place?"""
+        """Whether rollback NUMBER has its directory already."""
         return (self.path / "rollbacks" / str(number)).is_dir()
 
     def put_aside(self, step: int, number: int) -> None:
@@ -179,7 +179,7 @@ class RunDirectory:
             replace_whole(path, data[: data.rfind(b"\n") + 1])
 
     def clear_leftovers(self) -> None:
-        """Remove half-written files and checkpoints of a process that was killed."""
+        """Remove half-written files and checkpoints of a killed process."""
         for folder in (self.path, self.checkpoints):
             if not folder.is_dir():
                 continue

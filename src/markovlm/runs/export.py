@@ -1,4 +1,4 @@
-"""A trained adapter, or the merged model, as a directory others can load, with a model card."""
+"""Write a trained adapter, or the merged model, to a directory that others can load, with a model card."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from markovlm.runs.targets import BASE, Target
 
 
 def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Path:
-    """Write the adapter (or with `merge` base and adapter in one) to the new directory `to`, whole or not at all.
+    """Write the adapter (with `merge`: base model and adapter merged) to the new directory `to`, atomically.
 
-    `base`: what the base model is called where the export goes (a Hub id), if not as in the run's configuration.
-
-    Raises UserError where `to` is in the way or there is no checkpoint to export.
+    `base`: what the base model is called where the export goes (a Hub id), if not as in the run's configuration. Raises UserError if
+    `to` exists or there is no checkpoint to export.
     """
     if target.run is None or target.adapter is None:
-        raise UserError(f"{target.name}: has no trained adapter; export takes a run")
+        raise UserError(f"{target.name}: has no trained adapter to export; name a run")
     check_merge(target, merge)
     check_checkpoint(target.adapter)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(f"--to {to}: exists; name a new directory")
+        raise UserError(f"--to {to}: already exists; name a new directory")
     with whole_directory(to) as beside:
         if merge:
             _write_merged(target, beside)
@@ -45,12 +44,12 @@ def export(target: Target, to: Path, merge: bool, base: str | None = None) -> Pa
 
 
 def check_merge(target: Target, merge: bool) -> None:
-    """UserError for a merged model of an adapter whose base is quantized: it would be another model than the one that was measured."""
+    """Raise UserError for a merge into a quantized base: the result would differ from the model that was measured."""
     quantization = target.config.loading.quantization
     if merge and quantization != "none":
         raise UserError(
-            f"--merge: {target.name} was trained on a base in {quantization}; merged into full weights it would be another model. "
-            "Export the adapter (without --merge): its card says how to load it"
+            f"--merge: {target.name} was trained on a base in {quantization}; merged into full weights, it would be a different model. "
+            "Export the adapter (without --merge); its model card says how to load it"
         )
 
 
@@ -74,7 +73,7 @@ def _write_merged(target: Target, directory: Path) -> None:
 
 
 def model_card(target: Target, merged: bool, base: str | None = None) -> str:
-    """What the model is, how it was trained, and every accuracy that was measured of this checkpoint and of the base."""
+    """A Markdown model card: what the model is, how it was trained, and every accuracy measured of this checkpoint and of the base."""
     config = target.config
     assert target.run is not None
     rows = read_rows(target.run.path / "evals.jsonl")
@@ -176,7 +175,7 @@ def _metadata(target: Target, rows: list[dict[str, Any]], merged: bool, base: st
 
 
 def is_hub_id(model: str) -> bool:
-    """Is `model` a name on the Hub, as far as its form tells: neither embedded nor a path of this machine?"""
+    """Whether `model` looks like a name on the Hub: neither a bundled model nor a path on this machine."""
     return model not in KNOWN and not model.startswith((".", "/", "~")) and not Path(model).exists()
 
 

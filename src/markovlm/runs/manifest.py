@@ -1,10 +1,9 @@
-"""What a checkpoint consists of, so that a damaged one, or one mixed from two, is never taken for whole.
+"""What a checkpoint consists of, so that a damaged one, or one mixed from two, is never taken for an intact one.
 
-`manifest.json` is written last: run, step, base model, and the size and SHA-256 of every other file. `check_checkpoint` compares, wherever
-a checkpoint is opened; nothing else decides what is whole. A manifest finds accidents, not forgers: it isn't signed.
-
-Files that the manifest does not name may be added (a model card); those that it names may not change. Commands that only read the adapter
-accept that the trainer's files are gone: people delete them to save space.
+`manifest.json` is written last: run, step, base model, and the size and SHA-256 of every other file. `check_checkpoint` compares them
+wherever a checkpoint is opened; nothing else decides whether one is intact. A manifest finds accidents, not forgeries: it isn't signed.
+Files that the manifest does not name may be added (a model card); those that it names may not change. Commands that only read the
+adapter accept that the trainer's files are gone: people delete them to save space.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class DamagedCheckpoint(UserError):
 
 @contextlib.contextmanager
 def accept_damaged(accept: bool = True) -> Iterator[None]:
-    """Meanwhile damaged checkpoints are used as they are, with a warning and an event in their run: what `--force` does."""
+    """Within this context damaged checkpoints are used as they are, with a warning and an event in their run (`--force`)."""
     token = _accepted.set(accept)
     try:
         yield
@@ -94,7 +93,7 @@ def accept_damaged(accept: bool = True) -> Iterator[None]:
 
 
 def run_identity(config: RunConfig, base_fingerprint: str) -> str:
-    """A name that two runs share only if they compute the same: of the configuration, less what changes no number, and of the base."""
+    """A hash of the base and of every key that can change a number: two runs share it only if they compute the same."""
     numbers = {
         key: value
         for key, value in flatten(config.model_dump(mode="json")).items()
@@ -110,7 +109,7 @@ def run_identity(config: RunConfig, base_fingerprint: str) -> str:
 def write_manifest(
     directory: Path, recorded: Recorded, step: int, *, names: Sequence[str] | None = None, interim: bool = False
 ) -> None:
-    """Describe the files of a directory (or those that `names` lists). To be called when all of them are written."""
+    """Write the manifest of a directory (or of the files in `names`). To be called once all of them are written."""
     files = {name: _entry(directory / name) for name in names or sorted(path.name for path in directory.iterdir())}
     made = Manifest(
         markovlm=__version__,
@@ -124,7 +123,7 @@ def write_manifest(
 
 
 def replace_file(directory: Path, name: str, data: bytes) -> None:
-    """Replace a file of a checkpoint, and its line of the manifest: killed anywhere between, the checkpoint is whole."""
+    """Replace a file of a checkpoint and its entry in the manifest. The checkpoint stays intact if the process is killed in between."""
     made = read_manifest(directory)
     if made is not None:
         new = Entry(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -149,10 +148,10 @@ def _entry(path: Path) -> Entry:
 
 
 def check_checkpoint(directory: Path, *, training: bool = False) -> None:
-    """Is this the checkpoint that was saved? To be asked before anything of it is read; `training`: the trainer's files are needed too.
+    """Check that a checkpoint is what was saved, before anything of it is read. `training`: the trainer's files are needed too.
 
-    Raises DamagedCheckpoint in one line that names the file and the checkpoints that are whole; inside `accept_damaged` it warns, and
-    notes an event in the run. A checkpoint of an earlier version, without a manifest, is accepted with a note.
+    Raises DamagedCheckpoint in one line that names the file and the intact checkpoints; inside `accept_damaged` it warns instead and
+    writes an event to the run. A checkpoint of an earlier version, which has no manifest, is accepted with a note.
     """
     faults = _faults(directory, training)
     if not faults:
@@ -164,9 +163,9 @@ def check_checkpoint(directory: Path, *, training: bool = False) -> None:
 
 
 def check_base(run: RunDirectory, lm: LanguageModel, fingerprint: str | None = None) -> None:
-    """Is this the base model that the run was trained on? UserError where it is not; inside `accept_damaged` a warning and an event.
+    """Raise UserError if this is not the base model that the run was trained on; inside `accept_damaged`, warn and write an event.
 
-    Weights in another precision can't be compared: without a `fingerprint` they are taken on trust.
+    Weights in another precision can't be compared: without a `fingerprint` they are accepted unchecked.
     """
     was, dtype = recorded(run.path), str(lm.dtype).removeprefix("torch.")
     same_kind = was.dtype in ("", dtype) and was.quantization == lm.quantization
@@ -180,18 +179,18 @@ def check_base(run: RunDirectory, lm: LanguageModel, fingerprint: str | None = N
         f"(fingerprint {now[:12]}, recorded {was.base_fingerprint[:12]}"
     )
     if not same_kind:
-        said += f"; it is in {dtype} and was in {was.dtype}, quantization {lm.quantization} and {was.quantization}"
+        said += f"; it is now loaded in {dtype} with quantization {lm.quantization}, and was in {was.dtype} with quantization {was.quantization}"
     elif was.transformers not in ("", installed := version("transformers")):
-        said += f"; transformers is {installed} and was {was.transformers}, which may name weights otherwise"
+        said += f"; transformers is {installed} and was {was.transformers}, which may name the weights differently"
     if not _accepted.get():
-        raise UserError(f"{run.path}: {said}); restore that model, or --force goes on with this one")
+        raise UserError(f"{run.path}: {said}); restore that model, or use this one with --force")
     _force(run, 0, f"{said})")
 
 
 def _force(run: RunDirectory | None, step: int, said: str) -> None:
     """Damage is accepted: with a warning, and an event of the run."""
     warnings.warn(
-        f"{run.path if run is not None else ''}: {said}; used as it is (--force)".removeprefix(": "), Note, stacklevel=3
+        f"{run.path if run is not None else ''}: {said}; used all the same (--force)".removeprefix(": "), Note, stacklevel=3
     )
     if run is not None and int(os.environ.get("RANK", "0")) == 0:
         with contextlib.suppress(MarkovlmError, OSError):  # a run that may only be read
@@ -199,13 +198,13 @@ def _force(run: RunDirectory | None, step: int, said: str) -> None:
 
 
 def damaged(directory: Path, said: str, *, training: bool = True, force: bool = False) -> DamagedCheckpoint:
-    """The error that names a damaged checkpoint and says what to do; every such error is made here. `force`: could it be used all the same?"""
+    """The error that names a damaged checkpoint and a remedy; all are made here. `force`: whether `--force` could use it."""
     whole = _whole_beside(directory, training)
-    advice = [f"whole: {', '.join(path.name for path in whole)}"] if whole else []
+    advice = [f"intact: {', '.join(path.name for path in whole)}"] if whole else []
     if training and whole:
         advice.append(f"delete {directory.name} to continue from {whole[0].name}")
     elif training and _run_of(directory) is not None:
-        advice.append("no other checkpoint is whole")
+        advice.append("no other checkpoint is intact")
     if force:
         advice.append("--force uses it as it is")
     return DamagedCheckpoint("; ".join([f"{directory}: {said}", *advice]))
@@ -227,12 +226,12 @@ def _whole_beside(directory: Path, training: bool) -> list[Path]:
 
 
 def is_whole(directory: Path, *, training: bool = False) -> bool:
-    """Would `check_checkpoint` accept it?"""
+    """Whether `check_checkpoint` would accept it."""
     return not _faults(directory, training)
 
 
 def is_interim(directory: Path) -> bool:
-    """Was this checkpoint saved only because the run ended there? False of one whose manifest can't be read."""
+    """Whether this checkpoint was saved only because the run ended there. False if its manifest can't be read."""
     try:
         made = read_manifest(directory)
     except DamagedCheckpoint:
@@ -241,7 +240,7 @@ def is_interim(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """manifest.json; None where there is none. DamagedCheckpoint where it can't be read."""
+    """Read manifest.json; None if there is none. Raises DamagedCheckpoint if it can't be read."""
     try:
         text = _read(directory / MANIFEST)
         return None if text is None else Manifest.model_validate_json(text)
@@ -250,13 +249,13 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def recorded(run: Path) -> Recorded:
-    """What environment.json of a run says of it; empty where there is none. UserError where it can't be read."""
+    """What environment.json of a run records; empty if there is none. Raises UserError if it can't be read."""
     path = run / "environment.json"
     try:
         text = _read(path)
         return Recorded() if text is None else Recorded.model_validate_json(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {_reason(error)}; restore it, or delete it to have it written anew by --resume") from None
+        raise UserError(f"{path}: {_reason(error)}; restore it, or delete it (--resume then writes a new one)") from None
 
 
 def _reason(error: Exception) -> str:
@@ -278,7 +277,7 @@ def _read(path: Path) -> bytes | None:
 def _faults(directory: Path, training: bool) -> list[str]:
     """What is not as it was saved, file by file."""
     if not directory.is_dir():
-        return ["is not there"]
+        return ["is missing"]
     run = _run_of(directory)
     environment = recorded(run.path) if run is not None else Recorded()
     try:
@@ -290,14 +289,14 @@ def _faults(directory: Path, training: bool) -> list[str]:
             return [f"{MANIFEST} is missing"]
         if run is not None:
             text = (
-                f"{run.path}: its checkpoints were saved by an earlier version, without {MANIFEST}: their files are not checked"
+                f"{run.path}: its checkpoints were saved by an earlier version, without {MANIFEST}: their files can't be checked"
             )
             warnings.warn(text, Note, stacklevel=2)
         return []
     step = _step_of(directory)
     faults: list[str] = []
     if step is not None and made.step != step:
-        faults.append(f"is the checkpoint of step {made.step} ({MANIFEST})")
+        faults.append(f"holds step {made.step} according to its {MANIFEST}")
     if environment.run and made.run and made.run != environment.run:
         faults.append(f"belongs to another run ({made.run[:12]} in its {MANIFEST}, {environment.run[:12]} in environment.json)")
     elif environment.base_fingerprint and made.base_fingerprint not in ("", environment.base_fingerprint):
@@ -312,14 +311,14 @@ def _faults(directory: Path, training: bool) -> list[str]:
 def _fault(directory: Path, name: str, right: Sequence[Entry], training: bool) -> str | None:
     """What is wrong with one file."""
     if not re.fullmatch(r"[\w.-]+", name) or name in (".", ".."):
-        return f"is no name of a file ({MANIFEST})"  # of a stranger's checkpoint: it names no place outside
+        return f"is not a valid file name ({MANIFEST})"  # of a stranger's checkpoint: it names no place outside
     try:
         about = (directory / name).stat()
         if not stat.S_ISREG(about.st_mode):
-            return "is no regular file"
+            return "is not a regular file"
         fitting = [entry.sha256 for entry in right if entry.bytes == about.st_size]
         if not fitting:
-            return f"has {about.st_size:,} bytes, and {right[0].bytes:,} were saved"
+            return f"has {about.st_size:,} bytes, but {right[0].bytes:,} were saved"
         known = {(directory / name, about.st_ino, about.st_size, about.st_mtime_ns, sha) for sha in fitting}
         if known & _whole:
             return None
@@ -329,7 +328,7 @@ def _fault(directory: Path, name: str, right: Sequence[Entry], training: bool) -
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if found not in fitting:
-        return f"is not the file that was saved (SHA-256 {found[:12]}, saved was {right[0].sha256[:12]})"
+        return f"is not the file that was saved (its SHA-256 is {found[:12]}, the saved file's {right[0].sha256[:12]})"
     _whole.update(one for one in known if one[-1] == found)
     return None
 

@@ -1,4 +1,4 @@
-"""Parsed examples of a split, with the prompts they become."""
+"""Parsed examples of a split, with the prompts made from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Parsed examples of a split, with the prompts they become."""
+    """Parsed examples of a split, with the prompts made from them."""
 
     task: str
     split: str
@@ -36,7 +36,7 @@ class Preview:
     prompts: list[Rendered]  # one an example
 
     def to_json(self) -> dict[str, Any]:
-        """The shape that `markovlm tasks NAME --json` promises."""
+        """The object that `markovlm tasks NAME --json` prints."""
         shown = [{"id": e.id, "question": e.question, "choices": list(e.choices), "answer": e.answer} for e in self.examples]
         return {
             "task": self.task,

@@ -1,4 +1,4 @@
-"""An exported directory on the Hugging Face Hub."""
+"""Upload an exported directory to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markovlm.errors import RunFailed, UserError
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What is to go where."""
+    """What to upload, and to which repository."""
 
     repository: str  # ORG/NAME
     files: tuple[tuple[str, int], ...]  # name, bytes
@@ -20,14 +20,14 @@ class Push:
 
 
 def plan_push(folder: Path, repository: str, private: bool, message: str) -> Push:
-    """What a push of `folder` would upload; asks no network. UserError where the repository's name can't be one."""
+    """What a push of `folder` would upload; needs no network. Raises UserError for an invalid repository name."""
     check_repository(repository)
     files = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
     return Push(repository, tuple(files), private, message)
 
 
 def check_repository(repository: str) -> None:
-    """UserError unless it is ORG/NAME as the Hub allows it."""
+    """Raise UserError unless the name is ORG/NAME as the Hub allows it."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -36,13 +36,12 @@ def check_repository(repository: str) -> None:
     except HFValidationError as error:
         raise UserError(f"--push {repository}: {' '.join(str(error).split()):.200}") from None
     if repository.count("/") != 1:
-        raise UserError(f"--push {repository}: write ORG/NAME, an account or organisation and a name")
+        raise UserError(f"--push {repository}: must be ORG/NAME: an account or organisation, and a name")
 
 
 def push(folder: Path, planned: Push) -> str:
-    """Upload the files in one commit, the repository made where it is not there. Returns its address.
-
-    UserError without a token or without the right to write there, RunFailed where the Hub can't be reached.
+    """Upload the files in one commit, creating the repository if needed. Returns its address. Raises UserError without a token or
+    without write access, RunFailed if the Hub can't be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -58,13 +57,13 @@ def push(folder: Path, planned: Push) -> str:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise UserError(
-                f"--push {planned.repository}: the Hub refuses ({status}): log in with a token that may write there"
+                f"--push {planned.repository}: the Hub refused the upload ({status}); log in with a token that has write access"
             ) from None
-        raise RunFailed(f"--push {planned.repository}: the Hub answers {' '.join(str(error).split()):.200}") from error
+        raise RunFailed(f"--push {planned.repository}: the Hub answered: {' '.join(str(error).split()):.200}") from error
     except Exception as error:  # the HTTP library's own kinds of a network that is not there
         if not _is_network(error):
             raise
-        raise RunFailed(f"--push {planned.repository}: the Hub can't be reached; the export stays in {folder}") from error
+        raise RunFailed(f"--push {planned.repository}: the Hub can't be reached; the export is in {folder}") from error
     return str(address)
 
 

@@ -1,4 +1,4 @@
-"""Rows of JSONL files: whole lines, stable keys, atomic files."""
+"""Rows of JSONL files: whole lines, stable keys, files replaced atomically."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from markovlm.errors import RunFailed
 
 
 class CannotWrite(RunFailed):
-    """A full disk, a lost permission: nothing is half-written, and what was finished before is kept."""
+    """A full disk or a missing permission. Nothing is half-written, and what was finished before is kept."""
 
     def __init__(self, path: Path, number: int | None, reason: str):
         where = "free space" if number in (errno.ENOSPC, errno.EDQUOT) else "make it writable, or name another place,"
         self.failure = f"{path}: cannot be written: {reason}"
-        self.remedy = where if number in _REMEDIES else "mend that"
-        super().__init__(f"{self.failure}; {self.remedy} and run the command again: it goes on from what it has finished")
+        self.remedy = where if number in _REMEDIES else "fix this"
+        super().__init__(f"{self.failure}; {self.remedy} and run the command again; it continues from what is finished")
 
 
 _REMEDIES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -32,7 +32,7 @@ _REMEDIES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A full disk or a lost permission ends the command with one line (CannotWrite); what is written so far stays."""
+    """Turn a full disk or a missing permission into an error of one line (CannotWrite); what is written so far is kept."""
     try:
         yield
     except OSError as error:
@@ -45,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def replace_whole(path: Path, data: bytes) -> None:
-    """Write a file beside and rename it into place: whole or not at all, also where several processes write the same file."""
+    """Write a file to a temporary name and rename it into place: atomic, even if several processes write the same file."""
     with writing(path):
         beside = path.with_name(f".{path.name}.tmp")
         with _alone(beside) as file:
@@ -73,9 +73,8 @@ def _alone(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def whole_directory(final: Path) -> Iterator[Path]:
-    """A directory to be filled, beside `final` and renamed to it at the end: whole or not at all.
-
-    What a killed call left there is removed first, and what a failed one made; CannotWrite as in `writing`.
+    """A directory to be filled under a temporary name and renamed to `final` at the end, so that it appears complete or not at all.
+    Leftovers of a killed call are removed first, those of a failed one at its end. Raises CannotWrite as `writing` does.
     """
     beside = final.with_name(f".{final.name}.tmp")
     with writing(final):
@@ -99,7 +98,7 @@ def encode_rows(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def clean(value: Any) -> Any:
-    """JSON value of a row: a float that is not finite becomes null (the loop reports it as an event)."""
+    """The JSON value of a row: a float that is not finite becomes null (the training loop reports it as an event)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -110,7 +109,7 @@ def clean(value: Any) -> Any:
 
 
 def parse_row(line: bytes | str) -> dict[str, Any] | None:
-    """A row of a JSONL file; None for a torn or foreign line."""
+    """Parse one row of a JSONL file; None for a truncated or foreign line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -119,7 +118,7 @@ def parse_row(line: bytes | str) -> dict[str, Any] | None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a JSONL file; an absent file has none. OSError for what is no file."""
+    """All whole rows of a JSONL file; none if the file is absent. Raises OSError if the path is not a file."""
     if not path.exists():
         return []
     return [row for line in read_content(path).splitlines() if (row := parse_row(line)) is not None]

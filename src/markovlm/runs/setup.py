@@ -1,4 +1,4 @@
-"""From a configuration to the things it names: task, model, prompts, examples."""
+"""From a configuration to the objects that it names: task, model, prompts, examples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LOOKED_AT = 32  # questions
 
 @dataclass(slots=True)
 class Setup:
-    """A configuration made real. `config` is the resolved one: nothing in it is left to defaults."""
+    """The objects that a configuration names. `config` is the resolved one: nothing in it is left to defaults."""
 
     config: RunConfig
     task: Task
@@ -46,7 +46,7 @@ class Setup:
     notes: tuple[str, ...] = ()  # what was chosen where the configuration left it open, to be said with the data's notes
 
     def sampler(self) -> Sampler:
-        """The trainer's own sampler, with which runs are evaluated and studied; `rollouts.backend` chooses that of training."""
+        """The trainer's own sampler, used for evaluations and studies; `rollouts.backend` chooses the sampler of training."""
         rollouts = self.config.rollouts
         return HFSampler(self.lm, rollouts.batch_tokens, static_cache=rollouts.static_cache)
 
@@ -64,9 +64,9 @@ def prepare(
     local_device: str | None = None,
     shards: Shards | None = None,
 ) -> Setup:
-    """Load model and task and resolve what the configuration leaves open. Raises UserError for what is not there or is damaged.
+    """Load model and task, and resolve what the configuration leaves open. Raises UserError for what is missing or damaged.
 
-    `trainable` without `adapter` makes a fresh LoRA adapter; neither gives the bare base model. `shards` as in `load_model`.
+    `trainable` without `adapter` makes a fresh LoRA adapter; with neither, the bare base model is loaded. `shards` as in `load_model`.
     """
     task = task_with_extractors(config)
     lora = config.lora if trainable else None
@@ -90,7 +90,7 @@ def prepare(
 
 
 def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
-    """How a task is put to a model; of chains, where the (resolved) configuration has one."""
+    """The prompter of a task for a model; a prompter of chains if the (resolved) configuration has chains."""
     tokens, prompt = config.rollouts.max_cot_tokens, config.prompt
     assert tokens is not None
     end = config.objective.answer_end
@@ -102,7 +102,7 @@ def prompter_of(config: RunConfig, task: Task, tokenizer: Any) -> Prompter:
 
 
 def task_with_extractors(config: RunConfig) -> Task:
-    """The task, read by the extractors that `evaluation.extractors` names; each part of several tasks for itself."""
+    """The task with the extractors that `evaluation.extractors` names; with several tasks, each with its own."""
     found = task_of(config)
     if isinstance(found, Mixture):
         return Mixture({name: with_extractors(part, config.evaluation.extractors) for name, part in found.parts.items()})
@@ -146,8 +146,8 @@ def load_examples(
 ) -> Loaded:
     """Examples of one split, from `data.path`, `data.hub`, the task's own dataset on the Hub, or the task's generator.
 
-    `disjoint`: the splits of a run, which trains on one, chooses on another and reports a third. Otherwise a single
-    data file is taken whole, and `split` only names it.
+    `disjoint`: cut as a run needs it, which trains on one split, chooses on another and reports a third. Otherwise a single data file
+    is taken whole, and `split` is only a label.
     """
     if isinstance(task, Mixture):
         return _of_all_parts(config, task, split, limit, tokenizer, disjoint)
@@ -169,7 +169,7 @@ def load_examples(
     if is_plugin(TASKS, task.name):
         _check_loaded(task, loaded)
     if not config.chain.on and len(loaded.examples) and isinstance(loaded.examples[0], ChainExample):
-        raise UserError(f"task {task.name} is read in chunks: set chain.kind=notes_then_questions (docs/chains.md)")
+        raise UserError(f"task {task.name} is a text to be read in chunks: set chain.kind=notes_then_questions (docs/chains.md)")
     kind = chosen_kind(config)
     return loaded if kind is None else replace(loaded, notes=(kind.note, *loaded.notes))
 
@@ -177,7 +177,9 @@ def load_examples(
 def _check_loaded(task: Task, loaded: object) -> None:
     """UserError where a plug-in's task gives no `Loaded`, or examples that are none (of a stream without end a few are looked at)."""
     if not isinstance(loaded, Loaded):
-        raise UserError(f"{named(TASKS, task.name)}: load gave {type(loaded).__name__}; a markovlm.tasks.base.Loaded is needed")
+        raise UserError(
+            f"{named(TASKS, task.name)}: load returned {type(loaded).__name__}; it must return a markovlm.tasks.base.Loaded"
+        )
     few = min(len(loaded.examples), _LOOKED_AT) if is_endless(loaded.examples) else len(loaded.examples)
     problem = next(filter(None, (example_problem(loaded.examples[i], task) for i in range(few))), None)
     if problem:
@@ -199,7 +201,7 @@ def _of_all_parts(config: RunConfig, task: Mixture, split: str, limit: int | Non
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run trains on and chooses checkpoints on."""
+    """What a run trains on, and what it chooses checkpoints on."""
 
     train: dict[str, Loaded]  # by task
     dev: Loaded | None  # of all tasks; None: no evaluation during training
@@ -210,17 +212,19 @@ class TrainingData:
 
 
 def check_splits(config: RunConfig) -> None:
-    """UserError where training questions would be held out."""
+    """Raise UserError if training questions would also be the held-out ones."""
     data = config.data
     for name in ("dev_split", "test_split"):
         if getattr(data, name) == data.train_split:
-            raise UserError(f"data.{name} and data.train_split are both {data.train_split!r}: trained on, it can't be held out")
+            raise UserError(
+                f"data.{name} and data.train_split are both {data.train_split!r}: a split that is trained on can't be held out"
+            )
 
 
 def load_for_training(setup: Setup) -> TrainingData:
-    """Train and dev questions, asserted to share none with each other or with test (the loader sees to it).
+    """Load train and dev questions. They share no question with each other or with test (the loader ensures it).
 
-    UserError where the configuration gives two splits the same name; RunFailed where a question is in both.
+    Raises UserError if the configuration uses one split for two purposes, RunFailed if a question is in both.
     """
     data, size = setup.config.data, setup.config.evaluation.dev_size
     check_splits(setup.config)
@@ -248,10 +252,10 @@ def _apart(train: Loaded, held_out: dict[str, Sequence[Example]]) -> Loaded:
     for split, questions in held_out.items():
         kept = without_overlap(train.examples, questions)
         if len(kept) < len(train.examples):
-            note = f"train: {len(train.examples) - len(kept)} questions removed that another task has in {split}"
+            note = f"train: {len(train.examples) - len(kept)} questions removed because another task has them in {split}"
             train = Loaded(kept, train.skipped, (*train.notes, note))
     if not train.examples:
-        raise UserError("data: no training question is left that no other task holds out")
+        raise UserError("data: no training question is left: every one is held out by another task")
     return train
 
 
@@ -265,5 +269,5 @@ def _held_out(setup: Setup, split: str, dev: Loaded | None) -> Sequence[Example]
 
 
 def is_endless(examples: Sized) -> bool:
-    """A generator's stream, which nobody may list."""
+    """Whether the split is a generator's endless stream, which can't be listed."""
     return len(examples) >= ENDLESS

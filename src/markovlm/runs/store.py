@@ -1,4 +1,4 @@
-"""Where results go that belong to no run of ours."""
+"""Where results on models and runs that are not ours are kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def default_store(target: str, task: str) -> Path:
-    """Where readings of what is no run of ours are kept: runs/evaluations/NAME-TASK."""
+    """The directory of kept evaluations for what is not a run of ours: runs/evaluations/NAME-TASK."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", target).strip("-.")
     return Path("runs") / "evaluations" / f"{name}-{task}"

@@ -1,6 +1,6 @@
-"""What a command was pointed at: a run and one of its checkpoints, foreign adapters, or a plain model.
+"""What a command operates on: a run and one of its checkpoints, foreign adapters, or a plain model.
 
-Opening one imports no torch, so that what is not there is said at once.
+Opening one does not import torch, so that what is missing is reported at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FOREIGN = re.compile(r"(?:adapter|checkpoint|step)[-_]?(\d+)")  # adapter_1000,
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a command was pointed at: a run or a directory of adapters and one checkpoint of it, or a model with no adapter."""
+    """What a command operates on: a run or a directory of adapters with one checkpoint, or a model without an adapter."""
 
     name: str
     config: RunConfig
@@ -51,14 +51,14 @@ class Target:
 
     @property
     def checkpoint(self) -> str:
-        """As evaluation rows name it."""
+        """Its name in evaluation rows."""
         if self.foreign is not None:
             return self.foreign.name
         return BASE if self.step is None else f"step-{self.step:06d}"
 
     @property
     def own_questions(self) -> bool:
-        """Are the questions those of the run itself, whose splits must then be cut as they were in training?"""
+        """Whether the questions are those of the run itself, whose splits must then be cut as in training."""
         if self.run is None:
             return False
         if self.trained is None:
@@ -67,7 +67,7 @@ class Target:
         return _questions(self.config) == _questions(own)
 
     def prepare(self) -> Setup:
-        """Load it. A model that nobody holds any more goes first: two may not fit."""
+        """Load it. A model that is no longer referenced is freed first: two may not fit in memory."""
         from markovlm.models.memory import release_memory
         from markovlm.runs.manifest import check_base
         from markovlm.runs.setup import prepare
@@ -80,7 +80,7 @@ class Target:
         return setup
 
     def load(self, setup: Setup, split: str, limit: int | None = None) -> Loaded:
-        """Examples of a split: cut as in training where the questions are the run's own, else as the files have them."""
+        """Examples of a split: cut as in training if the questions are the run's own, otherwise as the files have them."""
         return setup.load(split, limit, disjoint=self.own_questions)
 
 
@@ -100,7 +100,7 @@ def conditioned(target: Target, conditioning: Literal["markovian", "non_markovia
 
 
 def is_run(path: Path) -> bool:
-    """A directory that training made."""
+    """Whether the path is a directory that training made."""
     return (path / "config.yaml").is_file() and (path / "checkpoints").is_dir()
 
 
@@ -108,15 +108,15 @@ def is_run(path: Path) -> bool:
 
 
 def open_targets(name: str, checkpoints: str, overrides: dict[str, Any]) -> list[Target]:
-    """What `name` is: a run directory, a directory of PEFT adapters (or one adapter), or a model.
+    """Find out what `name` is: a run directory, a directory of PEFT adapters (or one adapter), or a model.
 
-    `checkpoints` is last, best, all, base, or steps like 100,200. UserError where a thing is not there.
+    `checkpoints` is last, best, all, base, or steps like 100,200. Raises UserError for what does not exist.
     """
     path = Path(name).expanduser()
     if is_run(path):
         return _run_targets(name, RunDirectory(path), checkpoints, overrides)
     if path.is_file() and gguf_file(name) is None:
-        raise UserError(f"{name}: is a file; a run directory, a model directory, a GGUF file or a Hub id is needed")
+        raise UserError(f"{name}: is a file, not a run directory, model directory, GGUF file or Hub id")
     adapters = foreign_adapters(path)
     if adapters:
         return _foreign_targets(name, adapters, checkpoints, overrides)
@@ -127,10 +127,10 @@ def open_targets(name: str, checkpoints: str, overrides: dict[str, Any]) -> list
         )
     check_path(name)
     if overrides.get("model", name) != name:
-        raise UserError(f"--model {overrides['model']}: the model is {name} already; name it once")
+        raise UserError(f"--model {overrides['model']}: {name} is already the model; name one of them")
     for word in _words(checkpoints):
         if word not in ("last", "all", BASE):
-            raise UserError(f"--checkpoints: {name} is a plain model, without checkpoints such as {word!r}; leave the flag out")
+            raise UserError(f"--checkpoints: {name} is a plain model and has no checkpoint {word!r}; leave the flag out")
     return [Target(name, build_config(defaults_under(overrides, {"model": name}), overrides, {"model": name}), None, None)]
 
 
@@ -138,7 +138,7 @@ def _run_targets(name: str, run: RunDirectory, checkpoints: str, overrides: dict
     layer, source = load_recorded(run.config), str(run.config)
     trained = build_config(layer, source=source)
     if overrides.get("model", trained.model) != trained.model:
-        raise UserError(f"--model {overrides['model']}: {name} was trained on {trained.model} and is evaluated with it")
+        raise UserError(f"--model {overrides['model']}: {name} was trained on {trained.model} and can only be evaluated with it")
     config = build_config(_for_task(layer, trained, overrides), overrides, source=source)
     steps = dict.fromkeys(_steps(str(run.path), run.saved_steps(), checkpoints, lambda saved: best_on_dev(run, saved)))
     return [Target(name, config, run, step, trained=trained) for step in steps]
@@ -194,7 +194,7 @@ def _base_of(adapter: Path) -> str:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as a PEFT configuration ({' '.join(str(error).split()):.80})") from None
     if not base:
-        raise UserError(f"{path}: names no base model; give it with --model")
+        raise UserError(f"{path}: does not name its base model; give it with --model")
     return str(base)
 
 
@@ -225,19 +225,19 @@ def _steps(where: str, saved: list[int], wanted: str, best: Callable[[Sequence[i
 
 
 def dev_rows(run: RunDirectory, split: str | None = None) -> dict[int, dict[str, Any]]:
-    """Step -> the last evaluation on dev questions that training made there."""
+    """Step -> the last evaluation on dev questions during training at that step."""
     rows = [row for row in read_rows(run.path / "evals.jsonl") if row.get("role") == "dev"]
     return {row["step"]: row for row in rows if split is None or row.get("split") == split}
 
 
 def best_on_dev(run: RunDirectory, among: Sequence[int]) -> int:
-    """The step whose evaluation on dev questions during training was best. Raises UserError where there is none."""
+    """The step with the best evaluation on dev questions during training. Raises UserError if there is none."""
     rows = {step: row for step, row in dev_rows(run).items() if step in among}
     if not rows:
-        raise UserError(f"--checkpoints best: {run.path} has no evaluation at a saved checkpoint; use last or all")
+        raise UserError(f"--checkpoints best: {run.path} has no dev evaluation at a saved checkpoint; use last or all")
     return max(sorted(rows), key=lambda step: score(rows[step]))
 
 
 def score(summary: Mapping[str, Any]) -> tuple[float, float]:
-    """What checkpoints are chosen by: accuracy of the default extractor, then log-likelihood (alone for texts)."""
+    """What checkpoints are chosen by: accuracy of the default extractor, then log-likelihood (the only one for free texts)."""
     return summary["accuracy"] or 0.0, summary["logprob"]

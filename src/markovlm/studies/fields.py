@@ -103,7 +103,7 @@ def listed(most: int = MAX_ROWS) -> WrapValidator:
             _wrong(info, "not a list", value is not None)
             return ()
         if len(value) > most:
-            _wrong(info, f"{len(value):,} entries, of which the first {most:,} are shown")
+            _wrong(info, f"{len(value):,} entries; only the first {most:,} are shown")
         rows = [row for row in value[:most] if isinstance(row, Mapping)]
         _wrong(info, "an entry that is not an object", len(value[:most]) - len(rows))
         return tuple(one for row in rows for one in readable(row, handler))
@@ -117,7 +117,7 @@ def listed(most: int = MAX_ROWS) -> WrapValidator:
     return WrapValidator(read)
 
 
-Number = Annotated[float | None, _only(_is_number, "not a finite number of usable size")]
+Number = Annotated[float | None, _only(_is_number, "not a finite number of plausible size")]
 Share = Annotated[float | None, _only(_is_share, "not a number from 0 to 1")]
 Count = Annotated[int | None, _only(_is_count, "not a count")]
 Truth = Annotated[bool | None, _only(lambda value: isinstance(value, bool), "neither true nor false")]

@@ -75,7 +75,7 @@ def read_studies(folder: Path, problems: list[str]) -> list[Study]:
         problems.append(f"{FOLDER}: {error.strerror or 'cannot be read'}")
         return []
     if len(files) > MAX_FILES:
-        problems.append(f"{FOLDER}: {len(files):,} files, of which the first {MAX_FILES} were read")
+        problems.append(f"{FOLDER}: {len(files):,} files; only the first {MAX_FILES} were read")
     found = [study for path in files[:MAX_FILES] if (study := read_study(path, problems)) is not None]
     return sorted(found, key=lambda study: (KINDS.index(study.kind), _order(study), study.path.name))
 

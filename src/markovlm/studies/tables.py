@@ -143,7 +143,7 @@ def _perturb_note(study: Perturb) -> str:
     gap = study.round_trip_gap
     if gap:
         changed = f", changed {percent_text(gap.changed)} of the CoTs" if gap.changed is not None else ""
-        said.append(f"Decoding and encoding alone: {cell_text(gap)} nats{changed}; no drop here contains it.")
+        said.append(f"Decoding and encoding alone cost {cell_text(gap)} nats{changed}; the drops here do not include this.")
     if any(row.severity == 0 and row.drop_logprob.mean == 0 for row in study.rows):
         said.append("At severity 0 the drop is 0, as it must be.")
     return " ".join(said)
@@ -165,7 +165,7 @@ def _transfer(study: Transfer, source: Source | None) -> list[Table]:
         "n": "n",
     }
     note = (
-        "The actor is the checkpoint itself, reading its own CoTs; others read them as text, in their own tokens. “Over "
+        "The actor is the checkpoint itself, reading its own CoTs; other readers get them as text and use their own tokens. “Over "
         "base”: the gain over the base model's CoTs, read by the same reader; grey where its interval contains 0."
     )
     ranks: Columns = {
@@ -306,7 +306,7 @@ def _intervention(study: Intervention, source: Source | None) -> list[Table]:
         "n": "n",
     }
     had = f"{study.changed:,} of {study.cots:,} CoTs had a number to change. " if study.changed is not None and study.cots else ""
-    note = f"{had}An answer that follows the CoT was read from it; an answer that stays with the question bypassed the CoT."
+    note = f"{had}An answer that follows the CoT was read from it; one that stays with the question bypassed the CoT."
     title = "One number of the CoT changed, the rest recalculated: what does the answer follow?"
     return [table_of("loadbearing-intervention", title, study.rows, columns, note)]
 
@@ -325,7 +325,7 @@ def chain_tables(study: Chains) -> list[Table]:
 
 
 _LAGGED: list[tuple[str, Callable[[LagDamage], Estimate], float, int]] = [
-    ("drop in nats a predicted token", lambda row: row.drop_logprob, 1.0, 2),
+    ("drop in nats per predicted token", lambda row: row.drop_logprob, 1.0, 2),
     ("drop of accuracy, points", lambda row: row.drop_accuracy, 100.0, 0),
     ("states that differ there, %", lambda row: row.state_differs, 100.0, 0),
 ]

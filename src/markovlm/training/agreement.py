@@ -52,16 +52,16 @@ def check_received(learner: Learner, samples: Sequence[Sample], step: int) -> No
     now, base = (_flat(column, inside) for column in (scores.logp, scores.reference_logp))
     others = {"it has no adapter": base}
     if learner.adapter_before is not None:
-        others["it still has the adapter of the step before"] = _flat(_scores_before(learner, few, step), inside)
+        others["it still has the adapter of the previous step"] = _flat(_scores_before(learner, few, step), inside)
     floor = ROUNDING[learner.lm.dtype]
     suspects = {words: other for words, other in others.items() if _has_the_other(sampled, now, other, floor)}
     said = min(suspects, key=lambda words: (sampled - suspects[words]).abs().mean().item(), default=None)
     gap = (sampled - now).abs().mean().item()
     if said is None and not gap <= tolerance_of(learner):
-        said = "its adapter is another one, or its temperature or precision is"
+        said = "its adapter, temperature or precision differs"
     if said is not None:
         raise RunFailed(
-            f"step {step}: the sampler did not sample from the present adapter: {said} (log-probs differ by {gap:.3g} nats per token, "
+            f"step {step}: the sampler did not sample from the current adapter: {said} (log-probs differ by {gap:.3g} nats per token, "
             f"tolerance {tolerance_of(learner):g}); nothing was trained on it, continue with --resume"
         )
     learner.adapter_before = [parameter.detach().clone() for _, parameter in learner.lm.adapter_parameters()]

@@ -46,7 +46,7 @@ class World:
             with self._together():
                 dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_timeout())
             if dist.get_world_size() != self.size:
-                raise RunFailed(f"{dist.get_world_size()} processes joined, torchrun announced {self.size}")
+                raise RunFailed(f"{dist.get_world_size()} processes joined, but torchrun announced {self.size}")
 
     def deal_weights(self, device: torch.device) -> Shards:
         """From now on a model's weights may be sharded over the processes, which have joined (`start`)."""
@@ -115,7 +115,7 @@ class World:
             self.lost = True
             reason = " ".join(str(error).split())
             raise PeerLost(
-                f"another of the {self.size} processes of this run ended or hangs ({reason:.160}); continue with --resume"
+                f"another of the {self.size} processes of this run has ended or hangs ({reason:.160}); continue with --resume"
             ) from error
 
 
@@ -126,5 +126,5 @@ def _timeout() -> timedelta:
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise UserError(f"{_TIMEOUT_VARIABLE}={text}: a number of seconds above 0 is needed")
+        raise UserError(f"{_TIMEOUT_VARIABLE}={text}: must be a number of seconds above 0")
     return timedelta(seconds=seconds)

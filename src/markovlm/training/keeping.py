@@ -59,7 +59,7 @@ def _way_back(run: Run, saved: list[int]) -> int | None:
     while (target := run.guard.way_back(saved)) is not None:
         if run.learner.world.broadcast(is_whole(run.directory.checkpoint(target), training=True)):
             return target
-        warn(run, f"{run.directory.checkpoint(target).name} is damaged: no rollback goes there")
+        warn(run, f"{run.directory.checkpoint(target).name} is damaged and can't be rolled back to")
         saved.remove(target)
     return None
 

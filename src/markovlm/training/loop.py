@@ -163,7 +163,7 @@ def _log_step(run: Run, row: dict[str, Any], result: Any) -> None:
 def _check_base(run: Run) -> None:
     """The frozen policy is the model one started from: its weights have the same bits."""
     if base_fingerprint(run.setup.lm) != run.fingerprint:
-        raise RunFailed("the base weights changed during training: the frozen policy was not frozen; do not use this run")
+        raise RunFailed("the base weights changed during training, so the frozen policy was not frozen; do not use this run")
 
 
 def _stopped(run: Run) -> bool:

@@ -160,12 +160,14 @@ def workload_of(prompter: Prompter, config: RunConfig, examples: Sequence[Exampl
 def _workloads(config: RunConfig, task: Task, tokenizer: Any, cot: int, train: Loaded | None) -> tuple[Workload, Workload]:
     """Longest and mean lengths of the first training questions; assumed where they or the tokenizer are not here."""
     if train is None:
-        assumed = Workload(_ASSUMED_PROMPT, _ASSUMED_PROMPT // 4, cot, _ASSUMED_ANSWER, "assumed: the data is not here")
+        assumed = Workload(
+            _ASSUMED_PROMPT, _ASSUMED_PROMPT // 4, cot, _ASSUMED_ANSWER, "assumed: the data is not on this machine"
+        )
         return assumed, assumed
     examples = [train.examples[i] for i in range(min(_SAMPLE, len(train.examples)))]
     if tokenizer is None:
         lengths = [(len(e.question) // 4 + 60, 40, len(e.answer) // 4 + 3, 2) for e in examples]
-        source = f"guessed from characters of {len(examples)} questions: the tokenizer is not here"
+        source = f"guessed from the characters of {len(examples)} questions: the tokenizer is not on this machine"
     else:
         prompter = prompter_of(resolve_config(config, task, tokenizer), task, tokenizer)
         lengths = [_lengths(prompter, example, config.objective.conditioning) for example in examples]
@@ -199,7 +201,9 @@ def _spread(config: RunConfig, processes: int) -> Spread:
     strategy = config.distributed.strategy
     check_share(config, processes)
     if strategy == "fsdp2" and processes == 1:
-        raise UserError("distributed.strategy=fsdp2 deals the weights over several processes: say how many with --processes N")
+        raise UserError(
+            "distributed.strategy=fsdp2 shards the weights over several processes: give their number with --processes N"
+        )
     return Spread(processes, strategy == "fsdp2")
 
 

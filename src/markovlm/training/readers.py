@@ -64,7 +64,7 @@ class SlowReader:
 
         saved = load_file(folder / READER_FILE, device=str(self.lm.device))
         if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in self.weights.items()}:
-            raise ValueError("its tensors are not those of this adapter")
+            raise ValueError("its tensors do not fit this adapter")
         for name, value in saved.items():
             self.weights[name].copy_(value)
 

@@ -81,27 +81,27 @@ def drawn_groups(learner: Learner, requests: Sequence[SampleRequest], decoding: 
         groups: object = learner.sampler.sample(requests, decoding)
     problem = _drawn_problem(groups, requests, len(learner.lm.tokenizer)) if is_plugin(SAMPLERS, backend) else ""
     if problem:
-        raise UserError(f"{named(SAMPLERS, backend)}: sample gave {problem}")
+        raise UserError(f"{named(SAMPLERS, backend)}: sample returned {problem}")
     return cast("list[list[CoT]]", groups)
 
 
 def _drawn_problem(groups: object, requests: Sequence[SampleRequest], vocabulary: int) -> str:
     """What is wrong with groups of CoTs, or nothing."""
     if not isinstance(groups, list | tuple):
-        return f"{type(groups).__name__}; a list of lists of CoT is needed"
+        return f"{type(groups).__name__}; it must return a list of lists of CoT"
     found = cast("Sequence[object]", groups)
     counts = [len(cast("Sequence[object]", group)) if isinstance(group, list | tuple) else None for group in found]
     if counts != [len(request.streams) for request in requests]:
         return f"groups of {counts} CoTs for requests of {[len(request.streams) for request in requests]} streams"
     for cot in (cot for group in found for cot in cast("Sequence[object]", group)):
         if not isinstance(cot, CoT):
-            return f"{type(cot).__name__} as a CoT; markovlm.rollouts.types.CoT is needed"
+            return f"{type(cot).__name__} instead of a markovlm.rollouts.types.CoT"
         if not cot.tokens or len(cot.behavior_logp) != len(cot.tokens) or not 0 <= cot.kept <= len(cot.tokens):
             sizes = f"{len(cot.tokens)} tokens, {len(cot.behavior_logp)} log-probs and kept={cot.kept}"
-            return f"a CoT with {sizes}: one log-prob a token is needed, and at least one token"
+            return f"a CoT with {sizes}: it needs one log-prob per token, and at least one token"
         outside = [token for token in cot.tokens if not 0 <= token < vocabulary]
         if outside:
-            return f"a CoT with token {outside[0]}, and the vocabulary has {vocabulary}"
+            return f"a CoT with token {outside[0]}, but the vocabulary has {vocabulary}"
     return ""
 
 

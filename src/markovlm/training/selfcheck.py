@@ -45,7 +45,7 @@ def check_sampler(learner: Learner, questions: Sequence[Example], step: int) -> 
     if not gap <= tolerance:
         raise RunFailed(
             f"the sampler's log-probs differ from the scorer's by {gap:.3g} nats per token (tolerance {tolerance:g} for "
-            f"{str(dtype).removeprefix('torch.')}): adapter not applied, other temperature, or wrong positions; "
+            f"{str(dtype).removeprefix('torch.')}): the adapter is not applied, the temperature differs, or positions are wrong; "
             f"{_hint(learner)}nothing was trained"
         )
     return gap

@@ -86,7 +86,7 @@ def read_shape(config: RunConfig) -> Shape:
     text = found.get_text_config()
     heads = getattr(text, "num_attention_heads", None)
     if not heads:
-        raise UserError(f"model: {config.model!r} is made of recurrent layers alone, for which there is no estimate of memory")
+        raise UserError(f"model: {config.model!r} has only recurrent layers, for which there is no memory estimate")
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     maps, counted = _linear_maps(model), _weights(model)
     key_heads = getattr(text, "num_key_value_heads", None) or heads
@@ -135,7 +135,7 @@ def _without_weights(config: RunConfig, found: Any) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(found, trust_remote_code=config.loading.trust_remote_code)
     except (ValueError, ImportError, TypeError, AttributeError) as error:
-        raise UserError(f"model: {config.model!r} is no causal language model: {' '.join(str(error).split()):.160}") from None
+        raise UserError(f"model: {config.model!r} is not a causal language model: {' '.join(str(error).split()):.160}") from None
 
 
 def _model_config(config: RunConfig) -> tuple[Any, str]:

@@ -43,8 +43,8 @@ from markovlm.training.tryout import try_plugins
 _SHOWN_SKIPS = 5
 _FEW, _MANY = 64, 20_000  # questions that are looked at beforehand
 _SLOW = {
-    "states": "its recurrent layers let no gradient through their cache: each CoT is scored with its prompt, which takes longer",
-    "none": "its cache can't be copied: every sampled token and every scored CoT is computed with all before it, which takes much longer",
+    "states": "its recurrent layers pass no gradient through their cache: each CoT is scored with its prompt, which takes longer",
+    "none": "its cache can't be copied: every sampled token and every scored CoT is computed from scratch, which takes much longer",
 }
 _WHOLE = "with gradient checkpointing its cache can't be used: each CoT is scored with its prompt, which takes longer"
 
@@ -65,7 +65,7 @@ def start_run(
     step = saved[-1] if saved else 0
     if config.training.steps < step:
         raise UserError(
-            f"--training.steps {config.training.steps}: {directory.path} has {step} steps already; give as many or more"
+            f"--training.steps {config.training.steps}: {directory.path} already has {step} steps; give at least as many"
         )
     adapter = directory.checkpoint(step) if saved else None
     local = (
@@ -130,11 +130,7 @@ def _check_questions(run: Run) -> str:
         except UserError as error:
             raise UserError(f"question {example.id}: {error}") from None
         seen += loses(run.setup.lm.tokenizer, example.question)
-    return (
-        f"{seen} of the first {len(shown)} questions have words that this model has no token for: it does not see them"
-        if seen
-        else ""
-    )
+    return f"{seen} of the first {len(shown)} questions have words that this model has no token for and can't see" if seen else ""
 
 
 def _looked_at(run: Run) -> int:
@@ -172,8 +168,8 @@ def _sampler(setup: Setup, directory: RunDirectory) -> Sampler:
         made = build(SamplerPlace(setup.lm, setup.config, folder))
     if not (callable(getattr(made, "sample", None)) and hasattr(made, "splits")):
         raise UserError(
-            f"{named(SAMPLERS, rollouts.backend)} gave {type(made).__name__}; something with a method sample(requests, decoding) "
-            "and a count `splits` is needed"
+            f"{named(SAMPLERS, rollouts.backend)} returned {type(made).__name__}; it must have a method sample(requests, decoding) "
+            "and a count `splits`"
         )
     return made
 
@@ -238,7 +234,7 @@ def _restore(run: Run, adapter: Path | None) -> None:
         if "training.steps" in changed and (spanning := _spanning(run.config)):
             warn(
                 run,
-                f"training.steps is another than before: {', '.join(spanning)} spans the whole run and goes on as if it had from the start",
+                f"training.steps has changed: {', '.join(spanning)} spans the whole run and continues as if it had been so from the start",
             )
 
 

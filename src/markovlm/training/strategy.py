@@ -41,7 +41,7 @@ def _is_dealt(config: RunConfig, world: World, device: torch.device) -> bool:
     strategy = config.distributed.strategy
     if strategy == "fsdp2" and world.size == 1:
         raise UserError(
-            "distributed.strategy=fsdp2 deals the weights over several processes, and this is one: start it with "
+            "distributed.strategy=fsdp2 shards the weights over several processes, but this is a single one: start it with "
             "torchrun --nproc-per-node N -m markovlm train …, or set distributed.strategy=ddp (also with --resume)"
         )
     if strategy != "auto" or world.size == 1 or device.type != "cuda" or config.loading.quantization != "none":
