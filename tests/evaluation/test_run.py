@@ -266,7 +266,7 @@ def test_nothing_to_rescore(run: Path) -> None:
     with pytest.raises(UserError, match="no kept answers"):
         rescore_targets(run / "evaluations", "test", None, None, "dev")
     evaluated(run, "7")
-    with pytest.raises(UserError, match="there is step-000007 on test"):
+    with pytest.raises(UserError, match="kept are step-000007 on test"):
         rescore_targets(run / "evaluations", "dev", None, None, "dev")
 
 

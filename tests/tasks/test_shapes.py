@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"hub_subset names a subset of data.hub"):
         loaded(path, hub_subset="main")
     config = build_config({"task": "custom", "task_options": {"question": "x"}, "data": {"columns": {"question": "y"}}})
-    with pytest.raises(UserError, match=r"task_options.question is 'x', data.columns.question is 'y'"):
+    with pytest.raises(UserError, match=r"task_options.question is 'x', but data.columns.question is 'y'"):
         task_of(config)
     with pytest.raises(UserError, match=r"20 rows do not fit, the first: .*q.csv:2: no 'question'; the row has 'ask', 'gold'"):
         loaded(path)
