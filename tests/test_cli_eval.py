@@ -170,7 +170,7 @@ def test_previews_say_what_was_left_out(call) -> None:
     assert "<Redacted>" in preview["prompts"][0]["reader_prompt"]
     code, out, _ = call("tasks", "gsm8k", "--data", FIXTURES / "gsm8k", "--split", "train", "--limit", 1)
     assert "3 examples, 5 rows skipped" in out
-    assert "1 questions removed that are also in test" in out
+    assert "1 questions removed because they are also in test" in out
     assert "train.jsonl:4: 'answer' ends in" in out
 
 
@@ -206,7 +206,7 @@ def test_previews_show_the_prompts_that_the_model_is_sent(call, monkeypatch: pyt
         ("eval MODEL --task gsm8k --rescore", "no kept answers"),
         ("eval MODEL --task gsm8k --rescore --limit 3", "--rescore applies to all kept answers"),
         ("eval MODEL --task wiki --data GSM8K/test.jsonl", "no usable example"),
-        ("eval MODEL --task custom --data GSM8K/test.jsonl --option answer_type=word", "it is number, letter or text"),
+        ("eval MODEL --task custom --data GSM8K/test.jsonl --option answer_type=word", "it must be number, letter or text"),
         ("tasks gsm8k --data GSM8K --limit 0", "--limit 0: must be at least 1"),
         ("tasks gsm8k --data /nowhere", "/nowhere: no such file or directory"),
         ("tasks custom", "give --data FILE"),

@@ -49,7 +49,7 @@ def test_aliases_that_stand_for_billions_are_refused() -> None:
         laughs += f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
     with pytest.raises(yaml.YAMLError, match="stands for more than 200,000 values"):
         parse_yaml(laughs)
-    with pytest.raises(yaml.YAMLError, match="inside what it names"):
+    with pytest.raises(yaml.YAMLError, match="inside the value that it names"):
         parse_yaml("&a [*a]")
     assert parse_yaml("a: &x {lr: 1}\nb: *x\nc: {<<: *x, d: 2}") == {"a": {"lr": 1}, "b": {"lr": 1}, "c": {"lr": 1, "d": 2}}
 

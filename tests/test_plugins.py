@@ -188,7 +188,7 @@ def test_an_extractor(plugin, run: Path, capsys: pytest.CaptureFixture[str]) -> 
     again = printed(capsys, "eval", str(run), "--rescore", "--plugin", file, "--evaluation.extractors", "last_integer")
     assert list(again["results"][0]["extractors"]) == ["last_integer"]
     assert main(["eval", str(run), "--limit", "2", "--evaluation.extractors", "word_boundary"]) == 2
-    assert "word_boundary reads answers that are a letter, those of arithmetic are a number" in capsys.readouterr().err
+    assert "word_boundary reads answers of type letter, but those of arithmetic are of type number" in capsys.readouterr().err
 
 
 def test_a_perturbation(plugin, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -364,7 +364,7 @@ class WrongReward(Reward):
 """
 RIGHT = {"credit": "Credit(ok, ok, ok > 0)", "loss": "PolicyLoss(ok, {'a': ok}, ok.detach() * 0 + 1)"}
 RIGHT |= dict.fromkeys(("value", "surrogate", "weight", "keep"), "ok")
-A_NUMBER_A_COT = r"a tensor of shape \[4\] is needed"
+A_NUMBER_A_COT = r"it must be a tensor of shape \[4\]"
 
 
 def one_step(plugin, tiny_models: dict[str, Path], **body: str) -> None:
@@ -386,17 +386,17 @@ def one_step(plugin, tiny_models: dict[str, Path], **body: str) -> None:
         ({"value": "ok.tolist()"}, rf"value is list; {A_NUMBER_A_COT}"),
         ({"surrogate": "ok.mean()"}, rf"surrogate has shape \[\]; {A_NUMBER_A_COT}"),
         ({"weight": "1.0"}, rf"weight is float; {A_NUMBER_A_COT}"),
-        ({"keep": "reward < 1"}, r"keep has shape \[2, 2\]; a boolean tensor of shape \[2\] is needed"),
-        ({"keep": "ok.float()"}, r"keep is of float32; a boolean tensor of shape \[2\] is needed"),
-        ({"credit": "None"}, r"objective 'wrong' \(from mine_0\.py\): credit is NoneType; a Credit is needed"),
-        ({"credit": "Credit(0.0, 1.0)"}, r"centre of its credit is float; a tensor of shape \[2, 2\] is needed"),
+        ({"keep": "reward < 1"}, r"keep has shape \[2, 2\]; it must be a boolean tensor of shape \[2\]"),
+        ({"keep": "ok.float()"}, r"keep is of float32; it must be a boolean tensor of shape \[2\]"),
+        ({"credit": "None"}, r"objective 'wrong' \(from mine_0\.py\): credit is NoneType; it must be a Credit"),
+        ({"credit": "Credit(0.0, 1.0)"}, r"centre of its credit is float; it must be a tensor of shape \[2, 2\]"),
         ({"credit": "Credit(ok, ok.mean())"}, r"scale of its credit has shape \[\]; a tensor of shape \[2, 2\]"),
         ({"credit": "Credit(ok.mean(1, keepdim=True), ok)"}, r"centre of its credit has shape \[2, 1\]"),
         ({"credit": "Credit(ok, ok, ok)"}, r"chosen of its credit is of float(32|64); a boolean tensor"),
-        ({"loss": "ok"}, "policy_loss is Tensor; a PolicyLoss is needed"),
+        ({"loss": "ok"}, "policy_loss is Tensor; it must be a PolicyLoss"),
         ({"loss": "PolicyLoss(-batch.logp, {})"}, rf"loss of its policy_loss has shape \[4, \d\]; {A_NUMBER_A_COT}"),
         ({"loss": "PolicyLoss(ok.mean(), {})"}, rf"loss of its policy_loss has shape \[\]; {A_NUMBER_A_COT}"),
-        ({"loss": "PolicyLoss(ok, None)"}, "metrics of its policy_loss is NoneType; a Mapping is needed"),
+        ({"loss": "PolicyLoss(ok, None)"}, "metrics of its policy_loss is NoneType; it must be a Mapping"),
         ({"loss": "PolicyLoss(ok, {'a': 1.0})"}, rf"metric 'a' of its policy_loss is float; {A_NUMBER_A_COT}"),
         ({"loss": "PolicyLoss(ok, {}, 1.0)"}, rf"reward_weight of its policy_loss is float; {A_NUMBER_A_COT}"),
     ],
@@ -445,13 +445,21 @@ def odd(split, seed, options):
 @pytest.mark.parametrize(
     ("answer_type", "example", "said"),
     [
-        ("number", "Example('', f'{n}+1', n + 1)", r"an Example whose answer is 3 \(int\); a str is needed"),
+        ("number", "Example('', f'{n}+1', n + 1)", r"an Example whose answer is 3 \(int\); it must be a str"),
         ("number", "Example('', f'{n}+1', 'many')", "an Example whose answer is 'many'; answer_type number needs a number"),
         ("number", "Example('', ' ', '3')", "an Example whose question is empty"),
-        ("number", "(f'{n}+1', '3')", r"tuple; a markovlm\.Example is needed"),
+        ("number", "(f'{n}+1', '3')", r"tuple; it must be a markovlm\.Example"),
         ("letter", "Example('', f'{n}+1?', 'A')", "an Example with 0 choices; answer_type letter needs 2 to 10"),
-        ("letter", "Example('', f'{n}+1?', 'C', choices=('3', '4'))", "an Example whose answer is 'C'; one of the letters A, B"),
-        ("letter", "Example('', f'{n}+1?', 'A', choices=['3', '4'])", r"whose choices is \['3', '4'\]; a tuple of str is needed"),
+        (
+            "letter",
+            "Example('', f'{n}+1?', 'C', choices=('3', '4'))",
+            "an Example whose answer is 'C'; it must be one of the letters A, B",
+        ),
+        (
+            "letter",
+            "Example('', f'{n}+1?', 'A', choices=['3', '4'])",
+            r"whose choices is \['3', '4'\]; it must be a tuple of str",
+        ),
         (
             "text",
             "Example('', f'{n}', 1 // 0)",
@@ -472,7 +480,7 @@ def test_what_a_task_yields_is_looked_at(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return 42", r"extractor 'odd' \(from mine_0\.py\) gave int; a str is needed, or None where there is no answer"),
+        ("return 42", r"extractor 'odd' \(from mine_0\.py\) returned int; it must return a str, or None if there is no answer"),
         ("return text[1000]", r"extractor 'odd' \(from mine_0\.py\): it raised IndexError: .* \(mine_0\.py:4; "),
     ],
 )
@@ -489,10 +497,10 @@ def test_what_an_extractor_gives_is_looked_at(plugin, body: str, said: str) -> N
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return {'metrics': []}", r"reader 'odd' \(from mine_0\.py\) gave dict; a markovlm\.RunData is needed"),
+        ("return {'metrics': []}", r"reader 'odd' \(from mine_0\.py\) returned dict; it must return a markovlm\.RunData"),
         (
             "import polars; return RunData(path=path, kind='native', name='a', metrics=polars.DataFrame({'it': [1]}))",
-            "its metrics are no polars DataFrame with a column step; a column `step` of integers is needed",
+            "its metrics are not a polars DataFrame with a column step; they must have a column `step` of integers",
         ),
     ],
 )
@@ -537,7 +545,7 @@ def test_wrong_ways_to_name_a_plugin(tmp_path: Path, plugin, capsys: pytest.Capt
     for arguments, said in (
         (["tasks", "--plugin", str(tmp_path / "no.py")], "no such file"),
         (["tasks", "--plugin"], "--plugin: name a Python file"),
-        (["tasks", f"--plugin={tmp_path}"], "no such file; a Python file"),
+        (["tasks", f"--plugin={tmp_path}"], "no such file; name a Python file"),
     ):
         assert main(arguments) == 2
         assert said in capsys.readouterr().err
@@ -615,7 +623,7 @@ def test_installed_distributions_are_known_without_being_named(tmp_path: Path) -
     assert done.returncode == 0
     assert "--objective.weight_high" in done.stdout
     assert "bad: the objective 'worse' cannot be imported from bad_plugin:It (ZeroDivisionError: division by zero)" in done.stderr
-    assert "bad: the reward 'prob' is there already (from markovlm); its author must rename it" in done.stderr
+    assert "bad: the reward 'prob' already exists (from markovlm); its author must rename it" in done.stderr
     asked = run_with(tmp_path, "train", "--objective.name", "worse", "--dry-run")
     assert asked.returncode == 2
     assert asked.stderr.count("\n") == 1

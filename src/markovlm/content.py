@@ -87,7 +87,7 @@ class Yaml(yaml.SafeLoader):
         if id(node) in known:
             return known[id(node)]
         if id(node) in within:
-            _refuse("an alias stands inside what it names", node)
+            _refuse("an alias is inside the value that it names", node)
         within.add(id(node))
         children = node.value if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):

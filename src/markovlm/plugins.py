@@ -34,7 +34,7 @@ def load_plugin(path: str | Path) -> Path:
     if file in _loaded:
         return file
     if not file.is_file():
-        raise UserError(f"--plugin {path}: no such file; a Python file that registers something is needed")
+        raise UserError(f"--plugin {path}: no such file; name a Python file that registers something")
     before = [set(registry) for registry in ALL]
     name = f"markovlm_plugin_{hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -118,7 +118,7 @@ def require_tensor(
     """
     import torch
 
-    needed = f"a {'boolean ' if boolean else ''}tensor of shape {list(shape)} is needed"
+    needed = f"it must be a {'boolean ' if boolean else ''}tensor of shape {list(shape)}"
     if not isinstance(made, torch.Tensor):
         raise UserError(f"{named(registry, name)}: {what} is {type(made).__name__}; {needed}")
     if made.shape != torch.Size(shape):

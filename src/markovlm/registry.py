@@ -97,7 +97,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if old is not None and old.target is not None and old.target.partition(":")[0] == module:
             old.item, old.target = item, None  # its entry point is being imported right now, and the decorator comes first
         if old is not None and self._resolved(name, old) is not item:
-            raise UserError(f"{source}: the {self.kind} {name!r} is there already (from {old.source}); choose another name")
+            raise UserError(f"{source}: the {self.kind} {name!r} already exists (from {old.source}); choose another name")
         self._entries[name] = old or _Entry(source, item)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -119,7 +119,7 @@ class Registry(Mapping[str, T], Generic[T]):
             if point.name in self._entries:
                 old = self._entries[point.name].source
                 self.broken[point.name + f" of {source}"] = (
-                    f"plug-in {source}: the {self.kind} {point.name!r} is there already (from {old}); its author must rename it"
+                    f"plug-in {source}: the {self.kind} {point.name!r} already exists (from {old}); its author must rename it"
                 )
             else:
                 self._entries[point.name] = _Entry(source, target=point.value)

@@ -130,7 +130,7 @@ def crossed_mean_ci(table: Sequence[Sequence[float]] | NDArray[np.float64], *, c
     _check_confidence(confidence)
     data = np.asarray(table, dtype=np.float64)
     if data.ndim != 2 or not np.isfinite(data).all():
-        raise ValueError("a table of finite numbers is needed, a row per seed and a column per question")
+        raise ValueError("values must be a table of finite numbers, a row per seed and a column per question")
     if data.size == 0:
         return Crossed(math.nan, math.nan, math.nan, math.nan)
     seeds, questions = data.shape

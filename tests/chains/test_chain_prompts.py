@@ -106,7 +106,7 @@ def test_a_ledger_is_what_it_says() -> None:
         ({"events": 5}, r"option events: must be in 1\.\.accounts \(4\), got 5"),
         ({"chunks": "four"}, "option chunks: must be int, got 'four'"),
         ({"min_chunks": 9}, r"option min_chunks: must be in 1\.\.4, got 9"),
-        ({"names": "a,b,b2,c"}, "option names: must be of letters alone"),
+        ({"names": "a,b,b2,c"}, "option names: must consist of letters only"),
         ({"max_amount": 30}, "option max_balance: must be at least twice max_amount"),
         ({"chunk": 3}, "has no option 'chunk'"),
     ],
@@ -144,9 +144,9 @@ def test_documents_of_ones_own(tmp_path: Path) -> None:
     ("parts", "said"),
     [
         (((), ()), "at least one chunk"),
-        ((("a", ""), ()), "none of them is empty"),
+        ((("a", ""), ()), "none may be empty"),
         ((("a",), (Query("q", "x", 2),)), "asked after chunk 2 of 1"),
-        ((("a", "b"), (Query("q", "x", 1, 2),)), "has its fact in chunk 2"),
+        ((("a", "b"), (Query("q", "x", 1, 2),)), "can't have its fact in chunk 2"),
         ((("a",), (Query("q", "", 1),)), "has none"),
     ],
 )

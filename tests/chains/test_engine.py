@@ -185,7 +185,7 @@ def test_whole_texts_are_cut_and_what_cannot_be_read_is_said(tiny_models: dict[s
     with pytest.raises(UserError, match=r"x: has 1 chunk, but chain\.reward=next_chunk"):
         setup.prompter.text_of(Example("x", "short", "no"))
     asking = prepare(tiny.config(tiny_models["llama"], task="custom", chain__kind="notes_then_questions", chain__chunk_tokens=10))
-    with pytest.raises(UserError, match="needs questions and there are none"):
+    with pytest.raises(UserError, match="needs questions, but there are none"):
         asking.prompter.text_of(Example("x", "short", "no"))  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(UserError, match=r"set chain\.kind=notes_then_questions"):
         prepare(tiny.config(tiny_models["llama"], task="ledger")).load("train")

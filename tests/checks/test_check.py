@@ -293,10 +293,10 @@ def test_the_command_and_its_exit_codes(tmp_path: Path, capsys: pytest.CaptureFi
     [
         ("a.yaml", "learning_rate: 1e-6\n", "--framework"),
         ("a.yaml", "a: [\n", "not valid YAML"),
-        ("a.yaml", "", "no settings in it"),
+        ("a.yaml", "", "contains no settings"),
         ("a.py", "x = 1\n", "no GRPOConfig"),
-        ("a.py", "x = (\n", "not Python"),
-        ("a.sh", "echo hello\n", "no settings in it"),
+        ("a.py", "x = (\n", "not valid Python"),
+        ("a.sh", "echo hello\n", "contains no settings"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, said: str) -> None:

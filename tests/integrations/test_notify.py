@@ -158,12 +158,12 @@ def test_a_variable_and_a_token_of_ones_own() -> None:
         ("teams", {}, "use slack, discord, webhook"),
         ("https://hooks.slack.com/SECRET", {}, "a webhook's URL is its password"),
         ("slack=https://hooks.slack.com/SECRET", {}, "a webhook's URL is its password"),
-        ("slack", {"MARKOVLM_SLACK_WEBHOOK": "http://hooks.slack.com/SECRET"}, "MARKOVLM_SLACK_WEBHOOK: it is no https URL"),
+        ("slack", {"MARKOVLM_SLACK_WEBHOOK": "http://hooks.slack.com/SECRET"}, "MARKOVLM_SLACK_WEBHOOK: it is not an https URL"),
         ("webhook", {"MARKOVLM_WEBHOOK": "https://10.0.0.1/SECRET"}, "not on the internet"),
         (
             "webhook",
             {"MARKOVLM_WEBHOOK": "https://x.org/", "MARKOVLM_WEBHOOK_TOKEN": "SECRET\nHost: y"},
-            "_TOKEN: it has a blank",
+            "_TOKEN: it contains a blank",
         ),
     ],
 )

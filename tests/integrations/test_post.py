@@ -45,8 +45,8 @@ def test_it_arrives() -> None:
         ((403, {}, b"bad \x1b[31m\n/services/T0/SECRET token"), "HTTP 403: bad �[31m … token", False, None),
         ((429, {"Retry-After": "7"}, b""), "HTTP 429", True, 7.0),
         ((503, {"Retry-After": "Wed, 21 Oct"}, b""), "HTTP 503", True, None),
-        ((302, {"Location": "http://169.254.169.254/"}, b""), "answers with a redirect (HTTP 302), which is not followed", False, None),
-        ((307, {"Location": "https://127.0.0.1/"}, b""), "answers with a redirect (HTTP 307), which is not followed", False, None),
+        ((302, {"Location": "http://169.254.169.254/"}, b""), "responds with a redirect (HTTP 302), which is not followed", False, None),
+        ((307, {"Location": "https://127.0.0.1/"}, b""), "responds with a redirect (HTTP 307), which is not followed", False, None),
     ],
 )  # fmt: skip
 def test_what_it_answers(answer: object, says: str, again: bool, wait: float | None) -> None:
@@ -62,18 +62,18 @@ def test_one_that_hangs_or_drips_ends_in_time_and_is_not_asked_twice(how: str) -
         started = time.monotonic()
         error = failed(hook, 0.5)
         assert time.monotonic() - started < 5
-    assert (str(error), error.again) == ("no answer within 0.5 s; it may have arrived", False)
+    assert (str(error), error.again) == ("no response within 0.5 s; it may have arrived", False)
 
 
 def test_one_that_never_shakes_hands_is_tried_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(PostFailed) as caught:
         post(Place.of(f"https://hooks.test:{silent.getsockname()[1]}/SECRET"), b"{}", {}, 0.3)
-    assert (str(caught.value), caught.value.again) == ("no answer within 0.3 s", True)
+    assert (str(caught.value), caught.value.again) == ("no response within 0.3 s", True)
 
 
 def test_a_look_up_that_hangs_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posting, "public_addresses", lambda _: time.sleep(3))
-    with pytest.raises(PostFailed, match=r"no answer within 0\.2 s$"):
+    with pytest.raises(PostFailed, match=r"no response within 0\.2 s$"):
         post(Place.of("https://hooks.test/SECRET"), b"{}", {}, 0.2)
 
 

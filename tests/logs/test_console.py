@@ -144,7 +144,7 @@ def test_rows_of_unknown_names_say_how_to_name_them(tmp_path: Path) -> None:
     log.write_text("".join(f'{{"update": {n}, "solved_frac": {0.01 * n}, "toks": 100, "note": "x"}}\n' for n in range(1, 31)))
     run = read_run(log)
     assert run.problems == [
-        "odd.jsonl: no column is a metric we know (it has solved_frac, toks, update); name them: --map reward=solved_frac --map step=update"
+        "odd.jsonl: no column is a known metric (columns: solved_frac, toks, update); name them: --map reward=solved_frac --map step=update"
     ]
     named = read_run(log, mapping=read_mapping(["reward=solved_frac", "step=update"]))
     assert (named.steps, named.last_step) == (30, 30)

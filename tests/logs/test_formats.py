@@ -193,7 +193,7 @@ def test_wandb_csv_of_one_and_of_two_runs(tmp_path: Path) -> None:
     (one,) = read_runs([f"{tmp_path / 'two.csv'}::b"])
     assert one.name == "b"
     (none,) = read_runs([f"{tmp_path / 'two.csv'}::c"])
-    assert none.problems == ["two.csv: no run 'c' in it; there are a, b"]
+    assert none.problems == ["two.csv: there is no run 'c'; it has a, b"]
 
 
 def test_a_table_with_long_cells_changes_nothing_for_others(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_a_wrong_mapping_is_one_clear_line(entry: str, told: str) -> None:
 
 def test_a_mapping_that_names_no_column_says_which_there_are(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("step,marks\n1,0.5\n")
-    with pytest.raises(UserError, match=r"t\.csv: --map: no column is called points; it has marks, step"):
+    with pytest.raises(UserError, match=r"t\.csv: --map: there is no column points; the columns are marks, step"):
         list(read_runs([tmp_path / "t.csv"], mapping=read_mapping(["reward=points"])))
     (run,) = read_runs([tmp_path / "t.csv"])
-    assert run.problems == ["t.csv: no column is a metric we know (it has marks, step); name them: --map reward=COLUMN"]
+    assert run.problems == ["t.csv: no column is a known metric (columns: marks, step); name them: --map reward=COLUMN"]
 
 
 def test_an_output_directory_is_its_newest_checkpoint(tmp_path: Path) -> None:

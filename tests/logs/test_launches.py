@@ -57,7 +57,7 @@ def test_each_launch_is_judged_and_can_be_named(tmp_path: Path, capsys: pytest.C
     (second,) = read_runs([f"{log}::launch-2"])
     assert (second.launch, second.last_step) == ((2, 3), 80)
     (none,) = read_runs([f"{log}::launch-7"])
-    assert any("no launch 7 in it; there are 3" in line for line in none.problems)
+    assert any("there is no launch 7; it has 3" in line for line in none.problems)
 
 
 def test_an_error_belongs_to_the_launch_that_it_ended(tmp_path: Path) -> None:

@@ -425,7 +425,7 @@ DOUBTFUL = [
     ({"objective.name": "ppo_frozen_anchor"}, "ppo_frozen_anchor repeats an error of the research code"),
     ({"objective.name": "ppo", "training.lr": 8e-5}, "ppo with a live actor reward"),
     ({"model": "embedded", "objective.name": "ppo", "training.lr": 1.5e-3}, "ppo with a live actor reward"),
-    ({"objective.answer_end": "open"}, "run on behind the gold answer"),
+    ({"objective.answer_end": "open"}, "run on after the gold answer"),
     ({"objective.conditioning": "non_markovian"}, "answer from the question"),
     ({"training.eval_every": 0}, "eval_every=0"),
     ({"rollouts.group_size": 4}, "group_size=4"),

@@ -358,4 +358,4 @@ def test_a_row_of_a_hundred_thousand_keys_is_read_in_part(tmp_path: Path) -> Non
     run = read_run(folder)
     assert run.metrics.width == 2_001
     assert run.metrics["reward_mean"].to_list() == [0.5]  # ours first
-    assert "metrics.jsonl: 100,001 metrics, of which 2,000 were read" in run.problems
+    assert "metrics.jsonl: 100,001 metrics; only 2,000 were read" in run.problems

@@ -111,7 +111,7 @@ def test_repeated_batch_numbers_the_later_counts(tmp_path: Path) -> None:
     run = read_run(tmp_path / "three.jsonl")
     assert run.metrics["step"].to_list() == list(range(10))
     assert set(run.metrics["answer_logprob"]) == {-3.0}
-    assert any("20 rows repeat a Batch Index; the later row of each counts" in p for p in run.problems)
+    assert any("20 rows repeat a Batch Index; the last row of each is used" in p for p in run.problems)
     (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [SETTINGS, *three[:3]]))
     assert read_run(tmp_path / "one.jsonl").metrics["answer_logprob"].to_list() == [-3.0]
 

@@ -65,7 +65,7 @@ def test_another_reference() -> None:
 
 
 def test_a_reference_that_is_not_there_is_an_error_and_not_the_first() -> None:
-    with pytest.raises(ValueError, match="no group is called so"):
+    with pytest.raises(ValueError, match="there is no such group"):
         compare([outcome("a", 0, 0.1)], reference="b")
 
 

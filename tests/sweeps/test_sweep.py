@@ -84,9 +84,9 @@ def test_the_base_may_be_a_file_beside_it(tmp_path: Path) -> None:
     [
         ({}, "nothing varies"),
         ({"matrix": {"training.lr": []}}, "training.lr: has no values"),
-        ({"matrix": {"training.lr": [1, 1]}}, "names a value twice"),
-        ({"matrix": {"seed": [1]}}, "seeds stand under"),
-        ({"seeds": [1, 1]}, "names a seed twice"),
+        ({"matrix": {"training.lr": [1, 1]}}, "contains a value twice"),
+        ({"matrix": {"seed": [1]}}, "put seeds under"),
+        ({"seeds": [1, 1]}, "contains a seed twice"),
         ({"seeds": 0}, "at least one"),
         ({"seeds": [-1]}, "whole numbers from 0"),
         ({"matrx": {}}, "matrx: unknown key; a sweep has base, matrix"),
@@ -100,16 +100,16 @@ def test_the_base_may_be_a_file_beside_it(tmp_path: Path) -> None:
             "two cells are the same run: training.lr=1e-3, seed 0 and training.lr=0.001",
         ),
         ({"cells": [{}, {"objective.name": "grpo"}]}, "two cells are the same run: base, seed 0 and objective.name=grpo, seed 0"),
-        ({"seeds": True}, "seeds: seeds are whole numbers from 0, got True"),
+        ({"seeds": True}, "seeds: seeds must be whole numbers from 0, got True"),
         ({"seeds": [0, True]}, "got True"),
-        ({"cells": [{"seed": True}]}, "cells: seeds are whole numbers from 0, got True"),
+        ({"cells": [{"seed": True}]}, "cells: seeds must be whole numbers from 0, got True"),
         ({"cells": [{"seed": "one"}]}, "got 'one'"),
         ({"base": TINY | {"seed": "one"}, "cells": [{}]}, "cell base: seed: "),
-        ({"seeds": 1, "evaluate": {"checkpoint": True}}, "last, best or a step is needed, got True"),
+        ({"seeds": 1, "evaluate": {"checkpoint": True}}, "must be last, best or a step, got True"),
         ({"seeds": 1, "evaluate": {"checkpoint": 3}}, "cell base: evaluate.checkpoint 3: training.steps is 2"),
         (
             {"seeds": 1, "evaluate": {"checkpoint": 1}},
-            "evaluate.checkpoint 1: is not saved, with training.checkpoint_every 25 and 2 steps",
+            "evaluate.checkpoint 1: this step is not saved with training.checkpoint_every 25 and 2 steps",
         ),
         (
             {"cells": [{"training.eval_every": 0}], "evaluate": {"checkpoint": "best"}},
@@ -169,7 +169,7 @@ def test_the_reference_is_found_by_what_it_comes_to(reference: dict[str, Any] | 
     [
         ({"objective.name": "dr_grpo"}, "reference: no cell has objective.name=dr_grpo; the cells are objective.name=ppo; "),
         ({"objective.clip": 0.3}, "reference: no cell has objective.clip=0.3; the cells are "),  # grpo knows no clip
-        ({"training.eval_every": 1}, "reference: 4 cells have training.eval_every=1, say which: objective.name=ppo; "),
+        ({"training.eval_every": 1}, "reference: 4 cells have training.eval_every=1, name one of them: objective.name=ppo; "),
         ({"training.lrr": 1}, "reference: training.lrr: unknown key; did you mean training.lr?"),
         ({"objective.name": "ppo", "seed": 0}, "reference: names a seed"),
     ],
@@ -201,7 +201,7 @@ def test_a_step_is_given_as_a_number_or_a_text(step: int | str, tmp_path: Path) 
 
 
 def test_nothing_to_compare_by_is_said_beforehand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = "nothing to compare 1 of 2 runs by: training.eval_every is 0 and there is no `evaluate`"
+    said = "1 of 2 runs have no score to compare: training.eval_every is 0 and there is no `evaluate`"
     blind = {"cells": [{"training.eval_every": 0}, {}], "seeds": 1}
     file = written(tmp_path / "s.yaml", **blind)
     assert main(["sweep", str(file), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
@@ -223,7 +223,7 @@ def test_a_sweep_runs_compares_and_continues(
     file = written(tmp_path / "s.yaml", matrix={"objective.kl_weight": [0.1, 0.2]}, seeds=[0], evaluate={"limit": 3})
     command = ["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]
     assert main([*command, "--only", "kl-weight=0.2", "--only", "seed=1"]) == 2
-    assert "no cell is called so" in capsys.readouterr().err
+    assert "no cell has such a name" in capsys.readouterr().err
     assert main([*command, "--only", "kl-weight=0.2"]) == 0
     part = json.loads(capsys.readouterr().out)
     assert [cell["values"]["objective.kl_weight"] for cell in part["cells"]] == [0.2]
@@ -460,7 +460,7 @@ def test_a_run_stopped_by_its_guard_is_a_result(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_no_sweep_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(UserError, match="is not empty and no sweep"):
+    with pytest.raises(UserError, match="is not empty and not a sweep"):
         run_sweep(open_sweep(written(tmp_path / "s.yaml", seeds=[0]), tmp_path), engine=Fake([0]))
     assert not (tmp_path / "cells").exists()
 

@@ -90,7 +90,7 @@ def test_gsm8k_test_file(load, fixtures):
 def test_gsm8k_train_loses_what_is_also_in_test(load, fixtures):
     train = load("gsm8k", fixtures / "gsm8k", "train")
     assert len(train.examples) == 3
-    assert train.notes == ("train: 1 questions removed that are also in test",)
+    assert train.notes == ("train: 1 questions removed because they are also in test",)
     assert_disjoint(train.examples, load("gsm8k", fixtures / "gsm8k", "test").examples)
 
 
@@ -200,7 +200,7 @@ def test_mathqa_options_in_both_writings(load, fixtures, tmp_path, monkeypatch):
     ]
     assert not list(tmp_path.iterdir())
     hostile, words, number = loaded.skipped
-    assert "test.json:16: 'options' is not a list of quoted texts" in hostile
+    assert "test.json:16: 'options' is not a list of quoted strings" in hostile
     assert "test.json:17: 'options' is not a list `a ) … , b ) …`: 'just text'" in words
     assert "test.json:18: expected an object with named fields, found int" in number
 
@@ -238,7 +238,7 @@ def test_arc_easy_is_a_task_and_an_option(load, fixtures):
     easy = load("arc_easy", fixtures / "arc", "test").examples
     assert [(e.id, e.answer) for e in easy] == [("arc_easy/test/E_1", "B")]
     assert load("arc", fixtures / "arc", "test", subset="easy").examples == easy
-    with pytest.raises(UserError, match="subset is 'hard'; it is challenge or easy"):
+    with pytest.raises(UserError, match="subset is 'hard'; it must be challenge or easy"):
         load("arc", fixtures / "arc", "test", subset="hard")
 
 
@@ -341,7 +341,7 @@ def test_mmlu_real(load, real):
     assert sum(any(re.fullmatch("[A-Z]", choice) for choice in e.choices) for e in counts["test"]) == 21
     train = load("mmlu", real / "mmlu", "train")
     assert len(train.examples) == 1503
-    assert train.notes == ("train: 28 questions removed that are also in test",)
+    assert train.notes == ("train: 28 questions removed because they are also in test",)
     assert_disjoint(train.examples, counts["test"])
     assert len(load("mmlu", real / "mmlu", "test", subject="anatomy").examples) == 135
     assert len(load("mmlu", real / "mmlu" / "test" / "anatomy_test.csv", "dev").examples) == 135
@@ -377,14 +377,14 @@ def test_custom_one_column_for_each_choice(load, fixtures):
 def test_custom_text_and_nonsense(load, fixtures):
     texts = load("custom", fixtures / "custom" / "rows.csv", question="prompt", answer="gold", answer_type="text")
     assert [e.answer for e in texts.examples] == ["1,004", "many"]
-    with pytest.raises(UserError, match="answer_type is 'bool'; it is number, letter or text"):
+    with pytest.raises(UserError, match="answer_type is 'bool'; it must be number, letter or text"):
         get_task("custom", {"answer_type": "bool"})
     with pytest.raises(
         UserError,
         match=r"no usable example in the test split: 2 rows do not fit, the first: .*rows\.csv:2: no 'question'",
     ):
         load("custom", fixtures / "custom" / "rows.csv")
-    with pytest.raises(UserError, match="reads your own file: give --data FILE"):
+    with pytest.raises(UserError, match="needs your own file: give --data FILE"):
         load("custom", None)
 
 

@@ -37,7 +37,7 @@ def test_a_split_that_the_source_has_is_taken_whole_on_its_own(available):
 
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_nobody_trains_on_a_lonely_test_file(split):
-    with pytest.raises(UserError, match=f"here: no {split} split; there is test"):
+    with pytest.raises(UserError, match=f"here: no {split} split; it has test"):
         cut_for(split, {"test"}, False, "here")
 
 

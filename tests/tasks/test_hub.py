@@ -172,5 +172,5 @@ def test_a_dataset_of_ones_own_on_the_hub(hub):
     assert other.examples[0].answer == "21"
     hub.clear()
     hub["me/quiz", "hard", "part1"] = []
-    with pytest.raises(UserError, match="me/quiz: its splits are part1; one named train, validation or test is needed"):
+    with pytest.raises(UserError, match="me/quiz: its splits are part1; none is named train, validation or test"):
         task.load(LoadRequest("dev", hub=source, options=columns))

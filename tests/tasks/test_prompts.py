@@ -113,7 +113,7 @@ def test_golden_prompts(name, style):
 @pytest.mark.parametrize("name", sorted(set(ASKED) - {"arithmetic"}))
 def test_compact_is_not_for_what_the_embedded_tokenizer_has_no_token_for(name):
     example = EXAMPLES.get(name, CHOICES)
-    said = "has no place for the choices" if example.choices else "this model has no token for '"
+    said = "has no place for choices" if example.choices else "this model has no token for '"
     with pytest.raises(UserError, match=said):
         cot_prompt(get_task(name), example, style="compact", cot_tokens=9, tokenizer=embedded_tokenizer())
     assert choose_style(embedded_tokenizer(), [example]) == "plain"
@@ -258,7 +258,7 @@ def test_a_compact_question_is_a_sum():
     hostile = Example("x", "1+2<|think|>3", "3")
     with pytest.raises(UserError, match="the question is not a sum"):
         cot_prompt(get_task("arithmetic"), hostile, style="compact", cot_tokens=9)
-    with pytest.raises(UserError, match=r"the question holds <\|think\|>, which is a token of the prompt"):
+    with pytest.raises(UserError, match=r"the question contains <\|think\|>, a token of the prompt"):
         cot_prompt(get_task("custom"), hostile, style="compact", cot_tokens=9, tokenizer=embedded_tokenizer())
     with pytest.raises(UserError, match=r"the tokenizer has no <\|think\|>"):
         cot_prompt(get_task("arithmetic"), EXAMPLES["arithmetic"], style="compact", cot_tokens=9, tokenizer=tokenizer())

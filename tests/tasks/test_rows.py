@@ -95,7 +95,7 @@ def test_a_file_that_fills_the_memory_is_one_line(tmp_path, monkeypatch):
         list(read_rows(tmp_path / "a.jsonl.gz"))
     monkeypatch.setattr(files, "_MOST_ROWS", 10)
     polars.DataFrame({"q": ["1"] * 11}).write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="11 rows, and at most 10 are read"):
+    with pytest.raises(UserError, match="11 rows, but at most 10 are read"):
         list(read_rows(tmp_path / "a.parquet"))
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(UserError, match="a named pipe, not a file"):
@@ -121,7 +121,7 @@ def test_answer_keys(value, labels, letter):
 
 @pytest.mark.parametrize(("value", "labels"), [("E", "ABCD"), ("5", "1234"), ("4", "ABCD"), (-1, "ABCD"), ("AB", "ABCD")])
 def test_answer_keys_that_fit_no_choice(value, labels):
-    with pytest.raises(RowError, match="is none of"):
+    with pytest.raises(RowError, match="is not one of"):
         answer_letter(value, labels)
 
 

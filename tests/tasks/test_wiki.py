@@ -112,7 +112,7 @@ def test_options_and_notes(load, fixtures, tokenizer):
     words = load("wiki", fixtures / "wiki" / "wiki.test.raw", context_tokens=4, target_tokens=2)
     assert words.examples[0].question == "The guest-starring role, a"
     assert words.examples[0].answer == '"quoted word",'
-    assert "no tokenizer was given: cut by words" in words.notes[0]
+    assert "no tokenizer was given: texts are cut by words" in words.notes[0]
     assert (
         load("wiki", fixtures / "wiki" / "wiki.test.raw", context_tokens=4, target_tokens=2, max_articles=1).examples
         == words.examples[:1]

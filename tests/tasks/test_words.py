@@ -201,7 +201,7 @@ def test_an_id_leads_to_the_facts() -> None:
     for example in TASK.load(LoadRequest("dev", limit=20, options=options)).examples:
         problem = problem_of(example.id, options)
         assert (problem.question, str(problem.answer)) == (example.question, example.answer)
-    with pytest.raises(UserError, match="is no question of task words"):
+    with pytest.raises(UserError, match="is not a question of task words"):
         problem_of("arithmetic/test/1+2")
 
 

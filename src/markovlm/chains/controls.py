@@ -44,7 +44,7 @@ def controlled_state(
     if control == "other_text":
         other = _other(walks, number)
         return walks[other].state(min(t, walks[other].text.states) + 1)
-    raise ValueError(f"no control {control!r}")
+    raise ValueError(f"unknown control {control!r}")
 
 
 def _other(walks: Sequence[Walk], number: int) -> int:

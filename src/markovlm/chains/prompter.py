@@ -170,7 +170,7 @@ def _encode_slot(tokenizer: Any, text: str) -> Ids:
 def chain_prompter_of(prompter: Prompter) -> ChainPrompter:
     """UserError where the run is none of chains."""
     if not isinstance(prompter, ChainPrompter):
-        raise UserError("this run has no chain (chain.kind is not set); set it, or leave what only chains have out")
+        raise UserError("this run has no chain (chain.kind is not set); set it, or leave out what only chains have")
     return prompter
 
 

@@ -54,7 +54,7 @@ def choose_chain_style(tokenizer: Any, wanted: str) -> str:
     if wanted == "compact" and not compact:
         raise UserError(f"prompt.style: compact prompts of chains need the tokens {NOTES}, {UPDATE}, {PAST}; use plain or chat")
     if wanted == "chat" and not getattr(tokenizer, "chat_template", None):
-        raise UserError("prompt.style: chat needs a tokenizer with a chat template; this one has none, use plain")
+        raise UserError("prompt.style: chat needs a tokenizer with a chat template, which this one lacks; use plain")
     if wanted != "auto":
         return wanted
     return "compact" if compact else "chat" if getattr(tokenizer, "chat_template", None) else "plain"

@@ -50,7 +50,7 @@ def chain_text(example: Example, chain: ChainConfig, task: Task, tokenizer: Any)
     if chain.predicts != "next_chunk" and not queries:
         asked = f"none within chain.steps={chain.steps}" if isinstance(example, ChainExample) and example.queries else "none"
         raise UserError(
-            f"{example.id}: chain.reward={chain.predicts} needs questions and there are {asked}; "
+            f"{example.id}: chain.reward={chain.predicts} needs questions, but there are {asked}; "
             "a task brings them as markovlm.ChainExample (docs/chains.md)"
         )
     states = len(kept) - 1 if chain.predicts == "next_chunk" and not queries else len(kept)
@@ -60,7 +60,7 @@ def chain_text(example: Example, chain: ChainConfig, task: Task, tokenizer: Any)
 def _cut(example: Example, chain: ChainConfig, task: Task, tokenizer: Any) -> tuple[str, ...]:
     """A whole text (a continuation with its context) in pieces of `chunk_tokens` tokens; a short rest at its end is left out."""
     if chain.chunk_tokens is None:
-        raise UserError(f"chain.chunk_tokens is needed: task {task.name} brings whole texts, not chunks")
+        raise UserError(f"chain.chunk_tokens is needed: task {task.name} provides whole texts, not chunks")
     text = f"{example.question} {example.answer}" if task.prompt_kind == "continuation" else example.question
     return cut_by_tokens(text, chain.chunk_tokens, tokenizer)
 

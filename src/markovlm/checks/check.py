@@ -43,11 +43,11 @@ def check_file(
     named = framework or framework_of(settings)
     if named is None:
         raise UserError(
-            f"{path}: neither TRL's GRPO nor verl nor markovlm is recognised by its {len(settings.values):,} settings; "
-            f"say which with --framework {'|'.join(FRAMEWORKS)}"
+            f"{path}: its {len(settings.values):,} settings fit neither TRL's GRPO nor verl nor markovlm; "
+            f"name the framework with --framework {'|'.join(FRAMEWORKS)}"
         )
     if named not in FRAMEWORKS:
-        raise UserError(f"--framework {named}: use {', '.join(FRAMEWORKS)}")
+        raise UserError(f"--framework {named}: must be one of {', '.join(FRAMEWORKS)}")
     lengths = None if answers is None else reference_lengths(answers.path, answers.column)
     if named == OURS:
         return _check_ours(path, settings, lengths)
@@ -79,7 +79,7 @@ def framework_of(settings: GivenSettings) -> str | None:
 def _check_ours(path: Path, settings: GivenSettings, lengths: list[int] | None) -> Checked:
     layer: Mapping[str, Any] = settings.nested
     if not layer:
-        raise UserError(f"{path}: a configuration of markovlm is a YAML file")
+        raise UserError(f"{path}: a configuration of markovlm must be a YAML file")
     for plugin in layer.get("plugins") or ():
         if not is_loaded(str(plugin)):
             raise UserError(f"{path}: needs the plug-in {plugin}; it is Python code, so load it yourself with --plugin {plugin}")

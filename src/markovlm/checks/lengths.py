@@ -37,7 +37,7 @@ def reference_lengths(path: Path, column: str | None = None) -> list[int]:
     lengths = list(islice(_lengths(path, column), _MOST))
     if len(lengths) < _LEAST:
         where = f"column {column!r}" if column else f"a column such as {', '.join(_COLUMNS[:4])} (--answers-column)"
-        raise UserError(f"{path}: {len(lengths)} reference answers in it; at least {_LEAST} rows with {where} are needed")
+        raise UserError(f"{path}: {len(lengths)} reference answers; at least {_LEAST} rows with {where} are needed")
     return lengths
 
 
@@ -57,6 +57,6 @@ def limit_against(lengths: list[int], limit: float | None, said: str, name: str)
     needed = -(-int(quantiles(lengths, n=20)[-1] * 1.5) // 64) * 64
     return CheckFinding(
         "limit_under_answers", "fails" if over >= _MANY else "warn",
-        f"{said}: at least {percent_text(over)} of {len(lengths):,} reference answers are longer (words and numbers alone), such completions are "
+        f"{said}: at least {percent_text(over)} of {len(lengths):,} reference answers are longer (words and numbers alone), so such completions are "
         "cut off before they answer", f"{name}={needed} or more", "https://github.com/huggingface/trl/issues/5697",
     )  # fmt: skip

@@ -29,7 +29,7 @@ def findings(config: RunConfig) -> Iterator[CheckFinding]:
         if objective.cot_logprob == "sum":
             yield CheckFinding(
                 "summed_ratio", "warn",
-                "objective.cot_logprob=sum with ppo_frozen_anchor: the ratio of a whole CoT to the base leaves the clip at once and learning "
+                "objective.cot_logprob=sum with ppo_frozen_anchor: the ratio of a whole CoT to the base leaves the clip range at once and learning "
                 "stalls; the research code takes the mean", "objective.cot_logprob=mean", "docs/findings.md, What collapsed PPO?",
             )  # fmt: skip
     if objective.name == "ppo" and live and training.lr.maximum > _PPO_LR_SHARE * tried:
@@ -41,21 +41,21 @@ def findings(config: RunConfig) -> Iterator[CheckFinding]:
     if objective.answer_end == "open" and live and task_of(config).prompt_kind != "continuation":
         yield CheckFinding(
             "open_end", "warn",
-            "objective.answer_end=open with a live gradient through the reward: replies came to run on behind the gold answer in 13 of 13 runs, "
-            "and the reward does not see it; set objective.answer_end=scored", "objective.answer_end=scored", "docs/likelihood-gap.md",
+            "objective.answer_end=open with a live gradient through the reward: in 13 of 13 runs replies began to run on after the gold answer, "
+            "which the reward does not see; set objective.answer_end=scored", "objective.answer_end=scored", "docs/likelihood-gap.md",
         )  # fmt: skip
     if objective.conditioning == "non_markovian" and objective.reader == "actor" and objective.reward == "logprob" and live:
         yield CheckFinding(
             "reader_sees_question", "warn",
             "objective.conditioning=non_markovian with a live log-likelihood reward: the reader learns to answer from the question, which cost "
-            "accuracy and load where it knew answers at a glance (end of the reply open; scored, too little is left to tell); "
+            "accuracy and load where it knew answers at a glance (with the end of the reply open; with it scored, the effect is unclear); "
             "objective.reader=frozen with objective.actor_reward_weight=0 did not",
             "objective.reader=frozen, objective.actor_reward_weight=0", "docs/objectives.md, rewards side by side",
         )  # fmt: skip
     if rollouts.foreign and rollouts.importance == "off":
         yield CheckFinding(
             "sampler_uncorrected", "warn",
-            f"rollouts.backend={rollouts.backend} with rollouts.importance=off: the sampler's probabilities differ from the trainer's, training is "
+            f"rollouts.backend={rollouts.backend} with rollouts.importance=off: sampler and trainer differ in their probabilities, so training is "
             "off-policy and nothing corrects it", "rollouts.importance=auto", "docs/samplers.md",
         )  # fmt: skip
     if not training.eval_every:

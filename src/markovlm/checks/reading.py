@@ -49,7 +49,7 @@ def read_settings(path: Path) -> GivenSettings:
         nested = load_yaml(path)
         found = GivenSettings({name: _plain(value) for name, value in flatten(_unwrapped(nested)).items()}, nested=nested)
     if not found.values:
-        raise UserError(f"{path}: no settings in it; give a YAML or JSON configuration, a shell script, or a Python file")
+        raise UserError(f"{path}: contains no settings; give a YAML or JSON configuration, a shell script, or a Python file")
     return found
 
 
@@ -191,7 +191,7 @@ def _of_python(text: str, path: Path) -> GivenSettings:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path}: not Python that can be read: {getattr(error, 'msg', None) or error}") from None
+        raise UserError(f"{path}: not valid Python: {getattr(error, 'msg', None) or error}") from None
     known: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -201,7 +201,7 @@ def _of_python(text: str, path: Path) -> GivenSettings:
                 known.pop(node.targets[0].id, None)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _TRAINERS.fullmatch(_called(node))]
     if not calls:
-        raise UserError(f"{path}: no GRPOConfig(...) or RLOOConfig(...) in it")
+        raise UserError(f"{path}: contains no GRPOConfig(...) or RLOOConfig(...)")
     values: dict[str, Any] = {}
     unread: list[str] = []
     for keyword in calls[-1].keywords:

@@ -39,13 +39,13 @@ def _groups(plan: TrainingPlan) -> Iterator[CheckFinding]:
     group = plan.number("num_generations")
     if group is not None and group < 2:
         yield CheckFinding(
-            "one_cot_a_group", "fails", f"{plan.says('num_generations')}: a group of one has no spread, TRL refuses it",
+            "one_cot_a_group", "fails", f"{plan.says('num_generations')}: a group of one has no spread, so TRL refuses it",
             "num_generations=8", "https://github.com/huggingface/trl/pull/3199",
         )  # fmt: skip
     elif group is not None and group < _FEW:
         yield CheckFinding(
             "few_cots_a_group", "warn",
-            f"{plan.says('num_generations')}: with rewards of 0 and 1 most groups are all right or all wrong and train nothing "
+            f"{plan.says('num_generations')}: with rewards of 0 and 1, most groups are all right or all wrong and train nothing "
             "(of 2, at 18 % right, 70 %)", "num_generations=8", "https://github.com/jsboige/CoursIA/issues/10603",
         )  # fmt: skip
 
@@ -53,7 +53,7 @@ def _groups(plan: TrainingPlan) -> Iterator[CheckFinding]:
 def _batches(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if plan.on("auto_find_batch_size"):
         yield CheckFinding(
-            "auto_batch_size", "fails", f"{plan.says('auto_find_batch_size')}: TRL refuses it, a smaller batch would cut groups apart",
+            "auto_batch_size", "fails", f"{plan.says('auto_find_batch_size')}: TRL refuses it, because a smaller batch would split groups",
             "auto_find_batch_size=False and a smaller per_device_train_batch_size", _CONFIG,
         )  # fmt: skip
     both = ("generation_batch_size", "steps_per_generation")
@@ -76,7 +76,9 @@ def _batches(plan: TrainingPlan) -> Iterator[CheckFinding]:
         names += ("steps_per_generation",) if plan.number("steps_per_generation") else ("gradient_accumulation_steps",)
     needed = int(group) // math.gcd(int(batch), int(group))
     more = f", {processes} processes" if processes and not whole else ""
-    what = f"{plan.says(*names, 'num_generations')}{more}: {int(batch)} completions are no whole number of groups of {int(group)}"
+    what = (
+        f"{plan.says(*names, 'num_generations')}{more}: {int(batch)} completions are not a whole number of groups of {int(group)}"
+    )
     if whole or processes:
         yield CheckFinding(
             "batch_not_whole_groups", "fails", f"{what}; TRL refuses it", f"a batch that is a multiple of {int(group)}",
@@ -94,27 +96,27 @@ def _sampling(plan: TrainingPlan) -> Iterator[CheckFinding]:
     temperature = plan.number("temperature")
     if temperature == 0:
         yield CheckFinding(
-            "greedy_sampling", "fails", f"{plan.says('temperature')}: all completions of a prompt are the same, no advantage but 0",
+            "greedy_sampling", "fails", f"{plan.says('temperature')}: all completions of a prompt are the same, so every advantage is 0",
             "temperature=1.0", "https://github.com/THUDM/slime/pull/2197",
         )  # fmt: skip
     theirs = plan.number("generation_kwargs.temperature")
     if theirs is not None and temperature is not None and theirs != temperature:
         yield CheckFinding(
             "temperature_apart", "fails",
-            f"{plan.says('generation_kwargs.temperature', 'temperature')}: completions are drawn at the first, log-probs taken at the second",
+            f"{plan.says('generation_kwargs.temperature', 'temperature')}: completions are sampled at the first, log-probs computed at the second",
             f"temperature={theirs:g}, and none in generation_kwargs", "https://github.com/huggingface/trl/issues/4159",
         )  # fmt: skip
     cut = list(_truncating(plan))
     if cut:
         yield CheckFinding(
             "sampling_truncated", "warn",
-            f"{plan.says(*cut)}: completions come from a part of the distribution, the trainer's log-probs are of the whole: ratios are biased",
+            f"{plan.says(*cut)}: completions come from a truncated distribution, the trainer's log-probs from the full one: ratios are biased",
             f"leave out {', '.join(cut)}", "https://github.com/huggingface/trl/issues/6789",
         )  # fmt: skip
     if plan.on("use_vllm") and plan.off("vllm_importance_sampling_correction"):
         yield CheckFinding(
             "sampler_uncorrected", "warn",
-            f"{plan.says('use_vllm', 'vllm_importance_sampling_correction')}: vLLM's probabilities differ from the trainer's, "
+            f"{plan.says('use_vllm', 'vllm_importance_sampling_correction')}: vLLM's probabilities differ from the trainer's, so "
             "training is off-policy and nothing corrects it", "vllm_importance_sampling_correction=True",
             "https://github.com/huggingface/trl/pull/3867",
         )  # fmt: skip
@@ -140,12 +142,12 @@ def _updates(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if passes is not None and passes > 1 and beta == 0:
         yield CheckFinding(
             "passes_without_kl", "warn",
-            f"{plan.says('num_iterations', 'beta')}: {passes:g} passes over one batch, and only the clip range holds the policy; "
-            "beta 0 was shown to do for one", "num_iterations=1, or beta=0.001 to 0.04", "https://github.com/huggingface/trl/pull/2806",
+            f"{plan.says('num_iterations', 'beta')}: {passes:g} passes over one batch, and only the clip range limits the policy; "
+            "beta 0 was shown to suffice for one", "num_iterations=1, or beta=0.001 to 0.04", "https://github.com/huggingface/trl/pull/2806",
         )  # fmt: skip
     if beta == 0 and plan.on("sync_ref_model"):
         yield CheckFinding(
-            "reference_unused", "fails", f"{plan.says('sync_ref_model', 'beta')}: there is no reference model to synchronise, TRL refuses it",
+            "reference_unused", "fails", f"{plan.says('sync_ref_model', 'beta')}: there is no reference model to synchronise, so TRL refuses it",
             "sync_ref_model=False, or beta above 0", _CONFIG,
         )  # fmt: skip
     lora = any(plan.on(name) and plan.value(name) != "full" for name in _LORA)
@@ -153,12 +155,12 @@ def _updates(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if rate is not None and rate >= highest:
         yield CheckFinding(
             "rate_too_high", "warn",
-            f"{plan.says('learning_rate')}, {'LoRA' if lora else 'all weights'}: 5e-5 with LoRA brought a policy from 57 % to 2 %, "
+            f"{plan.says('learning_rate')}, {'LoRA' if lora else 'all weights'}: 5e-5 with LoRA took a policy from 57 % to 2 %, "
             "1e-6 held", f"learning_rate={'1e-5' if lora else '1e-6'}", "https://github.com/datawhalechina/hello-agents/issues/770",
         )  # fmt: skip
     if plan.on("remove_unused_columns"):
         yield CheckFinding(
-            "columns_removed", "warn", f"{plan.says('remove_unused_columns')}: reward functions see no column but the prompt, so no answers",
+            "columns_removed", "warn", f"{plan.says('remove_unused_columns')}: reward functions see only the prompt column, so no answers",
             "remove_unused_columns=False", _CONFIG,
         )  # fmt: skip
 
@@ -182,7 +184,7 @@ def _looking(plan: TrainingPlan) -> Iterator[CheckFinding]:
         if group and batch and batch % group:
             yield CheckFinding(
                 "evaluation_not_whole_groups", "fails",
-                f"{plan.says('per_device_eval_batch_size')}, {plan.processes} processes: no whole number of groups of {group:g}, TRL refuses it",
+                f"{plan.says('per_device_eval_batch_size')}, {plan.processes} processes: not a multiple of the group {group:g}, so TRL refuses it",
                 f"num_generations_eval={math.gcd(int(batch), int(group))}", _CONFIG,
             )  # fmt: skip
     if plan.value("save_strategy") in ("no", False):

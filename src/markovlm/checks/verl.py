@@ -42,7 +42,7 @@ def _groups(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if str(plan.value("algorithm.adv_estimator")).lower() in _GROUPED and group is not None and group < 2:
         yield CheckFinding(
             "one_cot_a_group", "fails",
-            f"{plan.says('algorithm.adv_estimator', f'{ROLLOUT}.n')}: a group of one has nothing to be compared with, the advantage "
+            f"{plan.says('algorithm.adv_estimator', f'{ROLLOUT}.n')}: a group of one has nothing to be compared with, so the advantage "
             "is the reward itself", f"{ROLLOUT}.n=8", _GRPO,
         )  # fmt: skip
 
@@ -57,7 +57,7 @@ def _batches(plan: TrainingPlan) -> Iterator[CheckFinding]:
         )  # fmt: skip
     elif train and mini and train % mini:
         yield CheckFinding(
-            "batch_not_whole_mini_batches", "warn", f"{plan.says(*both)}: the last mini-batch of a step is smaller, its gradient wrongly scaled",
+            "batch_not_whole_mini_batches", "warn", f"{plan.says(*both)}: the last mini-batch of a step is smaller, and its gradient wrongly scaled",
             f"a {ACTOR}.ppo_mini_batch_size that divides {train:g}", "https://github.com/verl-project/verl/pull/559",
         )  # fmt: skip
     micro, gpu = f"{ACTOR}.ppo_micro_batch_size", f"{ACTOR}.ppo_micro_batch_size_per_gpu"
@@ -75,7 +75,7 @@ def _batches(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if train and group and gpus and (train * group) % gpus and not _megatron(plan):
         yield CheckFinding(
             "batch_not_over_gpus", "fails",
-            f"{plan.says('data.train_batch_size', f'{ROLLOUT}.n')}: {train * group:g} responses can't be dealt to {gpus:g} GPUs, verl refuses it",
+            f"{plan.says('data.train_batch_size', f'{ROLLOUT}.n')}: {train * group:g} responses don't divide by {gpus:g} GPUs, so verl refuses it",
             f"a data.train_batch_size that is a multiple of {gpus:g}", _VALIDATION,
         )  # fmt: skip
 
@@ -109,7 +109,7 @@ def _lengths(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if plan.on(f"{ACTOR}.use_dynamic_bsz") and tokens and parts and tokens * parts < prompt + response:
         yield CheckFinding(
             "tokens_a_gpu_too_few", "fails",
-            f"{plan.says(*both, f'{ACTOR}.ppo_max_token_len_per_gpu')}: the first sequence that is longer ends the run",
+            f"{plan.says(*both, f'{ACTOR}.ppo_max_token_len_per_gpu')}: the first longer sequence ends the run",
             f"{ACTOR}.ppo_max_token_len_per_gpu={prompt + response:g} or more", "https://github.com/Weiyun1025/verl-internvl/issues/15",
         )  # fmt: skip
     if plan.value("data.truncation") == "error" and plan.off("data.filter_overlong_prompts"):
@@ -125,7 +125,7 @@ def _sampling(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if temperature == 0 or plan.off(sampled):
         says = plan.says(f"{ROLLOUT}.temperature" if temperature == 0 else sampled)
         yield CheckFinding(
-            "greedy_sampling", "fails", f"{says}: all responses to a prompt are the same, no advantage but 0",
+            "greedy_sampling", "fails", f"{says}: all responses to a prompt are the same, so every advantage is 0",
             f"{ROLLOUT}.temperature=1.0 with {sampled}=True", "https://github.com/THUDM/slime/pull/2197",
         )  # fmt: skip
     top_p, top_k = plan.number(f"{ROLLOUT}.top_p"), plan.number(f"{ROLLOUT}.top_k")
@@ -134,14 +134,14 @@ def _sampling(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if cut:
         yield CheckFinding(
             "sampling_truncated", "warn",
-            f"{plan.says(*cut)}: responses come from a part of the distribution, the actor's log-probs are of the whole: ratios are biased",
+            f"{plan.says(*cut)}: responses come from a truncated distribution, the actor's log-probs from the full one: ratios are biased",
             f"{ROLLOUT}.top_p=1.0, {ROLLOUT}.top_k=-1", "https://github.com/huggingface/trl/issues/6789",
         )  # fmt: skip
     correction = "algorithm.rollout_correction.rollout_is"
     if plan.value(correction) not in (None, False, "none") and plan.off(f"{ROLLOUT}.calculate_log_probs"):
         yield CheckFinding(
             "correction_without_log_probs", "fails",
-            f"{plan.says(correction, f'{ROLLOUT}.calculate_log_probs')}: the sampler's probabilities are needed, and are not kept",
+            f"{plan.says(correction, f'{ROLLOUT}.calculate_log_probs')}: the sampler's probabilities are needed but not kept",
             f"{ROLLOUT}.calculate_log_probs=True", "https://verl.readthedocs.io/en/latest/algo/rollout_corr.html",
         )  # fmt: skip
     quantized = f"{ROLLOUT}.quantization"
@@ -160,18 +160,18 @@ def _updates(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if epochs is not None and epochs > 1 and not held and f"{ACTOR}.use_kl_loss" not in plan.unread:
         yield CheckFinding(
             "passes_without_kl", "warn",
-            f"{plan.says(f'{ACTOR}.ppo_epochs', f'{ACTOR}.use_kl_loss')}: {epochs:g} passes over one batch, and only the clip range holds "
-            "the policy; training without KL was shown to do for one pass", f"{ACTOR}.ppo_epochs=1, or {ACTOR}.use_kl_loss=True",
+            f"{plan.says(f'{ACTOR}.ppo_epochs', f'{ACTOR}.use_kl_loss')}: {epochs:g} passes over one batch, and only the clip range limits "
+            "the policy; training without KL was shown to suffice for one pass", f"{ACTOR}.ppo_epochs=1, or {ACTOR}.use_kl_loss=True",
             "https://github.com/huggingface/trl/pull/2806",
         )  # fmt: skip
     if in_loss_on and coefficient == 0:
         yield CheckFinding(
-            "kl_without_weight", "warn", f"{plan.says(f'{ACTOR}.use_kl_loss', f'{ACTOR}.kl_loss_coef')}: the KL term is computed and weighs nothing",
+            "kl_without_weight", "warn", f"{plan.says(f'{ACTOR}.use_kl_loss', f'{ACTOR}.kl_loss_coef')}: the KL term is computed but has weight 0",
             f"{ACTOR}.kl_loss_coef=0.001", _GRPO,
         )  # fmt: skip
     if in_loss_on and in_reward_on:
         yield CheckFinding(
-            "kl_twice", "warn", f"{plan.says(f'{ACTOR}.use_kl_loss', 'algorithm.use_kl_in_reward')}: KL is charged in the loss and in the reward",
+            "kl_twice", "warn", f"{plan.says(f'{ACTOR}.use_kl_loss', 'algorithm.use_kl_in_reward')}: the KL penalty is in the loss and in the reward",
             "algorithm.use_kl_in_reward=False", _VALIDATION,
         )  # fmt: skip
     entropy = plan.number(f"{ACTOR}.entropy_coeff")
@@ -185,7 +185,7 @@ def _updates(plan: TrainingPlan) -> Iterator[CheckFinding]:
     if rate is not None and rate >= (_LORA_RATE if rank > 0 else _FULL_RATE):
         yield CheckFinding(
             "rate_too_high", "warn",
-            f"{plan.says(f'{ACTOR}.optim.lr')}, {'LoRA' if rank > 0 else 'all weights'}: 5e-5 with LoRA brought a policy from 57 % to 2 %, "
+            f"{plan.says(f'{ACTOR}.optim.lr')}, {'LoRA' if rank > 0 else 'all weights'}: 5e-5 with LoRA took a policy from 57 % to 2 %, "
             "1e-6 held", f"{ACTOR}.optim.lr={'1e-5' if rank > 0 else '1e-6'}", "https://github.com/datawhalechina/hello-agents/issues/770",
         )  # fmt: skip
 

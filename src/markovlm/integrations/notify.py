@@ -97,7 +97,9 @@ def channels_of(names: Sequence[str], environment: Mapping[str, str] = os.enviro
                 f"export {SERVICES['slack'].variable}=… and give --notify slack (or {', '.join([*SERVICES][1:])})"
             )
         if name not in SERVICES:
-            raise UserError(f"--notify {given}: use {', '.join(SERVICES)}, or SERVICE=VARIABLE for a variable of your own")
+            raise UserError(
+                f"--notify {given}: must be one of {', '.join(SERVICES)}, or SERVICE=VARIABLE to use a variable of your own"
+            )
         found.setdefault(given, _channel(given, SERVICES[name], variable or SERVICES[name].variable, environment))
     return list(found.values())
 
@@ -112,7 +114,7 @@ def _channel(name: str, service: Service, variable: str, environment: Mapping[st
         raise UserError(f"--notify {name}: {variable}: {error}") from None
     token = environment.get(f"{variable}_TOKEN", "").strip()
     if any(not " " < c < "\x7f" for c in token):
-        raise UserError(f"--notify {name}: {variable}_TOKEN: it has a blank or a letter outside ASCII in it")
+        raise UserError(f"--notify {name}: {variable}_TOKEN: it contains a blank or a non-ASCII character")
     return Channel(name, service, place, token or None)
 
 

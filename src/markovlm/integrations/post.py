@@ -51,13 +51,13 @@ class Place:
             parts = urllib.parse.urlsplit(url)
             port = parts.port or 443
         except ValueError:
-            raise ValueError("it is no URL") from None
+            raise ValueError("it is not a URL") from None
         if parts.scheme != "https" or not parts.hostname:
-            raise ValueError("it is no https URL")
+            raise ValueError("it is not an https URL")
         if parts.username is not None or parts.password is not None:
             raise ValueError("it has a name or password before the host, which is not supported")
         if any(not c.isprintable() or c.isspace() or ord(c) > 126 for c in url):
-            raise ValueError("it has a blank, a control character or a letter outside ASCII in it")
+            raise ValueError("it contains a blank, a control or a non-ASCII character")
         with contextlib.suppress(ValueError):
             ipaddress.ip_address(parts.hostname)
             if not is_public(parts.hostname):
@@ -101,7 +101,7 @@ def post(place: Place, body: bytes, headers: Mapping[str, str], seconds: float =
 
 def _too_slow(seconds: float, sent: bool) -> PostFailed:
     """Once it is sent, it may have been taken: it is not sent twice."""
-    return PostFailed(f"no answer within {seconds:g} s" + ("; it may have arrived" if sent else ""), again=not sent)
+    return PostFailed(f"no response within {seconds:g} s" + ("; it may have arrived" if sent else ""), again=not sent)
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class _Attempt:
         if 200 <= answer.status < 300:
             return
         if 300 <= answer.status < 400:
-            raise PostFailed(f"answers with a redirect (HTTP {answer.status}), which is not followed")
+            raise PostFailed(f"responds with a redirect (HTTP {answer.status}), which is not followed")
         said = one_line(answer.read(_REASON_BYTES).decode("utf-8", "replace"), _REASON_BYTES).replace(self.place.path, "…")[:100]
         what = f"HTTP {answer.status}" + (f": {said}" if said and not said.startswith("<") else "")
         raise PostFailed(what, answer.status in _RETRIED, _seconds(answer.getheader("Retry-After")))
@@ -160,7 +160,9 @@ class _Attempt:
             return _too_slow(self.seconds, self.sent)
         if isinstance(error, OSError):
             return PostFailed(error.strerror or type(error).__name__, again=True)
-        return PostFailed(f"its answer is not HTTP ({type(error).__name__})", again=isinstance(error, http.client.BadStatusLine))
+        return PostFailed(
+            f"its response is not HTTP ({type(error).__name__})", again=isinstance(error, http.client.BadStatusLine)
+        )
 
 
 def _seconds(header: str | None) -> float | None:

@@ -35,9 +35,9 @@ def webhook_of(url: str) -> str:
     """The URL where it is on this machine; raises UserError for any other."""
     host = http_host(url)
     if host is None:
-        raise UserError(f"--webhook {url}: give http://localhost:PORT/PATH")
+        raise UserError(f"--webhook {url}: must be http://localhost:PORT/PATH")
     if host not in ("localhost", socket.gethostname()) and not _is_loopback(host):
-        raise UserError(f"--webhook {url}: {host} is not this machine; run something on localhost that passes it on")
+        raise UserError(f"--webhook {url}: {host} is not this machine; to reach it, forward from a service on localhost")
     return url
 
 
@@ -74,7 +74,7 @@ def call_webhook(url: str, message: dict[str, Any]) -> str | None:
     try:
         return outcome.get(timeout=_HOOK_SECONDS)
     except queue.Empty:
-        return f"{url}: no answer within {_HOOK_SECONDS:g} s"
+        return f"{url}: no response within {_HOOK_SECONDS:g} s"
 
 
 def _post(url: str, message: dict[str, Any]) -> str | None:

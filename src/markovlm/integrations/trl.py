@@ -36,7 +36,7 @@ class HealthCallback(TrainerCallback):
 
     def __init__(self, policy: Policy = "warn", columns: Mapping[str, str] | None = None) -> None:
         if policy not in POLICIES:
-            raise UserError(f"HealthCallback: no policy {policy!r}; there are: {', '.join(POLICIES)}")
+            raise UserError(f"HealthCallback: unknown policy {policy!r}; known are {', '.join(POLICIES)}")
         self.policy: Policy = policy
         self._watcher = Watcher(columns, self._changed)
         self._step = 0

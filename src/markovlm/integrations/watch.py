@@ -43,7 +43,7 @@ class Watcher:
     def __call__(self, metrics: Mapping[str, Any], step: int | None = None) -> Verdict:
         """Take one logged dict and judge all so far. Raises UserError where `metrics` is no mapping."""
         if not isinstance(metrics, Mapping):
-            raise UserError(f"Watcher: give a dict of metrics, not {type(metrics).__name__}")
+            raise UserError(f"Watcher: metrics must be a dict, not {type(metrics).__name__}")
         numbers = numbers_of(metrics)
         values = self._translate(numbers)
         told = {key: value for key, value in values.items() if not key.startswith(_HELD_OUT)}

@@ -149,5 +149,5 @@ class LogColumns:
                 replaced += sum(len(alive.pop(old)) for old in stale)
                 alive[step] = [row]
         if replaced:
-            problems.note(f"steps are repeated (a restart): {replaced:,} earlier rows are replaced by what was logged later")
+            problems.note(f"steps are repeated (a restart): {replaced:,} earlier rows are replaced by later ones")
         return alive

@@ -29,7 +29,7 @@ def read_completions(run: RunData, limit: int) -> None:
     stride = -(-len(tables) // MAX_FILES)
     problems = Problems()
     if stride > 1:
-        problems.note(f"{len(tables):,} tables of completions; one in {stride} was looked at")
+        problems.note(f"{len(tables):,} tables of completions; one in {stride} was read")
     found: list[LoggedSample] = []
     rows = 0
     for table in tables[::-1][::stride][::-1]:

@@ -134,7 +134,7 @@ def _number_rows(columns: LogColumns, run: RunData) -> None:
     processes = 1 if epochs is None or bars is not None else _processes(epochs, columns.values("lr"))
     if processes > 1 and epochs is not None:
         columns.average(processes)
-        run.problems.append(f"{run.path.name}: {processes} processes print each row: their mean is taken")
+        run.problems.append(f"{run.path.name}: {processes} processes print each row: their mean is used")
         epochs = epochs[::processes][: len(columns)]
     n = len(columns)
     if bars is not None and begun is not None and np.isfinite(bars).all():
@@ -214,11 +214,11 @@ def metric_rows(path: Path, steps: _Steps, problems: Problems, ending: Ending) -
                 yield line, step, row | steps.beside()
     if verl is not None:
         if len(verl[2]) < len(verl_keys) and list(verl[2]) == verl_keys[: len(verl[2])]:
-            problems.note(f"line {verl[0]}, the last, is torn: left out")
+            problems.note(f"line {verl[0]}, the last, is incomplete: left out")
         else:
             yield verl
     if samples:
-        problems.note(f"{samples:,} printed dictionaries without a loss, gradient or step were taken for samples, not for rows")
+        problems.note(f"{samples:,} printed dictionaries without a loss, gradient or step were read as samples, not as rows")
 
 
 def _said_rows(path: Path, problems: Problems, ending: Ending) -> Iterator[Row]:
@@ -232,7 +232,7 @@ def _said_rows(path: Path, problems: Problems, ending: Ending) -> Iterator[Row]:
             row = _named_row(text)
             if _is_training(row):
                 if not whole:
-                    problems.note(f"line {line}, the last, is torn: left out")
+                    problems.note(f"line {line}, the last, is incomplete: left out")
                     continue
                 ending.row(line)
                 yield line, _step_in(text), row
@@ -251,7 +251,7 @@ def _said_rows(path: Path, problems: Problems, ending: Ending) -> Iterator[Row]:
         if _is_training(block):
             yield begun, block_step, block
     if samples:
-        problems.note(f"{samples:,} printed dictionaries without a loss, gradient or step were taken for samples, not for rows")
+        problems.note(f"{samples:,} printed dictionaries without a loss, gradient or step were read as samples, not as rows")
 
 
 def _verl_pairs(text: str, whole: bool) -> Iterator[tuple[str, str]]:

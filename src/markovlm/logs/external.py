@@ -179,7 +179,9 @@ def _say_how_to_name(run: RunData, keys: Iterable[str], problems: Problems) -> N
     if likely is None and run.training == "supervised" and run.framework in ("transformers", "LLaMA-Factory"):
         return  # the Trainer's own names: nothing was sampled
     here = ", ".join(name[:40] for name in named[:12])
-    problems.note(f"no column is a known reward (it has {here}); if one is, name it: --map reward={likely or 'COLUMN'}")
+    problems.note(
+        f"no column is recognised as the reward (columns: {here}); name it, for example --map reward={likely or 'COLUMN'}"
+    )
 
 
 def _say_what_there_was(keys: Iterable[str], framework: Framework, problems: Problems) -> None:
@@ -187,9 +189,9 @@ def _say_what_there_was(keys: Iterable[str], framework: Framework, problems: Pro
     here = ", ".join(sorted(key[:40] for key in keys)[:12]) or "none"
     if framework.name == "":
         asked = ", ".join(name[:40] for names in framework.keys.values() for name in names)
-        problems.note(f"--map: no column is called {asked}; it has {here}")
+        problems.note(f"--map: there is no column {asked}; the columns are {here}")
     else:
-        problems.note(f"no column is a metric we know (it has {here}); name them: --map reward=COLUMN")
+        problems.note(f"no column is a known metric (columns: {here}); name them: --map reward=COLUMN")
 
 
 def framework_of(framework: Framework, keys: Iterable[str], run: RunData) -> str:

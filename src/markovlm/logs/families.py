@@ -123,4 +123,4 @@ def how_to_name(rows: Sequence[Mapping[str, Any]]) -> str | None:
     steps = [key for key in counts if all(a[key] < b[key] for a, b in pairwise(numbers))]
     here = ", ".join(key[:40] for key in common[:12])
     step = f" --map step={min(steps, key=len)}" if steps else ""
-    return f"no column is a metric we know (it has {here}); name them: --map reward={likely_reward(common) or 'COLUMN'}{step}"
+    return f"no column is a known metric (columns: {here}); name them: --map reward={likely_reward(common) or 'COLUMN'}{step}"

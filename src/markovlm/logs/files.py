@@ -85,7 +85,7 @@ def _unpacked(data: bytes, most: int, problems: Problems | None) -> bytes:
             break
         if not unpacker.eof:
             over = bool(unpacker.unconsumed_tail)
-            _note(problems, f"unpacks to more than {most:,} bytes, of which these were read" if over else "gzip that ends early")
+            _note(problems, f"unpacks to more than {most:,} bytes; only these were read" if over else "gzip that ends early")
             break
         data = unpacker.unused_data
     return bytes(found)
@@ -98,7 +98,7 @@ def _lines(data: bytes, problems: Problems | None) -> bytes:
     try:
         parse(data)
     except ValueError:
-        _note(problems, "a JSON array with a fault: read up to it")
+        _note(problems, "a JSON array with an error: read up to the error")
     _note(problems, "a JSON array: line numbers are numbers of records")
     return b"".join(record + b"\n" for record in records)
 

@@ -91,11 +91,11 @@ def _inside(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
                 unlisted += 1
         yield from sorted(here)
     if unlisted:
-        skipped.append(Skipped(folder, f"{unlisted:,} more files that are no logs"))
+        skipped.append(Skipped(folder, f"{unlisted:,} more files that are not logs"))
     if others:
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in others.most_common(6)) + (", …" if len(others) > 6 else "")
         n = sum(others.values())
-        skipped.append(Skipped(folder, f"{n:,} file{'' if n == 1 else 's'} not named like logs, not opened ({kinds})"))
+        skipped.append(Skipped(folder, f"{n:,} file{'' if n == 1 else 's'} with names unlike a log's, not opened ({kinds})"))
 
 
 def _externals(path: Path, folders: list[str], files: list[str]) -> list[Path]:
@@ -124,7 +124,7 @@ def _is_run_directory(files: set[str]) -> bool:
 def _why_not(path: Path, names: Sequence[str]) -> str | None:
     """Why a file of a directory is no run: None where it is one, an empty text where it belongs to a run that is read anyway."""
     if path.name in _OWN_FILES:
-        return "belongs to a run directory whose config.yaml is not there"
+        return "belongs to a run directory without config.yaml"
     try:
         check_regular(path)
         if path.stat().st_size == 0:
@@ -142,11 +142,11 @@ def _why_not(path: Path, names: Sequence[str]) -> str | None:
 
 def _unknown(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
-        return "no JSON objects in it"
+        return "contains no JSON objects"
     if any("step" in row for row in rows) and path.name.startswith("metrics"):
-        return "metric rows without a config.yaml beside them; name the file itself to have it judged"
+        return "metric rows without a config.yaml beside them; to have them judged, name the file itself"
     keys = ", ".join(str(key)[:30] for key in list(rows[0])[:4])
-    return f"no known log: its first record has {keys}" if keys else "no known log: its first record is empty"
+    return f"not a known log format: its first record has {keys}" if keys else "not a known log format: its first record is empty"
 
 
 def read_launches(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping: Framework | None = None) -> list[RunData]:
@@ -168,9 +168,7 @@ def read_launches(path: str | Path, max_samples: int = SAMPLES_PER_RUN, mapping:
         return runs
     found = next((one for one in runs if one.launch[0] == int(launch[1])), None)
     if found is None:
-        runs[-1].problems.append(
-            f"{file.name}: no launch {launch[1]} in it; there {'is 1' if len(runs) == 1 else f'are {len(runs)}'}"
-        )
+        runs[-1].problems.append(f"{file.name}: there is no launch {launch[1]}; it has {len(runs)}")
     return [found or runs[-1]]
 
 
@@ -225,9 +223,7 @@ def read_runs(
     taken: dict[str, int] = {}
     runs = [run for path in found for run in read_launches(path, limit, mapping)]
     if mapping is not None and not any(run.metrics.width > 1 for run in runs):
-        said = next(
-            (line for run in runs for line in run.problems if "--map" in line), "--map: no file has a column that it names"
-        )
+        said = next((line for run in runs for line in run.problems if "--map" in line), "--map: no file has any of its columns")
         raise UserError(said)
     for run in without_duplicates(runs):
         count = taken[run.name] = taken.get(run.name, 0) + 1

@@ -44,7 +44,7 @@ def read_mapping(entries: Sequence[str]) -> Framework | None:
         if "=" in entry:
             name, _, theirs = entry.partition("=")
             if not theirs.strip():
-                raise UserError(f"--map {entry}: give OURS=THEIRS, for example --map reward=train/reward")
+                raise UserError(f"--map {entry}: must be OURS=THEIRS, for example --map reward=train/reward")
             key = our_key(name.strip(), f"--map {entry}")
             keys[key] = (*keys.get(key, ()), theirs.strip())
         else:
@@ -65,11 +65,11 @@ def _read_file(path: Path) -> dict[str, tuple[str, ...]]:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"--map {path}: not YAML or JSON; write a line OURS: THEIRS for each metric") from None
     if not isinstance(found, dict) or not found:
-        raise UserError(f"--map {path}: no mapping in it; write a line OURS: THEIRS for each metric")
+        raise UserError(f"--map {path}: contains no mapping; write a line OURS: THEIRS for each metric")
     out: dict[str, tuple[str, ...]] = {}
     for name, theirs in found.items():
         names = theirs if isinstance(theirs, list) else [theirs]
         if not all(isinstance(one, str) for one in names):
-            raise UserError(f"--map {path}: {name}: a column's name, or a list of names")
+            raise UserError(f"--map {path}: {name}: must be a column's name, or a list of names")
         out[our_key(str(name), f"--map {path}")] = tuple(names)
     return out

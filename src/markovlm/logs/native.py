@@ -105,7 +105,7 @@ def _read_metrics(run: RunData, path: Path) -> None:
         if fast is not None:
             run.metrics = fast
             if lines != data:
-                run.problems.append(f"{path.name}: the last line is torn")
+                run.problems.append(f"{path.name}: the last line is incomplete")
             return
     rows: list[tuple[int, dict[str, Any]]] = [(line, row) for line, _, row in objects(data.splitlines(keepends=True), problems)]
     run.metrics = metrics_frame(rows, problems, run.lines)
@@ -125,7 +125,7 @@ def metrics_frame(rows: list[tuple[int, dict[str, Any]]], problems: Problems, li
     order = order_by_step([integer(row.get("step")) for _, row in rows], what="step", problems=problems, start=1)
     keys = dict.fromkeys(str(key) for _, row in rows for key in row if key != "step")
     if len(keys) > MOST_KEYS:
-        problems.note(f"{len(keys):,} metrics, of which {MOST_KEYS:,} were read")
+        problems.note(f"{len(keys):,} metrics; only {MOST_KEYS:,} were read")
         keys = dict.fromkeys(sorted(keys, key=lambda key: key not in METRIC)[:MOST_KEYS])
     columns: dict[str, list[float | None]] = {key: [] for key in keys}
     for step, index in order:
@@ -266,7 +266,7 @@ def _light_rows(run: RunData, path: Path, problems: Problems) -> list[Light]:
             )
     run.sample_rows = len(light) * stride
     if stride > 1:
-        run.problems.append(f"{path.name}: long; one row in {stride} was looked at")
+        run.problems.append(f"{path.name}: long; one row in {stride} was read")
     return light
 
 

@@ -42,13 +42,13 @@ def read_with(reader: LogReader, path: Path, max_samples: int) -> RunData:
     except UserError as error:
         return RunData(path=path, kind="unknown", name=path.stem, problems=[f"{path.name}: {error}"])
     if not isinstance(made, RunData):
-        raise UserError(f"{named(READERS, reader.name)} gave {type(made).__name__}; a markovlm.RunData is needed")
+        raise UserError(f"{named(READERS, reader.name)} returned {type(made).__name__}; it must return a markovlm.RunData")
     steps: object = (
         made.metrics["step"].dtype if isinstance(made.metrics, pl.DataFrame) and "step" in made.metrics.columns else None
     )
     if steps is None or not cast("pl.DataType", steps).is_integer():
-        what = "no polars DataFrame with a column step" if steps is None else f"steps of type {steps}"
+        what = "not a polars DataFrame with a column step" if steps is None else f"steps of type {steps}"
         raise UserError(
-            f"{named(READERS, reader.name)}: its metrics are {what}; a column `step` of integers is needed (docs/plugins.md)"
+            f"{named(READERS, reader.name)}: its metrics are {what}; they must have a column `step` of integers (docs/plugins.md)"
         )
     return made

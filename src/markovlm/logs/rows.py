@@ -78,7 +78,7 @@ def objects(lines: Iterable[bytes], problems: Problems) -> Iterator[tuple[int, i
         else:
             problems.add("not a JSON object", number)
     if bad is not None:
-        problems.note(f"line {bad}, the last, is torn or not JSON" if bad == number else f"line {bad} is not JSON")
+        problems.note(f"line {bad}, the last, is incomplete or not JSON" if bad == number else f"line {bad} is not JSON")
 
 
 def number(value: Any, key: str, line: int, problems: Problems) -> float | None:
@@ -92,7 +92,7 @@ def number(value: Any, key: str, line: int, problems: Problems) -> float | None:
             return math.inf if value > 0 else -math.inf
     if isinstance(value, str):
         return _number_in_text(value, key, line, problems)
-    problems.add(f"{key}: {type(value).__name__} in place of a number, left missing", line)
+    problems.add(f"{key}: {type(value).__name__} instead of a number, treated as missing", line)
     return None
 
 
@@ -103,7 +103,7 @@ def _number_in_text(value: str, key: str, line: int, problems: Problems) -> floa
     try:
         found = float(text)
     except ValueError:
-        problems.add(f"{key}: text {text[:40]!r} in place of a number, left missing", line)
+        problems.add(f"{key}: text {text[:40]!r} instead of a number, treated as missing", line)
         return None
     problems.add(f"{key}: a number written as text", line)
     return found
@@ -155,7 +155,7 @@ def order_by_step(steps: Sequence[int | None], *, what: str, problems: Problems,
         return [(start + i, i) for i in range(len(steps))]
     last: dict[int, int] = {s: i for i, s in enumerate(steps) if s is not None}
     if len(last) < len(known):
-        problems.note(f"{len(known) - len(last)} rows repeat a {what}; the later row of each counts")
+        problems.note(f"{len(known) - len(last)} rows repeat a {what}; the last row of each is used")
     if len(known) < len(steps):
         problems.note(f"{len(steps) - len(known)} rows without a {what} are left out")
     return sorted(last.items())

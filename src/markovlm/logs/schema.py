@@ -97,7 +97,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("cot_tokens", "CoT tokens", "tokens", "CoT tokens sampled in the step"),
     Metric("sampler_gap", "sampler gap", "nats/token", "how far the sampler's log-probs are from the training pass's"),
     Metric("step_seconds", "time of a step", "seconds", "how long the step took"),
-    Metric("memory_splits", "memory splits", "", "micro-batches that were split because memory ran out"),
+    Metric("memory_splits", "memory splits", "", "micro-batches split because memory ran out"),
     Metric("accuracy", "right answers", "fraction", "share of the step's samples that the framework counts as right"),
     Metric("cot_length_min", "shortest CoT", "tokens", "length of the step's shortest completion"),
     Metric("cot_length_max", "longest CoT", "tokens", "length of the step's longest completion"),

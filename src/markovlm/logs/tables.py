@@ -114,7 +114,7 @@ def read_csv(path: Path, framework: Framework | None = None) -> RunData:
         found = csv_header(head.encode()) or _any_header(head)
         delimiter, names = found[0], _plain(found[1:])
         if wanted is not None and wanted not in (known := _runs(names)):
-            run.problems.append(f"{path.name}: no run {wanted[:60]!r} in it; there are {', '.join(known)[:300]}")
+            run.problems.append(f"{path.name}: there is no run {wanted[:60]!r}; it has {', '.join(known)[:300]}")
             return run
         names, told = _exported(names, wanted)
         if told:
@@ -189,7 +189,7 @@ def _csv_rows(reader: Any, names: list[str], problems: Problems) -> Iterator[Row
             row = {name: cell for name, cell in zip(names, cells, strict=True) if name and cell}
             yield line, step_of(row, STEPS), row
     except csv.Error as error:
-        problems.note(f"not a CSV from line {line + 1} on ({error})")
+        problems.note(f"not valid CSV from line {line + 1} on ({error})")
 
 
 # --- Parquet -------------------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def read_database(path: Path) -> RunData:
             known = runs_in_database(file)
             wanted = name or (known[-1] if known else "")
             if name is None and len(known) > 1:
-                problems.note(f"{len(known)} runs; the newest is shown. Name one as {file.name}::RUN, or give its folder")
+                problems.note(f"{len(known)} runs; the newest is shown. Choose one with {file.name}::RUN, or give its folder")
             if "run_uuid" in _columns(connection, "metrics"):
                 run.kind = "mlflow"
                 _read_mlflow_database(run, connection, wanted, problems)
@@ -252,7 +252,7 @@ def read_mlflow_folder(path: Path) -> RunData:
     run, problems = new_run(path, "mlflow", path.resolve().name), Problems()
     files = {str(file.relative_to(path / "metrics")): file for file in sorted((path / "metrics").rglob("*")) if file.is_file()}
     if len(files) > MAX_KEYS:
-        problems.note(f"{len(files):,} metrics, of which {MAX_KEYS:,} were read")
+        problems.note(f"{len(files):,} metrics; only {MAX_KEYS:,} were read")
     translator = translator_of(files)
     table: dict[int, dict[str, float]] = {}
     for key, file in list(files.items())[:MAX_KEYS]:

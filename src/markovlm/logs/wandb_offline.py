@@ -72,7 +72,7 @@ def fields(message: bytes) -> Iterator[tuple[int, Any]]:
         elif kind == 2:
             length, at = _varint(message, at)
             if at + length > end:
-                raise ValueError("a field beyond its message")
+                raise ValueError("a field that is longer than its message")
             value, at = message[at : at + length], at + length
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
@@ -86,7 +86,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(message) or shift > 63:
-            raise ValueError("a number that does not end")
+            raise ValueError("an unterminated number")
         byte = message[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7

@@ -155,7 +155,7 @@ def policy_loss_of(objective: Objective, batch: PolicyBatch) -> PolicyLoss:
 
 def _require(made: object, kind: type, name: str, what: str) -> None:
     if not isinstance(made, kind):
-        raise UserError(f"{named(OBJECTIVES, name)}: {what} is {type(made).__name__}; a {kind.__name__} is needed")
+        raise UserError(f"{named(OBJECTIVES, name)}: {what} is {type(made).__name__}; it must be a {kind.__name__}")
 
 
 def _name(objective: Objective) -> str:

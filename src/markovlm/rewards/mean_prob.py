@@ -36,7 +36,7 @@ class MeanProbOptions(Section):
 
 class MeanProb(Reward[MeanProbOptions]):
     Options = MeanProbOptions
-    summary = "mean probability of the answer's tokens, less that without a CoT (RLPR)"
+    summary = "mean probability of the answer's tokens, minus that without a CoT (RLPR)"
     differentiable = False
 
     def __init__(self, options: MeanProbOptions, config: Any):

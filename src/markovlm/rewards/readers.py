@@ -28,7 +28,7 @@ class Readers(Reward[NoOptions]):
             raise ValueError("reward=readers needs objective.readers, such as actor,frozen or a model's name")
         if "actor" not in config.readers and config.actor_reward_weight.maximum > 0:
             raise ValueError(
-                "actor_reward_weight must be 0 where the actor is none of objective.readers: nothing has a gradient then"
+                "actor_reward_weight must be 0 if the actor is not among objective.readers: nothing has a gradient then"
             )
 
     def value(self, answers: Answers) -> Tensor:

@@ -35,7 +35,7 @@ def reference_of(spec: SweepSpec, cells: Sequence[Cell], path: Path) -> str:
     wanted = label(spec.reference) or "{}"
     if not found:
         raise UserError(f"{path}: reference: no cell has {wanted}; the cells are {_listed(firsts)}")
-    raise UserError(f"{path}: reference: {len(found)} cells have {wanted}, say which: {_listed(found)}")
+    raise UserError(f"{path}: reference: {len(found)} cells have {wanted}, name one of them: {_listed(found)}")
 
 
 def _with(cells: Sequence[Cell], values: Mapping[str, Any], source: str) -> tuple[list[Cell], list[UserError]]:
@@ -87,14 +87,14 @@ def _check_checkpoint(asked: FinalEvaluation, config: RunConfig) -> None:
         raise UserError(f"evaluate.checkpoint {asked.step}: training.steps is {steps}")
     if asked.step % every and asked.step != steps:
         raise UserError(
-            f"evaluate.checkpoint {asked.step}: is not saved, with training.checkpoint_every {every} and {steps} steps"
+            f"evaluate.checkpoint {asked.step}: this step is not saved with training.checkpoint_every {every} and {steps} steps"
         )
 
 
 def doubts(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
     """What will run and tell nothing, or two things at once, a line each."""
     silent = sum(not cell.config.training.eval_every for cell in cells)
-    found = [f"nothing to compare {silent} of {len(cells)} runs by: training.eval_every is 0 and there is no `evaluate`"]
+    found = [f"{silent} of {len(cells)} runs have no score to compare: training.eval_every is 0 and there is no `evaluate`"]
     return [*(found if spec.evaluate is None and silent else ()), *_decoded_apart(cells)]
 
 
@@ -108,5 +108,5 @@ def _decoded_apart(cells: Sequence[Cell]) -> list[str]:
     if len(ways) < 2:
         return []
     return [
-        f"cells are evaluated differently ({', '.join(ways)}): give evaluation.decoding or evaluation.temperature once, in the base"
+        f"cells are evaluated differently ({', '.join(ways)}): set evaluation.decoding or evaluation.temperature once, in the base"
     ]

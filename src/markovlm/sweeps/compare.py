@@ -126,7 +126,7 @@ def compare(outcomes: Sequence[Outcome], reference: str | None = None, metric: s
     if reference is None:
         reference = order[0] if order else None
     elif reference not in by_group:
-        raise ValueError(f"reference {reference!r}: no group is called so")
+        raise ValueError(f"reference {reference!r}: there is no such group")
     groups = [
         _group_row(group, members, (0.0, 1.0) if metric == "accuracy" else (-math.inf, math.inf))
         for group, members in by_group.items()

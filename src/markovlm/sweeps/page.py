@@ -42,8 +42,8 @@ _METHOD = (
     "Means over seeds with 95 % intervals. Over seeds and questions: two-way random effects, for other seeds and other questions; over "
     "seeds: Student's t, which leaves the questions out (all seeds answer the same ones). Differences are taken seed by seed and question "
     "by question, p adjusted by Holm's method within a table; p unpaired is Welch's t test over seeds: where training is chaotic, two runs "
-    "of one seed have no more in common than any two. One seed has no interval: it says nothing of what another seed would do; nor have "
-    "seeds that came out all the same. A run that its guard stopped counts with what it reached."
+    "of one seed have no more in common than any two. One seed has no interval: it says nothing about what another seed would do; neither have "
+    "seeds with equal results. A run stopped by its guard counts with what it had reached."
 )
 MOST_CURVES = 12  # combinations whose learning curves are drawn
 
@@ -99,7 +99,7 @@ def _about(sweep: Sweep, outcomes: Sequence[Outcome], metric: str) -> dict[str, 
     return {
         "title": sweep.path.stem,
         "sentence": f"{done} of {len(outcomes)} runs compared by {name}"
-        + (f" on {', '.join(wheres)} questions (n = {', '.join(map(str, ns))} a run)" if wheres else ""),
+        + (f" on {', '.join(wheres)} questions (n = {', '.join(map(str, ns))} per run)" if wheres else ""),
         "failed": [(o.name, sweep.messages.get(o.name, "")) for o in failed],
         "left": [o.name for o in left],
         "notes": [text] if (text := evaluated_apart(outcomes)) else [],
@@ -120,7 +120,7 @@ def evaluated_apart(outcomes: Sequence[Outcome]) -> str | None:
     if not told:
         return None
     return (
-        f"cells are not evaluated alike: they differ in {'; '.join(told)}. Set these keys once, in the base "
+        f"cells are evaluated differently: they differ in {'; '.join(told)}. Set these keys once, in the base "
         "(evaluation.decoding, evaluation.temperature, …)."
     )
 

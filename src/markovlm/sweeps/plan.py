@@ -35,12 +35,12 @@ def plan_sweep(sweep: Sweep) -> dict[str, Any]:
     evaluated = f" ({len(waiting) - len(to_train)} only to evaluate)" if len(to_train) < len(waiting) else ""
     lines = [
         f"{len(sweep.cells)} runs, {len(waiting)} to run{evaluated}; {steps:,} steps, at most {tokens:,} tokens; {at_once} at a time on this machine",
-        f"memory: at most about {max(peaks) / 1e9:.2g} GB a run (estimate)"
+        f"memory: at most about {max(peaks) / 1e9:.2g} GB per run (estimate)"
         if peaks
         else "memory: no estimate (the model is not on this machine)",
-        "time: unknown until a first run is finished here"
+        "time: unknown until the first run is finished here"
         if seconds is None or pace is None
-        else f"time: about {seconds / 60:,.0f} minutes of training ({pace:.2f} s a step, measured on finished runs), evaluations on top",
+        else f"time: about {seconds / 60:,.0f} minutes of training ({pace:.2f} s per step, measured on finished runs), plus evaluations",
         *doubts(sweep.spec, sweep.cells),
     ]
     return {

@@ -95,7 +95,7 @@ def part_of(sweep: Sweep, words: Sequence[str]) -> Sweep:
     """The cells whose names have all of `words` in them, in the same directory; all where there are none. UserError where no cell is left."""
     cells = [cell for cell in sweep.cells if all(word in cell.name for word in words)]
     if not cells:
-        raise UserError(f"--only {' '.join(words)}: no cell is called so; the first is {sweep.cells[0].name}")
+        raise UserError(f"--only {' '.join(words)}: no cell has such a name; the first is {sweep.cells[0].name}")
     return replace(sweep, cells=cells)
 
 
@@ -204,7 +204,7 @@ class _Scheduler:
                 self.watch.note(f"{name}: failed: {message} (log: {self.sweep.layout.log(cell)})")
         elif status in ("pending", "unfinished") and not self.asked.is_set():
             status = "failed"  # it says it is done and is not
-            self.sweep.messages[name] = "ended without its last step"
+            self.sweep.messages[name] = "ended before its last step"
         self.statuses[name] = status
         self._event(cell, "end", code=code, status=status)
 
@@ -248,7 +248,7 @@ def _check_place(layout: Layout) -> None:
     if layout.path.is_file():
         raise UserError(f"--out {layout.path}: is a file; name a directory")
     if layout.path.is_dir() and any(layout.path.iterdir()) and not (layout.path / "cells").is_dir():
-        raise UserError(f"--out {layout.path}: is not empty and no sweep; name a new directory")
+        raise UserError(f"--out {layout.path}: is not empty and not a sweep; name a new directory")
 
 
 def _prepare(layout: Layout) -> None:
@@ -272,7 +272,7 @@ def _locked(layout: Layout) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{layout.path}: another sweep works here; wait for it, or name another --out") from None
+            raise UserError(f"{layout.path}: another sweep is running here; wait for it, or name another --out") from None
         yield
 
 
@@ -290,7 +290,7 @@ def _interruptible(layout: Layout, engine: Engine, watch: SweepWatcher) -> Itera
             return
         asked.set()
         layout.stop.touch()
-        watch.note("stopping: runs end after the step in progress; the same command continues")
+        watch.note("stopping: runs end after the current step; the same command continues")
 
     before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

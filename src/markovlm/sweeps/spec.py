@@ -18,8 +18,8 @@ Values = dict[str, Any]  # dotted configuration key -> value
 class Resources(Section):
     """What one run needs."""
 
-    cpus: int = Field(1, ge=1, description="cores, and threads, of a run")
-    gpus: float = Field(0.0, ge=0, le=1, description="share of a GPU; a run takes at most one")
+    cpus: int = Field(1, ge=1, description="cores and threads of a run")
+    gpus: float = Field(0.0, ge=0, le=1, description="share of a GPU; a run uses at most one")
 
 
 class FinalEvaluation(Section):
@@ -28,7 +28,7 @@ class FinalEvaluation(Section):
     checkpoint: str = Field("last", description="last, best, or a step that is saved")
     split: str | None = Field(None, description="default data.test_split")
     limit: int | None = Field(None, ge=1, description="questions")
-    baseline: bool = Field(False, description="the base model too, once a run")
+    baseline: bool = Field(False, description="the base model too, once per run")
 
     @field_validator("checkpoint", mode="before")
     @classmethod
@@ -37,7 +37,7 @@ class FinalEvaluation(Section):
             return value
         text = "" if isinstance(value, bool) else str(value)
         if not (text.isascii() and text.isdigit()):
-            raise ValueError(f"last, best or a step is needed, got {value!r:.80}")
+            raise ValueError(f"must be last, best or a step, got {value!r:.80}")
         return str(int(text))
 
     @property
@@ -66,16 +66,16 @@ class StudyDesign(Section):
 class SweepSpec(Section):
     """SWEEP.yaml, validated."""
 
-    base: Values | str = Field({}, description="a configuration, or the path of one from the place of this file")
+    base: Values | str = Field({}, description="a configuration, or its path relative to this file")
     matrix: dict[str, list[Any]] = Field({}, description="key -> its values; all combinations are run")
-    cells: list[Values] = Field([], description="combinations written out, beside or instead of the matrix")
+    cells: list[Values] = Field([], description="explicit combinations, besides or instead of the matrix")
     seeds: list[int] | int | None = Field(None, description="seeds of every cell: a list, or how many from 0; default the base's")
     evaluate: FinalEvaluation | None = None
     resources: Resources = Resources()  # pyright: ignore[reportCallIssue]
     retries: int = Field(1, ge=0, description="how often a failed run is continued from its last checkpoint")
     metric: Literal["auto", "accuracy", "logprob"] = Field("auto", description="what cells are compared by")
     reference: Values | None = Field(
-        None, description="values that one cell alone has, which others are compared with; default the first"
+        None, description="values that identify one cell, which the others are compared with; default the first"
     )
     study: StudyDesign | None = Field(None, description="the question behind the sweep, its design and what decides")
 
@@ -84,11 +84,11 @@ class SweepSpec(Section):
     def _values(cls, matrix: dict[str, list[Any]]) -> dict[str, list[Any]]:
         for key, values in matrix.items():
             if key == "seed":
-                raise ValueError("seed: seeds stand under `seeds`, so that cells can be paired by them")
+                raise ValueError("seed: put seeds under `seeds`, so that cells can be paired by them")
             if not values:
                 raise ValueError(f"{key}: has no values")
             if any(value in values[:number] for number, value in enumerate(values)):
-                raise ValueError(f"{key}: names a value twice")
+                raise ValueError(f"{key}: contains a value twice")
         return matrix
 
     @field_validator("cells")
@@ -112,7 +112,7 @@ class SweepSpec(Section):
     def _cell(cls, reference: Values | None) -> Values | None:
         flat = None if reference is None else flatten(reference)
         if flat is not None and "seed" in flat:
-            raise ValueError("names a seed; cells are compared over all their seeds, so leave it out")
+            raise ValueError("names a seed, but cells are compared over all their seeds; leave it out")
         return flat
 
     @model_validator(mode="after")
@@ -123,9 +123,9 @@ class SweepSpec(Section):
         if self.seeds is not None and (self.seeds == [] or self.seeds == 0):
             raise ValueError("seeds: at least one is needed")
         if any(seed < 0 for seed in numbers) or (isinstance(self.seeds, int) and self.seeds < 0):
-            raise ValueError("seeds: whole numbers from 0 are needed")
+            raise ValueError("seeds: must be whole numbers from 0")
         if len(set(numbers)) < len(numbers):
-            raise ValueError("seeds: names a seed twice")
+            raise ValueError("seeds: contains a seed twice")
         return self
 
     def seed_list(self, base: Mapping[str, Any]) -> list[Any]:
@@ -137,7 +137,7 @@ class SweepSpec(Section):
 
 def _require_whole(seed: Any) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seeds are whole numbers from 0, got {seed!r:.80}")
+        raise ValueError(f"seeds must be whole numbers from 0, got {seed!r:.80}")
 
 
 def read_spec(path: Path) -> SweepSpec:

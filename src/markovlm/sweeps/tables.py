@@ -36,7 +36,7 @@ def compared(found: Comparison, metric: str) -> list[Table]:
         "highest": lambda g: _decimal(g.highest),
         "best dev": lambda g: _decimal(_or_none(g.best.mean)),
         "verdicts": lambda g: ", ".join(f"{count} {verdict}" for verdict, count in g.verdicts.items()),
-        "s a run": lambda g: _decimal(g.seconds),
+        "s per run": lambda g: _decimal(g.seconds),
     }
     differences: Columns = {
         "cell": "group",

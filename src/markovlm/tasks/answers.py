@@ -47,7 +47,7 @@ FAILURE_KINDS: dict[FailureKind, str] = {
     "not_extracted": "the gold answer is in the answer text, but the extractor read something else or nothing",
     "repetition": "the chain of thought repeats itself",
     "no_answer": "the answer text is empty",
-    "format": "the answer text holds nothing of the expected type",
+    "format": "the answer text contains nothing of the expected type",
     "wrong_arithmetic": "an equation in the chain of thought is false",
     "other": "none of these",
 }
@@ -91,14 +91,14 @@ def extract(text: str, method: str, *, choices: Sequence[str] = (), ended: bool 
     method raises or gives anything but text.
     """
     if method not in EXTRACTORS:
-        raise UnknownMethod(f"Unknown extraction method {method!r}; methods of text: {', '.join(EXTRACTORS)}")
+        raise UnknownMethod(f"Unknown extraction method {method!r}; methods for text: {', '.join(EXTRACTORS)}")
     found = EXTRACTORS[method]
     read = found.read if ended else found.read_cut or found.read
     with calling(EXTRACTORS, method, "it"):
         made: object = read(text, choices)
     if made is not None and not isinstance(made, str):
         raise UserError(
-            f"{named(EXTRACTORS, method)} gave {type(made).__name__}; a str is needed, or None where there is no answer"
+            f"{named(EXTRACTORS, method)} returned {type(made).__name__}; it must return a str, or None if there is no answer"
         )
     return made
 

@@ -68,7 +68,7 @@ def _split_text(text: str) -> tuple[str, Labelled]:
 def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
     subset = str(options["subset"]).lower()
     if subset not in ("challenge", "easy"):
-        raise UserError(f"task {dataset.name}: option subset is {subset!r}; it is challenge or easy")
+        raise UserError(f"task {dataset.name}: option subset is {subset!r}; it must be challenge or easy")
     return EASY if subset == "easy" else CHALLENGE
 
 

@@ -58,7 +58,7 @@ def _require(holds: bool, field: str, wanted: str, value: object) -> None:
 def format_question(terms: Sequence[int]) -> str:
     """`(17, 4, 79)` -> `17+4+79`; `(17, -4, 79)` -> `17-4+79`."""
     if len(terms) < 2 or 0 in terms:
-        raise ValueError(f"a question has at least two terms, none of them zero; got {tuple(terms)}")
+        raise ValueError(f"a question needs at least two terms, none of them zero; got {tuple(terms)}")
     return f"{terms[0]}" + "".join(f"{term:+d}" for term in terms[1:])
 
 

@@ -42,13 +42,15 @@ def chain_example(
 ) -> ChainExample:
     """A `ChainExample` of these parts. ValueError where a question is asked after a chunk that isn't there."""
     if not chunks or not all(chunks):
-        raise ValueError("chunks: a text has at least one chunk and none of them is empty")
+        raise ValueError("chunks: a text needs at least one chunk, and none may be empty")
     for query in queries:
         if not 1 <= query.after <= len(chunks):
             raise ValueError(f"after: {query.question!r} is asked after chunk {query.after} of {len(chunks)}")
         if query.fact is not None and not 1 <= query.fact <= query.after:
-            raise ValueError(f"fact: {query.question!r}, asked after chunk {query.after}, has its fact in chunk {query.fact}")
+            raise ValueError(
+                f"fact: {query.question!r}, asked after chunk {query.after}, can't have its fact in chunk {query.fact}"
+            )
         if not query.answer:
-            raise ValueError(f"answer: {query.question!r} has none")
+            raise ValueError(f"answer: {query.question!r} has no answer")
     answer = queries[-1].answer if queries else ""
     return ChainExample(id, joiner.join(chunks), answer, chunks=chunks, queries=queries, start=start)

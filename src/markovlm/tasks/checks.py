@@ -24,22 +24,22 @@ def kind_problem(answer_type: object, prompt_kind: object) -> str:
         ("prompt_kind", prompt_kind, get_args(PromptKind)),
     ):
         if value not in known:
-            return f"{name} {value!r} is none of {', '.join(known)}"
+            return f"{name} {value!r} is not one of {', '.join(known)}"
     return ""
 
 
 def example_problem(example: object, task: Task) -> str:
     """Of one thing that a task yielded, to stand behind "yielded"."""
     if not isinstance(example, Example):
-        return f"{type(example).__name__}; a markovlm.Example is needed"
+        return f"{type(example).__name__}; it must be a markovlm.Example"
     for name in ("id", "question", "answer"):
         value: object = getattr(example, name)
         if not isinstance(value, str):
-            return f"an Example whose {name} is {value!r:.40} ({type(value).__name__}); a str is needed"
+            return f"an Example whose {name} is {value!r:.40} ({type(value).__name__}); it must be a str"
     for name in ("choices", "also"):
         value = getattr(example, name)
         if not isinstance(value, tuple) or not all(isinstance(one, str) for one in cast("tuple[object, ...]", value)):
-            return f"an Example whose {name} is {value!r:.60}; a tuple of str is needed"
+            return f"an Example whose {name} is {value!r:.60}; it must be a tuple of str"
     if not example.question.strip():
         return "an Example whose question is empty"
     return "" if isinstance(example, ChainExample) else _answer_problem(example, task.answer_type)
@@ -52,7 +52,7 @@ def _answer_problem(example: Example, answer_type: AnswerType) -> str:
             return f"an Example with {len(example.choices)} choices; answer_type letter needs 2 to {len(LETTERS)}"
         letters = LETTERS[: len(example.choices)]
         bad = [one for one in (example.answer, *example.also) if len(one) != 1 or one not in letters]
-        return f"an Example whose answer is {bad[0]!r:.40}; one of the letters {', '.join(letters)} is needed" if bad else ""
+        return f"an Example whose answer is {bad[0]!r:.40}; it must be one of the letters {', '.join(letters)}" if bad else ""
     if answer_type == "number":
         bad = [one for one in (example.answer, *example.also) if normalize_number(one) is None]
         return f"an Example whose answer is {bad[0]!r:.40}; answer_type number needs a number" if bad else ""

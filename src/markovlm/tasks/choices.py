@@ -65,7 +65,7 @@ def asked_example(
         raise UserError("the question is empty")
     if answer_type != "letter":
         if own:
-            raise UserError(f"choices: task {task} has none, its answers are {answer_type}s; leave them out")
+            raise UserError(f"choices: task {task} is not multiple choice, its answers are {answer_type}s; leave them out")
         return Example(given.id, text, given.answer)
     if not own:
         text, own = split_choices(text)
@@ -80,5 +80,5 @@ def asked_example(
         raise UserError(f"choices: choice {LETTERS[own.index('')]} is empty")
     letter = given.answer.strip().upper()
     if letter and letter not in LETTERS[: len(own)]:
-        raise UserError(f"answer {given.answer[:30]!r}: is none of {', '.join(LETTERS[: len(own)])}")
+        raise UserError(f"answer {given.answer[:30]!r}: is not one of {', '.join(LETTERS[: len(own)])}")
     return Example(given.id, text, letter, own)

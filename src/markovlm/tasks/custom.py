@@ -78,7 +78,7 @@ def _letter(value: Any, labels: Sequence[str], texts: tuple[str, ...]) -> str:
 def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
     kind = str(options.get("answer_type", "number"))
     if kind not in get_args(AnswerType):
-        raise UserError(f"task custom: option answer_type is {kind!r}; it is number, letter or text")
+        raise UserError(f"task custom: option answer_type is {kind!r}; it must be number, letter or text")
     answer_type = cast(AnswerType, kind)
     columns = {name: str(options.get(name, default)) for name, default in _COLUMNS.items()}
     return replace(
@@ -130,7 +130,7 @@ def _kind(source: DataSource, answer: str, choices: str) -> Kind | None:
         if found in fits
         else f"of the first {len(rows)} answers {fits['number']} are numbers and {fits['letter']} one of their choices"
     )
-    return Kind(cast(AnswerType, found), f"answers are read as kind {found!r}: {because} (data.answer_kind says otherwise)")
+    return Kind(cast(AnswerType, found), f"answers are read as kind {found!r}: {because} (data.answer_kind overrides this)")
 
 
 def _count(rows: Sequence[DataRow], read: Callable[[DataRow], object]) -> int:

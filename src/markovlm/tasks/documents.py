@@ -54,7 +54,7 @@ def _query(item: Any, number: int, chunks: int) -> Query:
 def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
     kind = str(options.get("answer_type", "text"))
     if kind not in ("number", "text"):
-        raise UserError(f"task documents: option answer_type is {kind!r}; it is number or text")
+        raise UserError(f"task documents: option answer_type is {kind!r}; it must be number or text")
     assert kind in get_args(AnswerType)
     answer_type = cast(AnswerType, kind)
     return replace(

@@ -26,7 +26,7 @@ def with_extractors(task: Task, names: Sequence[str]) -> Task:
             fits = reads == task.answer_type
         if not fits:
             raise UserError(
-                f"evaluation.extractors: {name} reads answers that are a {reads}, those of {task.name} are a {task.answer_type}"
+                f"evaluation.extractors: {name} reads answers of type {reads}, but those of {task.name} are of type {task.answer_type}"
             )
     if is_dataclass(task):
         return cast(Task, replace(cast(Any, task), extractors=tuple(dict.fromkeys(names))))

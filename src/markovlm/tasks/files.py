@@ -79,7 +79,7 @@ def _parquet_rows(path: Path) -> Iterator[DataRow | BadRow]:
         data = _bytes(path)
         rows = int(polars.scan_parquet(io.BytesIO(data)).select(polars.len()).collect().item())
         if rows > _MOST_ROWS:
-            raise OSError(0, f"{rows:,} rows, and at most {_MOST_ROWS:,} are read; split it")
+            raise OSError(0, f"{rows:,} rows, but at most {_MOST_ROWS:,} are read; split it")
         table = polars.read_parquet(io.BytesIO(data))
     except (OSError, polars.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)

@@ -66,7 +66,7 @@ def cut_for(split: str, available: Iterable[str], disjoint: bool, source: str) -
     core = has & {"train", "dev", "test", WHOLE}
     cut = _CUTS.get(core, {}).get(split, Cut(split) if split in has else None)
     if cut is None:
-        raise UserError(f"{source}: no {split} split; there is {', '.join(sorted(has)) or 'no data file'}")
+        raise UserError(f"{source}: no {split} split; it has {', '.join(sorted(has)) or 'no data file'}")
     return cut
 
 

@@ -48,7 +48,7 @@ class _Task(ABC):
         """Examples of a split, at most `request.limit` of them."""
         if request.data is not None:
             raise UserError(
-                f"{request.data}: the questions of task {self.name} are generated; leave --data out, or use --task custom"
+                f"{request.data}: the questions of task {self.name} are generated, so leave out --data or use --task custom"
             )
         check_request(self.name, self.splits, request)
         return self._generated(request)

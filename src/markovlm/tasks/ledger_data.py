@@ -51,9 +51,9 @@ class LedgerSpec:
         self._require(fewest is None or 1 <= fewest <= self.chunks, "min_chunks", f"must be in 1..{self.chunks}", fewest)
         self._require(len(set(self.names)) == len(self.names), "names", "must differ", self.names)
         plain = all(name.isalpha() for name in self.names)
-        self._require(plain, "names", "must be of letters alone (`ann+3` is read back)", self.names)
+        self._require(plain, "names", "must consist of letters only (`ann+3` is parsed)", self.names)
         self._require(
-            1 <= self.accounts <= len(self.names), "accounts", f"must be in 1..{len(self.names)}, one a name", self.accounts
+            1 <= self.accounts <= len(self.names), "accounts", f"must be in 1..{len(self.names)}, one per name", self.accounts
         )
         self._require(1 <= self.events <= self.accounts, "events", f"must be in 1..accounts ({self.accounts})", self.events)
         self._require(self.questions >= 1, "questions", "must be at least 1", self.questions)

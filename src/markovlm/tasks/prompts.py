@@ -269,7 +269,7 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], *, opened: bool) -
 def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:
     """The question of a compact prompt. UserError where the model has no tokens for it, or it would act as a prompt itself."""
     if example.choices:
-        raise UserError(f"prompt style compact has no place for the choices of task {task.name}; use plain or chat")
+        raise UserError(f"prompt style compact has no place for choices, and task {task.name} has them; use plain or chat")
     if task.prompt_kind == "arithmetic" and not re.fullmatch(r"[0-9+\-*/=,.() ]+", example.question):
         raise UserError(f"prompt style compact: the question is not a sum: {example.question[:40]!r}")
     if tokenizer is None:
@@ -279,7 +279,7 @@ def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:
     held = [string for string in special_strings(tokenizer) if string in example.question]
     if held:
         raise UserError(
-            f"prompt style compact: the question holds {held[0]}, which is a token of the prompt: {example.question[:40]!r}"
+            f"prompt style compact: the question contains {held[0]}, a token of the prompt: {example.question[:40]!r}"
         )
     unknown = unknown_in(tokenizer, example.question)
     if unknown:

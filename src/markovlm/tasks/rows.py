@@ -94,7 +94,7 @@ def plain_text(value: Any, name: str) -> str:
     if not text:
         raise RowError(f"{name!r} is empty")
     if _SURROGATE.search(text):
-        raise RowError(f"{name!r} holds half of a surrogate pair, which is not text")
+        raise RowError(f"{name!r} contains half of a surrogate pair, which is not text")
     return text
 
 
@@ -121,7 +121,7 @@ def answer_letter(value: Any, labels: Sequence[str]) -> str:
         return key
     if re.fullmatch(r"\d+(\.0)?", key, re.ASCII) and float(key) < len(labels):
         return letters[int(float(key))]
-    raise RowError(f"answer {key[:20]!r} is none of {', '.join(upper)}")
+    raise RowError(f"answer {key[:20]!r} is not one of {', '.join(upper)}")
 
 
 def numbered_choices(row: DataRow) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
@@ -158,7 +158,7 @@ def without_labels(options: Sequence[str]) -> tuple[str, ...]:
 def _parse_list(text: str, name: str) -> Any:
     stripped = text.strip()
     if len(stripped) > MAX_LIST_CHARACTERS:
-        raise RowError(f"{name!r} has {len(stripped)} characters, more than any list of choices")
+        raise RowError(f"{name!r} has {len(stripped)} characters, too many for a list of choices")
     if not (stripped.startswith("[") and stripped.endswith("]")):
         raise RowError(f"{name!r} is text, expected a list: {stripped[:40]!r}")
     try:
@@ -166,7 +166,7 @@ def _parse_list(text: str, name: str) -> Any:
     except (ValueError, RecursionError):
         pass  # not JSON: perhaps the text of a Python list, or of a numpy one, which has no commas
     if _QUOTED.sub("", stripped[1:-1]).strip(", \t\r\n"):
-        raise RowError(f"{name!r} is not a list of quoted texts: {stripped[:40]!r}")
+        raise RowError(f"{name!r} is not a list of quoted strings: {stripped[:40]!r}")
     try:
         return [ast.literal_eval(item) for item in _QUOTED.findall(stripped)]
     except (ValueError, SyntaxError, MemoryError) as error:

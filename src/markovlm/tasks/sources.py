@@ -176,7 +176,7 @@ def open_source(dataset: Dataset, request: LoadRequest) -> DataSource:
     if request.data is None:
         hub = dataset.hub if request.hub is None else with_splits(request.hub, dataset.split_words)
         if hub is None:
-            raise UserError(f"task {dataset.name} reads your own file: give --data FILE (or --data.hub ORG/NAME)")
+            raise UserError(f"task {dataset.name} needs your own file: give --data FILE (or --data.hub ORG/NAME)")
         return Hub(hub, dataset.read_hub)
     if request.columns and dataset.suffixes == SUFFIXES:
         dataset = replace(dataset, read_file=read_rows)  # who names columns has a header
@@ -193,7 +193,7 @@ def with_splits(source: HubSource, split_words: Mapping[str, tuple[str, ...]]) -
     names = _asked(source, lambda library: library.get_dataset_split_names(source.path, source.name))
     splits = {ours: next(n for n in names if n in words) for ours, words in split_words.items() if set(words) & set(names)}
     if not splits:
-        raise UserError(f"{source.path}: its splits are {', '.join(names)}; one named train, validation or test is needed")
+        raise UserError(f"{source.path}: its splits are {', '.join(names)}; none is named train, validation or test")
     return replace(source, splits=splits)
 
 
@@ -225,7 +225,7 @@ def _hub_reason(error: Exception) -> str:
     if "gated" in chain or "401" in chain or "403" in chain:
         return "the dataset is gated or private; accept its terms on the Hub and run `hf auth login`"
     if "config" in chain and ("not found" in chain or "missing" in chain or "available" in chain):
-        return f"it has no such subset, or needs one ({text[:200]}); see data.hub_subset"
+        return f"the subset does not exist, or one is needed ({text[:200]}); see data.hub_subset"
     if "notfound" in chain or "doesn't exist" in chain:
         return "not found on the Hub"
     if isinstance(error, OSError):
@@ -246,7 +246,7 @@ def _load(dataset: Dataset, request: LoadRequest) -> Loaded:
         others, _, _ = _examples_of(dataset, source, replace(request, split=split, strict=False))
         kept = without_overlap(examples, others)
         if len(kept) < len(examples):
-            notes = (*notes, f"{request.split}: {len(examples) - len(kept)} questions removed that are also in {split}")
+            notes = (*notes, f"{request.split}: {len(examples) - len(kept)} questions removed because they are also in {split}")
         examples = kept
     done = dataset.finish(examples, request)
     if not done.examples:

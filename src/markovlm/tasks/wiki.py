@@ -184,9 +184,9 @@ def _finish(articles: list[Example], request: LoadRequest) -> Loaded:
         many = window.windows_per_article > 1
         examples += [Example(f"{article.id}#{i}" if many else article.id, *pair) for i, pair in enumerate(pairs)]
     size = f"{window.context_tokens} + {window.target_tokens} tokens"
-    notes = [f"{request.split}: {short} articles give no {size}"] if short else []
+    notes = [f"{request.split}: {short} articles are too short for {size}"] if short else []
     if request.tokenizer is None:
-        notes.append("no tokenizer was given: cut by words instead of tokens")
+        notes.append("no tokenizer was given: texts are cut by words instead of tokens")
     return Loaded(examples, notes=tuple(notes))
 
 
@@ -196,7 +196,7 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
 
 TASK = Dataset(
     name="wiki",
-    summary="continue a Wikipedia article from a context of it; measured by log-likelihood",
+    summary="continue a Wikipedia article from an excerpt; measured by log-likelihood",
     prompt_kind="continuation",
     answer_type="text",
     default_cot_tokens=50,

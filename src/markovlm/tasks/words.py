@@ -22,7 +22,7 @@ def problem_of(example_id: str, options: Mapping[str, Any] | None = None) -> Pro
     """The facts behind an example's id, under the options it was drawn with. UserError on an id of another task."""
     match = _ID.fullmatch(example_id)
     if not match:
-        raise UserError(f"{example_id!r} is no question of task words (words/SPLIT/SEED/INDEX)")
+        raise UserError(f"{example_id!r} is not a question of task words (words/SPLIT/SEED/INDEX)")
     return draw(TASK.spec_of(options or {}), cast(Split, match[1]), int(match[2]), int(match[3]))
 
 
@@ -50,10 +50,10 @@ TASK = DrawnTask(
     option_help={
         "min_steps": "fewest steps, 1 to 4",
         "max_steps": "most steps, 1 to 4",
-        "distractors": "at most so many sentences that change nothing, 0 to 3",
+        "distractors": "most sentences that change nothing, 0 to 3",
         "max_value": "largest result of a step",
-        "templates": "held_out: sentence templates are the split's own; train: those of training in every split",
-        "question": "where the question stands: either, end or start",
+        "templates": "held_out: each split has its own sentence templates; train: every split uses those of training",
+        "question": "position of the question: either, end or start",
     },
     draw=_example,
     held_out=_held_out,

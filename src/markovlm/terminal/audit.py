@@ -39,7 +39,7 @@ def show_audit(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _source(console: Console, result: Mapping[str, Any]) -> None:
-    say(console, f"read as {', '.join(result['sources'])}; in brackets 95 % bootstrap intervals over questions")
+    say(console, f"read as {', '.join(result['sources'])}; brackets hold 95 % bootstrap intervals over questions")
     for note in result["notes"]:
         say(console, f"note: {visible(note)}")
     if result["skipped"]["rows"]:

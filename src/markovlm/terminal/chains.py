@@ -83,7 +83,7 @@ def _across(found: dict[str, dict[int, dict[str, Any]]], measure: str) -> Column
 def _show_states(console: Console, row: dict[str, Any]) -> None:
     states = row["states"]
     shares = {
-        "the same as the one before": "notes_frozen",
+        "the same as the previous one": "notes_frozen",
         "copies of their chunk": "notes_copied",
         "cut by the budget": "notes_overflow",
     }

@@ -28,6 +28,6 @@ def show_checked(found: Sequence[Checked]) -> None:
             more = ", …" if len(checked.unread) > _SHOWN else ""
             names = ", ".join(checked.unread[:_SHOWN]) + more
             console.print(
-                Text(f"  reading {len(checked.unread):,} settings are known only when it runs: {names}", style="dim"),
+                Text(f"  reading {len(checked.unread):,} settings are only known at run time: {names}", style="dim"),
                 soft_wrap=True,
             )

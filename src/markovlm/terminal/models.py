@@ -29,7 +29,7 @@ def show_models() -> None:
         if is_fetched(model.name, model.fetched_from):
             say(console, f"  {model.name} is in {place_of(model.name, model.fetched_from)}")
         elif model.fetched_from.terms is not None:
-            say(console, f"  {model.name} asks for --accept-terms: {model.fetched_from.terms}")
+            say(console, f"  {model.name} needs --accept-terms: {model.fetched_from.terms}")
     console.print()
     for model in KNOWN.values():
         if model.defaults:

@@ -100,7 +100,7 @@ def _show_cards(say: Callable[[str, str], None], memory: dict[str, Any]) -> None
     then = (
         f"it fits with {settings} (peak {_bytes(advice['peak'])})"
         if settings
-        else "no memory setting is enough: lower rollouts.group_size or rollouts.max_cot_tokens, or use a smaller model"
+        else "no memory setting suffices: lower rollouts.group_size or rollouts.max_cot_tokens, or use a smaller model"
     )
     say("does not", f"{advice['card']}: {why}; {then}")
 

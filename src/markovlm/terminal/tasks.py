@@ -32,7 +32,7 @@ def show_tasks() -> None:
 def show_preview(preview: Preview) -> None:
     """Counts, examples, prompts."""
     console = stdout()
-    count = "generated without end" if preview.n is None else f"{preview.n} examples"
+    count = "generated endlessly" if preview.n is None else f"{preview.n} examples"
     console.print(Text(f"{preview.task}, {preview.split} split: {count}, {len(preview.skipped)} rows skipped"))
     for line in preview.notes:
         say(console, f"  note: {line}")

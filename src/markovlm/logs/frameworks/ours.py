@@ -19,7 +19,7 @@ OURS = Framework(
     knobs={
         "exploration": "raise objective.entropy_weight or rollouts.temperature",
         "sampler": "set rollouts.importance, or rollouts.backend: hf (exact)",
-        "filter": "bring other data, or a reward with more steps (objective.reward: logprob)",
+        "filter": "use other data, or a finer-grained reward (objective.reward: logprob)",
         "dtype": "set loading.dtype to bfloat16 or float32",
     },
 )  # fmt: skip

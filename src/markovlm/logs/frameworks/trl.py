@@ -88,9 +88,9 @@ TRL = Framework(
         "entropy": "lower temperature and epsilon_high (entropy_coef, where it is set)",
         "sampler": "set vllm_importance_sampling_correction=True with vllm_importance_sampling_cap, and the same temperature, top_p and dtype on "
         "both sides",
-        "filter": "bring other data, or a reward with more steps between wrong and right",
+        "filter": "use other data, or a reward with more levels between wrong and right",
         "dtype": "set bf16=True, and keep float32 weights",
-        "stop": "check that the tokenizer's eos_token is what ends the training data, and that eos_token_id in the generation settings has it",
+        "stop": "check that the training data ends in the tokenizer's eos_token, and that eos_token_id in the generation settings includes it",
         "passes": "lower num_iterations or steps_per_generation, so that fewer updates are made of one batch",
     },
     notes={
