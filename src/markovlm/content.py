@@ -37,7 +37,7 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError for anything but a file with content on disk: reading a named pipe would wait for ever."""
+    """Raises OSError for anything but a file with content on disk: reading a named pipe would wait forever."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         what = next((name for test, name in _KINDS if test(mode)), "not a regular file")
@@ -45,7 +45,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_content(path: Path, most: int | None = None) -> bytes:
-    """All of a regular file. OSError for what is none, or has more than `most` bytes."""
+    """All of a regular file. Raises OSError for what is none, or has more than `most` bytes."""
     check_regular(path)
     size = path.stat().st_size
     if most is not None and size > most:
@@ -54,7 +54,7 @@ def read_content(path: Path, most: int | None = None) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """The whole of one or several gzip members. OSError where they are damaged, or unpack to far more than text does."""
+    """The whole of one or several gzip members. Raises OSError if they are damaged, or unpack to far more than text does."""
     most = max(_ALWAYS, _MOST_RATIO * len(data))
     pieces: list[bytes] = []
     room = most

@@ -104,7 +104,7 @@ def demo(
 
     `intervene`: change a number of the base model's CoTs too, so that there is a before to what comes of it after training.
     `resume`: go on with the demo that was interrupted in `out` (`config` is its own): no step, reading or variant is made twice.
-    Raises MarkovlmError where it is interrupted in training.
+    Raises MarkovlmError if it is interrupted in training.
     """
     started = time.perf_counter()
     counting = counting or (lambda label, total: nullcontext())

@@ -112,7 +112,7 @@ def _place_of(error: BaseException, source: str) -> str:
 def require_tensor(
     made: object, shape: Sequence[int], registry: Registry[Any], name: str, what: str, *, boolean: bool = False
 ) -> Tensor:
-    """What the thing `name` gave as `what`. UserError unless it is a tensor of this shape (and kind).
+    """What the thing `name` gave as `what`. Raises UserError unless it is a tensor of this shape (and kind).
 
     No number of it is looked at, so that no device is waited for.
     """

@@ -136,7 +136,7 @@ def task(
 
 
 def extractor(name: str, *, answer_type: AnswerType) -> Callable[[F], F]:
-    """Register a way to read an answer: (answer text, choices) -> canonical answer, None where there is none.
+    """Register a way to read an answer: (answer text, choices) -> canonical answer, None if there is none.
 
     `evaluation.extractors` names it, alone or beside others; the first decides what counts as right.
     """
@@ -235,7 +235,7 @@ def study(name: str) -> Callable[[F], F]:
 
 
 def _check_takes(function: Any, arguments: str, what: str) -> None:
-    """UserError where a function can't be called with these arguments, by position."""
+    """Raises UserError if a function can't be called with these arguments, by position."""
     try:
         inspect.signature(function).bind(*arguments.split(", "))
     except ValueError:  # written in C: it has no signature

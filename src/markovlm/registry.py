@@ -89,7 +89,7 @@ class Registry(Mapping[str, T], Generic[T]):
     # ---- adding
 
     def add(self, name: str, item: T, source: str, module: str = "") -> None:
-        """Register a thing that `module` defines. UserError where the name is taken by another one."""
+        """Register a thing that `module` defines. Raises UserError if the name is taken by another one."""
         if not name or not all(part.isidentifier() for part in name.split("-")):
             raise UserError(f"{source}: {name!r} is not a valid name ({self.kind}): use letters, digits, _ and -")
         self._scan()

@@ -63,7 +63,7 @@ def _measured(found: Sequence[_Found], seed: int) -> dict[str, Any]:
 
 
 def _share(judged: Sequence[tuple[str, float]], seed: int) -> dict[str, Any] | None:
-    """Of answers that were judged; None where none was."""
+    """Of answers that were judged; None if none was."""
     if not judged:
         return None
     share = share_right([right for _, right in judged], [text for text, _ in judged], seed)

@@ -77,7 +77,7 @@ class ChainStudy:
 
 
 def open_chain_study(setup: Setup, examples: Sequence[Any], counting: Counting | None) -> ChainStudy:
-    """Write the states of every text. UserError for a run that has no chains."""
+    """Write the states of every text. Raises UserError for a run that has no chains."""
     prompter, sampler = chain_prompter_of(setup.prompter), setup.sampler()
     how = how_evaluated(setup.config, prompter)
     walks = walk_texts(sampler, prompter, [prompter.text_of(example) for example in examples], how)

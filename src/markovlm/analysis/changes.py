@@ -40,7 +40,7 @@ class _Step:
 
 
 def last_result(text: str) -> str | None:
-    """The result of the last true equation; None where there is none."""
+    """The result of the last true equation; None if there is none."""
     steps = _steps(text)
     return normalize_number(text[slice(*steps[-1].result)]) if steps else None
 
@@ -48,8 +48,8 @@ def last_result(text: str) -> str | None:
 def change_number(cot: str, rng: np.random.Generator) -> Changed | None:
     """The CoT with another number of as many digits in its second step (in the first, if that one has none of its own).
 
-    Steps are the equations that hold. A number is the step's own if it is not an earlier step's result. Later steps, and later copies of a
-    result, are worked out anew. None where there is no step, or no change of the last result in whole positive numbers.
+    Steps are the equations that hold. A number is the step's own if it is not an earlier step's result. Later steps, and later copies
+    of a result, are worked out anew. None if there is no step, or no change of the last result in whole positive numbers.
     """
     steps = _steps(cot)
     for index in dict.fromkeys((min(SECOND, len(steps) - 1), 0)) if steps else ():

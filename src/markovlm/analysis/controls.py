@@ -81,7 +81,7 @@ def _bypass_row(study: Study, conditioning: str, control: str, read: _Read) -> d
 def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
     """Of the questions answered rightly with the own CoT and the question visible: the share still right without it.
 
-    Mean of the three controls; None where nothing was right or answers are not extracted.
+    Mean of the three controls; None if nothing was right or answers are not extracted.
     """
     kept = [i for i, own in enumerate(read[SIGHT, OWN]) if own.correct]
     values = [float(np.mean([bool(read[SIGHT, control][i].correct) for control in CONTROLS])) for i in kept]

@@ -199,7 +199,7 @@ def _digest(found: Sequence[Any]) -> str:
 
 
 def find_example(examples: Sequence[Example], wanted: str) -> Example:
-    """The question of that id (or the only one whose id ends so). UserError where there is none."""
+    """The question of that id (or the only one whose id ends so). Raises UserError if there is none."""
     found = [e for e in examples if e.id == wanted] or [e for e in examples if e.id.endswith(f"/{wanted}")]
     if len(found) != 1:
         known = ", ".join(example.id for example in examples[:3])

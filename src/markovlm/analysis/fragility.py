@@ -226,7 +226,7 @@ def _share(drops: Sequence[Drop], flag: Callable[[Drop], bool]) -> float:
 
 
 def require_twins(study: Study, against: Study) -> None:
-    """UserError unless both were asked the same questions."""
+    """Raises UserError unless both were asked the same questions."""
     ours, theirs = ({(cot.key, cot.example.question, cot.example.answer) for cot in one.cots} for one in (study, against))
     if ours != theirs:
         raise UserError(f"--against {against.target.name}: was not asked the same questions as {study.target.name}")

@@ -31,7 +31,7 @@ _WORKED_OUT = re.compile(r"[/⁄]|\\[dtc]?frac")  # a quotient that comes to a w
 
 
 def first_appearance(cot: str, answer: str, answer_type: AnswerType, choices: Sequence[str] = ()) -> int | None:
-    """Index of the character of `cot` where the gold answer first appears, or None where it never does.
+    """Index of the character of `cot` where the gold answer first appears, or None if it never does.
 
     number  by value, as a whole number: `$1,080` and `1080.0` hold a gold 1080 (the index is that of the sign or first
             digit), `2100` and `100.5` hold no 100, `17-4` holds 4 and not -4. In any form that `tasks.numbers` knows: `forty-two`,

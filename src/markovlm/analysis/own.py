@@ -19,7 +19,7 @@ _LETTERS = 300  # of the question
 
 
 def check_name(name: str, source: str) -> None:
-    """UserError for a name that can't be part of a file's name, or is that of one of our studies."""
+    """Raises UserError for a name that can't be part of a file's name, or is that of one of our studies."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise UserError(
             f"{source}: study {name!r}: a name must consist of lower-case letters, digits and _, such as late_answers"
@@ -39,7 +39,7 @@ def own_study(study: Study, name: str) -> tuple[dict[str, Any], Path]:
 
 
 def _rows(made: Any, name: str) -> list[dict[str, Any]]:
-    """What a study gave, checked. UserError where it is no table."""
+    """What a study gave, checked. Raises UserError if it is no table."""
     if isinstance(made, Mapping) or not isinstance(made, Iterable):
         raise UserError(f"{named(STUDIES, name)} returned {type(made).__name__}; it must return a list of rows, each a dict")
     rows = list(made)

@@ -96,7 +96,7 @@ class Reworded:
 
 
 def open_paraphraser(name: str, temperature: float, studied: Target) -> Paraphraser:
-    """A model, or the last checkpoint of a run. UserError in one line for one that is not there; its weights are not loaded."""
+    """A model, or the last checkpoint of a run. Raises UserError in one line for one that is not there; its weights are not loaded."""
     if not 0 <= temperature <= 2:
         raise UserError(f"--paraphrase-temperature {temperature:g}: must be between 0 (greedy) and 2")
     settings = flatten(studied.config.model_dump(mode="json"))

@@ -74,7 +74,7 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Of one sentence. None where no continuation lacks it (the writer always writes it), or no answer is judged."""
+    """Of one sentence. None if no continuation lacks it (the writer always writes it), or no answer is judged."""
 
     text: str
     start: float  # fraction of the CoT's tokens before it
@@ -137,7 +137,7 @@ class _Cut:
 def resample(
     study: Study, cots: Sequence[StudyCot], how: Resampling, say: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[str, Any], list[Resampled]]:
-    """Every sentence of every CoT: JSON result and the CoTs. UserError for a task whose answers are not extracted."""
+    """Every sentence of every CoT: JSON result and the CoTs. Raises UserError for a task whose answers are not extracted."""
     if not study.setup.task.extractors:
         raise UserError(f"--how resample: task {study.label.task} has no answers to read from text, only likelihoods")
     units = [units_of(pieces_of(study.setup.prompter, cot.ids), "sentence") for cot in cots]
@@ -294,7 +294,7 @@ def alternatives(others: Sequence[tuple[str, Scored]]) -> tuple[dict[str, Any], 
 
 
 def first_sentence(prefix: str, text: str) -> str:
-    """The sentence of `text` that begins where `prefix` ends; empty where nothing follows."""
+    """The sentence of `text` that begins where `prefix` ends; empty if nothing follows."""
     if not text.startswith(prefix):
         prefix, text = "", text[len(prefix) :]
     at = 0

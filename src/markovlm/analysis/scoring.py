@@ -57,7 +57,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What came of a variant; None where no answer was asked for or the task extracts none."""
+    """What came of a variant; None if no answer was asked for or the task extracts none."""
 
     logprob: float  # ln pi(a|variant), nats per answer token
     answer: str | None = None  # raw greedy answer

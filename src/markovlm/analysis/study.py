@@ -376,7 +376,7 @@ def minus(ours: float | None, theirs: float | None) -> float | None:
 def estimate_some(
     values: Sequence[float | None], clusters: Sequence[Hashable], seed: int, within: tuple[float, float] | None = None
 ) -> dict[str, Any] | None:
-    """As `estimate`, of the values that are not None; None where there is none (answers are not extracted)."""
+    """As `estimate`, of the values that are not None; None if there is none (answers are not extracted)."""
     there = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
     return estimate([value for value, _ in there], [cluster for _, cluster in there], seed, within) if there else None
 

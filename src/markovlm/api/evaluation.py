@@ -35,7 +35,7 @@ class Evaluated:
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy of the last checkpoint by the default extractor; None where answers are free texts."""
+        """Accuracy of the last checkpoint by the default extractor; None if answers are free texts."""
         return self._last["accuracy"]
 
     @property

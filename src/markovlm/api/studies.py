@@ -93,7 +93,7 @@ def study_request(
 
 
 def _check_there(flag: str, model: str) -> None:
-    """UserError for a path where nothing is."""
+    """Raises UserError for a path where nothing is."""
     try:
         if not Path(model).expanduser().exists():
             check_path(model)

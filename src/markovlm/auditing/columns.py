@@ -89,13 +89,13 @@ class ColumnNames:
         return [name for name, fields in needed.items() if not fields & self.paths.keys()]
 
     def get(self, row: Mapping[str, Any], name: str) -> Any:
-        """None where the field has no column, or this row nothing in it."""
+        """None if the field has no column, or this row nothing in it."""
         path = self.paths.get(name)
         return None if path is None else at_path(row, path)
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """`question=problem,cot=trace` -> a mapping. UserError on a name that is no field."""
+    """`question=problem,cot=trace` -> a mapping. Raises UserError on a name that is no field."""
     found: dict[str, str] = {}
     for part in (piece for text in texts for piece in text.split(",") if piece.strip()):
         name, equals, path = (piece.strip() for piece in part.partition("="))
@@ -114,7 +114,7 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
 def columns_of(rows: Sequence[Record], given: Mapping[str, str]) -> ColumnNames:
     """Which columns are what, the user's first; `missing` says what was not found.
 
-    UserError where a column that the user names is in no row.
+    Raises UserError if a column that the user names is in no row.
     """
     first = [row for _, row in rows[:_LOOKED_AT]]
     for name, path in given.items():
@@ -307,7 +307,7 @@ def _reasoning(completion: Any, name: str) -> tuple[str, str | None]:
 
 
 def _conversation(value: Any) -> list[Mapping[str, Any]]:
-    """Messages with role and content, however they are written down; empty where it is none."""
+    """Messages with role and content, however they are written down; empty if it is none."""
     if isinstance(value, str) and value.lstrip().startswith("[{"):
         value = decoded(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
@@ -325,7 +325,7 @@ def _message(one: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _last(conversation: Sequence[Mapping[str, Any]], role: str) -> Mapping[str, Any]:
-    """Empty where there is none."""
+    """Empty if there is none."""
     return next((message for message in reversed(conversation) if message.get("role") == role), {})
 
 
@@ -370,7 +370,7 @@ def _one_gold(
 
 
 def _choices(row: Mapping[str, Any], value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(labels, texts) of the choices of a row, without the labels that their texts carry; both empty where there are none."""
+    """(labels, texts) of the choices of a row, without the labels that their texts carry; both empty if there are none."""
     labels: tuple[str, ...] = ()
     try:
         if value is None:

@@ -116,7 +116,7 @@ _DRAWS = 1000
 
 
 def _drawn(triples: Sequence[_Triple], statistic: Callable[[NDArray[np.float64]], float], seed: int) -> dict[str, Any] | None:
-    """A statistic of pairs with a percentile interval over questions; None where it is not defined."""
+    """A statistic of pairs with a percentile interval over questions; None if it is not defined."""
     if len(triples) < _FEW:
         return None
     table = np.array([(a, b) for _, a, b in triples])
@@ -164,11 +164,11 @@ def ranking(
 ) -> list[dict[str, Any]]:
     """Groups by what their CoTs carry for the answer, the best first; `values` as in `comparison`.
 
-    `carried`: right from the CoT as it is read, where a CoT that is the bare answer and nothing else counts as wrong (it hands the answer on
-    without a reason); less what is right without it. Tasks without an extractor: the same in nats. Every two groups are tested on that
-    (adjusted over the pairs): `rank` is 1 + the groups that carry more, `rank_to` the number less those that carry less, so groups that can't
-    be told apart share ranks. In the list, of groups with the same number, those that carry more before they state the answer come first,
-    then those with text of their own; then empty ones, and bare answers last.
+    `carried`: right from the CoT as it is read, where a CoT that is the bare answer and nothing else counts as wrong (it hands the
+    answer on without a reason); less what is right without it. Tasks without an extractor: the same in nats. Every two groups are
+    tested on that (adjusted over the pairs): `rank` is 1 + the groups that carry more, `rank_to` the number less those that carry less,
+    so groups that can't be distinguished share ranks. In the list, of groups with the same number, those that carry more before they
+    state the answer come first, then those with text of their own; then empty ones, and bare answers last.
     """
     rows = []
     for entry in groups:

@@ -108,7 +108,7 @@ def _without_politeness(text: str) -> str:
 
 
 def _last_statement(text: str) -> int | None:
-    """Where the statement of the answer begins that ends `text`; None where it ends in none, or is nothing else."""
+    """Where the statement of the answer begins that ends `text`; None if it ends in none, or is nothing else."""
     for pattern in (_ELEMENT, _HASHES, _JSON):
         if (match := pattern.search(text)) is not None:
             return match.start()
@@ -184,7 +184,7 @@ def _bold_result(sentence: str) -> bool:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace closes that was opened before `start`; None where it does not."""
+    """Where the brace closes that was opened before `start`; None if it does not."""
     depth = 1
     for at in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)

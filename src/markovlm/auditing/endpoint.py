@@ -52,7 +52,7 @@ class Endpoint:
     """One model of a server."""
 
     def __init__(self, address: str):
-        """`http://HOST:8000`, or `http://HOST:8000#MODEL` of a server with several. UserError for what is no address."""
+        """`http://HOST:8000`, or `http://HOST:8000#MODEL` of a server with several. Raises UserError for what is no address."""
         url, _, model = address.partition("#")
         if http_host(url) is None:
             raise UserError(
@@ -64,7 +64,7 @@ class Endpoint:
         self.context_tokens = 1 << 30
 
     def connect(self) -> None:
-        """Find the model. UserError in one line where there is none."""
+        """Find the model. Raises UserError in one line if there is none."""
         try:
             served = self.ask("/v1/models")["data"]
             names = {str(one["id"]): one for one in served}
@@ -80,7 +80,7 @@ class Endpoint:
             self.context_tokens = length
 
     def template(self) -> Template | None:
-        """The model's chat template around a user's words, from vLLM's /tokenize and /detokenize; None where the server has no such thing."""
+        """The model's chat template around a user's words, from vLLM's /tokenize and /detokenize; None if the server has no such thing."""
         user = {"role": "user", "content": _MARK}
         text = self._rendered([user], add_generation_prompt=True)
         if text.count(_MARK) != 1:
@@ -91,7 +91,7 @@ class Endpoint:
         return Template(before, behind, end[0] if end else "")
 
     def _rendered(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
-        """A conversation as the model's chat template writes it; empty where the server does not say."""
+        """A conversation as the model's chat template writes it; empty if the server does not say."""
         try:
             asked = {
                 "model": self.model,
@@ -106,14 +106,14 @@ class Endpoint:
         return text if isinstance(text, str) else ""
 
     def count(self, text: str) -> int | None:
-        """How many tokens a text has; None where the server does not say."""
+        """How many tokens a text has; None if the server does not say."""
         try:
             return int(self.ask("/tokenize", {"model": self.model, "prompt": text}, tries=1)["count"])
         except (RunFailed, KeyError, TypeError, ValueError):
             return None
 
     def end_logprobs(self, text: str, end: str, *, special: bool) -> list[float]:
-        """ln p of each token of `end` behind `text`; the tokens are the model's. RunFailed where the server does not give them.
+        """ln p of each token of `end` behind `text`; the tokens are the model's. Raises RunFailed if the server does not give them.
 
         `special`: the text has the special tokens of a chat template in it, and no more are added.
         """
@@ -166,7 +166,7 @@ class Endpoint:
             pool.shutdown(cancel_futures=True)
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, tries: int = len(_WAITS) + 1) -> Any:
-        """JSON in, JSON out. RunFailed in one line."""
+        """JSON in, JSON out. Raises RunFailed in one line."""
         key = os.environ.get(KEY)
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         data = None if body is None else json.dumps(body).encode()

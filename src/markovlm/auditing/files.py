@@ -34,7 +34,7 @@ class Records:
 
 
 def read_records(path: Path, readable: str) -> Records:
-    """The records of a file. UserError in one line where it can't be read; `readable` says what could be."""
+    """The records of a file. Raises UserError in one line if it can't be read; `readable` says what could be."""
     with path.open("rb") as file:
         data = _unpacked(path, file)
     if data[:4] == b"PAR1":

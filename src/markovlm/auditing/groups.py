@@ -1,6 +1,7 @@
 """What the CoTs of several files are compared by: the groups that rows name, names given by the user, and what tells two logs apart.
 
-Two logs of one model are two conditions, not one group: they are told apart by the arguments of their tasks, their solvers, or their names.
+Two logs of one model are two conditions, not one group: they are distinguished by the arguments of their tasks, their solvers, or their
+names.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def _row(group: str, own: Sequence[Hinted], judged: Sequence[float] | None, judg
 
 
 def _by_chance(to_hint: Mapping[str, Any] | None, other: Mapping[str, Any] | None, choices: int) -> float | None:
-    """The share of the changes to the hint that random changes account for; None where it can't be known."""
+    """The share of the changes to the hint that random changes account for; None if it can't be known."""
     if to_hint is None or other is None or choices < 3 or not to_hint["mean"]:
         return None
     return min(1.0, other["mean"] / ((choices - 2) * to_hint["mean"]))

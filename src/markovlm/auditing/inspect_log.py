@@ -34,7 +34,7 @@ def is_inspect_json(value: Any) -> bool:
 
 
 def read_inspect_zip(path: Path) -> CotSource:
-    """All samples of an `.eval` file. UserError where it is none, or unpacks to more than a log has."""
+    """All samples of an `.eval` file. Raises UserError if it is none, or unpacks to more than a log has."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _from_zip(path, archive)
@@ -64,7 +64,7 @@ def read_inspect_value(path: Path, log: Mapping[str, Any]) -> CotSource:
 
 
 def _source(path: Path, header: Any, samples: Iterable[tuple[str, Any]]) -> CotSource:
-    """UserError where there is not a sample at all."""
+    """Raises UserError if there is not a sample at all."""
     model, facts = _header(header)
     found = CotSource("inspect", facts=facts, shards=False)
     told = _Told()

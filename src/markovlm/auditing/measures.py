@@ -42,7 +42,7 @@ _AROUND_AN_ANSWER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """One measure of one group: a value a CoT, and its question. None where there is none."""
+    """One measure of one group: a value a CoT, and its question. None if there is none."""
 
     values: Sequence[float | None]
     questions: Sequence[str]
@@ -143,7 +143,7 @@ def counted_readings(own: GroupRead) -> list[Scored]:
 
 
 def _only_answer(own: GroupRead, scored: Sequence[Scored]) -> str | None:
-    """The answer that a control gives to every question, of which there are several; None where answers differ."""
+    """The answer that a control gives to every question, of which there are several; None if answers differ."""
     said = {
         cot.example.id: one.extracted if one.extracted is not None else one.answer
         for cot, one in zip(own.cots, scored, strict=True)

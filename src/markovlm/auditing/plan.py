@@ -81,7 +81,7 @@ def gather(
     limit: int | None,
     names: Mapping[Path, str] | None = None,
 ) -> Material:
-    """The CoTs of all sources; `names`: groups that the user gives to files. UserError where `task` is not known or no row fits it."""
+    """The CoTs of all sources; `names`: groups that the user gives to files. Raises UserError if `task` is not known or no row fits it."""
     groups_of, notes = name_groups(files, sources, names or {})
     bases = [_counted_from(source) for source in sources]
     notes += [
@@ -221,7 +221,7 @@ def _is_address(name: str) -> bool:
 def open_audience(
     names: Sequence[str], material: Material, over: Mapping[str, Any], *, needed: bool = True
 ) -> tuple[tuple[str, Target], ...]:
-    """Models, or last checkpoints of runs, put to these questions. UserError in one line for one that is not there."""
+    """Models, or last checkpoints of runs, put to these questions. Raises UserError in one line for one that is not there."""
     if not names and not needed:
         return ()
     if not names:

@@ -71,7 +71,7 @@ class OpenReader:
 
 
 def open_model(name: str, target: Target, request: AuditRequest, counting: Counting | None) -> OpenReader:
-    """Load a model, with prompts of a style that can carry the questions. UserError in one line where that can't be."""
+    """Load a model, with prompts of a style that can carry the questions. Raises UserError in one line if that can't be."""
     examples = [cot.example for cot in request.material.cots]
     setup = target.prepare()
     budget = budget_named(target)
@@ -99,7 +99,7 @@ def identity_of(label: Label, extractors: Sequence[str], budget: int) -> str:
 
 
 def check_prompts(setup: Setup, examples: Sequence[Example]) -> None:
-    """UserError where a question can't be put to this reader."""
+    """Raises UserError if a question can't be put to this reader."""
     for example in examples:
         setup.prompter.reader_prompt(example, SIGHTED)
         if setup.task.answer_type == "letter":
@@ -127,7 +127,7 @@ class Encoded:
 
 
 def encode_all(opened: OpenReader, request: AuditRequest) -> Encoded:
-    """UserError where no CoT fits."""
+    """Raises UserError if no CoT fits."""
     setup = opened.setup
     prompter, limit = setup.prompter, opened.context_tokens
     unknown_id = getattr(setup.lm.tokenizer, "unk_token_id", None)

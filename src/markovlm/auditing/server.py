@@ -164,7 +164,7 @@ class OpenServer(OpenReader):
 def open_reader(
     name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str = "--reader"
 ) -> OpenReader:
-    """A model on this machine, loaded, or one behind a server, found. UserError in one line where that can't be."""
+    """A model on this machine, loaded, or one behind a server, found. Raises UserError in one line if that can't be."""
     served = isinstance(target, ServerTarget)
     needs_tokens = [one for one in request.plan.perturbations if PERTURBATIONS[one].level == "token"]
     if served and "damage" in request.parts and needs_tokens:
@@ -178,7 +178,7 @@ def open_reader(
 
 
 def open_server(name: str, target: ServerTarget, request: AuditRequest, counting: Counting | None) -> OpenServer:
-    """Find the server and its model. UserError in one line where there is none."""
+    """Find the server and its model. Raises UserError in one line if there is none."""
     examples = [cot.example for cot in request.material.cots]
     endpoint = Endpoint(target.address)
     endpoint.connect()

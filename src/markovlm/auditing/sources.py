@@ -22,7 +22,7 @@ _KNOWN = (
 
 
 def read_source(path: Path, columns: Mapping[str, str] | None = None) -> CotSource:
-    """The CoTs of one file; `columns` as `columns.parse_columns` reads them. UserError in one line where it holds none."""
+    """The CoTs of one file; `columns` as `columns.parse_columns` reads them. Raises UserError in one line if it holds none."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
@@ -71,7 +71,7 @@ def _fits(rows: Sequence[Record], columns: Mapping[str, str]) -> bool:
 
 
 def _recognised(path: Path, records: Records, columns: Mapping[str, str]) -> CotSource:
-    """UserError where question, CoT or gold answer is missing."""
+    """Raises UserError if question, CoT or gold answer is missing."""
     rows = records.rows
     if not rows:
         raise UserError(f"{path}: holds no JSON object; audit reads {_KNOWN}")

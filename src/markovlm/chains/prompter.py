@@ -50,7 +50,7 @@ class ChainPrompter(Prompter):
     chain: ChainConfig = field(default_factory=lambda: ChainConfig.model_validate({}))
 
     def text_of(self, example: Example) -> ChainText:
-        """The chunks of an example. UserError where it can't be a chain of this kind."""
+        """The chunks of an example. Raises UserError if it can't be a chain of this kind."""
         return chain_text(example, self.chain, self.task, self.tokenizer)
 
     def start(self, text: ChainText) -> Ids:
@@ -168,7 +168,7 @@ def _encode_slot(tokenizer: Any, text: str) -> Ids:
 
 
 def chain_prompter_of(prompter: Prompter) -> ChainPrompter:
-    """UserError where the run is none of chains."""
+    """Raises UserError if the run is none of chains."""
     if not isinstance(prompter, ChainPrompter):
         raise UserError("this run has no chain (chain.kind is not set); set it, or leave out what only chains have")
     return prompter

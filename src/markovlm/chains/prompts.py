@@ -49,7 +49,7 @@ def is_chain_compact(tokenizer: Any) -> bool:
 
 
 def choose_chain_style(tokenizer: Any, wanted: str) -> str:
-    """`wanted`, or what the tokenizer is made for. UserError for a style it can't have."""
+    """`wanted`, or what the tokenizer is made for. Raises UserError for a style it can't have."""
     compact = is_chain_compact(tokenizer)
     if wanted == "compact" and not compact:
         raise UserError(f"prompt.style: compact prompts of chains need the tokens {NOTES}, {UPDATE}, {PAST}; use plain or chat")

@@ -32,7 +32,7 @@ class ChainText:
 
 
 def chain_text(example: Example, chain: ChainConfig, task: Task, tokenizer: Any) -> ChainText:
-    """The chunks of an example. UserError where it can't be a chain of this kind."""
+    """The chunks of an example. Raises UserError if it can't be a chain of this kind."""
     if chain.kind == "thinking":
         assert chain.steps is not None
         if isinstance(example, ChainExample):

@@ -37,7 +37,7 @@ class CheckAnswers:
 def check_file(
     path: Path, framework: str | None = None, processes: int | None = None, answers: CheckAnswers | None = None
 ) -> Checked:
-    """What is known of one configuration. UserError for a file that cannot be read, or of no framework that is known."""
+    """What is known of one configuration. Raises UserError for a file that cannot be read, or of no framework that is known."""
     path = find_config(path)
     settings = read_settings(path)
     named = framework or framework_of(settings)

@@ -33,7 +33,7 @@ def at_least(text: str) -> int:
 
 
 def reference_lengths(path: Path, column: str | None = None) -> list[int]:
-    """Of each row's answer; without `column`, of the longest of its usual columns. UserError where there are fewer than eight."""
+    """Of each row's answer; without `column`, of the longest of its usual columns. Raises UserError if there are fewer than eight."""
     lengths = list(islice(_lengths(path, column), _MOST))
     if len(lengths) < _LEAST:
         where = f"column {column!r}" if column else f"a column such as {', '.join(_COLUMNS[:4])} (--answers-column)"

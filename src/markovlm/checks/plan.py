@@ -23,7 +23,7 @@ class TrainingPlan:
     processes: int | None = None  # of the trainer, where it is known
 
     def value(self, name: str) -> Any:
-        """None where it is not known."""
+        """None if it is not known."""
         if name in self.unread:
             return None
         value = self.given.get(name)

@@ -39,7 +39,7 @@ class GivenSettings:
 
 
 def read_settings(path: Path) -> GivenSettings:
-    """UserError for a file that cannot be read, or has no settings."""
+    """Raises UserError for a file that cannot be read, or has no settings."""
     suffix = path.suffix.lower()
     if suffix in (".sh", ".bash", ".slurm", ".sbatch"):
         found = _of_shell(_script(path))
@@ -158,7 +158,7 @@ def _lines(text: str) -> list[list[str]]:
 
 
 def _expanded(text: str, variables: Mapping[str, str | None]) -> str | None:
-    """With variables and sums put in; None where one is not known, or a command would have to be run."""
+    """With variables and sums put in; None if one is not known, or a command would have to be run."""
     missing = False
 
     def put(match: re.Match[str]) -> str:
@@ -221,7 +221,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _value(node: ast.expr, known: Mapping[str, Any]) -> Any:
-    """A literal, a name that is known, or a sum of such numbers. ValueError for anything else."""
+    """A literal, a name that is known, or a sum of such numbers. Raises ValueError for anything else."""
     if isinstance(node, ast.Name) and node.id in known:
         return known[node.id]
     if isinstance(node, ast.BinOp):

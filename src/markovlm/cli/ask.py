@@ -56,7 +56,7 @@ def ask(
 
 
 def read_text(path: Path) -> str:
-    """A file of the user's. UserError in one line where it can't be read as text."""
+    """A file of the user's. Raises UserError in one line if it can't be read as text."""
     try:
         return read_content(path).decode("utf-8")
     except UnicodeDecodeError:

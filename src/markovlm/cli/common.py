@@ -27,7 +27,7 @@ def _force(context: click.Context, _: click.Parameter, force: bool) -> None:
 
 
 def check_there(paths: Sequence[str]) -> None:
-    """UserError for a path where nothing is, before the readers of logs are imported. Addresses (`wandb:…`) are left to them."""
+    """Raises UserError for a path where nothing is, before the readers of logs are imported. Addresses (`wandb:…`) are left to them."""
     for path in paths:
         if ":" not in path and not Path(path).expanduser().exists():
             raise UserError(f"{path}: no such file or directory; give a run directory, a log, or a directory of these")

@@ -45,7 +45,7 @@ def configs(name: str | None, to: Path | None, as_json: bool) -> None:
 
 
 def _write_new(to: Path, text: str) -> None:
-    """UserError where something is there already, or nothing can be written."""
+    """Raises UserError if something is there already, or nothing can be written."""
     try:
         with to.open("x", encoding="utf-8") as file:
             file.write(text)

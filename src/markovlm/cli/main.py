@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _start_log(level: str | None) -> None:
-    """What the package logs goes to standard error from this level on. UserError for one that does not exist."""
+    """What the package logs goes to standard error from this level on. Raises UserError for one that does not exist."""
     if not level:
         return
     if level.lower() not in _LOG_LEVELS:

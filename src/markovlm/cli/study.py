@@ -70,7 +70,7 @@ def listed(texts: tuple[str, ...]) -> list[str]:
 
 
 def check_run(run: str, flags: dict[str, Any]) -> None:
-    """UserError for a run, checkpoint, split or number that is plainly wrong: before torch is imported, which takes seconds."""
+    """Raises UserError for a run, checkpoint, split or number that is plainly wrong: before torch is imported, which takes seconds."""
     from markovlm.api.arguments import require_count
     from markovlm.runs.ahead import check_ahead
     from markovlm.runs.targets import open_targets

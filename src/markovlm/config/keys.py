@@ -91,7 +91,7 @@ def _walk(cls: type[Section], prefix: str) -> Iterator[Key]:
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
-    """All values that a key can have besides null; empty where it can have others, such as any number beside a word."""
+    """All values that a key can have besides null; empty if it can have others, such as any number beside a word."""
     if get_origin(annotation) is Literal:
         return tuple(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):

@@ -46,7 +46,9 @@ def joined(tasks: Mapping[str, Any]) -> str:
 
 
 def with_joined_name(values: Any) -> Any:
-    """`task` of a configuration with several `tasks` is their joined name. ValueError where it names another one, or data is given twice."""
+    """`task` of a configuration with several `tasks` is their joined name. Raises ValueError if it names another one, or data is given
+    twice.
+    """
     if not isinstance(values, Mapping):
         return values
     given = dict(cast("Mapping[str, Any]", values))

@@ -122,7 +122,7 @@ def objective_classes() -> dict[str, type[ObjectiveBase]]:
 
 
 def objective_from(value: Any) -> ObjectiveBase:
-    """From a mapping with a `name` (default grpo) to the configuration of that objective. ValueError on an unknown name."""
+    """From a mapping with a `name` (default grpo) to the configuration of that objective. Raises ValueError on an unknown name."""
     if isinstance(value, ObjectiveBase):
         return value
     if not isinstance(value, Mapping):

@@ -117,7 +117,7 @@ class RunConfig(Section):
 
 
 def _check_chain(config: RunConfig) -> None:
-    """ValueError for what a chain makes no sense with elsewhere in the configuration."""
+    """Raises ValueError for what a chain makes no sense with elsewhere in the configuration."""
     chain, objective, rollouts = config.chain, config.objective, config.rollouts
     if not chain.on:
         return

@@ -308,7 +308,7 @@ def _reading(
 
 
 def _matches(lm: LanguageModel, prompter: Prompter, example: Example, reply: CoT) -> tuple[bool, bool | None]:
-    """(The greedy reply begins with all gold tokens, and then ends); the latter None where it can't be known."""
+    """(The greedy reply begins with all gold tokens, and then ends); the latter None if it can't be known."""
     gold = prompter.answer_ids(example)
     likeliest = reply.tokens[: len(gold)] == gold
     if prompter.end_after(example) is None or (likeliest and len(reply.tokens) == len(gold)):

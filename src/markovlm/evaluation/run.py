@@ -153,7 +153,7 @@ def _evaluate_dev(
     store: Path | None,
     counting: Counting | None,
 ) -> Evaluation | None:
-    """On the selection split; None where there is none apart from the reported questions."""
+    """On the selection split; None if there is none apart from the reported questions."""
     dev = setup.config.data.dev_split
     if dev == split:
         return None

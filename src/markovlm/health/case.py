@@ -118,7 +118,7 @@ class Case:
         return empty_stretches(self.course)
 
     def safe_step(self, step: int) -> int | None:
-        """The step itself, or the last one before the stretches it lies in; None where there is none."""
+        """The step itself, or the last one before the stretches it lies in; None if there is none."""
         first = int(self.run.metrics["step"][0]) if self.run.steps else 0
         for _ in range(len(self.stretches) + 1):
             inside = [start for start, end, _ in self.stretches if start <= step <= end]
@@ -175,7 +175,7 @@ class Case:
 
     @cached_property
     def loss_of_outcome(self) -> Evidence | None:
-        """The first evidence that what the run is for (reward, right answers, log-prob) is lost; None where it is not."""
+        """The first evidence that what the run is for (reward, right answers, log-prob) is lost; None if it is not."""
         lost = [e for e in self.verdict.signals if e.level == "collapsed" and e.kind in OUTCOME_KINDS]
         return min(lost, key=lambda e: e.step, default=None)
 

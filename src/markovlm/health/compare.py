@@ -42,7 +42,7 @@ _NAMES_A_RUN = ("logging.", "data.cache", "resume", "run", "output_dir", "loggin
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting that differs; None where a log does not say. `seen`: taken from the rows, not from a configuration."""
+    """A setting that differs; None if a log does not say. `seen`: taken from the rows, not from a configuration."""
 
     name: str
     a: Any
@@ -146,7 +146,7 @@ def _named(name: str, a: Case, b: Case) -> str:
 
 
 def _common(a: Course | None, b: Course | None) -> tuple[Course, Course] | None:
-    """Two courses at common steps; None where there are too few of them."""
+    """Two courses at common steps; None if there are too few of them."""
     if a is None or b is None or len(a) < LEAST_ROWS or len(b) < LEAST_ROWS:
         return None
     every = max(float(np.median(np.diff(a.steps))), float(np.median(np.diff(b.steps))), 1.0)
@@ -167,7 +167,7 @@ def _binned(c: Course, every: float) -> tuple[Floats, Floats]:
 
 
 def parting(a: Course, b: Course) -> Parting | None:
-    """Where one metric of two runs, at common steps, parts; None where it does not."""
+    """Where one metric of two runs, at common steps, parts; None if it does not."""
     logarithmic = a.key in _LOG and a.values.min() > 0.0 and b.values.min() > 0.0
     inner_a, inner_b = (np.log(a.values), np.log(b.values)) if logarithmic else (a.values, b.values)
     n = len(inner_a)

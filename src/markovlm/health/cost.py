@@ -25,7 +25,7 @@ Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class SinceOnset:
-    """What was spent from the onset on. `of_…`: in the whole run. None where the log does not say."""
+    """What was spent from the onset on. `of_…`: in the whole run. None if the log does not say."""
 
     onset_step: int
     steps: int
@@ -55,7 +55,9 @@ class SinceOnset:
 
 @dataclass(frozen=True, slots=True)
 class IdleGroups:
-    """Groups whose rewards were all equal: shares of all groups. `all_right`, `all_wrong`: all answers were; None where the log does not say."""
+    """Groups whose rewards were all equal: shares of all groups. `all_right`, `all_wrong`: all answers were; None if the log does not
+    say.
+    """
 
     share: float
     all_right: float | None
@@ -98,7 +100,7 @@ class Cost:
 
 
 def cost_of(run: RunData, onset: int | None) -> Cost:
-    """What a run paid for nothing; `onset` is the first step of its collapse, None where it did not collapse."""
+    """What a run paid for nothing; `onset` is the first step of its collapse, None if it did not collapse."""
     rows = training_rows(run)
     if not rows.height:
         return Cost(None, None)

@@ -108,7 +108,7 @@ def levels(c: Course) -> Levels:
 
 
 def milestone_levels(run: RunData, key: str, steps: Sequence[int]) -> list[Level | None]:
-    """The level of a metric around each step: a twentieth of its rows, at least five; None where it has no value.
+    """The level of a metric around each step: a twentieth of its rows, at least five; None if it has no value.
 
     Windows at the ends of a course are shifted inwards, not cut. Under forty rows a level is the one nearest row.
     """

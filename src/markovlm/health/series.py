@@ -34,7 +34,7 @@ class Course:
 
 
 def course(run: RunData, key: str) -> Course | None:
-    """A metric of a run; None where it has no finite value."""
+    """A metric of a run; None if it has no finite value."""
     if key not in run.metrics.columns:
         return None
     steps = run.metrics["step"].to_numpy().astype(np.float64)

@@ -88,12 +88,12 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Change]:
-    """Changes of verdict, for ever, or until nothing has grown for `idle` seconds. Runs that appear later are taken up.
+    """Changes of verdict, forever, or until nothing has grown for `idle` seconds. Runs that appear later are taken up.
 
-    A log that has not grown for `stalled` seconds, and does not say that its run has ended, is said to be stalled, once until it grows again.
-    Where no limit is given it is ten times the usual time between two rows, ten minutes at least.
+    A log that has not grown for `stalled` seconds, and does not say that its run has ended, is said to be stalled, once until it grows
+    again. Where no limit is given it is ten times the usual time between two rows, ten minutes at least.
 
-    Raises UserError where a path is not there, or where no run is there at first.
+    Raises UserError if a path is not there, or where no run is there at first.
     """
     seen: dict[Path, _Seen] = {}
     grown = clock()

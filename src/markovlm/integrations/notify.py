@@ -119,7 +119,7 @@ def _channel(name: str, service: Service, variable: str, environment: Mapping[st
 
 
 def check(channels: Sequence[Channel]) -> None:
-    """UserError for a host that is inside. One that has no address now may have one when it is needed."""
+    """Raises UserError for a host that is inside. One that has no address now may have one when it is needed."""
     for channel in channels:
         try:
             public_addresses(channel.place)

@@ -21,7 +21,7 @@ _HOOK_SECONDS = 10.0
 
 
 def command_of(text: str) -> list[str]:
-    """The words of `--exec`; no shell ever sees them. Raises UserError where there are none."""
+    """The words of `--exec`; no shell ever sees them. Raises UserError if there are none."""
     try:
         words = shlex.split(text)
     except ValueError as error:

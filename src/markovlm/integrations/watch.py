@@ -41,7 +41,7 @@ class Watcher:
         self.verdict: Verdict | None = None
 
     def __call__(self, metrics: Mapping[str, Any], step: int | None = None) -> Verdict:
-        """Take one logged dict and judge all so far. Raises UserError where `metrics` is no mapping."""
+        """Take one logged dict and judge all so far. Raises UserError if `metrics` is no mapping."""
         if not isinstance(metrics, Mapping):
             raise UserError(f"Watcher: metrics must be a dict, not {type(metrics).__name__}")
         numbers = numbers_of(metrics)

@@ -271,7 +271,7 @@ def _dictionary_rows(text: str) -> Iterator[tuple[int | None, dict[str, str]]]:
 
 
 def _named_row(text: str) -> dict[str, str]:
-    """The `name: number` pairs of a line, those of dictionaries behind a name among them; empty where they are none or one."""
+    """The `name: number` pairs of a line, those of dictionaries behind a name among them; empty if they are none or one."""
     if _HINT.search(text) is None:
         return {}
     row = _pairs(_NAMED_DICT.sub(" ", text))

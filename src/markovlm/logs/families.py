@@ -58,7 +58,7 @@ def words(key: str) -> list[str]:
 
 
 def family(key: str) -> str | None:
-    """Our name for what a key of no known framework seems to mean; None where it seems to mean nothing of ours.
+    """Our name for what a key of no known framework seems to mean; None if it seems to mean nothing of ours.
 
     >>> [family(key) for key in ("mean_reward", "reward/mean", "std_reward", "kl_div", "reward/pass@1", "format_reward", "num_tokens")]
     ['reward_mean', 'reward_mean', 'reward_std', 'kl', 'accuracy', 'reward/format', None]
@@ -99,7 +99,7 @@ REWARDING = ("reward", "score", "return", "acc", "correct", "success", "pass", "
 
 
 def likely_reward(keys: Iterable[str]) -> str | None:
-    """The key among those of a log that is most likely its reward, to be named with `--map`; None where none looks like one."""
+    """The key among those of a log that is most likely its reward, to be named with `--map`; None if none looks like one."""
     hits = [
         key for key in keys if any(word.startswith(REWARDING) for word in words(key)) and not set(words(key)) & _SPREAD.keys()
     ]
@@ -107,7 +107,7 @@ def likely_reward(keys: Iterable[str]) -> str | None:
 
 
 def how_to_name(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Of rows of numbers under names that nobody knows: the `--map` options that would read them; None where the rows are something else.
+    """Of rows of numbers under names that nobody knows: the `--map` options that would read them; None if the rows are something else.
 
     >>> how_to_name([{"update": n, "solved_frac": 0.1 * n} for n in range(1, 4)])
     'no column is a metric we know (it has solved_frac, update); name them: --map reward=solved_frac --map step=update'

@@ -122,7 +122,7 @@ def _is_run_directory(files: set[str]) -> bool:
 
 
 def _why_not(path: Path, names: Sequence[str]) -> str | None:
-    """Why a file of a directory is no run: None where it is one, an empty text where it belongs to a run that is read anyway."""
+    """Why a file of a directory is no run: None if it is one, an empty text where it belongs to a run that is read anyway."""
     if path.name in _OWN_FILES:
         return "belongs to a run directory without config.yaml"
     try:

@@ -41,7 +41,7 @@ Reader = Callable[[Path], RunData]
 
 
 def reader_for(path: Path, mapping: Framework | None = None) -> Reader | None:
-    """The reader of a file; None where it is of no known kind. Raises OSError where it can't be read."""
+    """The reader of a file; None if it is of no known kind. Raises OSError if it can't be read."""
     head = beginning(path, HEAD)
     if not head.strip():
         return None
@@ -141,7 +141,7 @@ def is_external_path(path: Path) -> bool:
 
 
 def read_external(path: Path, max_samples: int, mapping: Framework | None = None) -> RunData | None:
-    """One log of others as a run, with its completion tables as samples; None where it is none."""
+    """One log of others as a run, with its completion tables as samples; None if it is none."""
     if is_external_path(path):
         run = read_csv(path, mapping) if runs_in_export(split_run(path)[0]) else read_database(path)
     elif path.is_dir():

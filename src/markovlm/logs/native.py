@@ -227,7 +227,7 @@ def _read_samples(run: RunData, path: Path, limit: int) -> None:
 
 
 def _light_rows_fast(path: Path) -> list[Light] | None:
-    """The few numbers of a clean file of bearable size; None where anything is unusual."""
+    """The few numbers of a clean file of bearable size; None if anything is unusual."""
     if path.stat().st_size > MAX_FAST_BYTES:
         return None
     data = path.read_bytes()

@@ -26,7 +26,7 @@ class LogReader:
 
 
 def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader | None:
-    """The reader that knows this file, if one does; plug-ins are asked first. UserError where one raises."""
+    """The reader that knows this file, if one does; plug-ins are asked first. Raises UserError if one raises."""
     for name, found in sorted(READERS.usable().items(), key=lambda one: READERS.source(one[0]) == OURS):
         with calling(READERS, name, "recognises"):
             if found.recognises(path, first_rows):
@@ -35,7 +35,9 @@ def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader 
 
 
 def read_with(reader: LogReader, path: Path, max_samples: int) -> RunData:
-    """What a reader makes of a file; one that it raises on is a run with that as its problem. UserError where it gives no `RunData`."""
+    """What a reader makes of a file; one that it raises on is a run with that as its problem. Raises UserError if it gives no
+    `RunData`.
+    """
     try:
         with calling(READERS, reader.name, "it"):
             made: object = reader.read(path, max_samples)

@@ -21,7 +21,7 @@ Training = Literal["reinforcement", "supervised", "preference", "unknown"]
 
 @dataclass(slots=True)
 class LoggedSample:
-    """One sampled CoT. `correct` is None where the log does not say."""
+    """One sampled CoT. `correct` is None if the log does not say."""
 
     step: int
     question: str

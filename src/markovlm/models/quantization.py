@@ -20,7 +20,7 @@ BITS = {"nf4": 4 + 8 / 64 + 32 / (64 * 256), "int8": 8.0}  # a weight of a linea
 
 
 def quantized_arguments(name: str, quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """What `from_pretrained` takes beside the dtype; nothing for none. UserError in one line without bitsandbytes."""
+    """What `from_pretrained` takes beside the dtype; nothing for none. Raises UserError in one line without bitsandbytes."""
     if quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -38,7 +38,7 @@ def quantized_arguments(name: str, quantization: str, dtype: torch.dtype, device
 
 
 def settle(name: str, model: Any) -> None:
-    """One arithmetic in every pass, and weights that stay what they are. UserError where no layer was quantized.
+    """One arithmetic in every pass, and weights that stay what they are. Raises UserError if no layer was quantized.
 
     In eval mode on a CPU with AVX512-BF16 bitsandbytes repacks 4-bit weights when they are first used, rounds their scales, and
     computes without a gradient, silently; on any CPU its int8 layers leave activations alone in training mode, where sampling
@@ -71,7 +71,7 @@ def options(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def check_unquantized(name: str, config: Any, quantization: str) -> None:
-    """UserError for weights that somebody has quantized already."""
+    """Raises UserError for weights that somebody has quantized already."""
     if quantization != "none" and getattr(config, "quantization_config", None) is not None:
         raise UserError(
             f"loading.quantization: the weights of {name!r} are already quantized; set loading.quantization=none, "

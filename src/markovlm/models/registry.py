@@ -204,7 +204,9 @@ def resolve(model: str) -> str:
 
 
 def check_path(name: str) -> None:
-    """UserError for a name that can only be a local path, or only a known model's, and is neither: before transformers tries the Hub."""
+    """Raises UserError for a name that can only be a local path, or only a known model's, and is neither: before transformers tries the
+    Hub.
+    """
     path = Path(name).expanduser()
     if name in KNOWN or gguf_file(name) is not None:
         return

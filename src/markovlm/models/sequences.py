@@ -169,7 +169,7 @@ class Continued:
 
 
 def continued(lm: LanguageModel, batch: Batch, prefilled: Prefilled | None = None) -> Continued | None:
-    """A pass to go on from, from anywhere in its continuations; None where this cache can't take a token back.
+    """A pass to go on from, from anywhere in its continuations; None if this cache can't take a token back.
 
     `prefilled`: the pass over the batch's prefixes, where there was one; it can be given again.
     """

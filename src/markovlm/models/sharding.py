@@ -1,16 +1,16 @@
 """A base model whose weights are sharded over several processes (FSDP2), and who sends which of them when.
 
-torch's `fully_shard` keeps a part of every decoder layer on each process and gathers a layer when a pass comes to it, and again when its
-gradient does. All processes must then ask for the same layers in the same order, or wait for each other for ever. Ours do not: one draws
-longer CoTs than another, has a micro-batch more, or runs out of memory and repeats one half. So every gathering is announced first: each
-process says which layer it needs next, or that it is through, and all send their parts of one of those that were named. Nobody computes
-anything for another, and no pass has to know that the weights are elsewhere.
+torch's `fully_shard` keeps a part of every decoder layer on each process and gathers a layer when a pass comes to it, and again when
+its gradient does. All processes must then ask for the same layers in the same order, or wait for each other forever. Ours do not: one
+draws longer CoTs than another, has a micro-batch more, or runs out of memory and repeats one half. So every gathering is announced
+first: each process says which layer it needs next, or that it is through, and all send their parts of one of those that were named.
+Nobody computes anything for another, and no pass has to know that the weights are elsewhere.
 
-Of the layers named, the one that a forward pass meets first is taken (in backward: the last), so that whoever is behind catches up and the
-passes run side by side.
+Of the layers named, the one that a forward pass meets first is taken (in backward: the last), so that whoever is behind catches up and
+the passes run side by side.
 
-Only frozen weights are sharded: the adapter is whole on every process, so its gradients, its optimizer and its checkpoints are what they are
-without this (`World.sum_gradients`).
+Only frozen weights are sharded: the adapter is whole on every process, so its gradients, its optimizer and its checkpoints are what
+they are without this (`World.sum_gradients`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Shards:
     def __init__(
         self, rank: int, size: int, device: torch.device, together: Callable[[], AbstractContextManager[None]], timeout: timedelta
     ):
-        """`together` surrounds every collective. The process group must be there. UserError where torch is too old."""
+        """`together` surrounds every collective. The process group must be there. Raises UserError if torch is too old."""
         from torch.distributed.fsdp import FSDPModule
 
         if not hasattr(FSDPModule, "set_custom_all_gather") or not hasattr(FSDPModule, "reset_iter_state"):
@@ -118,7 +118,7 @@ class Shards:
         self._check(model)
 
     def _agree_on_types(self, name: str, model: Any, whole: Any) -> None:
-        """The empty model gets the types of the real one. UserError where it is another one than rank 0's."""
+        """The empty model gets the types of the real one. Raises UserError if it is another one than rank 0's."""
         mine = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in _tensors(whole or model)}
         theirs: dict[str, tuple[tuple[int, ...], torch.dtype]] = self.gather(mine)[0]
         own = dict(_tensors(model))
@@ -148,7 +148,7 @@ class Shards:
             target.copy_(value)
 
     def _check(self, model: Any) -> None:
-        """RunFailed unless the frozen weights are sharded over all processes and the adapter is the same on each."""
+        """Raises RunFailed unless the frozen weights are sharded over all processes and the adapter is the same on each."""
         for group in self._groups:
             for parameter in group.parameters:
                 if tuple(parameter.placements) != (Shard(0),) or parameter.device_mesh.size() != self.size:
@@ -236,7 +236,7 @@ def _in_backward() -> bool:
 
 
 def parts_to_deal(name: str, model: Any) -> tuple[Any, Any, Any, Any]:
-    """Embedding, layers, head, and decoder of a transformers model. UserError where they are not in the usual places."""
+    """Embedding, layers, head, and decoder of a transformers model. Raises UserError if they are not in the usual places."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = getattr(base, "model", None)
     layers, embedding = getattr(decoder, "layers", None), getattr(decoder, "embed_tokens", None)

@@ -91,7 +91,7 @@ class Objective(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Running statistics, as JSON values; empty where there are none."""
+        """Running statistics, as JSON values; empty if there are none."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class PolicyGradient(Generic[C]):
 
 
 def credit_of(objective: Objective, reward: Tensor) -> Credit:
-    """Its credit of rewards [Q, B]. UserError where it raises or is not what a `Credit` says."""
+    """Its credit of rewards [Q, B]. Raises UserError if it raises or is not what a `Credit` says."""
     name = _name(objective)
     with calling(OBJECTIVES, name, "credit"):
         made = objective.credit(reward)
@@ -139,7 +139,7 @@ def credit_of(objective: Objective, reward: Tensor) -> Credit:
 
 
 def policy_loss_of(objective: Objective, batch: PolicyBatch) -> PolicyLoss:
-    """Its loss of n samples. UserError where it raises or is not what a `PolicyLoss` says."""
+    """Its loss of n samples. Raises UserError if it raises or is not what a `PolicyLoss` says."""
     name, each = _name(objective), batch.advantage.shape
     with calling(OBJECTIVES, name, "policy_loss"):
         made = objective.policy_loss(batch)

@@ -1,4 +1,4 @@
-"""Write a report: HTML, Markdown with figures, and every table as CSV, each file whole or not at all."""
+"""Write a report: HTML, Markdown with figures, and every table as CSV, each file atomically."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ReportResult:
 def write_report(paths: Sequence[str | Path], out_dir: str | Path, mapping: Framework | None = None) -> ReportResult:
     """Read the runs named by `paths`, diagnose them and write the report into `out_dir`.
 
-    Raises UserError where a path does not exist, no run is found, or the directory cannot be written.
+    Raises UserError if a path does not exist, no run is found, or the directory cannot be written.
     """
     started = time.perf_counter()
     out = Path(out_dir)
@@ -149,7 +149,7 @@ def _start_drawing(diagnoses: Sequence[Diagnosis], section: Section, drawers: Dr
 
 
 def _write_figures(drawings: Sequence[tuple[Figure, Future[str]]], out: Path) -> list[tuple[Figure, str | None]]:
-    """(figure, path of its SVG from the Markdown file, or None where it could not be drawn)."""
+    """(figure, path of its SVG from the Markdown file, or None if it could not be drawn)."""
     written: list[tuple[Figure, str | None]] = []
     for figure, drawing in drawings:
         try:

@@ -204,7 +204,7 @@ def _cards(all_of_them: Sequence[Diagnosis]) -> list[Diagnosis]:
 
 
 def _milestones(d: Diagnosis) -> tuple[Table, Table | None]:
-    """(means around a few steps, the single rows at them, None where these are the same)."""
+    """(means around a few steps, the single rows at them, None if these are the same)."""
     means, single = tables.milestone_means(d), tables.milestones(d)
     same = [[c.value for c in row] for row in means.rows] == [[c.value for c in row] for row in single.rows]
     return means, None if same else single

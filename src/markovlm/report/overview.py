@@ -90,7 +90,7 @@ def _score(d: Diagnosis, e: LoggedEvaluation | None) -> Shown:
 
 
 def groupings(all_of_them: Sequence[Diagnosis]) -> dict[str, dict[str, str | None]]:
-    """What runs can be grouped by: name -> (run -> value, None where it is not said)."""
+    """What runs can be grouped by: name -> (run -> value, None if it is not said)."""
     found: dict[str, dict[str, str | None]] = {
         "task": {d.run.name: d.run.task for d in all_of_them},
         "verdict": {d.run.name: d.verdict for d in all_of_them},

@@ -1,4 +1,4 @@
-"""Settings of runs side by side. What a log does not say is no difference: it is told apart from what differs."""
+"""Settings of runs side by side. What a log does not say is no difference: it is distinguished from what differs."""
 
 from __future__ import annotations
 

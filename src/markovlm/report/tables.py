@@ -106,7 +106,7 @@ def level_cell(found: Level | None, run: RunData, steps: bool = False) -> Cell:
 
 
 def level_texts(found: Level) -> tuple[str, str]:
-    """(mean, its standard error; empty where there is none)"""
+    """(mean, its standard error; empty if there is none)"""
     rounding = 1e-9 * max(1.0, abs(found.mean))  # of a constant
     error = "" if found.error is None else f"{found.error if found.error > rounding else 0:.1g}"
     return f"{found.mean:.3g}", error

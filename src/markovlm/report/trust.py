@@ -31,7 +31,7 @@ def _published_base(d: Diagnosis) -> Reference | None:
 
 
 def objection(d: Diagnosis) -> str | None:
-    """Why a run's result is not to be trusted; None where it is."""
+    """Why a run's result is not to be trusted; None if it is."""
     case, e = d.case, d.case.best or d.case.last
     if d.run.kind == "evaluation":
         return "an evaluation without its run"

@@ -80,7 +80,7 @@ _HEADER_KEYS = {
 
 
 def generation(row: Mapping[str, Any]) -> Kind | None:
-    """The generation of a record, or None where it is no record of the research code."""
+    """The generation of a record, or None if it is no record of the research code."""
     metrics = row.get("Training Metrics")
     if isinstance(metrics, Mapping):
         if "Loss" not in metrics and "Actor Answer Log Probs" not in metrics:

@@ -94,7 +94,7 @@ def _given(row: Mapping[str, Any]) -> Any:
 
 
 def _read_file(path: Path) -> RunData | None:
-    """A stand-alone evaluation file ({accuracy, results}, one object or one a line); None where it is none."""
+    """A stand-alone evaluation file ({accuracy, results}, one object or one a line); None if it is none."""
     problems = Problems()
     try:
         found = parse(whole(path))

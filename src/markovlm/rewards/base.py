@@ -112,7 +112,7 @@ class Reward(Generic[O]):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Running statistics, as JSON values; empty where there are none."""
+        """Running statistics, as JSON values; empty if there are none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class DraftedRead:
 def read_with_drafts(lm: LanguageModel, batch: Batch, decoding: Decoding) -> list[DraftedRead] | None:
     """Each row's scored tokens under the policy that `lm` is, and the greedy continuation, decoded as `decoding` says, in their place.
 
-    None where the model's cache can't take a token back (recurrent states, sliding windows).
+    None if the model's cache can't take a token back (recurrent states, sliding windows).
     """
     if not lm.takes_back:
         return None

@@ -81,7 +81,7 @@ class VllmSampler(ForeignSampler):
 
 
 def build_vllm(place: SamplerPlace) -> VllmSampler:
-    """`rollouts.backend: vllm`. UserError where vLLM is not there or does not take the model."""
+    """`rollouts.backend: vllm`. Raises UserError if vLLM is not there or does not take the model."""
     lm, config = place.lm, place.config
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("rollouts.backend=vllm runs in one process only; for several use a server (rollouts.backend=server)")

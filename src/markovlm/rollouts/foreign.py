@@ -41,7 +41,7 @@ class ForeignSampler(ABC):
         self._has: tuple[str, bytes] | None = None  # name and digest of the adapter that the other side has
 
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
-        """One list of CoTs a request, one CoT a stream. RunFailed where the other side fails."""
+        """One list of CoTs a request, one CoT a stream. Raises RunFailed if the other side fails."""
         adapter = self._hand_over() if self.lm.has_adapter and self.lm.adapter_on else None
         drawn = iter(self.draw([(r.prompt, key) for r in requests for key in r.streams], decoding, adapter))
         return [[next(drawn) for _ in request.streams] for request in requests]
@@ -90,7 +90,7 @@ class ForeignSampler(ABC):
 
     @abstractmethod
     def load(self, name: str, directory: Path) -> None:
-        """Give the other side an adapter. RunFailed where it does not take it."""
+        """Give the other side an adapter. Raises RunFailed if it does not take it."""
 
     @abstractmethod
     def drop(self, name: str) -> None:

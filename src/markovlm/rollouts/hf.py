@@ -36,9 +36,8 @@ _Job = tuple[tuple[int, ...], Key]  # one row: its prompt and its stream
 class HFSampler:
     """Draws from exactly the distribution that `token_stats` scores. Samples whatever policy `lm` is at the moment.
 
-    `joined`: CoTs of a batch are one row as long as they are the same; default on a CPU.
-    `static_cache`: decode in one shape, on a GPU as a CUDA graph; `auto`: on a GPU, where the model can be decoded so. UserError for
-    `on` with a model that can't.
+    `joined`: CoTs of a batch are one row as long as they are the same; default on a CPU. `static_cache`: decode in one shape, on a GPU
+    as a CUDA graph; `auto`: on a GPU, where the model can be decoded so. Raises UserError for `on` with a model that can't.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ class Prompter:
         return () if end is None else (end,)
 
     def end_after(self, example: Example) -> int | None:
-        """The token that should follow this gold answer, scored or not. None where it has no end of its own: a continued text."""
+        """The token that should follow this gold answer, scored or not. None if it has no end of its own: a continued text."""
         return None if self.asks(example).prompt_kind == "continuation" else self.end_behind(example.answer)
 
     def end_behind(self, answer: str) -> int | None:

@@ -19,10 +19,11 @@ _REPLY = "markovlm"  # stands for the assistant's words in a rendered template
 
 
 def reply_end(tokenizer: Any, style: PromptStyle) -> int | None:
-    """Id of the token that ends a reply; None where the tokenizer has none.
+    """Id of the token that ends a reply; None if the tokenizer has none.
 
-    compact: `<eos>`. chat: what the template closes the assistant's turn with (`<|im_end|>`, `<|eot_id|>`, `</s>`), the end token where it
-    closes it with no special token. plain: a line break, with which base models end an answer, where that is one token; else the end token.
+    compact: `<eos>`. chat: what the template closes the assistant's turn with (`<|im_end|>`, `<|eot_id|>`, `</s>`), the end token where
+    it closes it with no special token. plain: a line break, with which base models end an answer, where that is one token; else the end
+    token.
     """
     if style == "chat":
         return _end_of_turn(tokenizer)

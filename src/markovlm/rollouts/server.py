@@ -53,7 +53,7 @@ class ServerSampler(ForeignSampler):
         self.base = self._base_model()
 
     def _base_model(self) -> str:
-        """What the server calls the model without an adapter. UserError where none answers."""
+        """What the server calls the model without an adapter. Raises UserError if none answers."""
         try:
             served = self._ask("/v1/models")["data"]
             return next(str(model["id"]) for model in served if not model.get("parent"))
@@ -103,7 +103,7 @@ class ServerSampler(ForeignSampler):
             return  # it is gone, or has forgotten the adapter by itself
 
     def _ask(self, path: str, body: Mapping[str, Any] | None = None, tries: int = len(_WAITS) + 1) -> Any:
-        """JSON in, JSON (or text) out. RunFailed in one line."""
+        """JSON in, JSON (or text) out. Raises RunFailed in one line."""
         data = None if body is None else json.dumps(body).encode()
         for wait in (*_WAITS[: tries - 1], None):
             try:
@@ -123,7 +123,9 @@ class ServerSampler(ForeignSampler):
 
 
 def _exchange(url: str, path: str, data: bytes | None) -> tuple[int, bytes]:
-    """Status and body of one request, over no proxy and to no other address. OSError where it takes too long or the answer is too large."""
+    """Status and body of one request, over no proxy and to no other address. Raises OSError if it takes too long or the answer is too
+    large.
+    """
     where = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
     connection = kind(where.hostname or "", where.port, timeout=_PATIENCE)
@@ -197,7 +199,7 @@ def _wanted(lm: LanguageModel, decoding: Decoding, key: tuple[str | int, ...]) -
 
 
 def _choice(answer: Any, vocabulary: int, most: int) -> tuple[list[int], list[float], object] | None:
-    """Tokens, log-probs and why it ended; None where the answer has not got them."""
+    """Tokens, log-probs and why it ended; None if the answer has not got them."""
     try:
         choice = answer["choices"][0]
         tokens, logps = list(choice["token_ids"]), list(choice["logprobs"]["token_logprobs"])

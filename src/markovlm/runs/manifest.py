@@ -267,7 +267,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """A small file; None where there is none."""
+    """A small file; None if there is none."""
     try:
         return read_content(path, _MOST)
     except FileNotFoundError:

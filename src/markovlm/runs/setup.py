@@ -175,7 +175,7 @@ def load_examples(
 
 
 def _check_loaded(task: Task, loaded: object) -> None:
-    """UserError where a plug-in's task gives no `Loaded`, or examples that are none (of a stream without end a few are looked at)."""
+    """Raises UserError if a plug-in's task gives no `Loaded`, or examples that are none (of a stream without end a few are looked at)."""
     if not isinstance(loaded, Loaded):
         raise UserError(
             f"{named(TASKS, task.name)}: load returned {type(loaded).__name__}; it must return a markovlm.tasks.base.Loaded"

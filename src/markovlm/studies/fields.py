@@ -32,7 +32,7 @@ Problems = Counter[str]
 
 
 def _wrong(info: ValidationInfo, what: str, times: int = 1) -> None:
-    """ValueError where a result is written; counted where a file is read."""
+    """Raises ValueError if a result is written; counted where a file is read."""
     told: Problems | None = info.context
     if told is None:
         raise ValueError(what)

@@ -30,13 +30,13 @@ KINDS = tuple(KIND)
 
 
 def check_result(result: Mapping[str, Any]) -> None:
-    """ValueError unless a result is what its model declares: no key that nobody would read, no value of another kind."""
+    """Raises ValueError unless a result is what its model declares: no key that nobody would read, no value of another kind."""
     if result["kind"] in KIND:  # others have files of their own
         KIND[result["kind"]].model_validate(result)
 
 
 def read_result(result: Mapping[str, Any], problems: list[str], path: Path | None = None) -> Study | None:
-    """The record of a result that may be old, damaged or hostile; None where it is of an unknown kind or has nothing to show."""
+    """The record of a result that may be old, damaged or hostile; None if it is of an unknown kind or has nothing to show."""
     name = f"{FOLDER}/{path.name}: " if path is not None else ""
     kind, told = result.get("kind"), Problems()
     if not isinstance(kind, str) or kind not in KIND:
@@ -51,7 +51,7 @@ def read_result(result: Mapping[str, Any], problems: list[str], path: Path | Non
 
 
 def read_study(path: Path, problems: list[str]) -> Study | None:
-    """One file; None where it is of an unknown kind or can't be read, which `problems` then says."""
+    """One file; None if it is of an unknown kind or can't be read, which `problems` then says."""
     name = f"{FOLDER}/{path.name}"
     try:
         row = json.loads(read_content(path, MAX_BYTES).decode("utf-8", "replace"))

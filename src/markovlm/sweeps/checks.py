@@ -19,8 +19,8 @@ _SHOWN = 8  # cells named in an error
 def reference_of(spec: SweepSpec, cells: Sequence[Cell], path: Path) -> str:
     """The group that others are compared with: the first, or the one that has the values of `reference`.
 
-    A cell has them if its configuration does, by itself or from the base, in whatever spelling (1e-3 is 0.001). Where several do, the one
-    that sets these keys and no other. UserError where that leaves none, or several.
+    A cell has them if its configuration does, by itself or from the base, in whatever spelling (1e-3 is 0.001). Where several do, the
+    one that sets these keys and no other. Raises UserError if that leaves none, or several.
     """
     firsts = [members[0] for members in groups_of(cells).values()]
     if spec.reference is None:
@@ -58,7 +58,7 @@ def _listed(cells: Sequence[Cell]) -> str:
 
 
 def check_evaluation(spec: SweepSpec, cells: Sequence[Cell], path: Path) -> None:
-    """UserError naming the first cell that could be trained and then not be evaluated as `evaluate` says."""
+    """Raises UserError naming the first cell that could be trained and then not be evaluated as `evaluate` says."""
     if spec.evaluate is None:
         return
     for group, members in groups_of(cells).items():

@@ -117,7 +117,8 @@ class Comparison:
 
 
 def compare(outcomes: Sequence[Outcome], reference: str | None = None, metric: str = "accuracy") -> Comparison:
-    """`reference`: the group that others are compared with; default the first. Groups keep their order. ValueError where it is none of them.
+    """`reference`: the group that others are compared with; default the first. Groups keep their order. Raises ValueError if it is none
+    of them.
 
     Intervals of an accuracy end where accuracies end, at 0 and 1.
     """
@@ -172,7 +173,7 @@ def _group_row(group: str, members: Sequence[Outcome], range_: tuple[float, floa
 def _table(runs: Sequence[Outcome], others: Sequence[Outcome] | None = None) -> Floats | None:
     """[S, Q] answers of runs of one setting to the questions that all of them had; less those of `others`, run by run.
 
-    None where they are not known, or are too few to be crossed.
+    None if they are not known, or are too few to be crossed.
     """
     known = [o.answers for o in (*runs, *(others or ())) if o.answers]
     if len(runs) < 2 or len(known) < len(runs) + len(others or ()):
@@ -185,14 +186,14 @@ def _table(runs: Sequence[Outcome], others: Sequence[Outcome] | None = None) -> 
 
 
 def welch_t(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Two-sided p of Welch's t test; None where there is no spread to judge by."""
+    """Two-sided p of Welch's t test; None if there is no spread to judge by."""
     if min(len(ours), len(theirs)) < 2 or (max(ours) == min(ours) and max(theirs) == min(theirs)):
         return None
     return float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t test; None where there is no spread to judge by."""
+    """Two-sided p of the paired t test; None if there is no spread to judge by."""
     if len(differences) < 2 or max(differences) == min(differences):
         return None
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

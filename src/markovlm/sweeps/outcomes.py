@@ -90,7 +90,7 @@ def _final(sweep: Sweep, cell: Cell, metric: str) -> _Final | None:
 
 
 def _answers(folder: Path, row: Mapping[str, Any], metric: str) -> dict[str, float] | None:
-    """Question by question what the value of an evaluation's row is the mean of; None where its readings are not kept, or are others."""
+    """Question by question what the value of an evaluation's row is the mean of; None if its readings are not kept, or are others."""
     for path in sorted(folder.glob(f"{row['checkpoint']}-{row['split']}-*.jsonl")):
         header, *readings = read_rows(path)
         if header.get("how") != row.get("how"):

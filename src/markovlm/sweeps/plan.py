@@ -20,7 +20,7 @@ def plan_sweep(sweep: Sweep) -> dict[str, Any]:
     """`{"cells": [...], "runs", "to_run", "steps", "tokens", "memory_bytes", "seconds_per_step", "seconds", "lines"}`.
 
     Tokens and memory are those of `markovlm train --dry-run`, summed or the largest. Time is measured, not guessed: from runs
-    that are finished here; None where there are none yet. Evaluations come on top.
+    that are finished here; None if there are none yet. Evaluations come on top.
     """
     statuses = statuses_of(sweep)
     waiting = [cell for cell in sweep.cells if statuses[cell.name] not in ("done", "stopped")]

@@ -92,7 +92,9 @@ def open_sweep(path: Path, out: Path | None, over: Mapping[str, Any] | None = No
 
 
 def part_of(sweep: Sweep, words: Sequence[str]) -> Sweep:
-    """The cells whose names have all of `words` in them, in the same directory; all where there are none. UserError where no cell is left."""
+    """The cells whose names have all of `words` in them, in the same directory; all where there are none. Raises UserError if no cell
+    is left.
+    """
     cells = [cell for cell in sweep.cells if all(word in cell.name for word in words)]
     if not cells:
         raise UserError(f"--only {' '.join(words)}: no cell has such a name; the first is {sweep.cells[0].name}")
@@ -104,7 +106,7 @@ def run_sweep(
 ) -> SweepResult:
     """Run what is not done yet. Ctrl-C (or SIGTERM) ends the running ones after their step; the same call continues.
 
-    Raises UserError where another process works on the same directory.
+    Raises UserError if another process works on the same directory.
     """
     started = time.perf_counter()
     layout, watch = sweep.layout, watcher or _Nobody()

@@ -84,11 +84,11 @@ class UnknownMethod(UserError, ValueError):
 
 
 def extract(text: str, method: str, *, choices: Sequence[str] = (), ended: bool = True) -> str | None:
-    """The answer that `method` reads in `text`, in canonical form, or None where it finds none.
+    """The answer that `method` reads in `text`, in canonical form, or None if it finds none.
 
-    `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). `ended=False` says that the token limit cut the text:
-    the `final_…` methods take no number for whole that the cut touches. UnknownMethod on other names, UserError where a plug-in's
-    method raises or gives anything but text.
+    `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). `ended=False` says that the token limit cut the
+    text: the `final_…` methods take no number for whole that the cut touches. Raises UnknownMethod on other names, UserError where a
+    plug-in's method raises or gives anything but text.
     """
     if method not in EXTRACTORS:
         raise UnknownMethod(f"Unknown extraction method {method!r}; methods for text: {', '.join(EXTRACTORS)}")
@@ -231,7 +231,7 @@ METHODS: dict[str, Extractor] = {
 
 
 def _integer(match: re.Match[str] | None, group: int = 0) -> str | None:
-    """The matched integer in ASCII without leading zeros; None where it is too long to be one."""
+    """The matched integer in ASCII without leading zeros; None if it is too long to be one."""
     if match is None or len(match[group]) > MAX_NUMBER_CHARACTERS:
         return None
     return str(int(match[group]))

@@ -9,7 +9,7 @@ from markovlm.tasks.generated import HELD_OUT_SEED, DrawnTask
 
 
 def _held_out(spec: ArithmeticSpec, split: Split, wanted: int, asked: bool) -> Loaded:
-    """Distinct questions. UserError where fewer than `asked` for exist."""
+    """Distinct questions. Raises UserError if fewer than `asked` for exist."""
     found = _distinct(spec, split, wanted)
     short = len(found) < wanted
     if not found or (short and asked):

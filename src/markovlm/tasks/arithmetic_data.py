@@ -63,7 +63,7 @@ def format_question(terms: Sequence[int]) -> str:
 
 
 def parse_question(text: str) -> Terms:
-    """Inverse of `format_question`; spaces around signs are allowed. ValueError on anything else."""
+    """Inverse of `format_question`; spaces around signs are allowed. Raises ValueError on anything else."""
     if not _QUESTION.fullmatch(text):
         raise ValueError(f"not a sum of whole numbers such as '17+4+79': {text[:80]!r}")
     return tuple(int(sign + digits) for sign, digits in _TERM.findall(text))
@@ -89,7 +89,7 @@ def split_of(terms: Sequence[int]) -> Split:
 def draw(spec: ArithmeticSpec, split: Split, seed: int, index: int) -> Terms:
     """Question number `index` of an endless stream: a pure function of its arguments, cheap at any index.
 
-    Questions repeat now and then; `questions` gives distinct ones. ValueError if `split` looks empty for `spec`.
+    Questions repeat now and then; `questions` gives distinct ones. Raises ValueError if `split` looks empty for `spec`.
     """
     if split not in SPLITS:
         raise ValueError(f"split: must be one of {', '.join(SPLITS)}; got {split!r}")
@@ -103,7 +103,7 @@ def draw(spec: ArithmeticSpec, split: Split, seed: int, index: int) -> Terms:
 def questions(spec: ArithmeticSpec, split: Split, seed: int, n: int) -> list[Terms]:
     """`n` questions of `split`, no two of which have the same terms in any order.
 
-    A longer list begins with the shorter one. ValueError if the spec has too few: where nearly all questions of a
+    A longer list begins with the shorter one. Raises ValueError if the spec has too few: where nearly all questions of a
     very small spec are asked for, a rare one may count as missing after `MAX_FRUITLESS_DRAWS` draws in a row.
     """
     if n < 0:
@@ -129,7 +129,7 @@ def questions(spec: ArithmeticSpec, split: Split, seed: int, n: int) -> list[Ter
 def _draw_any(spec: ArithmeticSpec, key: str) -> Terms:
     """Terms decided by a hash of `key`, of whatever split.
 
-    A hash and not `random`: its stream is fixed for ever and needs no state to reach the millionth question. Each
+    A hash and not `random`: its stream is fixed forever and needs no state to reach the millionth question. Each
     choice takes a quotient of one big integer; with 64 spare bits the bias is below 2^-64.
     """
     bits_a_term = spec.max_value.bit_length() + 1

@@ -112,5 +112,5 @@ class Task(Protocol):
     def licence(self) -> str: ...
 
     def load(self, request: LoadRequest) -> Loaded:
-        """Examples of a split. Raises UserError where the source is missing or unreadable."""
+        """Examples of a split. Raises UserError if the source is missing or unreadable."""
         ...

@@ -40,7 +40,7 @@ class ChainExample(Example):
 def chain_example(
     id: str, chunks: tuple[str, ...], queries: tuple[Query, ...] = (), joiner: str = "\n", start: str = ""
 ) -> ChainExample:
-    """A `ChainExample` of these parts. ValueError where a question is asked after a chunk that isn't there."""
+    """A `ChainExample` of these parts. Raises ValueError if a question is asked after a chunk that isn't there."""
     if not chunks or not all(chunks):
         raise ValueError("chunks: a text needs at least one chunk, and none may be empty")
     for query in queries:

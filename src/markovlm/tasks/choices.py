@@ -54,10 +54,11 @@ def _run_from(labels: Sequence[re.Match[str]]) -> list[re.Match[str]]:
 def asked_example(
     question: str | Example, choices: Sequence[str], answer_type: AnswerType, task: str, *, identity: str = "asked"
 ) -> Example:
-    """A question of the user's own as an Example; `answer` is empty where no gold answer is known.
+    """A question of the user's own as an Example; `answer` is empty if no gold answer is known.
 
     Of a multiple-choice task the choices are `choices`, else those of the Example or those listed in the text (`split_choices`).
-    UserError for a question without text, one that lacks choices, choices of a task that has none, and a gold answer that is none of them.
+    UserError for a question without text, one that lacks choices, choices of a task that has none, and a gold answer that is none of
+    them.
     """
     given = question if isinstance(question, Example) else Example(identity, question, "")
     text, own = given.question.strip(), tuple(choice.strip() for choice in (choices or given.choices))

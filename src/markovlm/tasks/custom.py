@@ -94,8 +94,8 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
 def kind_of_answers(data: Path | HubSource, options: Mapping[str, Any]) -> Kind | None:
     """What the first answers in a file, a directory or a dataset are: letters if they choose among choices, else numbers, else texts.
 
-    `options`: those of the task, with the names of its columns. None where no file can be read: loading then says why.
-    UserError where the Hub can't be: waiting for it once is enough.
+    `options`: those of the task, with the names of its columns. None if no file can be read: loading then says why.
+    Raises UserError if the Hub can't be: waiting for it once is enough.
     """
     answer, choices = (str(options.get(name, _COLUMNS[name])) for name in ("answer", "choices"))
     if isinstance(data, HubSource):

@@ -112,7 +112,7 @@ def _is_sum(side: str) -> bool:
 
 
 def value_of(side: str) -> Fraction | None:
-    """A written sum of products, exactly: `9 * 2 + 3` is 21. None where it divides by zero or a number is absurdly long."""
+    """A written sum of products, exactly: `9 * 2 + 3` is 21. None if it divides by zero or a number is absurdly long."""
     tokens: list[str] = re.findall(rf"{_UNGROUPED}|{_OPERATOR}", side.replace(",", "").lower())
     if any(len(token) > _MAX_NUMBER_DIGITS for token in tokens):
         return None

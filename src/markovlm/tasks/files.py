@@ -27,7 +27,7 @@ _HEADER_WORDS = frozenset({"question", "problem", "input", "prompt", "body", "st
 def read_rows(path: Path, headerless: Sequence[str] = ()) -> Iterator[DataRow | BadRow]:
     """Every row of a file, in order.
 
-    `headerless` names the columns of a CSV file that has no header. UserError where the file is missing, not UTF-8,
+    `headerless` names the columns of a CSV file that has no header. Raises UserError if the file is missing, not UTF-8,
     of an unknown kind, or broken beyond single rows.
     """
     suffix = data_suffix(path)
@@ -56,7 +56,7 @@ def data_stem(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The whole of a UTF-8 file, gzipped or not, without byte-order mark, line ends as they are. UserError where it cannot be read."""
+    """The whole of a UTF-8 file, gzipped or not, without byte-order mark, line ends as they are. Raises UserError if it cannot be read."""
     try:
         return _bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:

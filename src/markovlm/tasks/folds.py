@@ -56,7 +56,7 @@ _CUTS: dict[frozenset[str], dict[str, Cut]] = {
 
 
 def cut_for(split: str, available: Iterable[str], disjoint: bool, source: str) -> Cut:
-    """Where the questions of `split` come from, given the splits a source has. UserError where there are none.
+    """Where the questions of `split` come from, given the splits a source has. Raises UserError if there are none.
 
     Unless `disjoint`, a split that the source has is taken whole.
     """
@@ -101,7 +101,7 @@ def without_overlap(examples: Sequence[Example], held_out: Iterable[Example]) ->
 
 
 def assert_disjoint(train: Iterable[Example], held_out: Iterable[Example]) -> None:
-    """RunFailed if a question is in both. Not for arithmetic's endless stream, which splits by construction."""
+    """Raises RunFailed if a question is in both. Not for arithmetic's endless stream, which splits by construction."""
     keys = {question_key(example) for example in held_out}
     shared = [example for example in train if question_key(example) in keys]
     if shared:

@@ -93,12 +93,12 @@ class DrawnTask(_Task, Generic[S]):
     sizes: Mapping[str, int]  # of the held-out splits where no limit is given
 
     def configured(self, options: Mapping[str, Any]) -> DrawnTask[S]:
-        """This task, its options checked. UserError on an unknown or impossible one."""
+        """This task, its options checked. Raises UserError on an unknown or impossible one."""
         self.spec_of(options)
         return self
 
     def spec_of(self, options: Mapping[str, Any]) -> S:
-        """The questions that task options describe. UserError on an unknown or impossible option."""
+        """The questions that task options describe. Raises UserError on an unknown or impossible option."""
         check_options(self.name, options, self.option_help)
         try:
             return self.spec(**options)
@@ -122,7 +122,7 @@ class NoOptions(Section):
 class GeneratedTask(_Task):
     """A task over `generate(split, seed, options)`: the shortest way to bring questions of one's own from a program.
 
-    `generate` yields the examples of "train", "dev" or "test" in a fixed order for a seed; it may go on for ever (a limit, or
+    `generate` yields the examples of "train", "dev" or "test" in a fixed order for a seed; it may go on forever (a limit, or
     the first 50,000 are taken). Held-out splits are generated with seed 0 whatever the run's, and a training question that is
     in one of them is left out.
     """
@@ -138,7 +138,7 @@ class GeneratedTask(_Task):
         return {name: field.description or "" for name, field in self.Options.model_fields.items()}
 
     def configured(self, options: Mapping[str, Any]) -> GeneratedTask:
-        """This task, its options checked. UserError on an unknown or impossible one."""
+        """This task, its options checked. Raises UserError on an unknown or impossible one."""
         try:
             return replace(self, options=self.Options.model_validate(dict(options)))
         except ValidationError as error:
@@ -169,7 +169,7 @@ class GeneratedTask(_Task):
         return list(distinct.values())
 
     def _numbered(self, split: str, seed: int) -> Iterator[Example]:
-        """What the generator yields, each looked at. UserError where it is no example of such a task."""
+        """What the generator yields, each looked at. Raises UserError if it is no example of such a task."""
         with calling(TASKS, self.name, "its generator"):
             drawn = iter(self.generate(split, seed, self.options))
         for number in itertools.count():

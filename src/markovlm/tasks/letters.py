@@ -120,7 +120,7 @@ class _Letters:
         return True
 
     def last_alone(self, text: str) -> str | None:
-        """The last letter that stands alone in `text` and is not denied; None where it is one of several: `(A) or (B)`."""
+        """The last letter that stands alone in `text` and is not denied; None if it is one of several: `(A) or (B)`."""
         found: list[tuple[str, int]] = []
         denied = -1  # where the last denied letter ends
         for match in self.alone.finditer(text):
@@ -188,10 +188,11 @@ def _first_value(choice: str) -> str | None:
 
 
 def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -> str | None:
-    """The letter of the choice that the reply gives as its answer; None where it gives none.
+    """The letter of the choice that the reply gives as its answer; None if it gives none.
 
-    `choices` bounds the letters (A to E without it) and lets a choice be named by its text, or by its number. A letter that is denied (`not
-    B`, `A is tempting`) is not the answer, an article or pronoun is no letter, and neither are the headers of a list of all choices.
+    `choices` bounds the letters (A to E without it) and lets a choice be named by its text, or by its number. A letter that is denied
+    (`not B`, `A is tempting`) is not the answer, an article or pronoun is no letter, and neither are the headers of a list of all
+    choices.
     """
     reply, followed = reply_of(text[-MAX_CHARACTERS:])
     known = _Letters(choices)
@@ -235,7 +236,7 @@ def _behind_a_list(lines: Sequence[str], known: _Letters) -> str | None:
 
 
 def _stated_letters(reply: str, known: _Letters) -> list[tuple[int, str | None]]:
-    """Place and letter of everything that is stated to be the answer; None where it is stated that there is none, or more than one."""
+    """Place and letter of everything that is stated to be the answer; None if it is stated that there is none, or more than one."""
     found: list[tuple[int, str | None]] = []
     for one in statements(reply):
         said = one.text if one.kind in ("box", "tag") else first_sentence(one.text)

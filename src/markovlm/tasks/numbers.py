@@ -197,7 +197,7 @@ _WEAK = frozenset([*map(str, range(13)), *map(str, range(-12, 0)), "0.5"])
 
 
 def _in_digits(text: str, match: re.Match[str]) -> Written | None:
-    """The number of a match with what belongs to it on both sides; None where it only looks like one."""
+    """The number of a match with what belongs to it on both sides; None if it only looks like one."""
     start, end = match.span()
     before = text[max(0, start - 12) : start]
     if match["none"] is not None or end - start > MAX_NUMBER_CHARACTERS:

@@ -88,12 +88,12 @@ def unknown_in(tokenizer: Any, text: str) -> list[str]:
 
 
 def check_question(tokenizer: Any, question: str) -> str:
-    """A question that a user typed, as it is asked. UserError where it is empty or has words that the tokenizer has no token for."""
+    """A question that a user typed, as it is asked. Raises UserError if it is empty or has words that the tokenizer has no token for."""
     return check_example(tokenizer, Example("asked", question.strip(), "")).question
 
 
 def check_example(tokenizer: Any, example: Example) -> Example:
-    """The example itself. UserError where its question is empty or it has words that the tokenizer has no token for."""
+    """The example itself. Raises UserError if its question is empty or it has words that the tokenizer has no token for."""
     if not example.question:
         raise UserError("the question is empty")
     unknown = unknown_in(tokenizer, " ".join((example.question, *example.choices)))
@@ -124,7 +124,7 @@ def cot_prompt(
     """The prompt after which the chain of thought is written.
 
     `cot_tokens` is the budget that the prompt mentions (`UNSAID`: none), `target_tokens` (default: the task's answer budget) the length
-    of the continuation. UserError for a style that the task or the tokenizer does not have.
+    of the continuation. Raises UserError for a style that the task or the tokenizer does not have.
     """
     if style == "compact":
         return f"{BOS}{QUESTION}{_compact_question(task, example, tokenizer)}{THINK}"
@@ -267,7 +267,7 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], *, opened: bool) -
 
 
 def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:
-    """The question of a compact prompt. UserError where the model has no tokens for it, or it would act as a prompt itself."""
+    """The question of a compact prompt. Raises UserError if the model has no tokens for it, or it would act as a prompt itself."""
     if example.choices:
         raise UserError(f"prompt style compact has no place for choices, and task {task.name} has them; use plain or chat")
     if task.prompt_kind == "arithmetic" and not re.fullmatch(r"[0-9+\-*/=,.() ]+", example.question):

@@ -76,10 +76,10 @@ _GOES_ON = re.compile(r"\W*(?:steps?\b|\d+[.)]|next\b|then\b|now\b|finally\b|sin
 
 
 def read_number(text: str, *, ended: bool = True) -> str | None:
-    """The number that the reply gives as its answer, in canonical form (`tasks.numbers`); None where it gives none.
+    """The number that the reply gives as its answer, in canonical form (`tasks.numbers`); None if it gives none.
 
-    A formula counts by its result (`Answer: 3 * 4 = 12`). Number words count where they are stated to be the answer, or where the reply has
-    no digits (`one of them` is no answer beside `12`).
+    A formula counts by its result (`Answer: 3 * 4 = 12`). Number words count where they are stated to be the answer, or where the reply
+    has no digits (`one of them` is no answer beside `12`).
     """
     reply, followed = reply_of(text[-MAX_CHARACTERS:])
     whole = followed or (ended and not _loops(reply))
@@ -138,7 +138,7 @@ def plain_latex(text: str) -> str:
 
 
 def number_in(reply: str, at: int, said: str, whole: bool) -> str | None:
-    """The number that a statement comes to: `said`, which begins at `at` in the reply. None where it has none.
+    """The number that a statement comes to: `said`, which begins at `at` in the reply. None if it has none.
 
     Not `whole`: the token limit cut the reply, and a number that the cut touches does not count.
     """
@@ -254,7 +254,7 @@ _QUOTES = "\"'“”‘’«»`*_ \t"
 
 
 def read_text(text: str) -> str | None:
-    """The reply's statement of its answer, else its first line, without quotes, markup and final full stop; None where nothing is written."""
+    """The reply's statement of its answer, else its first line, without quotes, markup and final full stop; None if nothing is written."""
     reply, _ = reply_of(text[-MAX_CHARACTERS:])
     for one in reversed(statements(reply)):
         if one.kind != "hash" and (said := trimmed(LATEX_TEXT.sub(r"\1", one.text))):

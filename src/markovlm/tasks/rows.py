@@ -40,14 +40,14 @@ class DataRow:
         return None
 
     def require(self, *names: str) -> Any:
-        """Like `get`. RowError where none is there."""
+        """Like `get`. Raises RowError if none is there."""
         value = self.get(*names)
         if value is None:
             raise RowError(f"no {names[0]!r}; the row has {', '.join(map(repr, list(self.values)[:12])) or 'nothing'}")
         return value
 
     def text(self, *names: str) -> str:
-        """Like `require`, as stripped text. RowError where it is empty or not text."""
+        """Like `require`, as stripped text. Raises RowError if it is empty or not text."""
         return plain_text(self.require(*names), names[0])
 
 
@@ -63,7 +63,7 @@ class BadRow:
 
 
 def at_path(row: Mapping[str, Any], path: str) -> Any:
-    """A column, or `extra_info.answer` inside one; None where it is not there. A column of that very name comes first."""
+    """A column, or `extra_info.answer` inside one; None if it is not there. A column of that very name comes first."""
     if path in row:
         return row[path]
     value: Any = row
@@ -87,7 +87,7 @@ def decoded(text: str) -> Any:
 
 
 def plain_text(value: Any, name: str) -> str:
-    """`value` as stripped text. RowError where it is empty, not a string or number, or not encodable."""
+    """`value` as stripped text. Raises RowError if it is empty, not a string or number, or not encodable."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"{name!r} is {type(value).__name__}, expected text")
     text = str(value).strip()
@@ -108,7 +108,7 @@ def text_list(value: Any, name: str) -> tuple[str, ...]:
 
 
 def answer_letter(value: Any, labels: Sequence[str]) -> str:
-    """The letter A, B, … of an answer key: `("3", ("1", "2", "3"))` -> `C`. RowError where no label fits.
+    """The letter A, B, … of an answer key: `("3", ("1", "2", "3"))` -> `C`. Raises RowError if no label fits.
 
     A label of the row wins; then a letter; then an integer counted from 0 (an `int`, as the Hub's MMLU has it).
     """
@@ -125,7 +125,7 @@ def answer_letter(value: Any, labels: Sequence[str]) -> str:
 
 
 def numbered_choices(row: DataRow) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """(labels, texts) of a row with a column a choice: `choice0 … choice3`, `option_a …`; None where there are none.
+    """(labels, texts) of a row with a column a choice: `choice0 … choice3`, `option_a …`; None if there are none.
 
     The labels are what the columns are numbered by, so that an answer `1` beside `choice1` means that one.
     """
@@ -137,7 +137,7 @@ def numbered_choices(row: DataRow) -> tuple[tuple[str, ...], tuple[str, ...]] | 
 
 
 def check_choices(choices: tuple[str, ...]) -> tuple[str, ...]:
-    """`choices` if there are 2 to 10. RowError otherwise."""
+    """`choices` if there are 2 to 10. Raises RowError otherwise."""
     if not 2 <= len(choices) <= len(LETTERS):
         raise RowError(f"{len(choices)} choices, expected 2 to {len(LETTERS)}")
     return choices

@@ -42,7 +42,7 @@ class Dataset:
     """A task whose examples are rows of files or of a Hub dataset. Implements `tasks.base.Task`.
 
     `parse` turns a row into an example whose id is empty or the row's own name; it raises RowError where the row does
-    not fit and returns None where the row is not asked for. `adapt` makes the variant that task options describe,
+    not fit and returns None if the row is not asked for. `adapt` makes the variant that task options describe,
     `finish` orders, or makes over, the examples of a split before a limit cuts them.
     """
 
@@ -68,7 +68,7 @@ class Dataset:
     finish: Callable[[list[Example], LoadRequest], Loaded] = field(default=lambda examples, _: Loaded(examples))
 
     def configured(self, options: Mapping[str, Any]) -> Dataset:
-        """This task with its options applied. UserError on an unknown option."""
+        """This task with its options applied. Raises UserError on an unknown option."""
         check_options(self.name, options, self.option_help)
         return self.adapt(self, options) if self.adapt and options else self
 
@@ -130,7 +130,7 @@ class Hub:
 
 
 def check_options(task: str, options: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """UserError if an option is not one of `known`."""
+    """Raises UserError if an option is not one of `known`."""
     for name in options:
         if name not in known:
             there = f"options: {', '.join(known)}" if known else "it has no options"
@@ -138,7 +138,7 @@ def check_options(task: str, options: Mapping[str, Any], known: Mapping[str, str
 
 
 def check_request(task: str, splits: tuple[str, ...], request: LoadRequest) -> None:
-    """UserError if the task has no such split, or the limit is not a positive number."""
+    """Raises UserError if the task has no such split, or the limit is not a positive number."""
     if request.split not in splits:
         raise UserError(f"task {task} has no split {request.split!r}; splits: {', '.join(splits)}")
     if request.limit is not None and request.limit < 1:
@@ -152,7 +152,7 @@ def close_match(name: str, known: Iterable[str]) -> str:
 
 
 def find_files(directory: Path, dataset: Dataset) -> Files:
-    """The data files of each split under `directory`, told by words in their names. UserError where there is none."""
+    """The data files of each split under `directory`, told by words in their names. Raises UserError if there is none."""
     paths = [
         path
         for path in sorted(directory.rglob("*"))
@@ -172,7 +172,7 @@ def find_files(directory: Path, dataset: Dataset) -> Files:
 
 
 def open_source(dataset: Dataset, request: LoadRequest) -> DataSource:
-    """Where the rows of `request` come from. UserError where there is nothing."""
+    """Where the rows of `request` come from. Raises UserError if there is nothing."""
     if request.data is None:
         hub = dataset.hub if request.hub is None else with_splits(request.hub, dataset.split_words)
         if hub is None:
@@ -189,7 +189,7 @@ def open_source(dataset: Dataset, request: LoadRequest) -> DataSource:
 
 
 def with_splits(source: HubSource, split_words: Mapping[str, tuple[str, ...]]) -> HubSource:
-    """The splits of a dataset that only the Hub knows, told by their names. UserError where none is known."""
+    """The splits of a dataset that only the Hub knows, told by their names. Raises UserError if none is known."""
     names = _asked(source, lambda library: library.get_dataset_split_names(source.path, source.name))
     splits = {ours: next(n for n in names if n in words) for ours, words in split_words.items() if set(words) & set(names)}
     if not splits:
@@ -198,7 +198,7 @@ def with_splits(source: HubSource, split_words: Mapping[str, tuple[str, ...]]) -
 
 
 def load_from_hub(source: HubSource, hub_split: str) -> Iterable[dict[str, Any]]:
-    """Rows of one split. UserError where the library, the network, the dataset or the permission is missing."""
+    """Rows of one split. Raises UserError if the library, the network, the dataset or the permission is missing."""
     return _asked(source, lambda library: library.load_dataset(source.path, source.name, split=hub_split))
 
 

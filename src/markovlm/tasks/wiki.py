@@ -52,7 +52,7 @@ class Window:
 
 
 def window_from(options: Mapping[str, Any]) -> Window:
-    """UserError where an option is not a positive whole number."""
+    """Raises UserError if an option is not a positive whole number."""
     values = {**DEFAULTS, **options}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

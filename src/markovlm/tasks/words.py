@@ -19,7 +19,7 @@ _ID = re.compile(r"words/(train|dev|test)/(\d+)/(\d+)")
 
 
 def problem_of(example_id: str, options: Mapping[str, Any] | None = None) -> Problem:
-    """The facts behind an example's id, under the options it was drawn with. UserError on an id of another task."""
+    """The facts behind an example's id, under the options it was drawn with. Raises UserError on an id of another task."""
     match = _ID.fullmatch(example_id)
     if not match:
         raise UserError(f"{example_id!r} is not a question of task words (words/SPLIT/SEED/INDEX)")
@@ -32,7 +32,7 @@ def _example(spec: WordsSpec, split: Split, seed: int, index: int) -> Example:
 
 
 def _held_out(spec: WordsSpec, split: Split, wanted: int, _asked: bool) -> Loaded:
-    """Questions that differ. UserError where there are fewer."""
+    """Questions that differ. Raises UserError if there are fewer."""
     found: dict[str, Example] = {}
     for index in range(20 * wanted + 1000):
         if len(found) == wanted:

@@ -178,7 +178,7 @@ class Problem:
         return frozenset((self.name, self.other, self.thing, *(d.thing for d in self.distractors)))
 
     def with_number(self, event: int, number: int) -> Problem:
-        """The number of one event changed. ValueError where a result would be negative."""
+        """The number of one event changed. Raises ValueError if a result would be negative."""
         events = list(self.events)
         events[event] = replace(events[event], number=number)
         changed = replace(self, events=tuple(events))
@@ -270,7 +270,7 @@ def follow(steps: tuple[Step, ...], index: int, **changed: int) -> tuple[Step, .
 
 
 def rewritten(sentences: tuple[str, ...], steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """The sentences with their equations replaced, in order, by those of `steps`. ValueError where the numbers differ."""
+    """The sentences with their equations replaced, in order, by those of `steps`. Raises ValueError if the numbers differ."""
     if sum(bool(_EQUATION.search(sentence)) for sentence in sentences) != len(steps):
         raise ValueError("steps: as many as sentences with an equation")
     left = iter(steps)
@@ -292,7 +292,7 @@ def draw(spec: WordsSpec, split: Split, seed: int, index: int) -> Problem:
 
 
 def _draw_once(spec: WordsSpec, split: Split, steps: int, rng: random.Random) -> Problem | None:
-    """A problem of so many steps, or None where its numbers do not fit."""
+    """A problem of so many steps, or None if its numbers do not fit."""
     templates: Split = "train" if spec.templates == "train" else split
     she = rng.random() < 0.5
     name = rng.choice((SHE if she else HE)[split])

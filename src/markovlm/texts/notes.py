@@ -11,7 +11,7 @@ _COPIED = 0.8  # share of a state's neighbouring pairs of words that stand in th
 
 
 def note_signals(states: Sequence[str], chunks: Sequence[str]) -> dict[str, float | None]:
-    """Of one chain: the states written after each of `chunks`, in order. None where a chain is too short to tell.
+    """Of one chain: the states written after each of `chunks`, in order. None if a chain is too short to tell.
 
     `notes_frozen`: share of states equal to the one before although another chunk was read; `notes_copied`: share of states that
     say little but what their chunk says; `notes_kept`: mean share of the words of a state that are in the next one too (0: all is
@@ -37,7 +37,7 @@ def is_copy(state: str, chunk: str) -> bool:
 
 
 def carried(old: str, new: str) -> float | None:
-    """Share of the different words (letters) of `old` that are in `new`; None where it has none."""
+    """Share of the different words (letters) of `old` that are in `new`; None if it has none."""
     words = {word for word in _WORD.findall(old) if word.isalpha()}
     return len(words & set(_WORD.findall(new))) / len(words) if words else None
 

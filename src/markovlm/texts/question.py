@@ -38,7 +38,7 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 def contains_answer(cot: str, answer: str) -> bool | None:
-    """Is the answer in the CoT as a whole number, an isolated capital letter, or a text? None where there is no answer to look for.
+    """Is the answer in the CoT as a whole number, an isolated capital letter, or a text? None if there is no answer to look for.
 
     >>> contains_answer("41 + 5 = 46", "46"), contains_answer("465", "46")
     (True, False)
@@ -68,7 +68,7 @@ def _longest_common_run(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def restates(question: str, cot: str) -> bool | None:
-    """Does the CoT say its question again and add little? None where the question is too short to tell.
+    """Does the CoT say its question again and add little? None if the question is too short to tell.
 
     Either four fifths of the question's numbers stand in the CoT one after the other, or four fifths of its words and numbers
     lie in n-grams of five that the CoT repeats; and at most a third of the CoT's numbers are new. A running sum (`59 + 39 = 98, 98 + 48 = …`) has the
@@ -107,7 +107,7 @@ def _content(text: str) -> frozenset[str]:
 
 def specificity(question: str, cot: str, other_question: str) -> float | None:
     """Share of the question's numbers and longer words that the CoT has, less the share of another question's: 0 where the CoT would
-    fit any question, near 1 where it is about this one. None where the questions say too little."""
+    fit any question, near 1 where it is about this one. None if the questions say too little."""
     own, other = _content(question), _content(other_question)
     own, other = own - other, other - own
     if len(own) < 3 or len(other) < 3:

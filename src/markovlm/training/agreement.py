@@ -42,7 +42,7 @@ def begin_sampling(learner: Learner, step: int) -> None:
 
 @torch.no_grad()
 def check_received(learner: Learner, samples: Sequence[Sample], step: int) -> None:
-    """RunFailed where these CoTs were drawn from something else than the present adapter. Nothing for the trainer's own sampler."""
+    """Raises RunFailed if these CoTs were drawn from something else than the present adapter. Nothing for the trainer's own sampler."""
     if not learner.config.rollouts.foreign:
         return
     few = samples[:: max(1, len(samples) // _LOOKED_AT)][:_LOOKED_AT]

@@ -10,9 +10,10 @@ from markovlm.training.records import Sample
 
 
 def answer_columns(config: RunConfig, samples: Sequence[Sample]) -> dict[str, float | None]:
-    """Shares of CoTs after which all gold tokens are likeliest, the reply is exactly these and then ends, and the difference: it runs on.
+    """Shares of CoTs after which all gold tokens are likeliest, the reply is exactly these and then ends, and the difference: it runs
+    on.
 
-    The latter two are None where no answer has an end of its own. `reader_calibration`: mean of pi(a|z) less the share after which all
+    The latter two are None if no answer has an end of its own. `reader_calibration`: mean of pi(a|z) less the share after which all
     tokens that are scored are likeliest.
     """
     asked = [s for s in samples if s.exact is not None]

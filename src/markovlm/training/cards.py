@@ -81,7 +81,7 @@ def fits(memory: Memory) -> dict[str, bool]:
 
 
 def advise(config: RunConfig, shape: Shape, work: Workload, spread: Spread = ALONE) -> Advice | None:
-    """About the smallest card that is too small; None where there is none."""
+    """About the smallest card that is too small; None if there is none."""
     now = estimate(config, shape, work, spread)
     card = next((card for card, fit in fits(now).items() if not fit), None)
     if card is None:
@@ -97,7 +97,7 @@ def advise(config: RunConfig, shape: Shape, work: Workload, spread: Spread = ALO
 def _settings(
     config: RunConfig, shape: Shape, work: Workload, spread: Spread, change: dict[str, Any], size: int, halve: bool
 ) -> dict[str, Any] | None:
-    """`change`, and with `halve` smaller sizes, until the run fits into `size` bytes; None where it does not."""
+    """`change`, and with `halve` smaller sizes, until the run fits into `size` bytes; None if it does not."""
     if change and all(_value(config, key) == value for key, value in change.items()):
         return None  # it is so already
     if "loading.quantization" in change and (config.loading.dtype == "float64" or spread.dealt):

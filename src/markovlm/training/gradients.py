@@ -213,7 +213,7 @@ def _finite(value: Tensor | None) -> bool:
 
 
 def require_finite_gradient(total: list[Tensor], samples: Sequence[Sample], step: int) -> None:
-    """RunFailed naming the micro-batch where a gradient is not finite."""
+    """Raises RunFailed naming the micro-batch where a gradient is not finite."""
     if not all(_finite(gradient) for gradient in total):
         raise RunFailed(
             f"step {step}: the gradient is not finite in the micro-batch of samples {some([s.name for s in samples])}"

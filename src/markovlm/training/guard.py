@@ -51,7 +51,7 @@ class Guard:
             self.healthy.append(step)
 
     def last_healthy(self, saved: Sequence[int]) -> int | None:
-        """The checkpoint to go back to: saved, and before the first step at which the fall may have begun; None where there is none.
+        """The checkpoint to go back to: saved, and before the first step at which the fall may have begun; None if there is none.
 
         With dev evaluations, the one of the best accuracy (between two evaluations: interpolated; of equals the latest). Without, the
         last that was saved while nothing was wrong.
@@ -78,7 +78,7 @@ class Guard:
         return before.accuracy + (after.accuracy - before.accuracy) * (step - before.step) / (after.step - before.step)
 
     def way_back(self, saved: Sequence[int]) -> int | None:
-        """Where a rollback goes; None where none is left or there is no healthy checkpoint."""
+        """Where a rollback goes; None if none is left or there is no healthy checkpoint."""
         if self.config.policy != "rollback" or self.rollbacks >= self.config.max_rollbacks:
             return None
         return self.last_healthy(saved)

@@ -97,7 +97,7 @@ def _gap(log_ratio: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 
 def _own(learner: Learner, samples: Sequence[Sample], scores: CotScores, step: int) -> Tensor | None:
-    """[n, T] ln u of the policy that was to be sampled from, without LoRA dropout; None where nobody asks for a pass of its own."""
+    """[n, T] ln u of the policy that was to be sampled from, without LoRA dropout; None if nobody asks for a pass of its own."""
     rollouts = learner.config.rollouts
     if samples[0].trainer_logp is not None:
         return _padded([s.trainer_logp or () for s in samples], scores.logp)

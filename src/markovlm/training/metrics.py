@@ -105,7 +105,7 @@ _OF_QUESTIONS = ("cot_contains_answer", "copies_question_fraction", "question_sp
 
 
 def _question_signals(samples: Sequence[Sample], text: Text) -> dict[str, float | None]:
-    """What the CoTs have to do with their questions; None where the questions say too little to tell."""
+    """What the CoTs have to do with their questions; None if the questions say too little to tell."""
     cots = [text(s.cot.ids) for s in samples]
     found = question_signals([s.example.question for s in samples], cots, [s.example.answer for s in samples])
     return {name: found.get(name) for name in _OF_QUESTIONS}

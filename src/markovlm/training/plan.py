@@ -33,7 +33,9 @@ _CPU_NEEDS = f"with {PROCESS / 1e9:.2g} GB for Python's libraries, what sampling
 
 
 def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
-    """A JSON object: task, splits, steps, tokens a step, an estimate of memory of each of `processes`. UserError for what could not run."""
+    """A JSON object: task, splits, steps, tokens a step, an estimate of memory of each of `processes`. Raises UserError for what could
+    not run.
+    """
     spread = _spread(config, processes)
     check_splits(config)
     check_path(config.model)

@@ -59,7 +59,7 @@ class SlowReader:
         save_file({name: value.contiguous() for name, value in self.weights.items()}, folder / READER_FILE)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote. ValueError where that is another adapter's."""
+        """What `save` wrote. Raises ValueError if that is another adapter's."""
         from safetensors.torch import load_file
 
         saved = load_file(folder / READER_FILE, device=str(self.lm.device))
@@ -92,7 +92,7 @@ class ReadingRoom:
 
 
 def reading_room(setup: Setup) -> ReadingRoom:
-    """The readers that a resolved configuration names, other models loaded. UserError in one line for one that is not there."""
+    """The readers that a resolved configuration names, other models loaded. Raises UserError in one line for one that is not there."""
     from markovlm.runs.targets import open_targets
 
     objective = setup.config.objective

@@ -75,7 +75,7 @@ def _states(learner: Learner, walks: Sequence[Walk]) -> list[Sample]:
 
 
 def drawn_groups(learner: Learner, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
-    """What the sampler draws. UserError where a plug-in's raises, or gives anything but a CoT for each stream of each request."""
+    """What the sampler draws. Raises UserError if a plug-in's raises, or gives anything but a CoT for each stream of each request."""
     backend = learner.config.rollouts.backend
     with calling(SAMPLERS, backend, "sample"):
         groups: object = learner.sampler.sample(requests, decoding)

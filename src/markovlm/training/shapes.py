@@ -79,7 +79,7 @@ def read_weights(config: RunConfig) -> WeightCounts:
 def read_shape(config: RunConfig) -> Shape:
     """Sizes of the model from the table above or its config.json (the Hub's, if need be); weights are never loaded.
 
-    UserError where neither knows the model, or it has no attention, which the estimate's formulas are of.
+    Raises UserError if neither knows the model, or it has no attention, which the estimate's formulas are of.
     """
     found, source = _model_config(config)
     model = _without_weights(config, found)

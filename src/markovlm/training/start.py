@@ -119,7 +119,9 @@ def _questions(config: RunConfig, data: TrainingData) -> Questions:
 
 
 def _check_questions(run: Run) -> str:
-    """Put the questions of the run to the model before anything is written: UserError where one fails. A warning where it sees only part of them."""
+    """Put the questions of the run to the model before anything is written: Raises UserError if one fails. A warning where it sees only
+    part of them.
+    """
     prompter, seen = run.setup.prompter, 0
     shown = [run.questions[i] for i in range(_looked_at(run))] + run.dev
     for example in shown:

@@ -19,7 +19,7 @@ _ROOM = 0.7  # of a GPU's memory for the base's weights; the rest is for the ada
 
 
 def check_share(config: RunConfig, processes: int) -> None:
-    """UserError where a process would have no question."""
+    """Raises UserError if a process would have no question."""
     questions = config.rollouts.questions_per_step
     if questions < processes:
         raise UserError(f"rollouts.questions_per_step ({questions}) must be at least the number of processes ({processes})")

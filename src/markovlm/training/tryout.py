@@ -24,7 +24,7 @@ _TOKENS = 3  # of a CoT and of an answer
 
 
 def try_plugins(config: RunConfig, questions: Sequence[Example]) -> None:
-    """UserError where what a plug-in's objective or reward gives for two CoTs or more of each question is not what it must be."""
+    """Raises UserError if what a plug-in's objective or reward gives for two CoTs or more of each question is not what it must be."""
     size = max(2, config.rollouts.group_size)
     if is_plugin(OBJECTIVES, config.objective.name):
         _try_objective(config, len(questions), size)

@@ -79,7 +79,7 @@ def likelihood_accuracy_gap(case: Case) -> Iterable[Finding]:
 
 
 def ends_seen(case: Case) -> Ends | None:
-    """Of the last evaluation that looked, else of the last tenth of the rows; None where nothing did."""
+    """Of the last evaluation that looked, else of the last tenth of the rows; None if nothing did."""
     e = case.last
     if e is not None and e.likeliest is not None and e.run_on is not None:
         return Ends(e.likeliest, e.run_on, f"in the evaluation of step {e.step:,} (n = {e.n:,})", e.step)
@@ -97,7 +97,7 @@ def end_is_scored(case: Case) -> bool:
 
 
 def promise(case: Case) -> Promise | None:
-    """None where the log-prob at the end of training promises no more than evaluation found, or one of them is not there."""
+    """None if the log-prob at the end of training promises no more than evaluation found, or one of them is not there."""
     c, e = case.course("answer_logprob"), case.last
     if c is None or e is None or case.collapsed:
         return None

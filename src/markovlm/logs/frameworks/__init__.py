@@ -28,5 +28,5 @@ SETTINGS: Mapping[str, str] = {
 
 
 def framework_named(name: str) -> Framework | None:
-    """The record of a log's framework; of our own runs (""), ours; None where it is not known."""
+    """The record of a log's framework; of our own runs (""), ours; None if it is not known."""
     return NAMED.get(name or OURS.name)

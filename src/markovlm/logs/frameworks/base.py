@@ -62,6 +62,6 @@ class Framework:
         return None
 
     def setting(self, ours: str) -> str | None:
-        """Its name for a setting of ours, as one writes it; None where it has none."""
+        """Its name for a setting of ours, as one writes it; None if it has none."""
         names = self.settings.get(ours)
         return self.flag + names[0] if names else None

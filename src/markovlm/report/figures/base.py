@@ -1,4 +1,4 @@
-"""What every figure is made of: a specification, its data, and how runs are told apart."""
+"""What every figure is made of: a specification, its data, and how runs are distinguished."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class Section:
 
 
 def section_of(runs: Sequence[RunData]) -> Section:
-    """The section; `parts` is empty where no run was studied."""
+    """The section; `parts` is empty if no run was studied."""
     studied = [run for run in runs if run.studies]
     parts = tuple(_part(i, run, detailed=i < MOST_DETAILED) for i, run in enumerate(studied))
     named = [(run.name, study) for run in studied for study in run.studies]
