@@ -6,9 +6,9 @@
     markovlm.evaluate("runs/first", baseline=True).report      # accuracy from the CoT alone, with intervals
     model = markovlm.load("runs/first")
     thoughts = model.sample(["17+4+79"], n=4)[0]               # CoTs
-    model.read(thoughts, ["100"] * 4)                          # what is answered from each of them alone
+    model.read(thoughts, ["100"] * 4)  # the answer read from each of them alone
 
-Names are imported when they are first used, so that `import markovlm` costs nothing.
+Names are imported at first use, so that `import markovlm` costs nothing.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The version, in a module of its own: whoever writes it down need not import the package's front."""
+"""The version, in a module of its own so that reading it imports nothing else."""
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ import urllib.parse
 
 
 def http_host(url: str) -> str | None:
-    """HOST of `http://HOST[:PORT][/PATH]`, or of the same with https; None if it is no such address."""
+    """HOST of `http://HOST[:PORT][/PATH]`, or of the same with https; None if it is not such an address."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port

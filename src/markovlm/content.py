@@ -1,4 +1,4 @@
-"""What others wrote: regular files only, unpacked up to a bound, YAML that can't grow when it is parsed, words on one line."""
+"""Reading what others wrote: regular files only, unpacked up to a limit, YAML that can't grow when parsed, text on one line."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _ALWAYS = 256 << 20  # bytes that may be unpacked whatever the ratio
 
 
 def one_line(text: object, most: int = 200) -> str:
-    """Another's words on one line of at most `most` characters, with � for what is not printable: control characters, turns of direction."""
+    """Foreign text on one line of at most `most` characters, with � for what is not printable: control characters, direction marks."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))[:most]
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The system's error that a library (safetensors, tokenizers) put into words of its own, `… (os error 28)`; None where there is none."""
+    """The system's error that a library (safetensors, tokenizers) rephrased, `… (os error 28)`; None if there is none."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError for anything but a file with content on disk: reading a named pipe would wait forever."""
+    """Raise OSError for anything but a regular file: reading a named pipe would block forever."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         what = next((name for test, name in _KINDS if test(mode)), "not a regular file")
@@ -45,7 +45,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_content(path: Path, most: int | None = None) -> bytes:
-    """All of a regular file. Raises OSError for what is none, or has more than `most` bytes."""
+    """The content of a regular file. Raises OSError if it is not one, or has more than `most` bytes."""
     check_regular(path)
     size = path.stat().st_size
     if most is not None and size > most:
@@ -54,7 +54,7 @@ def read_content(path: Path, most: int | None = None) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """The whole of one or several gzip members. Raises OSError if they are damaged, or unpack to far more than text does."""
+    """The content of one or several gzip members. Raises OSError if they are damaged, or unpack to far more than text does."""
     most = max(_ALWAYS, _MOST_RATIO * len(data))
     pieces: list[bytes] = []
     room = most
@@ -74,7 +74,7 @@ def unpack(data: bytes) -> bytes:
 
 
 class Yaml(yaml.SafeLoader):
-    """Plain values, and no more of them than are written: nested aliases, which stand for billions, are refused."""
+    """A loader for plain values, no more of them than are written: nested aliases, which can stand for billions, are refused."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -105,7 +105,7 @@ def _refuse(problem: str, node: yaml.Node) -> NoReturn:
 
 
 def parse_yaml(text: str, loader: type[Yaml] = Yaml) -> Any:
-    """The value of a YAML document. Raises yaml.YAMLError, and nothing else, for what is none."""
+    """The value of a YAML document. Raises yaml.YAMLError, and nothing else, if it is invalid."""
     try:
         return yaml.load(text, loader)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""The whole method in one go: evaluate, train, evaluate again, study the CoTs, report. Minutes on an embedded model, tens of them on a real one."""
+"""The whole method in one go: evaluate, train, evaluate again, study the CoTs, report. Minutes with a bundled model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REAL = Scale(200, 60, Plan(("delete", "truncate_back", "digit_replace"), (0.4, 1
 
 
 def scale_of(model: str) -> Scale:
-    """A model that does not ship with the package is a hundred times as large."""
+    """The scale for a model: one that does not ship with the package is a hundred times as large."""
     return SMALL if model in EMBEDDED else REAL
 
 
@@ -60,7 +60,7 @@ class DemoResult:
     intervened: dict[str, dict[str, Any]] | None = None  # "base" and "trained" -> result of `analysis.intervention`
 
     def to_json(self) -> dict[str, Any]:
-        """The shape that `markovlm demo --json` promises."""
+        """The object that `markovlm demo --json` prints."""
         return {
             "run": str(self.run),
             "seconds": self.seconds,
@@ -75,11 +75,11 @@ class DemoResult:
         }
 
     def difference(self) -> dict[str, Any]:
-        """Trained less base, paired by question, with intervals (as `markovlm eval --baseline`)."""
+        """Trained minus base, paired by question, with intervals (as `markovlm eval --baseline`)."""
         return paired(self.trained.evaluation, self.base.evaluation, self.trained.evaluation.how.seed)
 
     def changed_example(self) -> int:
-        """Index of a question that the base got wrong and the trained model right; else the first."""
+        """Index of a question that the base got wrong and the trained model right; otherwise of the first."""
         pairs = zip(self.base.evaluation.readings, self.trained.evaluation.readings, strict=True)
         method = self.base.evaluation.extractors[0]
         return next((i for i, (b, t) in enumerate(pairs) if t.correct[method] and not b.correct[method]), 0)
@@ -100,11 +100,11 @@ def demo(
     scale: Scale | None = None,
     resume: bool = False,
 ) -> DemoResult:
-    """Run it in the run directory `out`. Everything it finds is in that directory too.
+    """Run the demo in the run directory `out`, which will hold everything that it finds.
 
-    `intervene`: change a number of the base model's CoTs too, so that there is a before to what comes of it after training.
-    `resume`: go on with the demo that was interrupted in `out` (`config` is its own): no step, reading or variant is made twice.
-    Raises MarkovlmError if it is interrupted in training.
+    `intervene`: also change a number of the base model's CoTs, to compare with the effect after training. `resume`: continue the
+    interrupted demo in `out` (`config` is its own): no step, reading or variant is computed twice. Raises MarkovlmError if training is
+    interrupted.
     """
     started = time.perf_counter()
     counting = counting or (lambda label, total: nullcontext())

@@ -26,19 +26,19 @@ TRAINING = frozenset({
 
 
 def missing(package: str, what: str = "this") -> UserError:
-    """What is said where one of them is asked for and not there."""
+    """The message for an optional dependency that is needed but not installed."""
     return UserError(f"{what} needs {package.partition('.')[0]}, which is not installed: pip install 'markovlm[train]'")
 
 
 class Note(UserWarning):
-    """Something to know that stops nothing: the command line says it in one line (`markovlm: note: …`)."""
+    """A warning that stops nothing: the command line prints it in one line (`markovlm: note: …`)."""
 
 
 class PeerLost(RunFailed):
-    """Another process of the same run is gone. What it was about, that process says."""
+    """Another process of the same run is gone; that process reports the cause."""
 
 
 class StopVerdict(MarkovlmError):
-    """A verdict that says stop: the health guard ended a run, or a diagnosis found a collapse. Exit code 3."""
+    """A verdict that stops: the health guard ended a run, or a diagnosis found a collapse. Exit code 3."""
 
     exit_code = 3

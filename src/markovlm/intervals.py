@@ -1,7 +1,7 @@
-"""How an estimate reads, in the terminal, in reports and on pages: `0.932 [0.907, 0.951]`; a share, a p-value, a time.
+"""How an estimate is written in the terminal, in reports and on pages: `0.932 [0.907, 0.951]`; a share, a p-value, a duration.
 
-What is missing is a dash; an estimate without an interval says so (`0.932 [—]`). All numbers of an estimate have one count of
-decimals, and no number that is not 0 reads as 0, so that a text never hides on which side of 0 an interval lies.
+A missing value is a dash; an estimate without an interval is `0.932 [—]`. All numbers of an estimate have the same number of decimals,
+and no number other than 0 is written as 0, so that it is always visible on which side of 0 an interval lies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MISSING = "—"
 
 
 def decimal_texts(values: Sequence[float], places: int, *, signed: bool = False, most: int = 5) -> list[str]:
-    """Numbers with one count of decimals, at least `places`; beyond `most`, small ones as powers of ten. What rounds to 0 has no minus."""
+    """Numbers with equally many decimals, at least `places`; beyond `most`, as powers of ten. A rounded 0 has no minus sign."""
     while places < most and any(v != 0 and round(v, places) == 0 for v in values):
         places += 1
     sign = "+" if signed else ""
@@ -26,7 +26,7 @@ def decimal_texts(values: Sequence[float], places: int, *, signed: bool = False,
 def estimate_text(
     mean: float | None, low: float | None = None, high: float | None = None, *, places: int = 3, signed: bool = False
 ) -> str:
-    """`0.932 [0.907, 0.951]`, with `signed` `+0.932 [+0.907, +0.951]`. None and NaN are missing."""
+    """`0.932 [0.907, 0.951]`, with `signed` `+0.932 [+0.907, +0.951]`. None and NaN are written as missing."""
     if mean is None or math.isnan(mean):
         return MISSING
     if low is None or high is None or math.isnan(low) or math.isnan(high):
@@ -36,12 +36,12 @@ def estimate_text(
 
 
 def found_text(found: Mapping[str, Any] | None, places: int = 3) -> str:
-    """The same of `{"mean": 0.932, "ci95": [0.907, 0.951]}`, as studies and evaluations keep it."""
+    """The same for `{"mean": 0.932, "ci95": [0.907, 0.951]}`, as studies and evaluations store it."""
     return MISSING if found is None else estimate_text(found["mean"], *found["ci95"], places=places)
 
 
 def percent_text(share: float, low: float | None = None, high: float | None = None, *, places: int = 0) -> str:
-    """`57 %` of .571, with `places=1` `57.1 %`; with an interval `57.1 % [54.4, 59.8]`."""
+    """`57 %` for .571, with `places=1` `57.1 %`; with an interval `57.1 % [54.4, 59.8]`."""
     mean, *bounds = decimal_texts([100 * v for v in (share, low, high) if v is not None], places)
     return f"{mean} % [{', '.join(bounds)}]" if len(bounds) == 2 else f"{mean} %"
 

@@ -1,4 +1,4 @@
-"""Pages to read offline: one Jinja environment, one head (`templates/head.html`), one style sheet and one table for all of them."""
+"""Self-contained HTML pages: one Jinja environment, one head (`templates/head.html`), one style sheet and one table for all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 
 def page_environment(*packages: str) -> Environment:
-    """Templates of these packages (`markovlm.analysis`), of the first that has one; what is put into them is escaped.
+    """Templates of these packages (`markovlm.analysis`), from the first that has one; values are escaped.
 
     `page_head()` of `head.html` allows a page nothing but its own styles, unless it is given another Content-Security-Policy.
     """
@@ -20,7 +20,7 @@ def page_environment(*packages: str) -> Environment:
 
 
 def breakable(name: str) -> Markup:
-    """A dotted or underscored name that may be broken after its dots and underscores."""
+    """A dotted or underscored name with line breaks allowed after dots and underscores."""
     return Markup("").join(escape(part) + Markup("<wbr>") for part in re.split(r"(?<=[._/])", name))
 
 

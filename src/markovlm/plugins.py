@@ -1,4 +1,4 @@
-"""Loading a file of the user's that registers things, `--plugin path/to/file.py`; and a look at what they give back."""
+"""Loading a user's file that registers things (`--plugin path/to/file.py`), and checking what plug-ins return."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _loaded: dict[Path, str] = {}  # file -> name of its module
 def load_plugin(path: str | Path) -> Path:
     """Run a Python file once; what it registers is known from then on. Returns its absolute path.
 
-    UserError in one line where it is not there, fails to import (then nothing of it is registered), or takes a name that is taken.
+    Raises UserError in one line if the file does not exist, fails to import (nothing of it stays registered), or uses a taken name.
     """
     file = _place(path)
     if file in _loaded:
@@ -60,7 +60,7 @@ def load_plugin(path: str | Path) -> Path:
 
 
 def is_loaded(path: str | Path) -> bool:
-    """Has this file been loaded?"""
+    """Whether this file has been loaded."""
     return _place(path) in _loaded
 
 
@@ -69,25 +69,25 @@ def _place(path: str | Path) -> Path:
 
 
 def loaded_plugins() -> tuple[str, ...]:
-    """Absolute paths, in the order they were loaded."""
+    """Absolute paths of the loaded files, in the order in which they were loaded."""
     return tuple(map(str, _loaded))
 
 
 def named(registry: Registry[Any], name: str) -> str:
-    """`reward 'brief' (from brief.py)`, to begin a message with."""
+    """`reward 'brief' (from brief.py)`, the beginning of messages about a plug-in."""
     return f"{registry.kind} {name!r}" + (f" (from {registry.source(name)})" if name in registry else "")
 
 
 def is_plugin(registry: Registry[Any], name: str) -> bool:
-    """Does the thing of this name come from outside the package?"""
+    """Whether the thing of this name comes from outside the package."""
     return name in registry and registry.source(name) != OURS
 
 
 @contextlib.contextmanager
 def calling(registry: Registry[Any], name: str, what: str) -> Iterator[None]:
-    """Around a call of a plug-in's code: what it raises becomes a UserError that names the plug-in, its method `what` and the line.
+    """A context for a call of a plug-in's code: an exception becomes a UserError with the plug-in, its method `what` and the line.
 
-    Running out of memory stays what it is, since a smaller batch is tried then; so does whatever our own code raises.
+    Running out of memory passes through, since a smaller batch is tried then; so does whatever our own code raises.
     """
     try:
         yield
@@ -112,9 +112,9 @@ def _place_of(error: BaseException, source: str) -> str:
 def require_tensor(
     made: object, shape: Sequence[int], registry: Registry[Any], name: str, what: str, *, boolean: bool = False
 ) -> Tensor:
-    """What the thing `name` gave as `what`. Raises UserError unless it is a tensor of this shape (and kind).
+    """What the thing `name` returned as `what`. Raises UserError unless it is a tensor of this shape (and kind).
 
-    No number of it is looked at, so that no device is waited for.
+    Its values are not looked at, so this does not wait for the device.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Adding to markovlm from outside: decorators that make a thing known by a name, in every command and configuration.
+"""Extend markovlm from outside: decorators that register a thing under a name, for every command and configuration.
 
     from markovlm import register
 
@@ -13,7 +13,7 @@
 
 A distribution names the same things under entry points (groups `markovlm.objectives`, `.rewards`, `.tasks`, `.extractors`,
 `.perturbations`, `.readers`, `.samplers`, `.studies`), a single file is loaded with `--plugin FILE`. docs/plugins.md has a template for each.
-Each raises UserError in one line where a thing is not what it must be, or where its name is taken.
+Each raises UserError in one line if a thing is not what it must be, or if its name is taken.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _METHODS = {  # of an objective
 
 
 def objective(cls: C) -> C:
-    """Register an objective: its name is the default of `name` in its `Config`, a subclass of `markovlm.ObjectiveConfig`."""
+    """Register an objective class; its name is the default of `name` in its `Config`, a subclass of `markovlm.ObjectiveConfig`."""
     source = _source_of(cls)
     config = getattr(cls, "Config", None)
     if not (isinstance(config, type) and issubclass(config, ObjectiveBase)) or config is ObjectiveBase:
@@ -85,10 +85,11 @@ def task(
     held_out: int = 200,
     options: type[Section] | None = None,
 ) -> Any:
-    """Register a task: an object that implements `markovlm.Task` (it brings its name), or, as a decorator with a name, a function.
+    """Register a task: an object that implements `markovlm.Task` (which has a name) or, as a decorator with a name, a function.
 
-    The function is called as `generate(split, seed, options)` with split "train", "dev" or "test" and yields `markovlm.Example`s;
-    what it yields for dev and test must not depend on the run's seed (it is called with 0), and train never holds one of those.
+    The function is called as `generate(split, seed, options)` with split "train", "dev" or "test" and yields `markovlm.Example`s. What
+    it yields for dev and test must not depend on the run's seed (it is called with 0); training questions that are among them are left
+    out.
     """
     if not isinstance(named, str):
         source = _source_of(type(named))
@@ -136,7 +137,7 @@ def task(
 
 
 def extractor(name: str, *, answer_type: AnswerType) -> Callable[[F], F]:
-    """Register a way to read an answer: (answer text, choices) -> canonical answer, None if there is none.
+    """Register a way to read an answer: (answer text, choices) -> canonical answer, or None if there is none.
 
     `evaluation.extractors` names it, alone or beside others; the first decides what counts as right.
     """
@@ -157,9 +158,9 @@ def extractor(name: str, *, answer_type: AnswerType) -> Callable[[F], F]:
 
 
 def perturbation(name: str, *, summary: str = "", severities: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)) -> Callable[[F], F]:
-    """Register damage to a CoT's text: (text, severity as a Fraction, numpy generator, context) -> text.
+    """Register a perturbation of a CoT's text: (text, severity as a Fraction, numpy generator, context) -> text.
 
-    `context` has the question and another example's CoT. A severity of 0 never reaches the function.
+    `context` has the question and another example's CoT. The function is never called with severity 0.
     """
 
     def decorate(rule: F) -> F:
@@ -184,10 +185,10 @@ class _Reads(Protocol):
 
 
 def reader(name: str, *, recognises: Callable[[Path, Sequence[Mapping[str, Any]]], bool]) -> Callable[[F], F]:
-    """Register a reader of logs: (path, max_samples) -> `markovlm.RunData`.
+    """Register a log parser: (path, max_samples) -> `markovlm.RunData`.
 
-    `recognises(path, first_rows)` says by content whether a file is of this kind; `first_rows` are the first few JSON objects in it,
-    if it has any. It is asked before ours are. `diagnose` and `report` then read such files.
+    `recognises(path, first_rows)` decides by content whether a file is of this kind; `first_rows` are the first few JSON objects in it,
+    if it has any. It is asked before the built-in parsers. `diagnose` and `report` then read such files.
     """
 
     def decorate(read: F) -> F:
@@ -202,7 +203,7 @@ def reader(name: str, *, recognises: Callable[[Path, Sequence[Mapping[str, Any]]
 
 
 def sampler(name: str) -> Callable[[F], F]:
-    """Register a way to draw the CoTs of training, chosen by `rollouts.backend`: (SamplerPlace) -> `markovlm.Sampler`.
+    """Register a way to sample the CoTs of training, chosen by `rollouts.backend`: (SamplerPlace) -> `markovlm.Sampler`.
 
     Its log-probs are compared with the trainer's in every step, and corrected for as `rollouts.importance` says.
     """
@@ -218,8 +219,8 @@ def sampler(name: str) -> Callable[[F], F]:
 def study(name: str) -> Callable[[F], F]:
     """Register a study of CoTs: (markovlm.analysis.study.Study) -> rows, each a mapping of column -> text, number, None or an estimate.
 
-    `markovlm loadbearing --plugin FILE` runs it beside ours; its result is kept, printed and reported as theirs are. The first line of its
-    docstring is the question that it answers.
+    `markovlm loadbearing --plugin FILE` runs it beside the built-in ones; its result is kept, printed and reported as theirs are. The
+    first line of its docstring is the question that it answers.
     """
 
     def decorate(ask: F) -> F:

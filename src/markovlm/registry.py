@@ -3,8 +3,8 @@ samplers, studies.
 
 A `Registry` is a mapping from name to thing. Things come from three places, in this order: the package itself, entry points of
 installed distributions (groups `markovlm.objectives`, …), and what a program or a `--plugin` file registers (`markovlm.register`).
-A name that is only listed is not imported: a module is imported when its thing is asked for. Nothing replaces anything: a second
-thing of the same name is an error that says where the first one came from.
+Listing names imports nothing: a module is imported when its thing is used. Nothing is replaced: a second thing of the same name is an
+error that says where the first one came from.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return name in self._entries
 
     def find(self, name: str, where: str = "") -> T:
-        """The thing of this name. UserError with a suggestion where there is none; `where`: a flag or key to begin with."""
+        """The thing of this name. Raises UserError with a suggestion if there is none; `where`: a flag or key, put first in it."""
         if name in self:
             return self[name]
         if name in self.broken:
@@ -70,7 +70,7 @@ class Registry(Mapping[str, T], Generic[T]):
         raise UserError(f"{where}no {self.kind} {name!r}{close_match(name, self)}; there are: {', '.join(self)}")
 
     def usable(self) -> dict[str, T]:
-        """All of them, those left out whose module does not import (they are then in `broken`)."""
+        """All of them except those whose module fails to import (these are then in `broken`)."""
         found: dict[str, T] = {}
         for name in self:
             try:
@@ -83,13 +83,13 @@ class Registry(Mapping[str, T], Generic[T]):
         return found
 
     def source(self, name: str) -> str:
-        """Who brought it: `markovlm`, a distribution, or a file."""
+        """Where it comes from: `markovlm`, a distribution, or a file."""
         return self._entries[name].source
 
     # ---- adding
 
     def add(self, name: str, item: T, source: str, module: str = "") -> None:
-        """Register a thing that `module` defines. Raises UserError if the name is taken by another one."""
+        """Register a thing that `module` defines. Raises UserError if another one has the name."""
         if not name or not all(part.isidentifier() for part in name.split("-")):
             raise UserError(f"{source}: {name!r} is not a valid name ({self.kind}): use letters, digits, _ and -")
         self._scan()
@@ -101,7 +101,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries[name] = old or _Entry(source, item)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Take back what was registered at run time."""
+        """Remove what was registered at run time."""
         for name in names:
             if self._entries[name].source == OURS:
                 raise UserError(f"the {self.kind} {name!r} is part of markovlm and can't be removed")

@@ -1,7 +1,7 @@
 """Intervals and tests for rates and paired differences. Pure functions of numbers; randomness comes from a seed.
 
-Rates are in 0..1, `confidence` is the coverage of a two-sided interval. Where there is nothing to compute (n = 0) an
-interval is the whole range that the quantity has, and a test does not reject.
+Rates are in 0..1, `confidence` is the coverage of a two-sided interval. If there is nothing to compute (n = 0), an interval is the
+whole range of the quantity, and a test does not reject.
 
 SciPy takes a second to import and 140 MB of disk: it is imported by the functions that need it, none of which judges a log.
 """
@@ -52,7 +52,7 @@ def wilson(k: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def two_rates_z(p: float, n: int, q: float, m: int) -> float:
-    """z of p - q, rates of n and of m questions, as if these were different ones (on the same ones it is at least as large)."""
+    """z of p - q, rates of n and of m questions, treated as different questions (on the same ones it is at least as large)."""
     pooled = (p * n + q * m) / (n + m)
     return (p - q) / math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / n + 1 / m))
 
@@ -76,13 +76,14 @@ def cluster_mean_ci(
     confidence: float = 0.95,
     within: tuple[float, float] | None = None,
 ) -> Estimate:
-    """Mean of `values`, such as paired differences, with a percentile interval from resampling clusters; `clusters=None`: each value is its own.
+    """Mean of `values`, such as paired differences, with a percentile interval from resampling clusters; `clusters=None`: each value is
+    its own.
 
-    Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 3.8. Whole clusters are drawn (all samples of a question together) and
-    the mean is over samples, so that clusters of unequal size weigh as they do in the data. A single cluster says nothing about spread: the
-    bounds are nan; no values: all nan. Values must be finite. Equal values show a bootstrap no spread: the interval is the mean. With
-    `within`, the range that values can have, it is as wide as what n clusters can't exclude: a share of clusters up to Wilson's upper bound for
-    0 of n may have either end of the range instead. 0 of 5 right, within (0, 1): [0, .43]; 5 differences of 0, within (-1, 1): [-.43, .43].
+    Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 3.8. Whole clusters are drawn (all samples of a question
+    together) and the mean is over samples, so that clusters are weighted by size. A single cluster has no spread: the bounds are nan;
+    no values: all nan. Values must be finite. If all values are equal, the bootstrap interval is the mean alone. With `within`, the
+    range of possible values, it covers what n clusters can't exclude: a share of clusters up to Wilson's upper bound for 0 of n could
+    be at either end of the range. 0 of 5 right, within (0, 1): [0, .43]; 5 differences of 0, within (-1, 1): [-.43, .43].
     """
     _check_confidence(confidence)
     data = np.asarray(values, dtype=np.float64)
@@ -157,8 +158,8 @@ def log_rank_p(
 ) -> float:
     """Two-sided p of the log-rank test of two groups of (time, did it end then? else censored), over permutations of the groups.
 
-    Mantel 1966; Peto & Peto 1972. The statistic is observed less expected ends of the first group. All ways to divide the runs are tried where
-    they are at most `resamples`, else so many are drawn; never 0. No ends, or an empty group: 1.
+    Mantel 1966; Peto & Peto 1972. The statistic is observed minus expected ends of the first group. All ways to divide the runs are
+    tried if there are at most `resamples`, otherwise that many are drawn; never 0. Without ends, or with an empty group, p is 1.
     """
     both = [*ours, *theirs]
     times = np.array([time for time, _ in both], dtype=np.float64)
@@ -183,7 +184,7 @@ def sign_flip_p(
 ) -> float:
     """Two-sided p of a mean of paired differences: under no difference each cluster's sign is a coin's (Fisher 1935, ch. 3).
 
-    Exact where there are at most 12 clusters, else from `resamples` draws; never 0. No clusters: 1.
+    Exact for at most 12 clusters, otherwise from `resamples` draws; never 0. Without clusters p is 1.
     """
     data = np.asarray(differences, dtype=np.float64)
     if data.size == 0:
@@ -210,7 +211,7 @@ def permutation_p(
     *,
     resamples: int = RESAMPLES,
 ) -> float:
-    """Two-sided p of a difference of two means: under no difference the cluster means are exchangeable. Never 0; 1 where a side is empty."""
+    """Two-sided p of a difference of two means: under no difference the cluster means are exchangeable. Never 0; 1 if a side is empty."""
     if not len(ours) or not len(theirs):
         return 1.0
     parts = [_cluster_totals(np.asarray(v, dtype=np.float64), c) for v, c in ((ours, our_clusters), (theirs, their_clusters))]
@@ -247,10 +248,9 @@ def sample_size_for_difference(
 ) -> int:
     """Questions (per group, if not paired) to find the difference between two accuracies with the given power.
 
-    Unpaired: two independent proportions, Fleiss, Levin & Paik 2003, eq. 4.14 without continuity correction.
-    Paired: McNemar's test, Connor 1987 (Biometrics 43), with `discordant` the share of questions that the two answer
-    differently; by default as if their successes were independent, which overstates n when they agree more.
-    Equal accuracies have no such n: ValueError.
+    Unpaired: two independent proportions, Fleiss, Levin & Paik 2003, eq. 4.14 without continuity correction. Paired: McNemar's test,
+    Connor 1987 (Biometrics 43), with `discordant` the share of questions that the two answer differently; by default as if their
+    successes were independent, which overstates n when they agree more. Equal accuracies have no such n: ValueError.
     """
     for rate in (p1, p2):
         _check_rate(rate)

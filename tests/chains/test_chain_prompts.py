@@ -147,7 +147,7 @@ def test_documents_of_ones_own(tmp_path: Path) -> None:
         ((("a", ""), ()), "none may be empty"),
         ((("a",), (Query("q", "x", 2),)), "asked after chunk 2 of 1"),
         ((("a", "b"), (Query("q", "x", 1, 2),)), "can't have its fact in chunk 2"),
-        ((("a",), (Query("q", "", 1),)), "has none"),
+        ((("a",), (Query("q", "", 1),)), "has no answer"),
     ],
 )
 def test_an_impossible_text_is_refused(parts: Any, said: str) -> None:

@@ -155,7 +155,7 @@ def test_a_variable_and_a_token_of_ones_own() -> None:
     [
         ("slack", {}, "MARKOVLM_SLACK_WEBHOOK is not set"),
         ("webhook=MINE", {"MARKOVLM_WEBHOOK": "https://x/"}, "MINE is not set"),
-        ("teams", {}, "use slack, discord, webhook"),
+        ("teams", {}, "must be one of slack, discord, webhook"),
         ("https://hooks.slack.com/SECRET", {}, "a webhook's URL is its password"),
         ("slack=https://hooks.slack.com/SECRET", {}, "a webhook's URL is its password"),
         ("slack", {"MARKOVLM_SLACK_WEBHOOK": "http://hooks.slack.com/SECRET"}, "MARKOVLM_SLACK_WEBHOOK: it is not an https URL"),

@@ -236,7 +236,7 @@ def test_a_sweep_runs_compares_and_continues(
     ]
     page = Path(found["report"]).read_text(encoding="utf-8")
     assert "2 of 2 runs compared" in page
-    assert "n = 3 a run" in page
+    assert "n = 3 per run" in page
     assert (tmp_path / "out" / "report" / "tables" / "cells_runs.csv").read_text(encoding="utf-8").count("\n") == 3
     metrics = Path(found["cells"][0]["run"]) / "metrics.jsonl"
     before = metrics.read_bytes()

@@ -1,11 +1,8 @@
-"""What a state is compared with: without these a number says nothing.
+"""The controls that a state is compared with: without these a number says nothing.
 
-own             the state that the chain wrote
-nothing         an empty state
-last_tokens     the last tokens of what was read, as many as a state may have
-other_text      the state of another text at the same step
-frozen          the state that the frozen model's own chain came to
-past_in_sight   the chain's state, and everything that was read, visible: an upper bound (for a reader that can use it)
+own             the state that the chain wrote nothing         an empty state last_tokens     the last tokens of what was read, as many
+as a state may have other_text      the state of another text at the same step frozen          the state that the frozen model's own
+chain came to past_in_sight   the chain's state, and everything that was read, visible: an upper bound (for a reader that can use it)
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ def conditioning_of(control: str, trained: str) -> str:
 def controlled_state(
     control: str, prompter: ChainPrompter, walks: Sequence[Walk], frozen: Sequence[Walk] | None, number: int, t: int
 ) -> Ids:
-    """What is put in place of the state that chain `number` wrote at step `t`."""
+    """The state that replaces the one chain `number` wrote at turn `t`."""
     walk = walks[number]
     if control in (OWN, "past_in_sight"):
         return walk.state(t + 1)

@@ -35,7 +35,7 @@ class ChainTarget:
 
 @dataclass(frozen=True, slots=True)
 class Turn(Example):
-    """One step of a chain as an example of its own: the state s_{t+1} is its CoT. `question` is o_t, `answer` the first target."""
+    """One turn of a chain as an example of its own: the state s_{t+1} is its CoT. `question` is o_t, `answer` the first target."""
 
     source: Example | None = None  # the example whose text this is
     t: int = 1  # from 1
@@ -45,7 +45,7 @@ class Turn(Example):
 
 @dataclass(frozen=True)
 class ChainPrompter(Prompter):
-    """How a chain is put to one model. For machinery that knows examples only, a `Turn` has the methods of a `Prompter`."""
+    """How a chain is put to one model. A `Turn` is an example for code that only knows examples."""
 
     chain: ChainConfig = field(default_factory=lambda: ChainConfig.model_validate({}))
 
@@ -58,7 +58,7 @@ class ChainPrompter(Prompter):
         return self.slot(text.start) if text.start else ()
 
     def turn(self, text: ChainText, t: int, state: Ids, conditioning: str) -> Turn:
-        """Step `t` of a chain that has come to the state s_t."""
+        """Turn `t` of a chain that has reached the state s_t."""
         targets = self.targets(text, t, conditioning)
         answer = targets[0].query.answer if targets and targets[0].query else text.chunks[t] if targets else ""
         prompt = self.write_prompt(text, t, state)
@@ -142,7 +142,7 @@ class ChainPrompter(Prompter):
     # ---- pieces
 
     def slot(self, text: str) -> Ids:
-        """Text of a dataset between our pieces: strings that look like special tokens mean nothing in it."""
+        """Text of a dataset between our pieces: strings that look like special tokens have no meaning in it."""
         ids = _encode_slot(self.tokenizer, text if self.style == "compact" or text[:1].isspace() else f" {text}")
         if not ids:
             raise UserError(f"chain: the tokenizer turns {text[:40]!r} into no tokens")
@@ -168,7 +168,7 @@ def _encode_slot(tokenizer: Any, text: str) -> Ids:
 
 
 def chain_prompter_of(prompter: Prompter) -> ChainPrompter:
-    """Raises UserError if the run is none of chains."""
+    """The chain prompter of a setup. Raises UserError if the run has no chains."""
     if not isinstance(prompter, ChainPrompter):
         raise UserError("this run has no chain (chain.kind is not set); set it, or leave out what only chains have")
     return prompter
@@ -184,7 +184,7 @@ def build_chain_prompter(
     *,
     answer_end: Literal["scored", "open"],
 ) -> ChainPrompter:
-    """Resolve the style `auto` by what the tokenizer has."""
+    """Build the prompter; resolves the style `auto` by what the tokenizer has."""
     if chain.kind == "thinking":
         chosen: Any = build_prompter(task, tokenizer, style, state_tokens, header, answer_end=answer_end).style
     else:

@@ -5,8 +5,7 @@
     plain     Notes: STATE / Text: CHUNK / New notes: NEW STATE    and so on; chat: the same in the user's turn
 
 Each prompt is a frame of pieces with slots between them; pieces and slots are encoded apart (`markovlm.chains.prompter`), so that the
-tokens of a state are the sampled ones. With the past visible (`non_markovian`, and a control of evaluation) all chunks read so
-far stand in front.
+tokens of a state are the sampled ones. With the past visible (`non_markovian`, and a control of evaluation), all chunks read so far come first.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class ChainWords:
 
 
 def is_chain_compact(tokenizer: Any) -> bool:
-    """Has it the tokens of the compact prompts of chains?"""
+    """Whether the tokenizer has the tokens of the compact prompts of chains."""
     return {NOTES, UPDATE, PAST} <= special_strings(tokenizer)
 
 
 def choose_chain_style(tokenizer: Any, wanted: str) -> str:
-    """`wanted`, or what the tokenizer is made for. Raises UserError for a style it can't have."""
+    """`wanted`, or what the tokenizer is made for. Raises UserError for a style that it does not support."""
     compact = is_chain_compact(tokenizer)
     if wanted == "compact" and not compact:
         raise UserError(f"prompt.style: compact prompts of chains need the tokens {NOTES}, {UPDATE}, {PAST}; use plain or chat")
@@ -61,7 +60,7 @@ def choose_chain_style(tokenizer: Any, wanted: str) -> str:
 
 
 def words(frame: Frame, style: str, tokens: int, tokenizer: Any, header: str | None = None, in_sight: bool = False) -> ChainWords:
-    """The pieces of a frame; `header` replaces what stands before an answer."""
+    """The pieces of a frame; `header` replaces what precedes an answer."""
     pieces = list((_COMPACT if style == "compact" else _PLAIN)[frame])
     if style == "compact":
         if header is not None and frame == "ask":

@@ -2,7 +2,7 @@
 
     r_t = mean over questions of ln pi(a | s_{t+1})  +  ln pi(o_{t+1} | s_{t+1})        whichever of the two `chain.reward` names
 
-each per token or summed, as `objective.answer_logprob` says; 0 where nothing is predicted from a state.
+each per token or summed, as `objective.answer_logprob` says; 0 if nothing is predicted from a state.
 """
 
 from __future__ import annotations

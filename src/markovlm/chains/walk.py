@@ -1,7 +1,7 @@
 """Sampling chains: state after state, all chains at one t together.
 
-A draw depends on its key alone (seed, step, text, sample, t): batching, the number of processes and how far other chains go change
-nothing. Cost is linear in T, and no prompt is longer than a state and a chunk.
+A draw depends on its key alone (seed, step, text, sample, t): batching, the number of processes and the length of other chains change
+nothing. The cost is linear in T, and no prompt is longer than a state and a chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Growing logs, judged again whenever they have grown; and logs that have stopped growing."""
+"""Growing logs, judged again whenever they have grown, and logs that have stopped growing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEAST = 600.0  # ... and at least so many seconds: evaluations and checkpoints 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A verdict that is not what it was, or a log that has stopped growing. `before` is None for a run's first."""
+    """A verdict that has changed, or a log that has stopped growing. `before` is None for a run's first."""
 
     path: Path
     before: str | None
@@ -31,7 +31,7 @@ class Change:
 
     @property
     def matters(self) -> bool:
-        """Is it more than a first look at a run without alarms?"""
+        """Whether it is more than a first look at a run without alarms."""
         return self.before is not None or self.stalled is not None or self.diagnosis.verdict in ("warn", "collapsed")
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class _Seen:
 
     @property
     def usual(self) -> float | None:
-        """Seconds between two rows: as its rows say, else as it was seen to grow."""
+        """The usual number of seconds between two rows: as its rows say, or as it was seen to grow."""
         c, spacing = self.latest.case.course("step_seconds"), self.latest.case.spacing
         said = float(median(c.values[-20:])) * spacing if c is not None else None
         seen = median(self.gaps[-20:]) if len(self.gaps) >= 3 else None
@@ -72,7 +72,7 @@ class _Seen:
 
     @property
     def over(self) -> bool:
-        """Does the log say that the run has ended?"""
+        """Whether the log says that the run has ended."""
         run = self.latest.run
         planned = run.config.get("training.steps")
         done = isinstance(planned, int) and run.last_step is not None and run.last_step + 1 >= planned
@@ -88,12 +88,12 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Change]:
-    """Changes of verdict, forever, or until nothing has grown for `idle` seconds. Runs that appear later are taken up.
+    """Changes of verdict, forever, or until nothing has grown for `idle` seconds. Runs that appear later are included.
 
-    A log that has not grown for `stalled` seconds, and does not say that its run has ended, is said to be stalled, once until it grows
-    again. Where no limit is given it is ten times the usual time between two rows, ten minutes at least.
+    A log that has not grown for `stalled` seconds, and does not say that its run has ended, is reported as stalled, once until it grows
+    again. Without a limit given, it is ten times the usual time between two rows, and at least ten minutes.
 
-    Raises UserError if a path is not there, or where no run is there at first.
+    Raises UserError if a path does not exist, or if there is no run at first.
     """
     seen: dict[Path, _Seen] = {}
     grown = clock()

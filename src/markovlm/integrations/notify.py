@@ -1,7 +1,7 @@
-"""`watch --notify`: one message a change to Slack, Discord or any https webhook.
+"""`watch --notify`: one message per change to Slack, Discord or any https webhook.
 
-Where to is read from the environment alone, for a webhook's URL is its password: it stands in no command line, file, log or error.
-What goes out is what the verdict says. Logs have a part in it, so nothing of it can call people, become a link or a command.
+The address is read from the environment alone, since a webhook's URL is its password: it appears in no command line, file, log or
+error. The message is the verdict. Parts of it come from logs, so nothing in it can mention people or become a link or a command.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _discord(message: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a service's webhook takes."""
+    """What a service's webhook accepts."""
 
     variable: str  # of the environment, with the URL
     body: Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -65,7 +65,7 @@ class Channel:
     token: str | None = field(default=None, repr=False)
 
     def deliver(self, message: Mapping[str, Any], wait: Callable[[float], None] = time.sleep) -> str | None:
-        """Try until it is taken or there is no use; what went wrong in one line, or None."""
+        """Try until it is accepted or hopeless; returns what went wrong in one line, or None."""
         body = json.dumps(self.service.body(message)).encode()
         headers = {
             "Content-Type": "application/json",
@@ -137,7 +137,7 @@ def message_of(change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_of(change: Mapping[str, Any]) -> str:
-    """A few lines for people."""
+    """The message as a few lines of text."""
     stalled = change.get("stalled_seconds")
     step = f" at step {change['last_step']:,}" if change.get("last_step") is not None else ""
     launch = change.get("launch") or {}
@@ -174,7 +174,7 @@ class Notifier:
                 line.put(message)
 
     def close(self, seconds: float = 90.0) -> None:
-        """Wait until all is delivered or given up, at most so long; what is not delivered then is said."""
+        """Wait until everything is delivered or given up, at most this long; what is not delivered then is reported."""
         until = time.monotonic() + seconds
         for _, line, _ in self._lines:
             line.put(None)

@@ -1,7 +1,7 @@
 """One HTTPS POST to a host on the internet that may be slow, gone or hostile.
 
-Only public addresses are connected to, and the address that was looked at is the one that is used (a name may change its address between two
-look-ups). Redirects are not followed. Everything, the look-up of the name included, ends within a limit of time. No error says the URL,
+Only public addresses are connected to, and the address that was checked is the one that is used (a name may change its address between
+two look-ups). Redirects are not followed. Everything, including the DNS look-up, ends within a time limit. No error contains the URL,
 which may be a secret.
 """
 
@@ -38,7 +38,7 @@ class PostFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A URL, taken apart."""
+    """A parsed URL."""
 
     host: str
     port: int
@@ -66,14 +66,14 @@ class Place:
 
 
 class PrivateAddress(Exception):
-    """An address inside, where a service for this machine or network alone may listen."""
+    """An internal address, where a service for this machine or network alone may listen."""
 
     def __init__(self) -> None:
         super().__init__("its host is not on the internet (a private, local or reserved address)")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet: not private, local, shared, reserved or a group's, nor an IPv6 form of one that is."""
+    """Whether an IP address is public: not private, local, shared, reserved or multicast, nor an IPv6 form of one that is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour
@@ -87,7 +87,7 @@ def is_public(address: str) -> bool:
 
 
 def post(place: Place, body: bytes, headers: Mapping[str, str], seconds: float = 10.0) -> None:
-    """Deliver it; PostFailed unless the host answers with 2xx within so many seconds."""
+    """Deliver it. Raises PostFailed unless the host responds with 2xx within so many seconds."""
     attempt = _Attempt(place, body, headers, seconds)
     threading.Thread(target=attempt.run, daemon=True).start()
     try:
@@ -206,7 +206,7 @@ def _connection(place: Place, seconds: float) -> http.client.HTTPSConnection:
 
 
 def public_addresses(place: Place) -> list[str]:
-    """The host's addresses; PrivateAddress if any of them is inside, socket.gaierror where there is none."""
+    """The host's addresses. Raises PrivateAddress if any of them is internal, socket.gaierror if there is none."""
     found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
     if not all(is_public(address) for address in addresses):

@@ -1,4 +1,4 @@
-"""Telling others on this machine that a verdict changed: a command, or a webhook."""
+"""Report a changed verdict on this machine: by a command, or a webhook."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command_of(text: str) -> list[str]:
 
 
 def webhook_of(url: str) -> str:
-    """The URL where it is on this machine; raises UserError for any other."""
+    """The URL if it is on this machine; raises UserError for any other."""
     host = http_host(url)
     if host is None:
         raise UserError(f"--webhook {url}: must be http://localhost:PORT/PATH")

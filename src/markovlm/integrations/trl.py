@@ -1,4 +1,4 @@
-"""The guard as a callback of the Hugging Face Trainer, and so of TRL's, ms-swift's and everybody's who builds on it.
+"""The guard as a callback of the Hugging Face Trainer, and so of TRL, ms-swift and everything else that builds on it.
 
 from markovlm.integrations.trl import HealthCallback
 
@@ -31,7 +31,7 @@ class HealthCallback(TrainerCallback):
     """Judges every logged row; on a collapse it warns, stops, or saves a checkpoint and stops.
 
     A warning (`HealthWarning`) is given whenever the verdict gets worse, whatever the policy. `verdict` is the last one. With several
-    processes the main one decides and all stop at the same step. Needs nothing but what the Trainer logs: set `logging_steps` low.
+    processes the main one decides and all stop at the same step. It only needs what the Trainer logs: set `logging_steps` low.
     """
 
     def __init__(self, policy: Policy = "warn", columns: Mapping[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The guard for any loop that has its metrics as dicts."""
+"""The guard for any training loop that has its metrics as dicts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Watcher:
         if verdict.verdict == "collapsed":
             break
 
-    Keys may be TRL's, verl's, OpenRLHF's, tinker-cookbook's or ours (docs/metrics.md); `columns` names others, ours -> theirs. Values may
-    be anything a log may hold: what is no number is passed over. The judgement is the one that `markovlm diagnose` makes in hindsight.
-    `on_change(verdict, before)` is called when the verdict's name changes. Not for several threads.
+    Keys may be TRL's, verl's, OpenRLHF's, tinker-cookbook's or ours (docs/metrics.md); `columns` names others, ours -> theirs. Values
+    may be anything a log may hold; what is not a number is ignored. The judgement is the one that `markovlm diagnose` makes in
+    hindsight. `on_change(verdict, before)` is called when the verdict's name changes. Not thread-safe.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Watcher:
         self.verdict: Verdict | None = None
 
     def __call__(self, metrics: Mapping[str, Any], step: int | None = None) -> Verdict:
-        """Take one logged dict and judge all so far. Raises UserError if `metrics` is no mapping."""
+        """Take one logged dict and judge all so far. Raises UserError if `metrics` is not a mapping."""
         if not isinstance(metrics, Mapping):
             raise UserError(f"Watcher: metrics must be a dict, not {type(metrics).__name__}")
         numbers = numbers_of(metrics)

@@ -1,8 +1,8 @@
-"""What an objective is: credit for rewards, and a policy loss. Tensors in, tensors out; no model is ever loaded here.
+"""What an objective is: credit for rewards, and a policy loss. Tensors in, tensors out; no model is loaded here.
 
 To add one: a file like `grpo.py` (its configuration and its class) and its name in `markovlm.registry`; from outside the package
-`markovlm.register.objective` takes the place of the latter. Nothing here imports torch when it is imported: a configuration names
-objectives, and must not cost a second.
+`markovlm.register.objective` takes the place of the latter. Importing this does not import torch, so that reading a configuration,
+which names objectives, stays fast.
 
 Notation (docs/method.md): Q questions, B CoTs each, N = Q*B samples, T CoT tokens (padded), all values in nats.
 """
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=ObjectiveBase)
 class Credit:
     """How a reward becomes an advantage: `A = (R - centre) / scale`, with centre and scale constant to autograd.
 
-    Held constant, they leave `grad A = grad r / scale`: the actor-reward term is alive.
+    Because they are constant, `grad A = grad r / scale`: the actor-reward term has a gradient.
     """
 
     centre: Tensor  # [Q, B]
@@ -49,7 +49,7 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class PolicyBatch:
-    """What a policy loss may look at, for n samples of a micro-batch."""
+    """What a policy loss gets, for n samples of a micro-batch."""
 
     logp: Tensor  # [n, T] ln u_theta of each sampled token, with gradient; 0 where masked
     behavior_logp: Tensor  # [n, T] the same when it was sampled
@@ -79,7 +79,7 @@ class Objective(Protocol):
     passes: int  # optimisation passes over one rollout
 
     def goes_on(self, behavior_kl: float) -> bool:
-        """May a later pass at this mean KL to the behaviour policy (nats per token) still be applied?"""
+        """Whether a later pass at this mean KL to the behaviour policy (nats per token) may still be applied."""
         ...
 
     def credit(self, reward: Tensor) -> Credit:
@@ -126,7 +126,7 @@ class PolicyGradient(Generic[C]):
 
 
 def credit_of(objective: Objective, reward: Tensor) -> Credit:
-    """Its credit of rewards [Q, B]. Raises UserError if it raises or is not what a `Credit` says."""
+    """The objective's credit for rewards [Q, B]. Raises UserError if it raises or does not return a valid `Credit`."""
     name = _name(objective)
     with calling(OBJECTIVES, name, "credit"):
         made = objective.credit(reward)
@@ -139,7 +139,7 @@ def credit_of(objective: Objective, reward: Tensor) -> Credit:
 
 
 def policy_loss_of(objective: Objective, batch: PolicyBatch) -> PolicyLoss:
-    """Its loss of n samples. Raises UserError if it raises or is not what a `PolicyLoss` says."""
+    """The objective's loss of n samples. Raises UserError if it raises or does not return a valid `PolicyLoss`."""
     name, each = _name(objective), batch.advantage.shape
     with calling(OBJECTIVES, name, "policy_loss"):
         made = objective.policy_loss(batch)
@@ -179,5 +179,5 @@ def group_mean(reward: Tensor) -> Tensor:
 
 
 def unit_scale(reward: Tensor) -> Tensor:
-    """[Q, B] of ones: an advantage that is not divided."""
+    """[Q, B] of ones, for an advantage that is not divided."""
     return reward.new_ones(reward.shape)

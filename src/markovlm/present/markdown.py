@@ -1,4 +1,4 @@
-"""Markdown in which texts of others stay texts."""
+"""Markdown in which foreign text stays text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text that Markdown shows literally, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 

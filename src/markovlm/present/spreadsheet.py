@@ -1,4 +1,4 @@
-"""Tables as CSV, in which no text becomes a formula of whoever opens it."""
+"""Tables as CSV, in which no text becomes a formula."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _relative(path: Path, out: Path | None) -> str:
 
 
 def csv_value(value: Any) -> Any:
-    """A cell. Text that a spreadsheet would take for a formula gets an apostrophe."""
+    """The text of a cell. A text that a spreadsheet would take for a formula gets an apostrophe."""
     if value is None:
         return ""
     if isinstance(value, str):

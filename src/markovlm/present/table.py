@@ -1,4 +1,4 @@
-"""A table, once: the same rows become HTML, Markdown, CSV and text on a terminal, each number with its source."""
+"""One table for all outputs: the same rows become HTML, Markdown, CSV and text on a terminal, each number with its source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value, how it reads, and where it is from. `kind` is a class for styling (a verdict, "number", …)."""
+    """A value, its text, and its source. `kind` is a class for styling (a verdict, "number", …)."""
 
     value: Any
     text: str
@@ -44,19 +44,19 @@ class Table:
 
     @property
     def headings(self) -> list[tuple[str, str]]:
-        """(column, "number" where all its cells are numbers or missing)."""
+        """(column, "number" if all its cells are numbers or missing)."""
         known = ([row[i].kind for row in self.rows if row[i].text not in ("", MISSING)] for i in range(len(self.columns)))
         numeric = (kinds and all("number" in kind for kind in kinds) for kinds in known)
         return [(name, "number" if is_numeric else "") for name, is_numeric in zip(self.columns, numeric, strict=True)]
 
     def without(self, column: str) -> Table:
-        """The table less one column."""
+        """The table minus one column."""
         at = self.columns.index(column)
         rows = tuple((*row[:at], *row[at + 1 :]) for row in self.rows)
         return replace(self, columns=(*self.columns[:at], *self.columns[at + 1 :]), rows=rows)
 
     def with_known(self) -> Table:
-        """The table less the columns of which nothing is known."""
+        """The table minus the columns without any known value."""
         known = [i for i in range(len(self.columns)) if any(row[i].text not in ("", MISSING) for row in self.rows)]
         return replace(
             self, columns=tuple(self.columns[i] for i in known), rows=tuple(tuple(r[i] for i in known) for r in self.rows)
@@ -68,7 +68,7 @@ Columns = dict[str, _Column]  # by their headings
 
 
 def table_of(name: str, title: str, items: Iterable[Any], columns: Mapping[str, _Column], note: str = "") -> Table:
-    """A row an item. Values become cells by what they are: numbers, `{"mean", "ci95"}`, all else texts."""
+    """One row per item. Values become cells by type: numbers, `{"mean", "ci95"}`, everything else text."""
     rows = tuple(tuple(_cell_of(item, make) for make in columns.values()) for item in items)
     return Table(name, title, tuple(columns), rows, note)
 
@@ -93,7 +93,7 @@ def plain(value: Any, kind: str = "") -> Cell:
 
 
 def readable(value: Any) -> str:
-    """A value as it reads."""
+    """A value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -104,7 +104,7 @@ def readable(value: Any) -> str:
 
 
 def number_text(value: float) -> str:
-    """Four significant digits, large and small ones in powers of ten."""
+    """Four significant digits; large and small numbers as powers of ten."""
     if not math.isfinite(value):
         return "not finite"
     if value == 0 or 1e-3 <= abs(value) < 1e5:
@@ -129,7 +129,7 @@ def decimal_cell(value: float | None, places: int = 3, *, signed: bool = False, 
 def percent_cell(
     share: float | None, low: float | None = None, high: float | None = None, *, places: int = 0, source: Source | None = None
 ) -> Cell:
-    """`55 %` of .55, with `places` and an interval `55.0 % [52.1, 57.9]`."""
+    """`55 %` for .55, with `places` and an interval `55.0 % [52.1, 57.9]`."""
     return NOTHING if share is None else Cell(share, percent_text(share, low, high, places=places), source, "number")
 
 
@@ -152,12 +152,12 @@ def estimate_cell(
 
 
 def found_cell(found: Mapping[str, Any] | None, places: int = 2) -> Cell:
-    """The same of `{"mean": 1.2, "ci95": [0.9, 1.5]}`, as studies keep it."""
+    """The same for `{"mean": 1.2, "ci95": [0.9, 1.5]}`, as studies store it."""
     return NOTHING if found is None else estimate_cell(found["mean"], *found["ci95"], places=places)
 
 
 def scored_cell(row: Mapping[str, Any] | None, name: str, signed: bool = False) -> Cell:
-    """The same of `{"accuracy": 0.5, "ci95": [0.4, 0.6], "logprob": -1.2, "logprob_ci95": [-1.5, -0.9]}`, as evaluations keep them."""
+    """The same for `{"accuracy": 0.5, "ci95": [0.4, 0.6], "logprob": -1.2, "logprob_ci95": [-1.5, -0.9]}`, as evaluations store it."""
     if row is None:
         return NOTHING
     bounds = row["ci95" if name == "accuracy" else f"{name}_ci95"] or (None, None)
@@ -165,5 +165,5 @@ def scored_cell(row: Mapping[str, Any] | None, name: str, signed: bool = False) 
 
 
 def sources_of(row: Sequence[Cell]) -> list[Source]:
-    """Where a row's numbers are from, each once."""
+    """The sources of a row's numbers, each once."""
     return list(dict.fromkeys(cell.source for cell in row if cell.source))

@@ -1,1 +1,1 @@
-"""Logs of the research code (scottviteri/MarkovianTraining): two readers, registered as a plug-in's are."""
+"""Logs of the research code (scottviteri/MarkovianTraining): two log parsers, registered as a plug-in's are."""

@@ -1,4 +1,4 @@
-"""The generations of the research code's records: which one a record is of, and its keys under our names (docs/metrics.md)."""
+"""The generations of the research code's records: which one a record belongs to, and its keys under our names (docs/metrics.md)."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def _holds(cot: str, answer: str) -> bool | None:
 
 
 def recognises(_path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Do these first objects of a file come from the research code?"""
+    """Whether these first objects of a file come from the research code."""
     return any(generation(row) is not None or header(row) is not None for row in rows)
 
 

@@ -16,12 +16,12 @@ PREFIX = re.compile(r"^(Question|Context|Reasoning|Helpful Text|Answer):\s?")
 
 
 def is_result(row: Mapping[str, Any]) -> bool:
-    """Is this an evaluation result of the research code?"""
+    """Whether this is an evaluation result of the research code."""
     return "accuracy" in row and ("results" in row or "total_examples" in row)
 
 
 def is_named_log(path: Path) -> bool:
-    """`log.jsonl` and the like: evaluations beside it belong to it."""
+    """Whether it is `log.jsonl` or the like: evaluations beside it belong to it."""
     return path.name.removesuffix(".gz") in ("log.jsonl", "log.log")
 
 

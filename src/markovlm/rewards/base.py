@@ -1,8 +1,8 @@
-"""What a reward is: from the answers as the reader read them to one number a CoT, and to what has a gradient.
+"""What a reward is: it turns the answers that the reader read into one number per CoT, and says what of it has a gradient.
 
-The exact gradient of J = E[R] has a second term where R depends on theta (docs/method.md): the reader's. A reward says what that is
-through `surrogate`, whose gradient, weighted by constants, is the reader's share. Nothing here imports torch: a configuration
-names rewards, and must not cost a second.
+The exact gradient of J = E[R] has a second term where R depends on theta (docs/method.md): the reader's. A reward defines it through
+`surrogate`, whose gradient, weighted by constants, is the reader's share. Nothing here imports torch, so that reading a configuration,
+which names rewards, stays fast.
 
 To add one: a file like `prob.py`, registered by name (`markovlm.registry`, or `markovlm.register.reward` from outside).
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class NoOptions(Section):
-    """Of a reward without options."""
+    """The options of a reward without options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Read:
 class Answers:
     """The gold answers of N CoTs under the reader that saw each CoT. Nats, temperature 1.
 
-    Whole groups in order, question by question, where a reward is computed (N = Q*B); any selection of them where its
-    gradient is (n of them, `logp` and `logp_mean` with gradient).
+    For computing rewards: whole groups in order, question by question (N = Q*B). For gradients: any selection of them (n of them,
+    `logp` and `logp_mean` with gradient).
     """
 
     logp: Tensor  # [N] ln pi(a|z), summed over answer tokens
@@ -72,7 +72,7 @@ O = TypeVar("O", bound=Section)  # noqa: E741
 
 
 class Reward(Generic[O]):
-    """One kind of reward. Subclasses say what a CoT earns (`value`) and, where `differentiable`, what L_AR differentiates."""
+    """One kind of reward. Subclasses define what a CoT earns (`value`) and, if `differentiable`, what L_AR differentiates."""
 
     Options: ClassVar[type[Section]] = NoOptions
     name: str = ""  # as registered; `build_reward` fills it in
@@ -84,12 +84,12 @@ class Reward(Generic[O]):
 
     @property
     def needs_direct(self) -> bool:
-        """Must the answers be scored without a CoT too?"""
+        """Whether the answers must also be scored without a CoT."""
         return False
 
     @classmethod
     def check(cls, config: ObjectiveBase) -> None:
-        """ValueError, naming the key, for an objective that this reward makes no sense with."""
+        """Raise ValueError, naming the key, for an objective that this reward does not work with."""
 
     def __init__(self, options: O, config: ObjectiveBase):
         self.options = options
@@ -100,7 +100,7 @@ class Reward(Generic[O]):
         raise NotImplementedError
 
     def surrogate(self, answers: Answers) -> Tensor:
-        """[n], differentiable, CoT by CoT: the reader's term of grad J is the mean of `weight * grad surrogate`. Default: the value."""
+        """[n], differentiable: the reader's term of grad J is the mean of `weight * grad surrogate`. Default: the value."""
         return self.value(answers)
 
     def weight(self, answers: Answers) -> Tensor | None:
@@ -108,7 +108,7 @@ class Reward(Generic[O]):
         return None
 
     def keep(self, reward: Tensor) -> Tensor | None:
-        """Rewards [Q, B] of the whole step -> [Q] which groups train at all; None: all."""
+        """Rewards [Q, B] of the whole step -> [Q] which groups are trained on; None: all."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Gold answers scored and greedy answers decoded in one pass: the gold answer is the draft of the greedy one.
+"""Score gold answers and decode greedy answers in one pass: the gold answer is the draft of the greedy one.
 
-Speculative decoding (Leviathan et al. 2023, https://arxiv.org/abs/2211.17192) with a draft that is wanted anyway: the pass that scores
-the gold answer says of each of its tokens whether it is the most likely one, and which token is in its place where it is not. The greedy
-answer is the gold one up to there; only what a wrong answer goes on with has to be decoded token by token.
+Speculative decoding (Leviathan et al. 2023, https://arxiv.org/abs/2211.17192) with a draft that is needed anyway: the pass that scores
+the gold answer shows for each of its tokens whether it is the most likely one, and which token is if not. The greedy answer equals the
+gold one up to there; only the rest of a wrong answer has to be decoded token by token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORTH_KEEPING = (
 
 @dataclass(frozen=True, slots=True)
 class DraftedRead:
-    """Of one row: what the policy says of its gold answer, and what it answers itself."""
+    """For one row: the log-probs of its gold answer, and the greedy answer."""
 
     logp_mean: float  # ln pi(a|z) per answer token
     read: CoT  # decoded greedily to its end token or budget

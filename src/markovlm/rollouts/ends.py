@@ -9,7 +9,7 @@ from markovlm.rollouts.types import CoT, Decoding
 
 
 def stop_start(lm: LanguageModel, tokens: Sequence[int], decoding: Decoding) -> int | None:
-    """Where the earliest stop string begins in the decoded text."""
+    """The index of the earliest stop string in the decoded text."""
     text = lm.tokenizer.decode(tokens)
     first = len(text) - len(text.lstrip()) if decoding.stop_after_text else 0
     found = [at for at in (text.find(s, first) for s in decoding.stop) if at >= 0]
@@ -17,7 +17,7 @@ def stop_start(lm: LanguageModel, tokens: Sequence[int], decoding: Decoding) -> 
 
 
 def finished(lm: LanguageModel, tokens: list[int], logps: list[float], ended: bool, decoding: Decoding) -> CoT:
-    """The CoT of tokens up to and including the one that ended it."""
+    """A CoT from tokens up to and including the one that ended it."""
     kept = len(tokens)
     if ended and tokens[-1] in lm.terminators:
         kept -= 1
@@ -30,7 +30,7 @@ def finished(lm: LanguageModel, tokens: list[int], logps: list[float], ended: bo
 
 
 def cut_off(lm: LanguageModel, tokens: Sequence[int], logps: Sequence[float], decoding: Decoding) -> CoT:
-    """The CoT of tokens that another program sampled, which may have gone on behind the end."""
+    """A CoT from tokens that another program sampled, which may have continued after the end."""
     end = None if decoding.fixed_length else next((at for at, token in enumerate(tokens, 1) if token in lm.terminators), None)
     if decoding.stop and stop_start(lm, tokens[:end], decoding) is not None:
         end = next(at for at in range(1, len(tokens) + 1) if stop_start(lm, tokens[:at], decoding) is not None)

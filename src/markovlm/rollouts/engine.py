@@ -1,6 +1,6 @@
 """Sampling by vLLM in the trainer's own process: a second copy of the base model, and the adapter as a LoRA after every update.
 
-Never a merged copy: the base that vLLM holds keeps its bits, and `lm.frozen()` samples from it as it is. On a GPU the engine sleeps while
+The adapter is never merged: the base that vLLM holds keeps its bits, and `lm.frozen()` samples from it unchanged. On a GPU the engine sleeps while
 the trainer works: its weights go to the host's memory and its cache is freed. Prompts and CoTs are token ids on both sides.
 """
 
@@ -25,7 +25,7 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for
 
 
 class VllmSampler(ForeignSampler):
-    """Draws from a `vllm.LLM`."""
+    """Samples from a `vllm.LLM`."""
 
     def __init__(self, lm: LanguageModel, engine: Any, folder: Path, sleeps: bool):
         super().__init__(lm, folder)
@@ -81,7 +81,7 @@ class VllmSampler(ForeignSampler):
 
 
 def build_vllm(place: SamplerPlace) -> VllmSampler:
-    """`rollouts.backend: vllm`. Raises UserError if vLLM is not there or does not take the model."""
+    """Build the sampler for `rollouts.backend: vllm`. Raises UserError if vLLM is missing or does not support the model."""
     lm, config = place.lm, place.config
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("rollouts.backend=vllm runs in one process only; for several use a server (rollouts.backend=server)")

@@ -1,9 +1,8 @@
-"""Samplers with weights of their own: another program that holds the base model and is handed the adapter.
+"""Samplers with weights of their own: another program holds the base model and is sent the adapter.
 
-Whatever policy the trainer's model is at the moment is sampled: the base inside `lm.frozen()`, else the adapter. Whether the other
-side has that adapter is decided by the bits of its weights, so an update, a rollback, a resumed run and a reader with other weights
-are all handed over, and the same weights never twice. Every hand-over has a name of its own: no cache of the other side can mistake
-one for another.
+Whatever policy the trainer's model is at the moment is sampled: the base inside `lm.frozen()`, else the adapter. Whether the other side
+has that adapter is decided by the bits of its weights, so an update, a rollback, a resumed run and a reader with other weights are all
+sent, and the same weights never twice. Every transfer has a name of its own, so that no cache of the other side can confuse two.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Job = tuple[tuple[int, ...], Key]  # one CoT: its prompt and its stream
 
 
 class ForeignSampler(ABC):
-    """What they share: handing the adapter over, and putting CoTs back into groups."""
+    """What these samplers share: sending the adapter, and putting CoTs back into groups."""
 
     def __init__(self, lm: LanguageModel, folder: Path):
         self.lm = lm
@@ -41,13 +40,13 @@ class ForeignSampler(ABC):
         self._has: tuple[str, bytes] | None = None  # name and digest of the adapter that the other side has
 
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
-        """One list of CoTs a request, one CoT a stream. Raises RunFailed if the other side fails."""
+        """One list of CoTs per request, one CoT per stream. Raises RunFailed if the other side fails."""
         adapter = self._hand_over() if self.lm.has_adapter and self.lm.adapter_on else None
         drawn = iter(self.draw([(r.prompt, key) for r in requests for key in r.streams], decoding, adapter))
         return [[next(drawn) for _ in request.streams] for request in requests]
 
     def close(self) -> None:
-        """Take the adapter back. Never raises: the other side may be gone."""
+        """Remove the adapter from the other side. Never raises: the other side may be gone."""
         if self._has is not None:
             self._forget(self._has[0])
             self._has = None
@@ -86,15 +85,15 @@ class ForeignSampler(ABC):
 
     @abstractmethod
     def draw(self, jobs: Sequence[Job], decoding: Decoding, adapter: str | None) -> list[CoT]:
-        """A CoT of each job, from the named adapter or the base."""
+        """One CoT for each job, from the named adapter or the base."""
 
     @abstractmethod
     def load(self, name: str, directory: Path) -> None:
-        """Give the other side an adapter. Raises RunFailed if it does not take it."""
+        """Give the other side an adapter. Raises RunFailed if it is not accepted."""
 
     @abstractmethod
     def drop(self, name: str) -> None:
-        """Take one back. Never raises."""
+        """Remove an adapter from the other side. Never raises."""
 
 
 def _digest(lm: LanguageModel) -> bytes:

@@ -29,16 +29,16 @@ class Front(Protocol):
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
-        """These take the place of all; a row may be there more than once."""
+        """Continue with these rows alone; a row may occur more than once."""
         ...
 
     def join(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Sequences that begin, behind those that are there."""
+        """Append new sequences."""
         ...
 
 
 def start(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], becoming: int = 0) -> Front:
-    """A row a prompt. `becoming`: so many rows may come of them, and none will join: then they need no copies of a prompt's keys."""
+    """One row per prompt. `becoming`: at most that many rows will come of them, and none will join: then no copies of a prompt's keys are needed."""
     if lm.caching == "none":
         return _Whole(lm, [list(prompt) for prompt in prompts])
     prefilled = prefill(lm, prompts)

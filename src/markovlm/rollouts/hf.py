@@ -1,9 +1,9 @@
-"""Sampling from a transformers model: one pass over each distinct beginning of a CoT, and no place left to finished ones.
+"""Sampling from a transformers model: one pass over each distinct beginning of a CoT, and none over finished ones.
 
-A group begins as one row, its prompt. On a CPU, where a pass costs what it computes, CoTs stay one row until they differ: once a policy has made up
-its mind, sixteen CoTs cost little more than one. On a GPU a decoding step costs the same for one row as for sixteen and waiting for
-the device costs more: there the prompt's cache is repeated over the group at once. Where more CoTs are wanted than fit side by side,
-those that wait take the places of those that have ended (continuous batching, Yu et al. 2022, Orca).
+A group begins as one row, its prompt. On a CPU, where a pass costs what it computes, CoTs stay one row until they differ: with a nearly
+deterministic policy, sixteen CoTs cost little more than one. On a GPU a decoding step costs the same for one row as for sixteen and
+waiting for the device costs more: there the prompt's cache is repeated over the group at once. If more CoTs are wanted than fit side by
+side, waiting ones take the places of finished ones (continuous batching, Yu et al. 2022, Orca).
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class HFSampler:
         self.joined = (self.decoder is None and lm.device.type == "cpu") if joined is None else joined
 
     def release(self) -> None:
-        """Give back what is kept from one call to the next."""
+        """Free what is kept from one call to the next."""
         if self.decoder is not None:
             self.decoder.release()
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest], decoding: Decoding, rows: int | None = None) -> list[list[CoT]]:
-        """One list of CoTs a request, one CoT a stream. Neither memory nor `rows`, how many may stand side by side, changes a draw."""
+        """One list of CoTs per request, one CoT per stream. Neither memory nor `rows` (how many fit side by side) changes a draw."""
         jobs = [(request.prompt, key) for request in requests for key in request.streams]
         cots: list[CoT] = []
         with self.lm.merged() if self.decoder is None else contextlib.nullcontext():  # merged weights lie elsewhere every time
@@ -160,7 +160,7 @@ class _Room:
     tokens: int
 
     def admitted(self, standing: Sequence[int], waiting: Iterable[int]) -> int:
-        """How many of those that wait may join those that stand, by the length each will have; one where none stands."""
+        """How many waiting CoTs may join the running ones, by the length each will have; at least one if none is running."""
         longest, count = max(standing, default=0), len(standing)
         for length in waiting:
             longest = max(longest, length)
@@ -171,7 +171,7 @@ class _Room:
 
 
 def build_hf(place: SamplerPlace) -> HFSampler:
-    """`rollouts.backend: hf`."""
+    """Build the sampler for `rollouts.backend: hf`."""
     return HFSampler(place.lm, place.rollouts.batch_tokens, static_cache=place.rollouts.static_cache)
 
 

@@ -31,7 +31,7 @@ class Prompter:
     answer_end: Literal["scored", "open"] = "open"  # is the end of the reply part of what is scored?
 
     def asks(self, example: Example) -> Task:
-        """The task that a question belongs to: one of several where `task` is a mixture."""
+        """The task that a question belongs to: one of several if `task` is a mixture."""
         return task_of_example(self.task, example)
 
     def cot_prompt(self, example: Example) -> tuple[int, ...]:
@@ -47,11 +47,11 @@ class Prompter:
         return self._answers(example if answer is None else replace(example, answer=answer))
 
     def target_ids(self, example: Example) -> tuple[int, ...]:
-        """What is scored: the gold answer's tokens, and the end of the reply where that is scored."""
+        """What is scored: the gold answer's tokens, and the end of the reply if that is scored."""
         return self.answer_ids(example) + self.end_ids(example)
 
     def end_ids(self, example: Example) -> tuple[int, ...]:
-        """The end of the reply as it is scored behind this gold answer: one token, or none."""
+        """The end of the reply as it is scored after this gold answer: one token, or none."""
         end = self.end_after(example) if self.answer_end == "scored" else None
         return () if end is None else (end,)
 
@@ -60,16 +60,16 @@ class Prompter:
         return None if self.asks(example).prompt_kind == "continuation" else self.end_behind(example.answer)
 
     def end_behind(self, answer: str) -> int | None:
-        """The token that ends the reply `answer`: a line break can't end one that has line breaks in it."""
+        """The token that ends the reply `answer`: a line break can't end one that contains line breaks."""
         return self.tokenizer.eos_token_id if self._line_break is not None and LINE_BREAK in answer else self.end
 
     def is_end(self, token: int) -> bool:
-        """Would a reply of this style end with this token? (It also ends with the model's own end tokens.)"""
+        """Whether a reply of this style would end with this token. (It also ends with the model's own end tokens.)"""
         return token == self.end or (self._line_break is not None and LINE_BREAK in self.tokenizer.decode([token]))
 
     @property
     def answer_stop(self) -> tuple[str, ...]:
-        """Strings that end a greedy answer, beside the model's end tokens."""
+        """Strings that end a greedy answer, besides the model's end tokens."""
         return (LINE_BREAK,) if self.answer_end == "scored" and self._line_break is not None else ()
 
     @property
@@ -132,7 +132,7 @@ class Prompter:
 
     @cached_property
     def header_ids(self) -> tuple[int, ...]:
-        """Between CoT and answer."""
+        """Token ids between CoT and answer."""
         text = prompts.answer_header(self.style) if self.header is None else self.header
         return encode_fragment(self.tokenizer, text)
 
@@ -178,7 +178,7 @@ def build_prompter(
     *,
     answer_end: Literal["scored", "open"],
 ) -> Prompter:
-    """Resolve the style `auto` by what the tokenizer has, and whether it can carry these questions."""
+    """Build the prompter; resolves the style `auto` by what the tokenizer has, and whether it can encode these questions."""
     chosen = prompts.choose_style(tokenizer, questions) if style == "auto" else style
     if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
         raise UserError("prompt.style: chat needs a tokenizer with a chat template, which this one lacks; use plain")

@@ -24,7 +24,7 @@ from markovlm.tasks.base import LETTERS, Example
 
 @dataclass(frozen=True, slots=True)
 class AnswerScores:
-    """Of n CoTs; nats, temperature 1. The end of the reply counts as an answer token where `objective.answer_end` is scored."""
+    """Scores of n CoTs; nats, temperature 1. The end of the reply counts as an answer token if `objective.answer_end` is scored."""
 
     logp_sum: Tensor  # [n] ln pi(a|z)
     logp_mean: Tensor  # [n] per answer token
@@ -67,7 +67,7 @@ def choice_batch(prompter: Prompter, conditioning: str, cots: Sequence[tuple[Exa
 
 
 def score_answers(lm: LanguageModel, batch: Batch, sharing: Sharing = "shared") -> AnswerScores:
-    """Gradients flow if they are on: nothing here switches them off. Rows that are equal are computed once."""
+    """Score the answers of a batch, with gradients if they are enabled. Equal rows are computed once."""
     few, places = each_once(lm, batch)
     span = span_hidden(lm, few, sharing)
     stats = token_stats(lm, span.hidden, span.targets)
@@ -102,7 +102,7 @@ def _spread(scores: AnswerScores, places: Sequence[int], few: Batch) -> AnswerSc
 
 
 def joined_scores(parts: Sequence[AnswerScores]) -> AnswerScores:
-    """Scores of the parts of a batch, one after another, as those of the whole."""
+    """The scores of the parts of a batch, concatenated into those of the whole."""
     offsets = [sum(len(part.logp_sum) for part in parts[:number]) for number in range(len(parts))]
     return AnswerScores(
         torch.cat([part.logp_sum for part in parts]),
@@ -116,9 +116,9 @@ def joined_scores(parts: Sequence[AnswerScores]) -> AnswerScores:
 
 
 def greedy_prefix(lm: LanguageModel, prompter: Prompter, example: Example, best: Sequence[int]) -> tuple[tuple[int, ...], bool]:
-    """The greedy answer as far as scoring the gold one shows it: to the first token that is another; and whether it is whole.
+    """The greedy answer as far as scoring the gold one shows it: up to the first different token; and whether it is complete.
 
-    `best`: `AnswerScores.best` of the example. What comes behind a token that is not the gold one was never computed.
+    `best`: `AnswerScores.best` of the example. What follows a token that is not the gold one was never computed.
     """
     target, end = prompter.target_ids(example), len(prompter.end_ids(example))
     for place, (gold, likeliest) in enumerate(zip(target, best, strict=True)):
@@ -130,7 +130,7 @@ def greedy_prefix(lm: LanguageModel, prompter: Prompter, example: Example, best:
 
 
 def ends_reply(lm: LanguageModel, prompter: Prompter, token: int) -> bool:
-    """Does a reply end with this token, by the model's own end tokens or by the style's?"""
+    """Whether a reply ends with this token, by the model's own end tokens or by the style's."""
     return token in lm.terminators or prompter.is_end(token)
 
 
@@ -154,6 +154,6 @@ def answer_request(prompter: Prompter, conditioning: str, example: Example, cot:
 
 
 def logprob_of_greedy(answer: Sequence[int], read: CoT) -> float | None:
-    """ln pi(a|z) per answer token where the greedy answer begins with all of the gold one: it was computed in passing."""
+    """ln pi(a|z) per answer token if the greedy answer begins with all of the gold one, which decoding then computed anyway."""
     end = len(answer)
     return sum(read.behavior_logp[:end]) / end if read.tokens[:end] == tuple(answer) else None

@@ -1,10 +1,10 @@
 """Which token ends a reply: the last token of the gold answer where `objective.answer_end` is `scored`.
 
-A likelihood reward that stops at the gold answer's last token is the likelihood of a *prefix* of the reply; nothing in it asks the
-reader to stop, and what is decoded for accuracy goes on (docs/likelihood-gap.md). What others score: TRL closes a completion with the
+A likelihood reward that stops at the gold answer's last token is the likelihood of a *prefix* of the reply; nothing in it makes the
+reader stop, so the reply decoded for accuracy continues (docs/likelihood-gap.md). What others score: TRL closes a completion with the
 template's end of turn, or with `eos_token` where there is no template; LaTRO's code (arXiv 2411.04282) writes "The answer is 42." and
-the tokenizer's end of turn; VeriFree's (arXiv 2505.21493) closes the answer's tag, at which its sampling stops. The research code behind
-the paper scores no end.
+the tokenizer's end of turn; VeriFree's (arXiv 2505.21493) closes the answer's tag, at which its sampling stops. The research code
+behind the paper scores no end.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Sampling by a running vLLM server (its OpenAI-compatible API), which is given the adapter after every update.
+"""Sampling by a running vLLM server (its OpenAI-compatible API), which gets the adapter after every update.
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve MODEL --enable-lora --max-lora-rank RANK --logprobs-mode processed_logprobs
 
 Prompts go as token ids and CoTs come back as token ids: no text is encoded twice. Every CoT is a request of its own, with a seed from
-its key (seed, step, question, sample). Neither the server's generation config nor its end tokens have a say in what is drawn.
+its key (seed, step, question, sample). Neither the server's generation config nor its end tokens affect what is drawn.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Unfit(OSError):
 
 
 class ServerSampler(ForeignSampler):
-    """Draws from a vLLM server."""
+    """Samples from a vLLM server."""
 
     def __init__(self, lm: LanguageModel, url: str, folder: Path):
         super().__init__(lm, folder.resolve())
@@ -165,7 +165,7 @@ def _hang_up(sock: socket.socket, late: threading.Event) -> None:
 
 
 def build_server(place: SamplerPlace) -> ServerSampler:
-    """`rollouts.backend: server`."""
+    """Build the sampler for `rollouts.backend: server`."""
     url = place.rollouts.server_url or ""
     if http_host(url) is None:
         raise UserError(f"rollouts.server_url: {url!r} is not an address such as http://HOST:8000")

@@ -1,6 +1,6 @@
-"""Decoding in one shape: each token is the same operations on the same memory, so that a GPU is told once what to do (a CUDA graph).
+"""Decoding with a static cache: each token is the same operations on the same memory, so that they can be recorded once (a CUDA graph).
 
-A decoding loop of Python spends longer on telling a GPU what to do than the GPU on doing it (docs/performance.md). Here the cache has
+A decoding loop in Python spends longer on launching operations than the GPU on computing them (docs/performance.md). Here the cache has
 `columns` for each of `rows`, a row's next token goes where its own text ends, and what lies behind is hidden; nothing in a step
 depends on a number that the host knows, and nothing waits for the device. Rows are filled and emptied between steps.
 """
@@ -73,9 +73,9 @@ class FixedLayer(CacheLayerMixin):
 
 
 def shape_for(rows: int, columns: int) -> tuple[int, int]:
-    """The shape that `rows` texts of at most `columns` tokens are decoded in.
+    """The shape in which `rows` texts of at most `columns` tokens are decoded.
 
-    It depends on nothing else: what rounds a little otherwise in another shape is the same when a run is resumed.
+    It depends on nothing else, so that rounding, which differs between shapes, is the same when a run is resumed.
     """
     power = 1 << (rows - 1).bit_length()
     rows = 3 * power // 4 if rows <= 3 * power // 4 else power  # 1, 2, 3, 4, 6, 8, 12, 16, ...
@@ -174,7 +174,7 @@ class StaticDecoder:
         return StaticFront(self.lm, self._slots(rows, columns, fresh.cache), fresh)
 
     def release(self) -> None:
-        """Give the memory back; the next front records anew."""
+        """Free the memory; the next front records again."""
         if self._kept is not None:
             self._kept[1].step = _gone  # what is not recorded holds the slots, and they it
         self._kept = None
@@ -194,7 +194,7 @@ class StaticDecoder:
 
 
 def as_cuda_graph(device: torch.device, step: Step) -> Step:
-    """`step` recorded once, to be replayed: no Python, one launch. As it is where it can't be recorded, with a warning."""
+    """`step` recorded once, to be replayed: no Python, one launch. Returns `step` itself, with a warning, if it can't be recorded."""
     with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):  # whatever happens, that stream again
         beside = _beside(torch.cuda.current_device())
         beside.wait_stream(torch.cuda.current_stream())
@@ -242,7 +242,7 @@ def _as_it_is(step: Step) -> Step:
 
 
 def decodes_in_one_shape(lm: LanguageModel) -> bool:
-    """Can `lm` be decoded so? Whole attention over a cache that nothing leaves, weights where they stay; and its states are tried."""
+    """Whether `lm` can be decoded so: full attention, a cache that keeps everything, fixed weights; its states are tested."""
     attention = lm.causal_lm.config.get_text_config()._attn_implementation
     if lm.caching != "padded" or lm.shards is not None or lm.quantization != "none" or attention not in _ATTENTION:
         return False

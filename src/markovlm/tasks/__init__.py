@@ -19,13 +19,13 @@ def task_names() -> tuple[str, ...]:
 
 
 def get_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
-    """The task of this name, with its options applied (they can change its answer type or source).
+    """The task of this name with its options applied (they can change its answer type or source).
 
-    UserError on an unknown name or option. The same options belong in `LoadRequest.options`.
+    Raises UserError for an unknown name or option. Pass the same options in `LoadRequest.options`.
     """
     return cast(_Configurable, TASKS.find(name)).configured(options or {})
 
 
 def task_options(name: str) -> dict[str, str]:
-    """Option -> what it does, of the task of this name."""
+    """Option -> what it does, for the task of this name."""
     return dict(getattr(get_task(name), "option_help", {}))

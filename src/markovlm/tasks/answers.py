@@ -1,8 +1,8 @@
-"""Reading answers out of text, comparing them, and saying why one is wrong. Pure: text in, text out.
+"""Extract answers from text, compare them, and say why one is wrong. Pure: text in, text out.
 
 Methods:
 
-    final_number    number   what a person reads: the last stated answer, else what the reply begins with, else its last number
+    final_number number what a person reads: the last stated answer, else what the reply begins with, else its last number
     final_letter    letter   the same for choices, named by letter or by text; articles and lists of the choices are no letters
     final_text      text     the same for texts
     math_verify     number   what the Math-Verify library reads: LaTeX, fractions, decimals
@@ -72,7 +72,7 @@ Reading = Callable[[str, Sequence[str]], str | None]  # answer text, choices -> 
 
 @dataclass(frozen=True, slots=True)
 class Extractor:
-    """A way to read answers of one type out of text."""
+    """A way to extract answers of one type from text."""
 
     read: Reading
     answer_type: AnswerType
@@ -80,15 +80,15 @@ class Extractor:
 
 
 class UnknownMethod(UserError, ValueError):
-    """No extraction method has this name."""
+    """There is no extraction method of this name."""
 
 
 def extract(text: str, method: str, *, choices: Sequence[str] = (), ended: bool = True) -> str | None:
     """The answer that `method` reads in `text`, in canonical form, or None if it finds none.
 
-    `choices` bounds the letters that count (A-E without it; `legacy` always reads A-E). `ended=False` says that the token limit cut the
-    text: the `final_…` methods take no number for whole that the cut touches. Raises UnknownMethod on other names, UserError where a
-    plug-in's method raises or gives anything but text.
+    `choices` limits the letters that count (A-E without it; `legacy` always reads A-E). `ended=False` says that the token limit cut the
+    text off: the `final_…` methods then ignore a number at the cut, which may be incomplete. Raises UnknownMethod for other names,
+    UserError if a plug-in's method raises or returns anything but text.
     """
     if method not in EXTRACTORS:
         raise UnknownMethod(f"Unknown extraction method {method!r}; methods for text: {', '.join(EXTRACTORS)}")
@@ -141,9 +141,9 @@ def classify_failure(
     answer_type: AnswerType,
     choices: Sequence[str] = (),
 ) -> FailureKind:
-    """Why an answer is wrong: the first kind of `FAILURE_KINDS`, in their order, that fits.
+    """Why an answer is wrong: the first kind of `FAILURE_KINDS` that fits.
 
-    For answers already known to be wrong; `answer_text` is the raw text that `predicted` was read from.
+    Only for answers that are wrong; `answer_text` is the raw text that `predicted` was read from.
     """
     if _gold_is_there(answer_text, predicted, gold, answer_type, choices):
         return "not_extracted"
@@ -157,10 +157,10 @@ def classify_failure(
 
 
 def is_repetitive(text: str) -> bool:
-    """Whether `text` says little by saying it often: `44444…`, or one phrase over and over.
+    """Whether `text` repeats itself: `44444…`, or one phrase over and over.
 
-    Text of at least 40 characters that deflate shortens to under an eighth for characters, or in which fewer than a
-    third of the eight-word sequences are distinct.
+    True for text of at least 40 characters that deflate shortens to under an eighth, or in which fewer than a third of the eight-word
+    sequences are distinct.
     """
     data = text.strip().encode("utf-8", "replace")
     if len(data) < 40:

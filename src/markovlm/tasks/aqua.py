@@ -8,7 +8,7 @@ from markovlm.tasks.sources import Dataset
 
 
 def parse(row: DataRow) -> Example:
-    """Options carry their labels, sometimes twice (`A)A)59`); equal options stay apart, by position."""
+    """Options carry their labels, sometimes twice (`A)A)59`); equal options are kept apart by position."""
     choices = check_choices(without_labels(text_list(row.require("options", "choices"), "options")))
     letter = answer_letter(row.require("correct", "answer"), LETTERS[: len(choices)])
     return Example("", row.text("question", "problem"), letter, choices)

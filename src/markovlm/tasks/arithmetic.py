@@ -1,4 +1,4 @@
-"""Sums such as `17+4+79`, generated: a stream without end to train on, fixed lists to evaluate on."""
+"""Sums such as `17+4+79`, generated: an endless stream to train on, fixed lists to evaluate on."""
 
 from __future__ import annotations
 

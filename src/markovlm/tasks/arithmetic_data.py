@@ -1,6 +1,6 @@
-"""Sums such as `17+4+79`: how they are drawn, written, read back and split. Standard library only.
+"""Sums such as `17+4+79`: how they are drawn, written, parsed and split. Standard library only.
 
-The split of a question is a hash of its sorted terms and of nothing else. Pretraining of the embedded model, RL
+The split of a question is a hash of its sorted terms alone. Pretraining of the bundled model, RL
 training and evaluation therefore never share a question, nor a permutation of one, whatever seeds are chosen.
 """
 
@@ -70,7 +70,7 @@ def parse_question(text: str) -> Terms:
 
 
 def running_sums(terms: Sequence[int]) -> str:
-    """The chain of thought that works, one sum a step: `(17, 4, 79)` -> `17+4=21,21+79=100`."""
+    """The chain of thought that works, one sum per step: `(17, 4, 79)` -> `17+4=21,21+79=100`."""
     totals = list(accumulate(terms))
     steps = zip(totals, terms[1:], totals[1:], strict=False)
     return ",".join(f"{before}{term:+d}={after}" for before, term, after in steps)
@@ -89,7 +89,7 @@ def split_of(terms: Sequence[int]) -> Split:
 def draw(spec: ArithmeticSpec, split: Split, seed: int, index: int) -> Terms:
     """Question number `index` of an endless stream: a pure function of its arguments, cheap at any index.
 
-    Questions repeat now and then; `questions` gives distinct ones. Raises ValueError if `split` looks empty for `spec`.
+    Questions may repeat; `questions` gives distinct ones. Raises ValueError if `split` seems empty for `spec`.
     """
     if split not in SPLITS:
         raise ValueError(f"split: must be one of {', '.join(SPLITS)}; got {split!r}")

@@ -1,4 +1,4 @@
-"""What a task is: where its examples come from, how they are asked and how an answer is recognised."""
+"""What a task is: where its examples come from, how they are asked, and how an answer is recognised."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """Everything a task may need to produce its examples."""
+    """What a task needs to load its examples."""
 
     split: str  # "train", "dev" or "test"
     data: Path | None = None  # original file or directory; None: the Hub (or a generator)
@@ -94,12 +94,12 @@ class Task(Protocol):
 
     @property
     def max_answer_tokens(self) -> int:
-        """Budget of the greedy answer in evaluation."""
+        """Token budget of the greedy answer in evaluation."""
         ...
 
     @property
     def extractors(self) -> tuple[str, ...]:
-        """Names of `tasks.answers` methods, the default first; empty where only log-likelihood counts."""
+        """Names of `tasks.answers` methods, the default first; empty if only log-likelihood counts."""
         ...
 
     @property

@@ -1,6 +1,6 @@
-"""What a text of a chain is: chunks that are read one after another, and questions about them.
+"""The text of a chain: chunks that are read one after another, and questions about them.
 
-A task whose examples are `ChainExample` brings its own chunks; any other text is cut by `chain.chunk_tokens` (`markovlm.chains.texts`).
+A task whose examples are `ChainExample` provides its own chunks; any other text is cut by `chain.chunk_tokens` (`markovlm.chains.texts`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from markovlm.tasks.base import Example
 class Query:
     """A question about a text, asked once `after` of its chunks were read (1: after the first).
 
-    `Query("bob?", "12", after=4, fact=2)`: the fact stands in chunk 2, so that the notes carried it over a distance of 2 chunks.
+    `Query("bob?", "12", after=4, fact=2)`: the fact is in chunk 2, so the notes carried it over a distance of 2 chunks.
     """
 
     question: str
@@ -40,7 +40,7 @@ class ChainExample(Example):
 def chain_example(
     id: str, chunks: tuple[str, ...], queries: tuple[Query, ...] = (), joiner: str = "\n", start: str = ""
 ) -> ChainExample:
-    """A `ChainExample` of these parts. Raises ValueError if a question is asked after a chunk that isn't there."""
+    """A `ChainExample` of these parts. Raises ValueError if a question is asked after a chunk that does not exist."""
     if not chunks or not all(chunks):
         raise ValueError("chunks: a text needs at least one chunk, and none may be empty")
     for query in queries:

@@ -6,7 +6,7 @@ from markovlm.registry import TASKS
 
 
 def chance_level(task: str | None) -> float | None:
-    """Accuracy of guessing: 1 / choices, 0.0 where the answer is a number or a text, None if the task is not known or does not say.
+    """Accuracy of guessing: 1 / choices, 0.0 for numbers and texts, None if the task is unknown or does not say.
 
     >>> chance_level("aqua"), chance_level("gsm8k"), chance_level("of somebody else")
     (0.2, 0.0, None)

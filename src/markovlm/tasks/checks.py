@@ -1,4 +1,4 @@
-"""Is what a plug-in's task says of itself, and what it yields, what a task must be? Each function says what is wrong, or nothing."""
+"""Checks of a plug-in's task and of the examples that it yields. Each function returns what is wrong, or nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def missing_members(task: object) -> list[str]:
 
 
 def kind_problem(answer_type: object, prompt_kind: object) -> str:
-    """Of a task's `answer_type` and `prompt_kind`."""
+    """What is wrong with a task's `answer_type` and `prompt_kind`."""
     for name, value, known in (
         ("answer_type", answer_type, get_args(AnswerType)),
         ("prompt_kind", prompt_kind, get_args(PromptKind)),
@@ -29,7 +29,7 @@ def kind_problem(answer_type: object, prompt_kind: object) -> str:
 
 
 def example_problem(example: object, task: Task) -> str:
-    """Of one thing that a task yielded, to stand behind "yielded"."""
+    """What is wrong with one thing that a task yielded, phrased to follow "yielded"."""
     if not isinstance(example, Example):
         return f"{type(example).__name__}; it must be a markovlm.Example"
     for name in ("id", "question", "answer"):

@@ -1,4 +1,4 @@
-"""The choices of a multiple-choice question that somebody typed: given apart, or written into its text."""
+"""The choices of a multiple-choice question that somebody typed: given separately, or written into its text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PROMPT = re.compile(r"\s*(?:the\s+)?(?:correct\s+)?answer\s*(?:is)?\s*:?\s*", r
 
 
 def split_choices(text: str) -> tuple[str, tuple[str, ...]]:
-    """(question, choices) of a text that lists its choices as `A. …`, `A) …`, `(A) …` or `A: …`, one a line or one after another.
+    """(question, choices) of a text that lists its choices as `A. …`, `A) …`, `(A) …` or `A: …`, one per line or in a row.
 
-    The labels must run A, B, … in one style. What a paragraph behind the last choice says belongs to the question, except a bare
-    `Answer:`. No such list: the text itself and no choices.
+    The labels must run A, B, … in one style. A paragraph after the last choice belongs to the question, except a bare `Answer:`.
+    Without such a list: the text itself and no choices.
 
     >>> split_choices("Which is a metal?\\nA. iron\\nB. wood")
     ('Which is a metal?', ('iron', 'wood'))

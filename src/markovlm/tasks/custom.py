@@ -23,7 +23,7 @@ _MOSTLY = 0.9  # of them are of a kind; the others are then left out, with a cou
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the answers of a source are, and one line that says so and how to say otherwise."""
+    """What kind the answers of a source are, and one line that says so and how to override it."""
 
     answer_type: AnswerType
     note: str
@@ -92,10 +92,10 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
 
 
 def kind_of_answers(data: Path | HubSource, options: Mapping[str, Any]) -> Kind | None:
-    """What the first answers in a file, a directory or a dataset are: letters if they choose among choices, else numbers, else texts.
+    """The kind of the first answers in a file, a directory or a dataset: letters if they select from choices, else numbers, else texts.
 
-    `options`: those of the task, with the names of its columns. None if no file can be read: loading then says why.
-    Raises UserError if the Hub can't be: waiting for it once is enough.
+    `options`: those of the task, with the names of its columns. None if no file can be read: loading then says why. Raises UserError if
+    the Hub can't be read, so that it is waited for only once.
     """
     answer, choices = (str(options.get(name, _COLUMNS[name])) for name in ("answer", "choices"))
     if isinstance(data, HubSource):

@@ -1,9 +1,9 @@
-"""Texts of your own with questions about them, read in chunks: a JSON or JSONL file, a text a row.
+"""Texts of your own with questions about them, read in chunks: a JSON or JSONL file, one text per row.
 
     {"id": "moby", "chunks": ["Call me …", "There now is …"], "questions": [{"question": "Who speaks?", "answer": "Ishmael", "fact": 1}]}
 
 `text` instead of `chunks`: its paragraphs are the chunks. A question is asked after the last chunk, or after chunk `after` (from 1);
-`fact` says which chunk its answer stands in, for accuracy by distance. Without questions the texts do for chain.kind=notes.
+`fact` says which chunk holds its answer, for accuracy by distance. Without questions the texts are for chain.kind=notes.
 """
 
 from __future__ import annotations

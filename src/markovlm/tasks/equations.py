@@ -1,6 +1,6 @@
 """Checks the equations that a chain of thought writes down: `17+4=21,21+79=100`, `16 - 3 - 4 = $9`.
 
-An equation is a chain of sums or products of written numbers joined by `=`. What cannot be read for certain (unknowns,
+An equation is a sequence of sums or products of written numbers joined by `=`. What cannot be read with certainty (unknowns,
 percentages, units inside the sum) is not judged. Numbers are exact fractions; nothing is evaluated as code.
 """
 
@@ -39,8 +39,8 @@ class Equation:
 def equations(text: str) -> list[Equation]:
     """Every equation in `text` that can be judged, in order.
 
-    A comma between digits is read as a thousands separator, or as the end of one equation where that makes more
-    true. A last number that the end of the text may have cut off is not judged.
+    A comma between digits is read as a thousands separator, or as the end of one equation if that makes more of them true. A last
+    number that the end of the text may have cut off is not judged.
     """
     text = text[:_MAX_TEXT].replace("$", "").replace("£", "").replace("€", "")
     found: list[Equation] = []

@@ -1,4 +1,4 @@
-"""Which extractors read the answers of a task, where a configuration names others than its own."""
+"""Reads the answers of a task with other extractors than its own, if a configuration names some."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from markovlm.tasks.base import LIKELIHOOD, Task
 
 
 def with_extractors(task: Task, names: Sequence[str]) -> Task:
-    """The task with these extractors instead of its own (the first decides), or itself for none.
+    """The task with these extractors instead of its own (the first decides), or the task itself if none are given.
 
-    UserError on a name that is not known, or that reads answers of another type.
+    Raises UserError for an unknown name, or an extractor for answers of another type.
     """
     if not names:
         return task

@@ -1,7 +1,6 @@
 """Rows of data files: JSON, JSONL, CSV (each gzipped or not) and Parquet, each row with the file and line it came from.
 
-A file that cannot be read at all is a UserError. A single malformed row is a `BadRow`, which the caller counts or
-makes fatal.
+A file that cannot be read at all is a UserError. A single malformed row is a `BadRow`, which the caller counts or makes fatal.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def read_rows(path: Path, headerless: Sequence[str] = ()) -> Iterator[DataRow | 
 
 
 def data_suffix(path: Path) -> str:
-    """What kind of file it is, gzipped or not: `train.csv.gz` -> `.csv`."""
+    """The kind of file, gzipped or not: `train.csv.gz` -> `.csv`."""
     return (path.with_suffix("") if path.suffix.lower() == GZIPPED else path).suffix.lower()
 
 

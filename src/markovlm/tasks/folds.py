@@ -1,8 +1,8 @@
-"""Which questions belong to which split, and that no two splits share one.
+"""Which questions belong to which split, so that no two splits share one.
 
-Where a source has no file for a split, the split is cut out of another file: questions are ranked by a hash of their
-text, and each split takes its range of ranks. The cut depends on the questions alone, not on their order in the file
-and not on any run's seed, so that the test questions of one run are never the training questions of another.
+If a source has no file for a split, the split is cut out of another file: questions are ranked by a hash of their text, and each split
+takes its range of ranks. The cut depends on the questions alone, not on their order in the file nor on a run's seed, so that the test
+questions of one run are never the training questions of another.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def cut_for(split: str, available: Iterable[str], disjoint: bool, source: str) -
 
 
 def normalized(text: str) -> str:
-    """Text as compared between questions: compatibility forms, case and white space do not count."""
+    """Text as compared between questions: without regard to compatibility forms, case and white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -95,7 +95,7 @@ def ranked(keys: Iterable[str], cut: Cut) -> list[str]:
 
 
 def without_overlap(examples: Sequence[Example], held_out: Iterable[Example]) -> list[Example]:
-    """`examples` less those whose question is in `held_out`."""
+    """`examples` without those whose question is in `held_out`."""
     keys = {question_key(example) for example in held_out}
     return [example for example in examples if question_key(example) not in keys]
 

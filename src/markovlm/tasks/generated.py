@@ -93,12 +93,12 @@ class DrawnTask(_Task, Generic[S]):
     sizes: Mapping[str, int]  # of the held-out splits where no limit is given
 
     def configured(self, options: Mapping[str, Any]) -> DrawnTask[S]:
-        """This task, its options checked. Raises UserError on an unknown or impossible one."""
+        """This task with its options checked. Raises UserError for an unknown or invalid one."""
         self.spec_of(options)
         return self
 
     def spec_of(self, options: Mapping[str, Any]) -> S:
-        """The questions that task options describe. Raises UserError on an unknown or impossible option."""
+        """The questions that task options describe. Raises UserError for an unknown or invalid option."""
         check_options(self.name, options, self.option_help)
         try:
             return self.spec(**options)
@@ -115,16 +115,15 @@ class DrawnTask(_Task, Generic[S]):
 
 
 class NoOptions(Section):
-    """Of a task without options."""
+    """The options of a task without options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedTask(_Task):
-    """A task over `generate(split, seed, options)`: the shortest way to bring questions of one's own from a program.
+    """A task over `generate(split, seed, options)`: the shortest way to use questions that a program makes.
 
-    `generate` yields the examples of "train", "dev" or "test" in a fixed order for a seed; it may go on forever (a limit, or
-    the first 50,000 are taken). Held-out splits are generated with seed 0 whatever the run's, and a training question that is
-    in one of them is left out.
+    `generate` yields the examples of "train", "dev" or "test" in an order fixed by the seed; it may be endless (a limit, or the first
+    50,000 are taken). Held-out splits are always generated with seed 0, and training questions that are in one of them are left out.
     """
 
     generate: Generate
@@ -138,7 +137,7 @@ class GeneratedTask(_Task):
         return {name: field.description or "" for name, field in self.Options.model_fields.items()}
 
     def configured(self, options: Mapping[str, Any]) -> GeneratedTask:
-        """This task, its options checked. Raises UserError on an unknown or impossible one."""
+        """This task with its options checked. Raises UserError for an unknown or invalid one."""
         try:
             return replace(self, options=self.Options.model_validate(dict(options)))
         except ValidationError as error:

@@ -9,7 +9,7 @@ from markovlm.tasks.sources import Dataset
 
 
 def parse(row: DataRow) -> Example:
-    """The gold answer stands after the last `#### `, sometimes with commas; some copies hold it alone."""
+    """The gold answer is after the last `#### `, sometimes with commas; some copies hold it alone."""
     raw = row.text("answer", "final_answer")
     answer = normalize_number(raw.rpartition("####")[2])
     if answer is None:

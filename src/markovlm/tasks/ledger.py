@@ -1,4 +1,4 @@
-"""Ledgers in chunks with questions at the end: a stream without end to train on, fixed lists to evaluate on."""
+"""Ledgers in chunks with questions at the end: an endless stream to train on, fixed lists to evaluate on."""
 
 from __future__ import annotations
 

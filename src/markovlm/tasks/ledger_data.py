@@ -1,6 +1,6 @@
 """Ledgers: events over chunks (`ann+3 bob-2`) and questions about accounts (`bob?`). Standard library only.
 
-A ledger is a pure function of (split, seed, number), so that a training stream has no end and needs no state.
+A ledger is a pure function of (split, seed, number), so that a training stream is endless and needs no state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The choice that a reply names, as a person reads it: by letter, by text, by number. Pure: text in, letter out.
 
-As for numbers and texts (`tasks.reading`), the last statement counts, then what the reply begins with, then what it ends with. An article and
-the pronoun I are no letters, and neither are units, variables of a formula and the headers of a list of all choices.
+As for numbers and texts (`tasks.reading`), the last statement counts, then what the reply begins with, then what it ends with. An
+article and the pronoun I are not letters, nor are units, variables of a formula and the headers of a list of all choices.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Letters:
         )
 
     def here(self, text: str, at: int = 0, *, filler: bool = True) -> tuple[str, int, int] | None:
-        """The letter that stands at `at` (behind filler words and opening signs), and its span."""
+        """The letter at `at` (after filler words and opening signs), and its span."""
         if filler and (skipped := re.compile(_FILLER, re.IGNORECASE).match(text, at)):
             found = self.here(text, skipped.end(), filler=False)
             if found is not None or skipped.end() == at:
@@ -106,7 +106,7 @@ class _Letters:
         return (match[1].upper(), match.start(1), match.end(1)) if self.is_letter(text, match.start(1)) else None
 
     def is_letter(self, text: str, at: int) -> bool:
-        """Is the character at `at` the name of a choice, and no article, pronoun or other word?"""
+        """Whether the character at `at` names a choice, rather than being an article, pronoun or part of a word."""
         letter, before, rest = text[at], text[max(0, at - 2) : at], text[at + 1 :]
         if re.search(r"[(\[{*_$\"“']\Z", before) and re.match(r"[)\]}*_$\"”'.:]", rest):
             return True
@@ -143,7 +143,7 @@ class _Letters:
         return None if joined and any(other != letter for other, _ in found) else letter
 
     def by_text(self, text: str, at_least: int = 2) -> str | None:
-        """The letter of the one choice whose text stands in `text`, or that `text` is the beginning of; longer choices win over those in them."""
+        """The letter of the one choice whose text is in `text`, or that `text` begins; longer choices win over shorter ones."""
         if not self.choices:
             return None
         words = f" {normalized_answer(text)} "
@@ -154,11 +154,11 @@ class _Letters:
         return None
 
     def named(self, sentence: str) -> str | None:
-        """As `by_text`, of a sentence that denies nothing."""
+        """Like `by_text`, for a sentence without denial."""
         return None if _NEGATES.search(sentence) else self.by_text(sentence, 2 if len(sentence.split()) <= 12 else _TELLING)
 
     def whole(self, text: str) -> str | None:
-        """The letter of the choice that `text` is, to the letter or as a number."""
+        """The letter of the choice that `text` equals, as text or as a number."""
         if not self.choices:
             return None
         bare = trimmed(text)
@@ -176,7 +176,7 @@ class _Letters:
         return self.letters[int(match[1]) - 1] if match and 0 < int(match[1]) <= len(self.letters) else None
 
     def of_value(self, value: str | None) -> str | None:
-        """The letter of the one choice that is this number, with whatever unit."""
+        """The letter of the one choice that equals this number, with whatever unit."""
         return self.letters[self.values.index(value)] if value is not None and self.values.count(value) == 1 else None
 
 
@@ -190,9 +190,8 @@ def _first_value(choice: str) -> str | None:
 def read_letter(text: str, choices: Sequence[str] = (), *, ended: bool = True) -> str | None:
     """The letter of the choice that the reply gives as its answer; None if it gives none.
 
-    `choices` bounds the letters (A to E without it) and lets a choice be named by its text, or by its number. A letter that is denied
-    (`not B`, `A is tempting`) is not the answer, an article or pronoun is no letter, and neither are the headers of a list of all
-    choices.
+    `choices` limits the letters (A to E without it) and lets a choice be named by its text, or by its number. A letter that is denied
+    (`not B`, `A is tempting`) is not the answer; an article or pronoun is not a letter, nor are the headers of a list of all choices.
     """
     reply, followed = reply_of(text[-MAX_CHARACTERS:])
     known = _Letters(choices)

@@ -1,4 +1,4 @@
-"""A limit on the processor time of a call, so that what is left out does not depend on how busy the machine is."""
+"""A limit on the processor time of a call, so that the result does not depend on how busy the machine is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 
 
 class OutOfTime(BaseException):
-    """The limit is reached. No `Exception`, so that no library's `except Exception` takes it for an error of its own."""
+    """The limit is reached. Not an `Exception`, so that a library's `except Exception` does not catch it."""
 
 
 @contextmanager
 def processor_limit(seconds: float) -> Iterator[None]:
-    """`OutOfTime` after so many seconds of the process's own processor time.
+    """Raise `OutOfTime` after so many seconds of the process's own processor time.
 
-    No limit outside the main thread, to which signals belong, or where there is no such signal (Windows).
+    There is no limit outside the main thread, which alone gets signals, or on a system without such a signal (Windows).
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

@@ -11,7 +11,7 @@ from markovlm.tasks.base import AnswerType, Example, HubSource, Loaded, LoadRequ
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """What a prompter needs of several tasks at once. Budgets are the largest; everything else is asked of the part."""
+    """What a prompter needs of several tasks at once. Budgets are the largest; everything else comes from the question's own task."""
 
     parts: Mapping[str, Task]
 

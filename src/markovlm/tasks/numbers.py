@@ -36,7 +36,7 @@ Kind = Literal["digits", "words", "ordinal"]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A number as it stands in a text: `Written(3, 8, "1,080", "1080", "digits")` in `is 1,080`. Sign and currency are part of it."""
+    """A number as written in a text: `Written(3, 8, "1,080", "1080", "digits")` in `is 1,080`. Sign and currency are part of it."""
 
     start: int
     end: int
@@ -46,14 +46,14 @@ class Written:
 
     @property
     def weak(self) -> bool:
-        """A word that prose is full of and that may count nothing: `one of them`, `the two`, `half`."""
+        """Whether it is a word that is common in prose and may count nothing: `one of them`, `the two`, `half`."""
         return self.kind == "words" and self.value in _WEAK
 
 
 def normalize_number(text: str) -> str | None:
-    """The one form of a number, however it is written: `1,080`, `1080.0` and `$1,080` are `1080`; `1/2` is `0.5`; `2/6` is `1/3`.
+    """The canonical form of a number, however it is written: `1,080`, `1080.0` and `$1,080` are `1080`; `1/2` is `0.5`; `2/6` is `1/3`.
 
-    None where `text` is not one number and nothing else. Markdown, LaTeX's delimiters, `\\boxed{}` and a final full stop are nothing.
+    None if `text` is not exactly one number. Markdown, LaTeX's delimiters, `\\\\boxed{}` and a final full stop are ignored.
     """
     if len(text) > MAX_NUMBER_CHARACTERS:
         return None
@@ -95,7 +95,7 @@ def canonical(value: Fraction) -> str:
 
 
 def with_sign(text: str, start: int) -> int:
-    """Where a number begins whose digits begin at `start`: at its sign, if it has one. `17-4` holds 4, `x=-4` and `-$4` hold -4."""
+    """Where a number with digits from `start` begins: at its sign, if any. `17-4` contains 4, `x=-4` and `-$4` contain -4."""
     at = start - 1
     if at > 0 and text[at] in CURRENCY:
         at -= 1  # -$5
@@ -114,7 +114,7 @@ def with_sign(text: str, start: int) -> int:
 def end_of_digits(text: str, start: int, end: int) -> int:
     """The end of matched digits, or their last comma where that ends a step: `17+4=21,121+79=200` holds 21 and 121.
 
-    Leading zeros tell the two apart where the signs around do not: no operand begins like `=1,080-80`.
+    Leading zeros distinguish the two where the signs around do not: no operand begins like `=1,080-80`.
     """
     head, comma, last = text[start:end].rpartition(",")
     after_equals = text[max(0, start - 2) : start].rstrip("-\N{MINUS SIGN}").endswith("=")

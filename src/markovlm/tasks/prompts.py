@@ -1,14 +1,13 @@
 """What the model is asked: the CoT prompt, the reader's prompt, and how an answer is written.
 
-Three styles. `plain` is text for base models and for parity with the paper. `chat` puts the same instruction into the
-user's turn of the tokenizer's own template and opens the assistant's turn at `Reasoning:`. `compact` is the embedded
-model's, a few special tokens around a sum.
+Three styles. `plain` is text for base models and for parity with the paper. `chat` puts the same instruction into the user's turn of
+the tokenizer's own template and opens the assistant's turn at `Reasoning:`. `compact` is for the bundled models: a few special tokens
+around a sum.
 
-Text of a dataset is data. In plain and chat prompts a string in it that this tokenizer would read as a special token,
-and the placeholder `<Redacted>` itself, lose their meaning: `neutralize` puts a space behind their first character
-(`< |eot_id|>`). So a question cannot end its own turn, and cannot pass for a redacted one. A chat template's own
-special tokens are text of the prompt: whoever encodes a chat or compact prompt must let the tokenizer parse special
-tokens and must not add a BOS, and whoever encodes a plain one lets it add the BOS.
+Text of a dataset is data. In plain and chat prompts a string in it that this tokenizer would read as a special token, and the
+placeholder `<Redacted>` itself, lose their meaning: `neutralize` puts a space after their first character (`< |eot_id|>`). So a
+question cannot end its own turn, and cannot pass for a redacted one. A chat template's own special tokens are part of the prompt: a
+chat or compact prompt must be encoded with special tokens parsed and without adding a BOS, a plain one with the BOS.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def choose_style(tokenizer: Any, questions: Sequence[Example] = ()) -> PromptSty
 
 
 def is_compact(tokenizer: Any) -> bool:
-    """Has it the tokens of a compact prompt?"""
+    """Whether the tokenizer has the tokens of a compact prompt."""
     return {THINK, REDACTED_TOKEN} <= special_strings(tokenizer)
 
 
@@ -88,7 +87,7 @@ def unknown_in(tokenizer: Any, text: str) -> list[str]:
 
 
 def check_question(tokenizer: Any, question: str) -> str:
-    """A question that a user typed, as it is asked. Raises UserError if it is empty or has words that the tokenizer has no token for."""
+    """A question that a user typed, as it is asked. Raises UserError if it is empty or has words without a token."""
     return check_example(tokenizer, Example("asked", question.strip(), "")).question
 
 
@@ -103,7 +102,7 @@ def check_example(tokenizer: Any, example: Example) -> Example:
 
 
 def loses(tokenizer: Any, text: str) -> bool:
-    """Is there anything in `text` that a tokenizer has no token for?"""
+    """Whether `text` contains anything that a tokenizer has no token for."""
     return _lost(tokenizer, text) or any(_lost(tokenizer, c) and not c.isspace() for c in set(text) if not c.isalnum())
 
 
@@ -157,12 +156,12 @@ def reader_prompt(
 
 
 def answer_header(style: PromptStyle) -> str:
-    """What stands between the chain of thought and the answer."""
+    """The text between the chain of thought and the answer."""
     return ANSWER if style == "compact" else " Answer:"
 
 
 def answer_text(example: Example, *, style: PromptStyle) -> str:
-    """The gold answer as the model should write it behind the header: ` 42`, but `42` in compact style.
+    """The gold answer as the model should write it after the header: ` 42`, but `42` in compact style.
 
     A text that already begins with white space (a continuation) is left as it is.
     """
@@ -231,9 +230,8 @@ def _prompt(task: Task, shown: str, style: PromptStyle, cot_tokens: int, tokeniz
 def chat_prompt(tokenizer: Any, user: str) -> str:
     """The rendered template up to where the assistant's words begin.
 
-    No system message is sent: what a template writes by itself stays, the same in every prompt. Thinking modes are off;
-    a template that writes an empty think block keeps it there, before the reasoning that we ask for, and one that
-    opens a think block whatever it is told gets it closed.
+    No system message is sent: what a template writes by itself stays, the same in every prompt. Thinking modes are off; a template that
+    writes an empty think block keeps it, before the reasoning that we ask for, and one that always opens a think block gets it closed.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise UserError("prompt style chat: this tokenizer has no chat template; use --prompt.style plain")

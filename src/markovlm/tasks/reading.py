@@ -1,10 +1,10 @@
 """The answer of a reply, as a person reads it: numbers and texts (letters: `tasks.letters`). Pure: text in, answer out.
 
-`read_number` and `read_text` take the last thing that the reply states to be its answer (`tasks.statements`), else what the
-reply begins with, else what it ends with.
+`read_number` and `read_text` take the last thing that the reply states to be its answer (`tasks.statements`), else what the reply
+begins with, else what it ends with.
 
-`ended=False` says that the token limit cut the reply. A number that the cut touches is then not known (`1,2` may begin 1,250), and numbers
-of unfinished reasoning are no answer.
+`ended=False` says that the token limit cut the reply. A number that the cut touches is then unknown (`1,2` may begin 1,250), and
+numbers of unfinished reasoning are not an answer.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ _GOES_ON = re.compile(r"\W*(?:steps?\b|\d+[.)]|next\b|then\b|now\b|finally\b|sin
 def read_number(text: str, *, ended: bool = True) -> str | None:
     """The number that the reply gives as its answer, in canonical form (`tasks.numbers`); None if it gives none.
 
-    A formula counts by its result (`Answer: 3 * 4 = 12`). Number words count where they are stated to be the answer, or where the reply
-    has no digits (`one of them` is no answer beside `12`).
+    A formula counts by its result (`Answer: 3 * 4 = 12`). Number words count if they are stated to be the answer, or if the reply has
+    no digits (`one of them` is not the answer beside `12`).
     """
     reply, followed = reply_of(text[-MAX_CHARACTERS:])
     whole = followed or (ended and not _loops(reply))
@@ -140,7 +140,7 @@ def plain_latex(text: str) -> str:
 def number_in(reply: str, at: int, said: str, whole: bool) -> str | None:
     """The number that a statement comes to: `said`, which begins at `at` in the reply. None if it has none.
 
-    Not `whole`: the token limit cut the reply, and a number that the cut touches does not count.
+    `whole=False`: the token limit cut the reply off, and a number at the cut does not count.
     """
     numbers = [one for one in written_numbers(said) if one.kind != "ordinal"]
     numbers = [one for one in numbers if not _NOT.search(said[: one.start])] or numbers

@@ -1,7 +1,7 @@
-"""Published and earlier results, as data: what an evaluation is compared with where task and model match.
+"""Published and earlier results, as data, for comparison with evaluations of the same task and model.
 
-Numbers are copied from the paper's table and from the seed's training analysis; none is measured here. How a
-number was obtained belongs to it: compare only with that in view.
+Numbers are copied from the paper's table and from the seed's training analysis; none is measured here. Each says how it was obtained,
+which matters for a comparison.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One row of a data file or of the Hub, and its fields as texts, lists and letters. Nothing found in one is ever evaluated."""
+"""One row of a data file or of the Hub, and its fields as texts, lists and letters. Nothing in a row is ever evaluated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DataRow:
         return None
 
     def require(self, *names: str) -> Any:
-        """Like `get`. Raises RowError if none is there."""
+        """Like `get`, but raises RowError if there is no such value."""
         value = self.get(*names)
         if value is None:
             raise RowError(f"no {names[0]!r}; the row has {', '.join(map(repr, list(self.values)[:12])) or 'nothing'}")
@@ -63,7 +63,7 @@ class BadRow:
 
 
 def at_path(row: Mapping[str, Any], path: str) -> Any:
-    """A column, or `extra_info.answer` inside one; None if it is not there. A column of that very name comes first."""
+    """A column, or `extra_info.answer` inside one; None if it does not exist. A column of exactly that name comes first."""
     if path in row:
         return row[path]
     value: Any = row
@@ -79,7 +79,7 @@ def at_path(row: Mapping[str, Any], path: str) -> Any:
 
 
 def decoded(text: str) -> Any:
-    """What is written as JSON in a cell; the text itself where it is none."""
+    """The value of a cell that holds JSON; the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -110,7 +110,7 @@ def text_list(value: Any, name: str) -> tuple[str, ...]:
 def answer_letter(value: Any, labels: Sequence[str]) -> str:
     """The letter A, B, … of an answer key: `("3", ("1", "2", "3"))` -> `C`. Raises RowError if no label fits.
 
-    A label of the row wins; then a letter; then an integer counted from 0 (an `int`, as the Hub's MMLU has it).
+    A label of the row comes first, then a letter, then an integer counted from 0 (an `int`, as in the Hub's MMLU).
     """
     key = plain_text(value, "answer").strip("().").upper()
     upper = [label.upper() for label in labels]
@@ -125,9 +125,9 @@ def answer_letter(value: Any, labels: Sequence[str]) -> str:
 
 
 def numbered_choices(row: DataRow) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """(labels, texts) of a row with a column a choice: `choice0 … choice3`, `option_a …`; None if there are none.
+    """(labels, texts) of a row with one column per choice: `choice0 … choice3`, `option_a …`; None if there are none.
 
-    The labels are what the columns are numbered by, so that an answer `1` beside `choice1` means that one.
+    The labels are the columns' numbers, so that an answer `1` means the column `choice1`.
     """
     found = [(match[1], row.values[key]) for key in row.values if (match := _NUMBERED.fullmatch(key.strip().lower()))]
     found = [(label, text) for label, text in found if text is not None and str(text).strip()]
@@ -146,7 +146,7 @@ def check_choices(choices: tuple[str, ...]) -> tuple[str, ...]:
 def without_labels(options: Sequence[str]) -> tuple[str, ...]:
     """Options without the labels they carry: `("A)30", "B)B) 59")` -> `("30", "59")`.
 
-    Labels are taken off only where every option begins with its own, so an unlabelled `A. Smith` stays whole.
+    Labels are removed only if every option begins with its own, so an unlabelled `A. Smith` stays as it is.
     """
     patterns = [re.compile(rf"\(?\s*{letter}\s*[).:]\s*", re.IGNORECASE) for letter in LETTERS[: len(options)]]
     stripped = [option.strip() for option in options]
@@ -181,5 +181,5 @@ def _strip_all(pattern: re.Pattern[str], option: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first."""
+    """The first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

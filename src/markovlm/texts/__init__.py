@@ -1,1 +1,1 @@
-"""What texts show by themselves: repetition, what a CoT has to do with its question, how the notes of chains fare. Pure functions of texts."""
+"""What texts show by themselves: repetition, how a CoT relates to its question, how the notes of chains develop. Pure functions."""

@@ -1,4 +1,4 @@
-"""Results in a notebook: a table, intervals as a small picture. Whatever text comes in is escaped; nothing is loaded, nothing is run."""
+"""Results in a notebook: a table, intervals as a small picture. Text is escaped; nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[obj
 
 
 def intervals_svg(rows: Sequence[tuple[str, float, float, float]], low: float = 0.0, high: float = 1.0) -> str:
-    """`(label, value, lower, upper)` a row: a dot and its interval on an axis from `low` to `high`."""
+    """One `(label, value, lower, upper)` per row: a dot and its interval on an axis from `low` to `high`."""
 
     def x(value: float) -> float:
         return _LABEL + (min(max(value, low), high) - low) / (high - low) * (_WIDTH - _LABEL - 10)

@@ -1,4 +1,4 @@
-"""How the notes of chains fare: frozen, copied, carried on. Pure functions of texts."""
+"""How the notes of chains develop: frozen, copied, carried on. Pure functions of texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COPIED = 0.8  # share of a state's neighbouring pairs of words that stand in th
 def note_signals(states: Sequence[str], chunks: Sequence[str]) -> dict[str, float | None]:
     """Of one chain: the states written after each of `chunks`, in order. None if a chain is too short to tell.
 
-    `notes_frozen`: share of states equal to the one before although another chunk was read; `notes_copied`: share of states that
+    `notes_frozen`: share of states equal to the previous one although another chunk was read; `notes_copied`: share of states that
     say little but what their chunk says; `notes_kept`: mean share of the words of a state that are in the next one too (0: all is
     forgotten at every step).
 
@@ -28,7 +28,7 @@ def note_signals(states: Sequence[str], chunks: Sequence[str]) -> dict[str, floa
 
 
 def is_copy(state: str, chunk: str) -> bool:
-    """Do (nearly) all neighbouring pairs of words of the state stand in the chunk?"""
+    """Whether (nearly) all neighbouring pairs of words of the state are in the chunk."""
     words, there = _WORD.findall(state), _WORD.findall(chunk)
     if len(words) < 2:
         return bool(words) and words[0] in there

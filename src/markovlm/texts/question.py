@@ -1,7 +1,7 @@
-"""What a CoT has to do with its question: does it merely restate it, does it ignore it, does it hold the answer? Pure functions.
+"""How a CoT relates to its question: whether it merely restates it, ignores it, or contains the answer. Pure functions.
 
-Both are shortcuts of this method: a copied question carries the question past the redaction, so that the reader may answer it
-without reasoning; a CoT that would fit any question carries nothing.
+Both are shortcuts of this method: a copy of the question bypasses the redaction, so that the reader may answer it without reasoning; a
+CoT that would fit any question carries nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 def contains_answer(cot: str, answer: str) -> bool | None:
-    """Is the answer in the CoT as a whole number, an isolated capital letter, or a text? None if there is no answer to look for.
+    """Whether the CoT contains the answer as a whole number, an isolated capital letter, or a text. None if there is no answer to look for.
 
     >>> contains_answer("41 + 5 = 46", "46"), contains_answer("465", "46")
     (True, False)
@@ -68,9 +68,9 @@ def _longest_common_run(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def restates(question: str, cot: str) -> bool | None:
-    """Does the CoT say its question again and add little? None if the question is too short to tell.
+    """Whether the CoT restates its question and adds little. None if the question is too short to tell.
 
-    Either four fifths of the question's numbers stand in the CoT one after the other, or four fifths of its words and numbers
+    Either four fifths of the question's numbers are in the CoT one after the other, or four fifths of its words and numbers
     lie in n-grams of five that the CoT repeats; and at most a third of the CoT's numbers are new. A running sum (`59 + 39 = 98, 98 + 48 = …`) has the
     question's numbers too, but never one after the other, and half of its numbers are new.
 
@@ -106,8 +106,9 @@ def _content(text: str) -> frozenset[str]:
 
 
 def specificity(question: str, cot: str, other_question: str) -> float | None:
-    """Share of the question's numbers and longer words that the CoT has, less the share of another question's: 0 where the CoT would
-    fit any question, near 1 where it is about this one. None if the questions say too little."""
+    """Share of the question's numbers and longer words that the CoT has, minus the share of another question's: 0 if the CoT would fit
+    any question, near 1 if it is about this one. None if the questions say too little.
+    """
     own, other = _content(question), _content(other_question)
     own, other = own - other, other - own
     if len(own) < 3 or len(other) < 3:
@@ -117,7 +118,7 @@ def specificity(question: str, cot: str, other_question: str) -> float | None:
 
 
 def alike(a: str, b: str) -> float | None:
-    """Share of the shorter text's n-grams of five that the other has too (numbers as one kind of word); None where too short."""
+    """Share of the shorter text's n-grams of five that the other has too (numbers as one kind of word); None if too short."""
     first, second = ({tuple(p[i : i + _N]) for i in range(len(p) - _N + 1)} for p in (_shape(a), _shape(b)))
     if min(len(first), len(second)) < _N:
         return None
@@ -130,7 +131,7 @@ def _shape(text: str) -> list[str]:
 
 def question_signals(questions: Sequence[str], cots: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Means over samples of one step, in order: `cot_contains_answer`, `copies_question_fraction` (the CoT restates its question and
-    lacks the answer), `question_specificity` (against the next sample with another question). Only what can be known.
+    lacks the answer), `question_specificity` (against the next sample with another question). Unknown values are left out.
     """
     n = len(questions)
     held = [contains_answer(cot, answer) for cot, answer in zip(cots, answers, strict=True)]

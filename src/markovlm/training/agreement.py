@@ -1,12 +1,12 @@
-"""Did a sampler with weights of its own receive the adapter? Asked after every hand-over, before anything is trained on its CoTs.
+"""Check that a sampler with weights of its own received the adapter: after every transfer, before anything is trained on its CoTs.
 
-With s the sampler's log-probs of the sampled tokens, n the trainer's under its present adapter, o those under an adapter that the sampler
-could still have (the step before's; none at all), the share of the way from o to n that the sampler has gone is
+With s the sampler's log-probs of the sampled tokens, n the trainer's under its present adapter, o those under an adapter that the
+sampler could still have (the previous step's; none at all), the share of the way from o to n that the sampler has gone is
 
     b = <s - o, n - o> / <n - o, n - o>          1: it has the present adapter;  0: it has the other one
 
-which tells them apart long before the difference of one step is as large as a tolerance. What rounding does to n and o pulls b towards 1/2
-from both sides, so the border is there: significantly below it is an error, and so is a mean gap above the tolerance.
+which tells them apart long before the difference of one step is as large as a tolerance. Rounding of n and o pulls b towards 1/2 from
+both sides, so that is the threshold: significantly below it is an error, and so is a mean gap above the tolerance.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def tolerance_of(learner: Learner) -> float:
 
 
 def begin_sampling(learner: Learner, step: int) -> None:
-    """Before the CoTs of step `step` are drawn: what is handed over is the adapter after the step before."""
+    """Called before the CoTs of step `step` are drawn: what is sent is the adapter after the previous step."""
     if isinstance(learner.sampler, ForeignSampler):
         learner.sampler.step = step - 1
 
 
 @torch.no_grad()
 def check_received(learner: Learner, samples: Sequence[Sample], step: int) -> None:
-    """Raises RunFailed if these CoTs were drawn from something else than the present adapter. Nothing for the trainer's own sampler."""
+    """Raise RunFailed if these CoTs were not drawn from the current adapter. Does nothing for the trainer's own sampler."""
     if not learner.config.rollouts.foreign:
         return
     few = samples[:: max(1, len(samples) // _LOOKED_AT)][:_LOOKED_AT]

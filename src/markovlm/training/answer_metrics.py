@@ -1,4 +1,4 @@
-"""How the gold answers of a step were read: are their tokens the likeliest, and would the reply then end?"""
+"""Metrics of how a step's gold answers were read: whether their tokens are the most likely ones, and whether the reply would then end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from markovlm.training.records import Sample
 
 
 def answer_columns(config: RunConfig, samples: Sequence[Sample]) -> dict[str, float | None]:
-    """Shares of CoTs after which all gold tokens are likeliest, the reply is exactly these and then ends, and the difference: it runs
-    on.
+    """Shares of CoTs after which all gold tokens are the most likely, after which the reply consists of them and ends, and the
+    difference: it runs on.
 
-    The latter two are None if no answer has an end of its own. `reader_calibration`: mean of pi(a|z) less the share after which all
-    tokens that are scored are likeliest.
+    The latter two are None if no answer has an end of its own. `reader_calibration`: mean of pi(a|z) minus the share after which all
+    scored tokens are the most likely.
     """
     asked = [s for s in samples if s.exact is not None]
     with_end = config.objective.answer_end == "scored"

@@ -1,4 +1,4 @@
-"""What a run needs of its machine beside its tensors, which GPUs it fits on, why the smallest does not, and what would make it fit."""
+"""What a run needs on its machine besides its tensors, which GPUs suffice, and settings with which a smaller one would."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SIZES = {  # phase -> the key that bounds it, and its least value
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Why a card is too small, and settings with which it would do."""
+    """Why a card is too small, and settings with which it would suffice."""
 
     card: str
     phase: str  # the one that does not fit
@@ -53,14 +53,14 @@ class Advice:
 
 
 def on_gpu(config: RunConfig) -> RunConfig:
-    """The run as it would be on a GPU, wherever this is asked."""
+    """The run as it would be on a GPU, whatever this machine has."""
     if config.loading.device.startswith("cuda"):
         return config
     return _with(config, {"loading.device": "cuda"})
 
 
 def needed(memory: Memory) -> int:
-    """Bytes that a card must have."""
+    """Bytes of memory that a card must have."""
     return CONTEXT + round(memory.peak * (1 + FRAGMENTATION))
 
 
@@ -76,7 +76,7 @@ def resident(memory: Memory) -> int:
 
 
 def fits(memory: Memory) -> dict[str, bool]:
-    """Card -> is it large enough."""
+    """Card -> whether it is large enough."""
     return {card: needed(memory) <= size for card, size in CARDS.items()}
 
 

@@ -17,7 +17,7 @@ NOTES = ("notes_frozen", "notes_copied", "notes_kept")
 
 
 def chain_columns(config: RunConfig, result: StepResult, text: Text) -> dict[str, Any]:
-    """What joins the columns of `metric_row`; `questions` are texts there."""
+    """Columns added to `metric_row`; `questions` are texts here."""
     size = config.rollouts.group_size
     chains = chains_of(result.samples, size)
     returns = [math.fsum(s.loss_weight * s.reward for s in chain) for chain in chains]

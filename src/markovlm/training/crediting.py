@@ -83,12 +83,12 @@ def _only(credit: Credit, groups: Tensor | None) -> Credit:
 
 
 def require_finite_rewards(samples: list[Sample]) -> None:
-    """Before one bad reward spoils the mean, and so the loss, of its whole group."""
+    """Raise RunFailed before one bad reward spoils the mean, and so the loss, of its whole group."""
     bad = [s.name for s in samples if not (math.isfinite(s.reward) and math.isfinite(s.baseline or 0.0))]
     if bad:
         raise RunFailed(f"the reward is not finite for samples {some(bad)}")
 
 
 def some(names: list[str]) -> str:
-    """The first of many names."""
+    """The first of many names, as text."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

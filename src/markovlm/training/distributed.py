@@ -1,9 +1,9 @@
-"""One process or several: what the loop needs of them, and nothing more.
+"""One process or several: what the training loop needs of them.
 
-Gradients of the adapter are summed once a step with one all-reduce of a flat tensor, instead of DistributedDataParallel's
-hooks: a step makes several forwards of uneven number (micro-batches, frozen and answer passes), the adapter is small,
-and a missed hook (a loss through the unwrapped model) would be silent. With `distributed.strategy=fsdp2` the frozen weights
-are sharded over the processes too (`models/sharding.py`); the adapter is whole on each, and nothing here changes.
+Gradients of the adapter are summed once a step with one all-reduce of a flat tensor, instead of DistributedDataParallel's hooks: a step
+makes several forwards of uneven number (micro-batches, frozen and answer passes), the adapter is small, and a missed hook (a loss
+through the unwrapped model) would go unnoticed. With `distributed.strategy=fsdp2` the frozen weights are sharded over the processes too
+(`models/sharding.py`); the adapter is whole on each, and nothing here changes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class World:
             at += gradient.numel()
 
     def gather(self, mine: list[Any]) -> list[Any]:
-        """All ranks' items, in the order that `share` dealt them from. Every rank gets the whole list."""
+        """All ranks' items, in the order in which `share` distributed them. Every rank gets the whole list."""
         if self.size == 1:
             return mine
         self._meet()
@@ -97,7 +97,7 @@ class World:
         return box[0]
 
     def stop(self) -> None:
-        """Leave the process group. Not where another process is gone: NCCL would wait for it."""
+        """Leave the process group, unless another process is gone: NCCL would wait for it."""
         if self.size > 1 and not self.lost and dist.is_initialized():
             dist.destroy_process_group()
 

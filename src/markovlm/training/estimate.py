@@ -55,7 +55,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Tokens of one question's parts; the CoT budget counts as used up."""
+    """Token counts of one question's parts; the CoT budget counts as fully used."""
 
     prompt: int
     reader_prompt: int  # question hidden (or not, where conditioning is non-Markovian)
@@ -67,7 +67,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Over how many processes, one a GPU, and whether the frozen base is sharded over them (fsdp2) or whole on each (ddp)."""
+    """The number of processes (one per GPU), and whether the frozen base is sharded over them (fsdp2) or on each (ddp)."""
 
     processes: int = 1
     dealt: bool = False
@@ -98,7 +98,7 @@ class Memory:
 
     @property
     def phases(self) -> dict[str, int]:
-        """Bytes beside weights and adapter, by phase."""
+        """Bytes besides weights and adapter, by phase."""
         beside = max(self.logits_chunk, self.reference_pass, self.recomputed_layer)
         return {
             "sampling": self.sampling_cache + self.sampling_logits + self.merged_weights,
@@ -112,7 +112,7 @@ class Memory:
 
 
 def estimate(config: RunConfig, shape: Shape, work: Workload, spread: Spread = ALONE) -> Memory:
-    """Peak memory of a run on one device; with several processes, on the one that has most questions of a step."""
+    """Peak memory of a run on one device; with several processes, on the one with the most questions of a step."""
     if spread.dealt:  # rows behind a prompt have copies of its keys
         shape = replace(shape, plain_attention=False)
     weights, adapter = held_weights(config, shape, spread), shape.adapter_parameters * ADAPTER_BYTES
@@ -156,7 +156,7 @@ def _logits(config: RunConfig, shape: Shape, tokens: int) -> int:
 
 
 def element_bytes(config: RunConfig) -> int:
-    """Of what the base computes in: as `loading.dtype` says, and as its `auto` picks by device."""
+    """Bytes per number of what the base computes in: as `loading.dtype` says, and as its `auto` picks by device."""
     dtype = config.loading.dtype
     if dtype != "auto":
         return _BYTES[dtype]
@@ -164,13 +164,13 @@ def element_bytes(config: RunConfig) -> int:
 
 
 def on_cuda(config: RunConfig) -> bool:
-    """Will the run use a CUDA device of this machine?"""
+    """Whether the run will use a CUDA device of this machine."""
     device = config.loading.device
     return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
 def weight_bytes(config: RunConfig, sizes: Shape | WeightCounts) -> int:
-    """The frozen base: its linear maps as quantized, embeddings, norms and head in the type of the arithmetic."""
+    """Bytes of the frozen base: its linear maps as quantized, embeddings, norms and head in the dtype of the arithmetic."""
     size, kind = element_bytes(config), config.loading.quantization
     if kind == "none":
         return sizes.parameters * size
@@ -290,7 +290,7 @@ def _activations(config: RunConfig, shape: Shape, work: Workload, rows: int) -> 
 
 
 def kept(config: RunConfig, shape: Shape, rows: int, prefixes: int, prefix: int, length: int) -> int:
-    """Of one pass: `rows` continuations of `length` tokens behind `prefixes` prompts."""
+    """Bytes that one pass keeps: `rows` continuations of `length` tokens after `prefixes` prompts."""
     tokens = _tokens(config, rows, prefixes, prefix, length)
     if not config.loading.gradient_checkpointing:
         return _layer(config, shape, rows, prefixes, prefix, length) * shape.layers

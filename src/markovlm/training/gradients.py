@@ -1,4 +1,4 @@
-"""The gradient of the loss, micro-batch by micro-batch, and the numbers of each CoT that fall off on the way."""
+"""The gradient of the loss, micro-batch by micro-batch, and the numbers that are recorded for each CoT on the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PASS_STATS = ("behavior_kl", "ratio_mean", "ratio_clipped_fraction")
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Summed over all processes, of the mean loss over the samples of all."""
+    """Summed over all processes: the gradient of the mean loss over all samples."""
 
     total: list[Tensor]  # of each adapter parameter
     term_norms: dict[str, float]  # loss term -> norm, in the steps that ask for it
@@ -40,7 +40,7 @@ def loss_gradients(
     step: int,
     retries: Retries,
 ) -> Gradients:
-    """Gradient of the mean loss over the samples of all processes; term by term in the steps that ask for it."""
+    """Gradient of the mean loss over the samples of all processes; term by term in steps that ask for it."""
     parameters = [parameter for _, parameter in learner.lm.adapter_parameters()]
     every = learner.config.health.gradient_shares_every
     by_term = bool(every) and step % every == 0

@@ -27,11 +27,11 @@ class Guard:
         return self.config.policy != "off"
 
     def see(self, row: dict[str, Any]) -> bool:
-        """Take a metric row. True where the verdict changed (its first `unknown` and `healthy` are no change)."""
+        """Take a metric row. True if the verdict changed (its first `unknown` and `healthy` are not changes)."""
         return self._changed(self.monitor.update(row))
 
     def evaluated(self, step: int, accuracy: float | None, n: int) -> bool:
-        """Take a dev evaluation of the policy after `step`. True where the verdict changed."""
+        """Take a dev evaluation of the policy after `step`. True if the verdict changed."""
         if accuracy is None:
             return False
         return self._changed(self.monitor.evaluated(step, accuracy, n))
@@ -53,8 +53,8 @@ class Guard:
     def last_healthy(self, saved: Sequence[int]) -> int | None:
         """The checkpoint to go back to: saved, and before the first step at which the fall may have begun; None if there is none.
 
-        With dev evaluations, the one of the best accuracy (between two evaluations: interpolated; of equals the latest). Without, the
-        last that was saved while nothing was wrong.
+        With dev evaluations, the one with the best accuracy (interpolated between two evaluations; the latest of equal ones). Without,
+        the last one saved while nothing was wrong.
         """
         onset = self._onset()
         before = [step for step in saved if onset is None or step < onset]
@@ -78,13 +78,13 @@ class Guard:
         return before.accuracy + (after.accuracy - before.accuracy) * (step - before.step) / (after.step - before.step)
 
     def way_back(self, saved: Sequence[int]) -> int | None:
-        """Where a rollback goes; None if none is left or there is no healthy checkpoint."""
+        """The step that a rollback goes to; None if none is left or there is no healthy checkpoint."""
         if self.config.policy != "rollback" or self.rollbacks >= self.config.max_rollbacks:
             return None
         return self.last_healthy(saved)
 
     def begin_anew(self, step: int, evaluations: Sequence[Measured]) -> None:
-        """After a rollback to `step`: level and noise are learned anew, evaluations up to there stay known."""
+        """After a rollback to `step`: level and noise are estimated again, evaluations up to there are kept."""
         self.monitor = HealthMonitor()
         for measured in evaluations:
             if measured.step <= step:
@@ -93,7 +93,7 @@ class Guard:
         self.healthy = [saved for saved in self.healthy if saved <= step]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The state as plain JSON values."""
         return {"monitor": self.monitor.state_dict(), "healthy": self.healthy, "rollbacks": self.rollbacks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ CoTs come from u_s, what the sampler computes; the loss differentiates u, what t
 The gradient of the policy term through ln u(z_t) is multiplied by w_t, which is constant to autograd; so is that of L_AR, by w (token
 weights: their geometric mean). The values of the losses stay as they are, and KL and entropy are not touched. `sequence` without a cap is
 unbiased (tests/training/test_exact_importance.py); a token's own ratio leaves out those of the tokens before it, which is a bias of second
-order in the gap and far less variance. Where the mean gap of a CoT is below rounding its weights are 1.
+order in the gap and far less variance. If the mean gap of a CoT is below rounding, its weights are 1.
 
 Objectives with several passes then measure how far the policy moved from u, not from u_s.
 """
@@ -30,7 +30,7 @@ ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torc
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Of n CoTs."""
+    """The correction for n CoTs."""
 
     behavior: Tensor  # [n, T] log-probs that an objective's ratio is taken to
     token: Tensor | None  # [n, T] weight of each token's gradient; None: 1

@@ -1,4 +1,4 @@
-"""What a run keeps on the way: dev evaluations, checkpoints, and the way back to a healthy one."""
+"""What a run keeps on the way: dev evaluations, checkpoints, and rollbacks to a healthy one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from markovlm.training.state import Run, note_event, warn
 
 
 def keeps_checkpoint(run: Run, step: int) -> bool:
-    """Does `step` get a checkpoint?"""
+    """Whether `step` gets a checkpoint."""
     return step % run.config.training.checkpoint_every == 0 or step == run.config.training.steps
 
 
 def judge_row(run: Run, row: dict[str, Any]) -> bool:
-    """Let the guard see a row. True where it took the run back; raises StopVerdict where it ends it."""
+    """Show a row to the guard. True if it rolled the run back; raises StopVerdict if it ends the run."""
     return _act(run, run.guard.see(row))
 
 
@@ -88,14 +88,13 @@ def _roll_back(run: Run, target: int) -> None:
 
 
 def judge_evaluation(run: Run) -> bool:
-    """Evaluate on dev and let the guard see it; returns and raises as `judge_row`."""
+    """Evaluate on dev and show the result to the guard; returns and raises as `judge_row`."""
     return _act(run, evaluate_dev(run))
 
 
 def evaluate_dev(run: Run) -> bool:
-    """Dev accuracy of the policy as it is, the questions dealt over the processes; a new best is recorded.
-
-    True where the guard's verdict changed.
+    """Dev accuracy of the current policy, with questions distributed over the processes; a new best is recorded. True if the guard's
+    verdict changed.
     """
     if not run.dev:
         return False
@@ -171,7 +170,7 @@ def _dev_row(run: Run, done: Evaluation | ChainEvaluation) -> dict[str, Any]:
 
 
 def checkpoint(run: Run) -> None:
-    """Save the last whole step, unless it is saved. Where it is no step for a checkpoint, it is one to resume from, until the next."""
+    """Save the last whole step, unless it is saved. Outside the regular ones, it is kept for resuming until the next."""
     if run.step in run.saved:
         return
     interim = not keeps_checkpoint(run, run.step)

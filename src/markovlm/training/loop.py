@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Where a run is and what it came to."""
+    """Where a run is, and its result."""
 
     run: Path
     steps: int
@@ -41,7 +41,7 @@ class TrainResult:
     interrupted: bool
 
     def to_frame(self) -> pl.DataFrame:
-        """One row a step: metrics.jsonl (docs/run-directory.md)."""
+        """One row per step: metrics.jsonl (docs/run-directory.md)."""
         import polars as pl
 
         return pl.DataFrame(list(read_rows(self.run / "metrics.jsonl")), infer_schema_length=None, strict=False)
@@ -66,8 +66,8 @@ def train(
 ) -> TrainResult:
     """Train in the run directory `out`: a new run, or with `resume` the one that is there (`config` then is its own).
 
-    `stop` is asked after every step: True ends the run there, with a checkpoint. Raises UserError for what can't be started,
-    RunFailed for what broke on the way; finished work is on disk either way.
+    `stop` is asked after every step: True ends the run there, with a checkpoint. Raises UserError for what can't be started, RunFailed
+    for what failed during training; finished work is on disk either way.
     """
     started = time.perf_counter()
     world = World()

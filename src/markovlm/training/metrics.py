@@ -28,7 +28,7 @@ _SAMPLER = ("sampler_gap", "sampler_gap_max", "sampler_kl", "sampler_ratio_min",
 
 
 def metric_row(config: RunConfig, result: StepResult, text: Text, step: int, seconds: float, lr_scale: float) -> dict[str, Any]:
-    """One flat row of numbers and null. All but the time and memory keys repeat exactly on one machine.
+    """One flat row of numbers and null. All except the time and memory keys repeat exactly on the same machine.
 
     Of chains, rewards are those of the states from which something is predicted; spreads are of the rewards to go.
     """
@@ -112,7 +112,7 @@ def _question_signals(samples: Sequence[Sample], text: Text) -> dict[str, float 
 
 
 def sample_rows(result: StepResult, text: Text, step: int) -> list[dict[str, Any]]:
-    """Every group member of a step."""
+    """One row for every group member of a step."""
     return [
         {
             "step": step,

@@ -9,7 +9,7 @@ from markovlm.training.records import Learner, Sample
 
 
 def microbatches(learner: Learner, samples: Sequence[Sample]) -> list[list[int]]:
-    """As `within_budget`; of chains one step after another, no two in one micro-batch, so that memory does not grow with T."""
+    """Like `within_budget`; for chains one turn after another, no two in one micro-batch, so that memory does not grow with T."""
     if not learner.config.chain.on:
         return within_budget(learner, samples)
     steps: dict[int, list[int]] = {}
@@ -21,7 +21,7 @@ def microbatches(learner: Learner, samples: Sequence[Sample]) -> list[list[int]]
 
 
 def within_budget(learner: Learner, samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of samples, neighbours together, so that CoT pass and answer pass fit the token budget."""
+    """Indices of samples, neighbours together, such that CoT pass and answer pass fit the token budget."""
     budget = learner.config.training.microbatch_tokens
     plan: list[list[int]] = [[]]
     longest = 0

@@ -1,4 +1,4 @@
-"""The optimisation passes over one rollout: gradient, update, and again where the objective wants more than one."""
+"""The optimisation passes over one rollout: gradient and update, repeated if the objective wants more than one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markovlm.training.update import update_adapter
 
 @dataclass(slots=True)
 class Applied:
-    """What the passes of a step came to."""
+    """The result of a step's passes."""
 
     grad_norm: float = 0.0
     passes: list[dict[str, float]] = field(default_factory=list[dict[str, float]])

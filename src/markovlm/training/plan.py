@@ -33,7 +33,7 @@ _CPU_NEEDS = f"with {PROCESS / 1e9:.2g} GB for Python's libraries, what sampling
 
 
 def plan(config: RunConfig, processes: int = 1) -> dict[str, Any]:
-    """A JSON object: task, splits, steps, tokens a step, an estimate of memory of each of `processes`. Raises UserError for what could
+    """A JSON object: task, splits, steps, tokens per step, a memory estimate for each of `processes`. Raises UserError for what could
     not run.
     """
     spread = _spread(config, processes)
@@ -98,7 +98,7 @@ def _asked(config: RunConfig, by_task: dict[str, tuple[dict[str, Loaded], str]])
 
 
 def tokens_per_step(config: RunConfig, work: Workload) -> dict[str, int]:
-    """At most: as if every CoT used its budget. Sampled, scored with gradient, and scored without."""
+    """Upper bounds, as if every CoT used its budget: sampled, scored with gradient, and scored without."""
     questions, samples = config.rollouts.questions_per_step, config.rollouts.questions_per_step * config.rollouts.group_size
     live = config.objective.actor_reward_weight.maximum > 0
     cot_pass = questions * work.prompt + samples * work.cot
@@ -153,7 +153,7 @@ def _splits(config: RunConfig, task: Task, tokenizer: Any) -> tuple[dict[str, Lo
 
 
 def workload_of(prompter: Prompter, config: RunConfig, examples: Sequence[Example]) -> Workload:
-    """The longest of a resolved configuration's parts over these questions."""
+    """The longest parts that a resolved configuration has over these questions."""
     cot, conditioning = config.rollouts.max_cot_tokens or 0, config.objective.conditioning
     prompt, reader, answer, header = map(max, zip(*(_lengths(prompter, one, conditioning) for one in examples), strict=True))
     return Workload(prompt, reader, cot, answer, "measured", header)

@@ -22,7 +22,7 @@ class Questions:
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """Different ones."""
+        """The number of different questions."""
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
@@ -41,7 +41,7 @@ class Questions:
 
 
 class MixedQuestions(Questions):
-    """Several tasks: the task of question i is drawn by weight from (seed, i), and gives its next question."""
+    """Several tasks: the task of question i is drawn by weight from (seed, i), and its next question is taken."""
 
     def __init__(self, parts: Mapping[str, Sequence[Example]], weights: Mapping[str, float], seed: int):
         super().__init__((), seed)

@@ -1,8 +1,8 @@
 """Who reads the CoTs of a run: the actor, the frozen policy, a copy that follows the actor slowly, other models.
 
-The slow reader stands between two failures: a reader that learns with the writer can come to share a private code with it, one that
-never learns keeps the writer from being understood. It is a copy of the adapter, theta_r <- d theta_r + (1 - d) theta after every
-step, and costs an adapter's memory.
+The slow reader avoids two failures: a reader that learns with the writer can come to share a private code with it, and one that never
+learns can't follow what the writer improves. It is a copy of the adapter, theta_r <- d theta_r + (1 - d) theta after every step, and
+costs an adapter's memory.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class SlowReader:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """After an update of the actor."""
+        """Called after an update of the actor."""
         for name, parameter in self.lm.adapter_parameters():
             self.weights[name].lerp_(parameter, 1 - self.decay)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """The model's adapter is the slow one meanwhile. For passes without gradient."""
+        """A context in which the model's adapter is the slow one. For passes without gradient."""
         own = {name: parameter.data for name, parameter in self.lm.adapter_parameters()}
         try:
             for name, parameter in self.lm.adapter_parameters():
@@ -53,13 +53,13 @@ class SlowReader:
                 parameter.data = own[name]
 
     def save(self, folder: Path) -> None:
-        """Beside the adapter of a checkpoint."""
+        """Save it beside the adapter of a checkpoint."""
         from safetensors.torch import save_file
 
         save_file({name: value.contiguous() for name, value in self.weights.items()}, folder / READER_FILE)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote. Raises ValueError if that is another adapter's."""
+        """Load what `save` wrote. Raises ValueError if it belongs to another adapter."""
         from safetensors.torch import load_file
 
         saved = load_file(folder / READER_FILE, device=str(self.lm.device))
@@ -71,7 +71,7 @@ class SlowReader:
 
 @dataclass(slots=True)
 class ReadingRoom:
-    """The readers of a run."""
+    """The set of readers of a run."""
 
     main: str  # whose likelihood is the reward (but for reward=readers), and is logged
     slow: SlowReader | None
@@ -79,7 +79,7 @@ class ReadingRoom:
 
     @contextlib.contextmanager
     def reading(self, lm: LanguageModel, name: str) -> Iterator[None]:
-        """One of our own readers: `lm` is that policy meanwhile."""
+        """A context in which `lm` is the policy of one of our own readers."""
         if name == "frozen":
             with lm.frozen():
                 yield
@@ -92,7 +92,7 @@ class ReadingRoom:
 
 
 def reading_room(setup: Setup) -> ReadingRoom:
-    """The readers that a resolved configuration names, other models loaded. Raises UserError in one line for one that is not there."""
+    """The readers that a resolved configuration names; loads other models. Raises UserError in one line for one that does not exist."""
     from markovlm.runs.targets import open_targets
 
     objective = setup.config.objective

@@ -1,4 +1,4 @@
-"""The records of a step: what outlives it, what it knows of each CoT, what it leaves for the log."""
+"""The records of a step: what outlives it, what it knows about each CoT, what it leaves for the log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Learner:
 
     @property
     def reward_trains(self) -> bool:
-        """Is there a gradient through the reward (L_AR) anywhere in this run?"""
+        """Whether there is a gradient through the reward (L_AR) anywhere in this run."""
         return self.config.objective.actor_reward_weight.maximum > 0
 
 
@@ -49,7 +49,7 @@ OWN_METRIC = "objective_"  # before the names of what an objective of one's own 
 
 @dataclass(slots=True)
 class Sample:
-    """One CoT of a step and all that was found out about it. Plain values, so that it can travel between processes."""
+    """One CoT of a step with everything found out about it. Plain values, so that it can travel between processes."""
 
     example: Example
     number: int  # among the CoTs of its question in this step
@@ -78,7 +78,7 @@ class Sample:
 
     @property
     def to_go(self) -> float:
-        """G: reward less baseline, and what is earned after it."""
+        """G: reward minus baseline, plus what is earned after it."""
         return self.reward - (self.baseline or 0.0) + self.future
 
 

@@ -26,7 +26,7 @@ from markovlm.training.scoring import score_alone
 def sample_groups(learner: Learner, questions: Sequence[Example], step: int) -> list[list[Sample]]:
     """B CoTs for each of this process's questions; a draw depends on (seed, step, question, sample number) alone.
 
-    A question that comes twice in one step (a small dataset, the border of an epoch) goes on counting its samples.
+    If a question comes twice in one step (a small dataset, the border of an epoch), its samples are numbered on.
     """
     config, size = learner.config, learner.config.rollouts.group_size
     again = ("attempt", learner.attempt) if learner.attempt else ()
@@ -75,7 +75,7 @@ def _states(learner: Learner, walks: Sequence[Walk]) -> list[Sample]:
 
 
 def drawn_groups(learner: Learner, requests: Sequence[SampleRequest], decoding: Decoding) -> list[list[CoT]]:
-    """What the sampler draws. Raises UserError if a plug-in's raises, or gives anything but a CoT for each stream of each request."""
+    """What the sampler draws. Raises UserError if a plug-in's raises, or returns anything but a CoT for each stream of each request."""
     backend = learner.config.rollouts.backend
     with calling(SAMPLERS, backend, "sample"):
         groups: object = learner.sampler.sample(requests, decoding)
@@ -114,7 +114,7 @@ def cot_decoding(config: RunConfig, step: int, temperature: float | None = None)
 
 
 def baseline_is_due(config: RunConfig, step: int) -> bool:
-    """Is b computed in this step? Every so often where the advantage cancels it, always where it does not."""
+    """Whether b is computed in this step: at intervals if the advantage cancels it, otherwise always."""
     return config.objective.normalize_reward and (step - 1) % config.objective.baseline_every == 0
 
 

@@ -52,7 +52,7 @@ class HeldGraph:
 
 
 def score_rewards(learner: Learner, samples: Sequence[Sample], one_microbatch: bool, retries: Retries) -> HeldGraph:
-    """Fill in r of each sample: whole groups, those of this process. Keeps the graph where the training pass can use it."""
+    """Fill in r of each sample: whole groups, those of this process. Keeps the graph if the training pass can use it."""
     config, held = learner.config, HeldGraph()
     if config.chain.on:
         with learner.room.reading(learner.lm, learner.room.main):
@@ -104,7 +104,7 @@ def answers_of(
     direct: Answers | None = None,
     others: Mapping[str, Tensor] | None = None,
 ) -> Answers:
-    """What the reward may look at; replies, direct answers and other readers where it asks for them."""
+    """What the reward may look at; replies, direct answers and other readers if it asks for them."""
     read: tuple[Read, ...] = ()
     if learner.reward.needs_text or learner.reward.needs_reply:
         right = _likeliest(learner, scores)

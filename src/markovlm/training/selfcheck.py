@@ -1,4 +1,4 @@
-"""Before the first step: do the sampler and the scorer see the same distribution?
+"""A check before the first step that sampler and scorer use the same distribution.
 
 A sampler that forgets the adapter, uses another temperature or wrong positions trains on noise without an error.
 A fresh adapter is zero and would hide the first of these, so it is made nonzero for the check and put back bit for bit.

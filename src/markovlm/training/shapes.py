@@ -72,7 +72,7 @@ class WeightCounts:
 
 
 def read_weights(config: RunConfig) -> WeightCounts:
-    """Of any causal model. UserError as `read_shape`."""
+    """Parameter counts of any causal model. Raises UserError as `read_shape`."""
     return _weights(_without_weights(config, _model_config(config)[0]))
 
 

@@ -58,7 +58,7 @@ def start_run(
     sampler: Sampler | None,
     check: bool,
 ) -> Run:
-    """Everything that can be known beforehand is found out before the run directory is more than a lock (UserError, RunFailed)."""
+    """Start a run. Everything checkable is checked before the run directory holds more than a lock (UserError, RunFailed)."""
     check_share(config, world.size)
     directory.clear_leftovers() if world.is_main else None
     saved = directory.saved_steps() if resume else []
@@ -177,7 +177,7 @@ def _sampler(setup: Setup, directory: RunDirectory) -> Sampler:
 
 
 def close_sampler(run: Run) -> None:
-    """Take the adapter back from another program."""
+    """Remove the adapter from another program."""
     if isinstance(run.learner.sampler, ForeignSampler):
         run.learner.sampler.close()
 
@@ -258,7 +258,7 @@ def _spanning(config: RunConfig) -> list[str]:
 
 
 def load_trainer_state(run: Run, checkpoint: Path) -> None:
-    """Everything of a checkpoint but the adapter."""
+    """Load everything of a checkpoint but the adapter."""
     state = load_state(checkpoint)
     restore_optimizer(checkpoint, run.learner.optimizer)
     with reading_checkpoint(checkpoint, STATE_FILE):

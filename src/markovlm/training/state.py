@@ -1,4 +1,4 @@
-"""A run in progress on this process, who watches it, and what it notes."""
+"""A run in progress on this process, its watchers, and what it records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from markovlm.training.records import Learner
 
 
 class Progress(Protocol):
-    """Who watches a run; every method may do nothing."""
+    """What watches a run; every method may do nothing."""
 
     def start(self, steps: int, done: int) -> None: ...
     def step(self, row: dict[str, Any]) -> None: ...
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def evaluator(self) -> Sampler:
-        """Evaluations are made as `markovlm eval` makes them: by the trainer's weights, whoever draws the CoTs of training."""
+        """The sampler of evaluations, made as in `markovlm eval`: by the trainer's weights, whoever samples the CoTs of training."""
         return self.setup.sampler() if self.config.rollouts.foreign else self.learner.sampler
 
     @property

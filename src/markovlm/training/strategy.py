@@ -1,4 +1,4 @@
-"""Is the base model whole on every process, or sharded over them? What `distributed.strategy` comes to."""
+"""Whether the base model is whole on every process or sharded over them: what `distributed.strategy` means."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ def check_share(config: RunConfig, processes: int) -> None:
 
 
 def deal_weights(config: RunConfig, world: World, local_device: str | None) -> Shards | None:
-    """Where weights are to be sharded over the processes, which then join; None where each is to load them all.
-
-    Raises UserError for fsdp2 in one process.
+    """Where weights are to be sharded over the processes, which then join; None if each is to load them all. Raises UserError for fsdp2
+    in one process.
     """
     device = pick_device(local_device or config.loading.device)
     if not _is_dealt(config, world, device):

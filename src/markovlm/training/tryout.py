@@ -1,7 +1,7 @@
 """An objective and a reward from outside, called once on made-up numbers before the first evaluation.
 
-A loss of the wrong shape would otherwise be found in the first step, after the base model was evaluated. What is called here is made
-for the purpose and thrown away, so running statistics see none of it.
+A loss of the wrong shape would otherwise be found in the first step, after the base model was evaluated. The objects called here are
+made for the purpose and thrown away, so running statistics are not affected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOKENS = 3  # of a CoT and of an answer
 
 
 def try_plugins(config: RunConfig, questions: Sequence[Example]) -> None:
-    """Raises UserError if what a plug-in's objective or reward gives for two CoTs or more of each question is not what it must be."""
+    """Raise UserError if a plug-in's objective or reward returns something invalid for two or more CoTs of each question."""
     size = max(2, config.rollouts.group_size)
     if is_plugin(OBJECTIVES, config.objective.name):
         _try_objective(config, len(questions), size)

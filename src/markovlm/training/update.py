@@ -29,7 +29,7 @@ def update_adapter(learner: Learner, gradients: list[Tensor], samples: Sequence[
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Of step `step`: the schedule, times a linear warm-up."""
+    """The learning rate of step `step`: the schedule, times a linear warm-up."""
     training = config.training
     warmup = min(1.0, step / (training.warmup_steps + 1)) if training.warmup_steps else 1.0
     return training.lr.at(step, training.steps) * warmup
