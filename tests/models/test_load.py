@@ -209,7 +209,7 @@ def test_weights_are_unpickled_as_tensors_alone(tiny_models: dict[str, Path], tm
     shutil.copytree(tiny_models["llama"], directory)
     (directory / "model.safetensors").unlink()
     torch.save({"model.norm.weight": Bomb()}, directory / "pytorch_model.bin")
-    assert "pytorch_model.bin is no file of tensors, and nothing else is ever unpickled" in refused(directory)
+    assert "pytorch_model.bin is not a file of tensors, and nothing else is ever unpickled" in refused(directory)
     assert not (tmp_path / "went off").exists()
 
 

@@ -256,7 +256,7 @@ def test_a_dry_run_of_what_can_not_run(tmp_path: Path, tiny_models: dict[str, Pa
         ("tokenizer.json", None, "has no tokenizer that transformers can read"),
         ("config.json", "[]", "cannot be loaded as a causal language model"),
         ("config.json", '{"model_type": "never heard of"}', "`never heard of`"),
-        ("config.json", '{"model_type": "t5"}', "is no causal language model"),
+        ("config.json", '{"model_type": "t5"}', "is not a causal language model"),
     ],
 )
 def test_a_dry_run_of_a_model_that_can_not_be_loaded(
