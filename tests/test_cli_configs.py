@@ -10,6 +10,7 @@ import pytest
 from markovlm.api.training import configure
 from markovlm.cli import main
 from markovlm.config.shipped import find_config, shipped
+from markovlm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,3 +44,5 @@ def test_train_takes_one_by_its_name_and_a_file_of_ones_own_first(tmp_path: Path
     (tmp_path / "embedded" / "markovian.yaml").write_text("model: embedded\n")
     assert configure("embedded/markovian.yaml").model == "embedded"
     assert find_config(Path("nothere.yaml")) == Path("nothere.yaml")
+    with pytest.raises(UserError, match=r"recommended/gms8k: no such file \(did you mean 'recommended/gsm8k'\?\)"):
+        find_config(Path("recommended/gms8k"))

@@ -41,6 +41,11 @@ def test_nobody_trains_on_a_lonely_test_file(split):
         cut_for(split, {"test"}, False, "here")
 
 
+def test_a_folder_with_one_file_of_test_says_how_to_train_on_that(tmp_path):
+    with pytest.raises(UserError, match="it has test; a file that is named itself is cut into all three"):
+        cut_for("train", {"test"}, True, str(tmp_path))
+
+
 def test_what_makes_two_questions_the_same():
     assert question_key(example("How  MANY?\n")) == question_key(example("how many?"))
     assert question_key(example("Q", "a", "b")) == question_key(example("q", "B", "a"))

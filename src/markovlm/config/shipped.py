@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from markovlm.errors import UserError
+from markovlm.registry import close_match
+
 _PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[3] / "configs")
 
 
@@ -34,9 +37,15 @@ def shipped() -> dict[str, Shipped]:
 
 
 def find_config(file: Path) -> Path:
-    """`file` where it exists, else the shipped configuration of that name (`recommended/gsm8k`, with or without `configs/` and `.yaml`)."""
+    """`file` where it exists, else the shipped configuration of that name (`recommended/gsm8k`, with or without `configs/` and `.yaml`).
+
+    UserError for a misspelt name of one of those.
+    """
     if file.exists() or file.is_absolute():
         return file
     name = file.with_suffix("").as_posix() if file.suffix == ".yaml" else file.as_posix()
-    known = shipped().get(name.removeprefix("configs/"))
-    return file if known is None else known.path
+    name = name.removeprefix("configs/")
+    known = shipped()
+    if name not in known and (near := close_match(name, known)):
+        raise UserError(f"{file}: no such file{near}")
+    return known[name].path if name in known else file

@@ -11,6 +11,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markovlm.errors import RunFailed, UserError
 from markovlm.intervals import percent_text
@@ -66,7 +67,8 @@ def cut_for(split: str, available: Iterable[str], disjoint: bool, source: str) -
     core = has & {"train", "dev", "test", WHOLE}
     cut = _CUTS.get(core, {}).get(split, Cut(split) if split in has else None)
     if cut is None:
-        raise UserError(f"{source}: no {split} split; it has {', '.join(sorted(has)) or 'no data file'}")
+        files = "; a file that is named itself is cut into all three" if Path(source).is_dir() and has else ""
+        raise UserError(f"{source}: no {split} split; it has {', '.join(sorted(has)) or 'no data file'}{files}")
     return cut
 
 

@@ -213,7 +213,7 @@ def _asked(source: HubSource, question: Callable[[Any], Any]) -> Any:
     try:
         return question(cast(Any, datasets))  # the overloads of load_dataset are partly untyped
     except Exception as error:  # the library raises a dozen unrelated types; all mean: this source cannot be read
-        raise UserError(f"{source.path}: {_hub_reason(error)}; or give --data PATH with the original files") from error
+        raise UserError(f"{source.path}: {_hub_reason(error)}; give --data PATH with the original files") from error
 
 
 def _hub_reason(error: Exception) -> str:
