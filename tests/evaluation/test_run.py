@@ -18,6 +18,9 @@ from markovlm.evaluation.evaluate import AnswerReading, Evaluation, How
 from markovlm.evaluation.report import choose, evaluation_report
 from markovlm.evaluation.run import Control, Result, chosen_in_training, evaluate_targets, rescore_targets
 from markovlm.evaluation.store import Label, Readings, rescore
+from markovlm.models.fetch import place_of
+from markovlm.models.registry import KNOWN
+from markovlm.models.sources import SMOLLM2
 from markovlm.registry import EXTRACTORS
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.manifest import accept_damaged
@@ -105,6 +108,23 @@ def test_foreign_adapters_are_opened_by_their_names(adapters: Path, tiny_models:
         open_targets(str(adapters), "1", {})
     with pytest.raises(UserError, match="no evaluations yet"):
         open_targets(str(adapters), "best", {})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "name", "mentions_budget"),
+    [
+        (str(KNOWN["embedded-words"].path), "embedded-words", True),
+        (f"/elsewhere/cache/models/{place_of('smollm2', SMOLLM2).name}", "smollm2", False),
+    ],
+)
+def test_an_adapter_of_a_model_with_a_name_is_asked_as_that_model_is(
+    adapters: Path, recorded: str, name: str, mentions_budget: bool
+) -> None:
+    """PEFT records the directory that was loaded: without the name its own prompts and task options would be lost, silently."""
+    for path in adapters.glob("*/adapter_config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": recorded}))
+    config = open_targets(str(adapters), "last", {})[0].config
+    assert (config.model, config.task, config.prompt.mention_budget) == (name, "words", mentions_budget)
 
 
 def test_an_adapter_that_names_no_base(adapters: Path) -> None:

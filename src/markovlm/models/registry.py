@@ -10,7 +10,7 @@ from typing import Any
 
 from markovlm.config.schedule import Schedule
 from markovlm.errors import UserError
-from markovlm.models.fetch import converted, fetched, is_fetched
+from markovlm.models.fetch import converted, fetched, is_fetched, place_of
 from markovlm.models.gguf import gguf_file
 from markovlm.models.sources import GEMMA3_270M, SMOLLM2, ModelSource
 from markovlm.registry import close_match
@@ -230,6 +230,15 @@ def _looks_local(name: str, path: Path) -> bool:
     if name.startswith((".", "/", "~")) or name.endswith(".gguf") or "/" in rest or (slash and not rest) or path.exists():
         return True
     return bool(slash) and (first == "runs" or Path(first).is_dir())
+
+
+def known_at(directory: str) -> str | None:
+    """The name of the known model that lies in a directory, on this machine or another: what PEFT records as an adapter's base."""
+    last = Path(directory).parts[-2:]
+    for name, model in KNOWN.items():
+        if last == ("assets", model.asset) or (not model.embedded and last[-1:] == (place_of(name, model.fetched_from).name,)):
+            return name
+    return None
 
 
 def is_here(model: str) -> bool:

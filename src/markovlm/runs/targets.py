@@ -17,7 +17,7 @@ from markovlm.config import RunConfig, build_config, load_recorded
 from markovlm.content import read_content
 from markovlm.errors import UserError
 from markovlm.models.gguf import gguf_file
-from markovlm.models.registry import check_path, defaults_under
+from markovlm.models.registry import check_path, defaults_under, known_at
 from markovlm.runs.asking import options_of, part_of, source_of
 from markovlm.runs.directory import RunDirectory
 from markovlm.runs.rows import read_rows
@@ -195,7 +195,7 @@ def _base_of(adapter: Path) -> str:
         raise UserError(f"{path}: cannot be read as a PEFT configuration ({' '.join(str(error).split()):.80})") from None
     if not base:
         raise UserError(f"{path}: does not name its base model; give it with --model")
-    return str(base)
+    return known_at(str(base)) or str(base)
 
 
 def _words(checkpoints: str) -> list[str]:
