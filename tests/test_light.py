@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from markovlm.cli.main import main
 from markovlm.errors import TRAINING
 
 ROOT = Path(__file__).parents[1]
@@ -66,3 +70,18 @@ def test_what_is_installed_by_itself_and_what_train_brings_are_apart() -> None:
     )
     assert not alone & TRAINING
     assert train <= TRAINING
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "spins", "policy"],
+)
+def test_threads_that_wait_soon_sleep(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what `main` sets is taken back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["models"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

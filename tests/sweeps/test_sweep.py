@@ -224,7 +224,7 @@ def test_a_sweep_runs_compares_and_continues(
     command = ["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]
     assert main([*command, "--only", "kl-weight=0.2", "--only", "seed=1"]) == 2
     assert "no cell has such a name" in capsys.readouterr().err
-    assert main([*command, "--only", "kl-weight=0.2"]) == 0
+    assert main([*command, "--only", "kl_weight=0.2"]) == 0  # as the file has it; in names it is kl-weight
     part = json.loads(capsys.readouterr().out)
     assert [cell["values"]["objective.kl_weight"] for cell in part["cells"]] == [0.2]
     assert "1 of 2 runs compared" in Path(part["report"]).read_text(encoding="utf-8")
@@ -256,7 +256,7 @@ def test_a_sweep_runs_compares_and_continues(
     assert "1 of 1 cells are trained already" in captured.err
     page = Path(json.loads(captured.out)["report"]).read_text(encoding="utf-8")
     assert "1 of 2 runs compared" in page  # the other cell's old numbers are not shown as new
-    assert "n = 5 a run" in page
+    assert "n = 5 per run" in page
     assert metrics.read_bytes() == before
 
 

@@ -33,6 +33,9 @@ NAMES = (*(name for some in SECTIONS.values() for name in some), "sweep-cell")
 _FUNCTIONS = {"eval": "evaluate"}  # those that are not called like their command
 _LOG = "MARKOVLM_LOG"  # environment variable: the level from which the package's log is printed
 _LOG_LEVELS = ("debug", "info", "warning", "error")
+# How often a waiting OpenMP thread looks before it sleeps. GNU's own 300,000 take the core away from other programs, and the thread that
+# is waited for with it: on a busy machine a step took two to five times as long (docs/performance.md). Read when torch is imported.
+_SPINS = "2000"
 _GRACE = 10.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 
 
@@ -73,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest: Sequence[str] = ()
     try:
         _start_log(os.environ.get(_LOG))
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
         rest, files = take_plugins(sys.argv[1:] if arguments is None else arguments)
         for file in files:
             load_plugin(file)

@@ -84,11 +84,15 @@ def _text(value: Any) -> str:
 
 
 def _directory_name(values: Mapping[str, Any], seed: int, mark: str) -> str:
-    """Letters that every file system takes; the last part of a key where that is clear enough."""
+    """The last part of each key, where that is clear enough, with its value, as `in_names` writes them."""
     lasts = [key.removesuffix(".name").rpartition(".")[2] for key in values]
     parts = [f"{last if lasts.count(last) == 1 else key}={_text(values[key])}" for key, last in zip(values, lasts, strict=True)]
-    text = re.sub(r"[^A-Za-z0-9.=+-]+", "-", "_".join(parts) or "base").strip("-.")[:_NAME_LENGTH]
-    return f"{text}_seed={seed}_{mark}"
+    return f"{in_names('_'.join(parts) or 'base').strip('-.')[:_NAME_LENGTH]}_seed={seed}_{mark}"
+
+
+def in_names(text: str) -> str:
+    """With letters that every file system takes: `lr=linear-1e-3---0` of `lr=linear 1e-3 -> 0`."""
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "-", text)
 
 
 def groups_of(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

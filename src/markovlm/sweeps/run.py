@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from markovlm.content import one_line
 from markovlm.errors import UserError
 from markovlm.runs.rows import encode_rows, replace_whole, writing
-from markovlm.sweeps.cells import Cell, expand
+from markovlm.sweeps.cells import Cell, expand, in_names
 from markovlm.sweeps.checks import check_evaluation, doubts, reference_of
 from markovlm.sweeps.engines import Engine, Job, build_engine
 from markovlm.sweeps.spec import SweepSpec, read_spec
@@ -92,10 +92,10 @@ def open_sweep(path: Path, out: Path | None, over: Mapping[str, Any] | None = No
 
 
 def part_of(sweep: Sweep, words: Sequence[str]) -> Sweep:
-    """The cells whose names have all of `words` in them, in the same directory; all where there are none. Raises UserError if no cell
-    is left.
+    """The cells whose names contain all of `words`, which may be written as in the sweep's file (`lr=linear 1e-3 -> 0`), in the same
+    directory; all where there are none. Raises UserError if no cell is left.
     """
-    cells = [cell for cell in sweep.cells if all(word in cell.name for word in words)]
+    cells = [cell for cell in sweep.cells if all(word in cell.name or in_names(word) in cell.name for word in words)]
     if not cells:
         raise UserError(f"--only {' '.join(words)}: no cell has such a name; the first is {sweep.cells[0].name}")
     return replace(sweep, cells=cells)
