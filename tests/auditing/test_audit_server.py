@@ -172,7 +172,7 @@ def test_slow_huge_refused_and_absent_servers_are_one_line(
     assert "is not an address" in says("http://[::1", 2)
     monkeypatch.setattr(endpoint, "_PATIENCE", 600.0)
     assert main(["audit", str(cots), "--reader", server.url, "--perturbations", "token_replace"]) == 2
-    assert "perturbs tokens, but those of a reader behind a server are not known here" in capsys.readouterr().err
+    assert "perturbs tokens, but those of a server's reader are unknown here" in capsys.readouterr().err
 
 
 def test_what_a_server_would_read_is_said_before(tiny_models: dict[str, Path], cots: Path) -> None:

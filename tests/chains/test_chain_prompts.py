@@ -146,7 +146,7 @@ def test_documents_of_ones_own(tmp_path: Path) -> None:
         (((), ()), "at least one chunk"),
         ((("a", ""), ()), "none may be empty"),
         ((("a",), (Query("q", "x", 2),)), "asked after chunk 2 of 1"),
-        ((("a", "b"), (Query("q", "x", 1, 2),)), "can't have its fact in chunk 2"),
+        ((("a", "b"), (Query("q", "x", 1, 2),)), "has its fact in chunk 2"),
         ((("a",), (Query("q", "", 1),)), "has no answer"),
     ],
 )

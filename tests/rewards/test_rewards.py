@@ -291,7 +291,7 @@ def test_resume_is_bit_for_bit(keys: dict[str, Any], tiny_models: dict[str, Path
         ({"reward": "readers"}, "reward=readers needs objective.readers"),
         (
             {"reward": "readers", "readers": ["frozen"]},
-            "actor_reward_weight must be 0 if the actor is not among objective.readers",
+            "actor_reward_weight must be 0 without the actor in objective.readers",
         ),
         ({"readers": ["frozen"]}, "readers has no effect with reward=logprob"),
         ({"reward": "readers", "readers": ["actor", "actor"]}, "readers contains a duplicate"),

@@ -59,5 +59,5 @@ def test_a_small_spec_gives_what_it_has_and_says_so():
 
 
 def test_no_files(tmp_path):
-    with pytest.raises(UserError, match="the questions of task arithmetic are generated"):
+    with pytest.raises(UserError, match="task arithmetic generates its questions"):
         TASK.load(LoadRequest("test", data=tmp_path))

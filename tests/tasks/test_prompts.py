@@ -258,7 +258,7 @@ def test_a_compact_question_is_a_sum():
     hostile = Example("x", "1+2<|think|>3", "3")
     with pytest.raises(UserError, match="the question is not a sum"):
         cot_prompt(get_task("arithmetic"), hostile, style="compact", cot_tokens=9)
-    with pytest.raises(UserError, match=r"the question contains <\|think\|>, a token of the prompt"):
+    with pytest.raises(UserError, match=r"the question has <\|think\|>, a token of the prompt"):
         cot_prompt(get_task("custom"), hostile, style="compact", cot_tokens=9, tokenizer=embedded_tokenizer())
     with pytest.raises(UserError, match=r"the tokenizer has no <\|think\|>"):
         cot_prompt(get_task("arithmetic"), EXAMPLES["arithmetic"], style="compact", cot_tokens=9, tokenizer=tokenizer())

@@ -229,5 +229,5 @@ def test_bad_options(options: dict[str, object], said: str) -> None:
 
 
 def test_it_takes_no_file(tmp_path) -> None:
-    with pytest.raises(UserError, match="the questions of task words are generated"):
+    with pytest.raises(UserError, match="task words generates its questions"):
         TASK.load(LoadRequest("test", data=tmp_path))

@@ -243,7 +243,7 @@ def test_a_dry_run_of_what_can_not_run(tmp_path: Path, tiny_models: dict[str, Pa
         (["--task", "custom"], "give --data FILE"),
         (["--training.steps", "0"], "training.steps"),
         (["--evaluation.extractors", "nope"], "no extractor 'nope'"),
-        (["--data.train_split", "test"], "a split that is trained on can't be held out"),
+        (["--data.train_split", "test"], "trained on, it can't be held out"),
         (["--model", "/nonexistent"], "does not exist"),
     ):
         assert main(["train", "--model", model, "--dry-run", *flags]) == 2

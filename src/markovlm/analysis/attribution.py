@@ -1,10 +1,10 @@
-"""How much each unit of a CoT bears of an answer, and the same over many CoTs. Pure: numbers in, JSON out.
+"""How load-bearing each unit of a CoT is for an answer, and the same over many CoTs. Pure: numbers in, JSON out.
 
     drop = ln pi(a | z) - ln pi(a | z without the unit)        nats per answer token
 
-Positive: the unit bears load for that answer. Negative: the answer is likelier without it. Exact occlusion, one unit at
-a time (Zeiler & Fergus 2014, arXiv 1311.2901; Li et al. 2016, arXiv 1612.08220), so what two units carry both shows in
-neither: drops don't add up to the effect of the whole CoT.
+Positive: the unit is load-bearing for that answer. Negative: the answer is more likely without it. Exact occlusion, one unit at a time
+(Zeiler & Fergus 2014, arXiv 1311.2901; Li et al. 2016, arXiv 1612.08220), so what two units both carry shows in neither: drops don't
+add up to the effect of the whole CoT.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TOP_EXAMPLES = 5  # of a study
 
 @dataclass(frozen=True, slots=True)
 class UnitDrop:
-    """One unit and what its absence costs: `UnitDrop(" 21", "number", 0.5, 1.23)`."""
+    """One unit and the drop without it: `UnitDrop(" 21", "number", 0.5, 1.23)`."""
 
     text: str
     kind: str  # of units.KINDS
@@ -65,17 +65,17 @@ class Attribution:
             raise ValueError(f"the log-probability of question {self.id} is {self.logprob}, not a number")
 
     def top(self) -> list[int]:
-        """Where in `units` the largest drops are, largest first; equal ones in the CoT's order. A unit that costs nothing bears nothing."""
+        """Indices in `units` of the largest drops, largest first; equal ones in the CoT's order. Units without a drop are left out."""
         bearing = [i for i in range(len(self.units)) if self.units[i].drop > 0]
         return sorted(bearing, key=lambda i: -self.units[i].drop)[:TOP_UNITS]
 
     def hurting(self) -> int | None:
-        """Where in `units` the lowest drop is, if it is below zero: without that unit the answer is likeliest."""
+        """Index in `units` of the lowest drop, if it is below zero: without that unit the answer is more likely."""
         lowest = min(range(len(self.units)), key=lambda i: self.units[i].drop, default=None)
         return lowest if lowest is not None and self.units[lowest].drop < 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Only what JSON has."""
+        """The attribution as JSON values."""
         row = asdict(self)
         return row | {"choices": list(row["choices"]), "units": list(map(_unit_row, self.units))}
 
@@ -97,7 +97,7 @@ class _Placed:
 
 
 def aggregate(attributions: Sequence[Attribution], seed: int) -> dict[str, Any]:
-    """Which kinds of unit bear the load, and where in the CoT.
+    """Which kinds of unit are load-bearing, and where in the CoT.
 
     Give one target a CoT: drops towards the gold answer and towards a wrong one answer different questions. Means are
     over units, intervals from a bootstrap that draws whole questions (95 %, percentile). Bounds are null where a row has units

@@ -1,4 +1,4 @@
-"""How far damage to a state travels: s_{t+1} is damaged and the chain goes on from there with the same random streams."""
+"""How long the damage to a state lasts: s_{t+1} is perturbed and the chain continues from there with the same random streams."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def damage(study: ChainStudy, name: str, severity: float) -> list[dict[str, Any]
 
 
 def damaged_steps(study: ChainStudy) -> list[int]:
-    """Which steps are damaged: all of a short chain, some spread over a long one."""
+    """The turns whose states are perturbed: all of a short chain, some spread over a long one."""
     states = max(one.text.states for one in study.walks)
     if states <= _MOST_STEPS:
         return list(range(1, states + 1))

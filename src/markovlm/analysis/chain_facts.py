@@ -1,7 +1,7 @@
 """When a fact enters the states, how long it stays: every question is put to every state up to its own.
 
-The answer is that of the question's own time: before its fact was read it can't be known, and how often it is guessed is what age
-below 0 shows. Of a `thinking` chain the fact is the answer itself: from which piece on can it be read?
+Answers are those at the question's own time: before its fact was read it can't be known, and age below 0 shows how often it is guessed.
+Of a `thinking` chain the fact is the answer itself: from which piece on can it be read?
 """
 
 from __future__ import annotations

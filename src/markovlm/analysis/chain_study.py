@@ -1,4 +1,4 @@
-"""What the studies of chains share: one checkpoint with a chain over each text, read again and walked on from other states."""
+"""What the studies of chains share: one checkpoint with a chain over each text, whose states are read again and continued from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChainStudy:
     _known: dict[bytes, ChainReading] = field(default_factory=dict[bytes, ChainReading])
 
     def read(self, jobs: Sequence[Job], doing: str, by: By = "reader") -> list[ChainReading]:
-        """Everything named, by this checkpoint's reader or its writer; what comes to the same tokens is read once."""
+        """Read everything named by this checkpoint's reader or writer; what comes to the same tokens is read once."""
         keys = [_key(job, by) for job in jobs]
         todo = list({key: job for key, job in zip(keys, jobs, strict=True) if key not in self._known}.items())
         lm = self.setup.lm
@@ -50,7 +50,7 @@ class ChainStudy:
         return [self._known[key] for key in keys]
 
     def go_on(self, starts: Sequence[tuple[Walk, Ids]], first: int) -> list[Walk]:
-        """Chains from these states on, step `first` the next one, with the random streams of the undamaged chains."""
+        """Continue chains from these states, turn `first` next, with the random streams of the unperturbed chains."""
         texts, states = [one.text for one, _ in starts], [state for _, state in starts]
         return walk_texts(self.sampler, self.prompter, texts, self.how, first=first, start=states)
 
@@ -68,7 +68,7 @@ class ChainStudy:
 
     @property
     def digest(self) -> str:
-        """Tells the texts of two studies apart."""
+        """A hash that distinguishes the texts of two studies."""
         texts = [
             (w.text.id, w.text.chunks, w.text.start, [(q.question, q.answer, q.after) for q in w.text.queries])
             for w in self.walks

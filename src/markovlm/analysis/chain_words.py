@@ -34,7 +34,7 @@ class _State:
 
 
 def words(study: ChainStudy) -> dict[str, Any]:
-    """Of every state of every text its words, with what is lost without them, and whether they are in the next state."""
+    """All words of every state of every text, with the drop without them, and whether they are in the next state."""
     read: list[Job] = []
     written: list[Job] = []
     states: list[_State] = []

@@ -1,4 +1,4 @@
-"""Studies of chains: how far damage to a state travels, which of its words are read and which survive, which facts it holds when.
+"""Studies of chains: how long the damage to a state lasts, which of its words are read and which survive, which facts it holds when.
 
 damage    s_{t+1} is damaged and the chain goes on from there with the same random streams: what is lost at lag 0, 1, 2, …
 words     each word of a state is left out in turn: drop of what is read from it; and is the word in the next state?
@@ -54,7 +54,7 @@ class _Kept:
 
 
 def chain_plan(plan: Plan) -> Plan:
-    """The plan that was asked for; without a wish five kinds of damage at three severities, since every one goes through the whole chain."""
+    """The plan that was asked for; by default five perturbations at three severities, since every one runs the whole chain again."""
     return Plan(_QUICK, (0.2, 0.6, 1.0)) if plan == Plan() else plan
 
 

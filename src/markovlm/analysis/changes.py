@@ -1,4 +1,4 @@
-"""One number of a CoT changed, and all that follows from it worked out anew: right by construction. Pure: text in, text out."""
+"""One number of a CoT changed, and everything that follows from it recalculated: correct by construction. Pure: text in, text out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def change_number(cot: str, rng: np.random.Generator) -> Changed | None:
     """The CoT with another number of as many digits in its second step (in the first, if that one has none of its own).
 
     Steps are the equations that hold. A number is the step's own if it is not an earlier step's result. Later steps, and later copies
-    of a result, are worked out anew. None if there is no step, or no change of the last result in whole positive numbers.
+    of a result, are recalculated. None if there is no step, or no change of the last result in whole positive numbers.
     """
     steps = _steps(cot)
     for index in dict.fromkeys((min(SECOND, len(steps) - 1), 0)) if steps else ():

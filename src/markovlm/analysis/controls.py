@@ -1,11 +1,11 @@
 """Two controls: does the answer survive without the CoT (bypass), and is the CoT a private code or a plain copy (leak)?
 
-Bypass: a model that sees the question may answer around its CoT (arXiv 2602.03994 measures that in the activations;
-this is its behavioural counterpart). The answer is read with the own CoT, an empty one, another question's and filler,
-once with the question visible and once without: what survives in the second case is what anybody could guess.
+Bypass: a model that sees the question may answer around its CoT (arXiv 2602.03994 measures that in the activations; this is its
+behavioural counterpart). The answer is read with the own CoT, an empty one, another question's and filler, once with the question
+visible and once without: what survives in the second case is what anybody could guess.
 
-Leak: where in the CoT the gold answer first stands as a plain copy, and what can be read from the part before it. How
-often another question's answer stands there says how much of that is chance.
+Leak: where in the CoT the gold answer first appears as a plain copy, and what can be read from the part before it. How often another
+question's answer appears shows how much of that is chance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _hidden(study: Study) -> str:
 
 
 def bypass(study: Study) -> tuple[dict[str, Any], Path]:
-    """How far the answer survives without its CoT; result and where it is kept."""
+    """How far the answer survives without its CoT. Returns the result and its file."""
     cells = [(conditioning, control) for conditioning in (SIGHT, _hidden(study)) for control in (OWN, *CONTROLS)]
     variants = [_controlled(study, cot, control, conditioning) for conditioning, control in cells for cot in study.cots]
     scored = iter(study.read(variants, "controls"))
@@ -92,7 +92,7 @@ def _bypass_score(study: Study, read: _Read) -> dict[str, Any] | None:
 
 
 def leak(study: Study) -> tuple[dict[str, Any], Path]:
-    """Where the answer first appears, and what the CoT says before that; result and where it is kept."""
+    """Where the answer first appears, and what the CoT says before that. Returns the result and its file."""
     kind = study.setup.task.answer_type
     places = [first_appearance(cot.text, cot.example.answer, kind, cot.example.choices) for cot in study.cots]
     donors = [other_cot(study, cot).example for cot in study.cots]

@@ -1,4 +1,4 @@
-"""Which tokens, words or sentences of a CoT bear the load: exact occlusion.
+"""Which tokens, words or sentences of a CoT are load-bearing: exact occlusion.
 
 A unit's drop is `ln pi(a|z) - ln pi(a|z without it)`, nats per answer token. Units are taken out of (or replaced in) the
 token ids, so nothing is re-tokenised; all versions of a CoT share what comes before the unit.
@@ -29,7 +29,7 @@ EXAMPLES_SHOWN = 8  # of an aggregate; wrong answers first, up to half
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a CoT is cut into units, and what becomes of each."""
+    """How a CoT is cut into units, and what is done with each."""
 
     by: By = "token"
     how: How = "remove"
@@ -41,7 +41,7 @@ class Manner:
 
 
 def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribution]]:
-    """Every CoT towards the gold answer; over many, the aggregate. JSON result and the attributions shown with it."""
+    """Attribute every CoT towards the gold answer; over many, the aggregate. Returns JSON and the attributions shown."""
     attributions = attribute(study, study.cots, manner)
     shown = _shown(attributions)
     own = attribute_own(study, [study.cots[i] for i in shown if attributions[i].correct is False], manner)
@@ -52,7 +52,7 @@ def explain(study: Study, manner: Manner) -> tuple[dict[str, Any], list[Attribut
 
 
 def explain_one(study: Study, manner: Manner, gold_known: bool = True) -> list[Attribution]:
-    """One question: towards the gold answer, and where the model answers otherwise, towards its own answer too."""
+    """Attribute one question's CoT towards the gold answer and, if the model answers differently, towards its own answer too."""
     cots = study.cots[:1]
     if not gold_known:
         own = attribute_own(study, cots, manner, apart_from_gold=False)
@@ -71,7 +71,7 @@ def attribute(study: Study, cots: Sequence[StudyCot], manner: Manner) -> list[At
 def attribute_own(
     study: Study, cots: Sequence[StudyCot], manner: Manner, *, apart_from_gold: bool = True
 ) -> dict[CotKey, Attribution]:
-    """As `attribute`, towards what the model itself answers; CoTs without an answer, or with the gold one, are left out."""
+    """Like `attribute`, towards what the model itself answers; CoTs without an answer, or with the gold one, are left out."""
     read = study.read([whole(study, cot, RAW) for cot in cots], "answers")
     asked: list[tuple[StudyCot, Example, Scored]] = []
     for cot, one in zip(cots, read, strict=True):
@@ -199,7 +199,7 @@ def _digest(found: Sequence[Any]) -> str:
 
 
 def find_example(examples: Sequence[Example], wanted: str) -> Example:
-    """The question of that id (or the only one whose id ends so). Raises UserError if there is none."""
+    """The question with that id (or the only one whose id ends so). Raises UserError if there is none."""
     found = [e for e in examples if e.id == wanted] or [e for e in examples if e.id.endswith(f"/{wanted}")]
     if len(found) != 1:
         known = ", ".join(example.id for example in examples[:3])

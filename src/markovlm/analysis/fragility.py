@@ -1,4 +1,4 @@
-"""What damage to a CoT does to the answer, and how much more it does to one model than to its twin.
+"""How much perturbing a CoT changes the answer, and how much more it does for one model than for its paired control run.
 
 `drop = ln pi(a|z) - ln pi(a|p(z))`, nats per answer token, for a perturbation p of the CoT z; likewise for accuracy. The
 *fragility* is the difference of two models' drops on the same questions, each with its own fresh CoTs. A text-level
@@ -38,7 +38,7 @@ INTACT, RAW = "intact", "raw"  # after a round trip of the tokenizer; as sampled
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Of one CoT under one perturbation."""
+    """The drop of one CoT under one perturbation."""
 
     key: CotKey
     logprob: float
@@ -63,7 +63,7 @@ class Damage:
 
 
 def measure_damage(study: Study, plan: Plan, reworded: Reworded | None = None) -> Damage:
-    """Read every damaged variant of every CoT of a study. `reworded`: these paraphrases, and not those by rules."""
+    """Read every perturbed variant of every CoT of a study. `reworded`: use these paraphrases instead of the rules."""
     pool = pool_of(study.setup) if any(PERTURBATIONS[name].level == "token" for name in plan.perturbations) else None
     todo = plan.cells()
     variants: list[Variant] = []
@@ -157,7 +157,7 @@ def _expected(study: Study, cell: tuple[str, float], variant: Variant, before: S
 
 
 def perturb_result(damage: Damage, against: Damage | None) -> dict[str, Any]:
-    """JSON: a row for each perturbation and severity, with the fragility where there is a twin."""
+    """JSON: a row for each perturbation and severity, with the fragility if there is a paired control run."""
     study = damage.study
     gap = {**_estimates(damage.gaps, study.how.seed)["drop_logprob"], "changed": _share(damage.gaps, lambda d: d.changed)}
     named = ("run", "checkpoint", "conditioning", "model")
@@ -226,12 +226,12 @@ def _share(drops: Sequence[Drop], flag: Callable[[Drop], bool]) -> float:
 
 
 def require_twins(study: Study, against: Study) -> None:
-    """Raises UserError unless both were asked the same questions."""
+    """Raise UserError unless both were asked the same questions."""
     ours, theirs = ({(cot.key, cot.example.question, cot.example.answer) for cot in one.cots} for one in (study, against))
     if ours != theirs:
         raise UserError(f"--against {against.target.name}: was not asked the same questions as {study.target.name}")
 
 
 def twin_name(against: Study) -> str:
-    """Tells results against different twins apart, in file names."""
+    """A name that distinguishes results against different control runs, for file names."""
     return against.label.file.rsplit("-", 1)[-1].removesuffix(".jsonl")

@@ -1,6 +1,6 @@
-"""Does the CoT say what the model does? One number of its second step is changed, and all that follows from it is worked out anew.
+"""Does the CoT say what the model does? One number of its second step is changed, and everything that follows from it is recalculated.
 
-The answer can then *follow* the changed CoT (the CoT bears the load), stay with the *question* (the gold answer: bypass), or be neither. Asked
+The answer can then *follow* the changed CoT (the CoT is load-bearing), stay with the *question* (the gold answer: bypass), or be neither. Asked
 with the question hidden and visible. The change is right by construction: every equation of the changed CoT holds.
 """
 

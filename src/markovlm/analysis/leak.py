@@ -1,4 +1,4 @@
-"""Where in a chain of thought the gold answer first stands as a plain copy. Pure: text in, position out.
+"""Where in a chain of thought the gold answer first appears as a plain copy. Pure: text in, position out.
 
 A CoT that says `so the answer is 42` passes the answer on word for word; what is cut before that place must carry it in
 another way. The position is that of the first copy, meant as the answer or not: `4` in `17+4=21` is a copy of a gold 4.

@@ -1,6 +1,6 @@
-"""The studies of one run, in one go: damage, controls, leaks, a map of the load, and other readers.
+"""All studies of one run: perturbation, controls, leaks, attribution, and other readers.
 
-One model is in memory at a time: this run's, then its twin's, then each reader's.
+One model is in memory at a time: this run's, then its control run's, then each reader's.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def _same(one: Target, other: Target) -> bool:
 def explain_question(request: Request, example: str | None, question: str | Example | None) -> Found:
     """One question, of the split by its id or the user's own: attributions (or the result, where it is resampled) and their page.
 
-    Where the user's own has no gold answer, what is explained is what the model itself answers.
+    If the user's own question has no gold answer, the model's own answer is explained.
     """
     target = request.target
     if target.config.chain.on:
@@ -302,6 +302,6 @@ def _resample_question(request: Request, study: Study, known: bool) -> Found:
 
 
 def default_readers(targets: Sequence[Target], others: Sequence[str]) -> tuple[str, ...]:
-    """Models that can always read a run's CoTs: its own base, and the embedded ones for the same task."""
+    """Models that can always read a run's CoTs: its own base, and the bundled ones for the same task."""
     model = targets[0].config.model
     return (model, *(name for name in others if name != model)) if model in others else (model,)

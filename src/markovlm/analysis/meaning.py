@@ -1,8 +1,8 @@
 """Perturbations of meaning: the text says the same in other words, or says another thing on purpose. Pure: text in, text out.
 
-Each has something that *should* happen to the answer (`Perturbation.expect`): nothing, where the facts are kept; it should follow, where a fact
-is changed and its consequences with it; it should suffer, where the text is broken. Rules, not a model: English, and cautious. Where a
-rule finds nothing, the text stays as it is.
+Each says what *should* happen to the answer (`Perturbation.expect`): nothing, if the facts are kept; it should follow, if a fact is
+changed together with its consequences; it should suffer, if the text is broken. Rules, not a model: English, and cautious. Where a rule
+finds nothing, the text stays as it is.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def translate_numbers(text: str, _: Fraction, __: np.random.Generator, ___: obje
 
 
 def digitize_numbers(text: str, _: Fraction, __: np.random.Generator, ___: object) -> str:
-    """Number words as numerals, above one (which is often no number)."""
+    """Number words above one as numerals (`one` often is not a number)."""
     for one in reversed(written_numbers(text)):
         if one.kind == "words" and one.value.isdigit() and int(one.value) > 1:
             text = text[: one.start] + one.value + text[one.end :]
@@ -110,7 +110,7 @@ def digitize_numbers(text: str, _: Fraction, __: np.random.Generator, ___: objec
 
 
 def names_in(text: str, question: str = "") -> list[str]:
-    """Capitalised words inside sentences, or that the question has too."""
+    """Capitalised words inside sentences, or that also occur in the question."""
     asked = set(re.findall(r"\b[A-Z][a-z]{2,}\b", question))
     found = []
     for match in re.finditer(r"(?<![\w'’-])[A-Z][a-z]{2,}(?![\w-])", text):
@@ -127,7 +127,7 @@ def _others(text: str, question: str, count: int, rng: np.random.Generator) -> l
 
 
 def rename(text: str, _: Fraction, rng: np.random.Generator, context: object) -> str:
-    """Every name another one, the same wherever it stands."""
+    """Every name replaced by another one, the same everywhere."""
     question = getattr(context, "question", "")
     old = names_in(text, question)
     new = dict(zip(old, _others(text, question, len(old), rng), strict=False))
@@ -135,7 +135,7 @@ def rename(text: str, _: Fraction, rng: np.random.Generator, context: object) ->
 
 
 def rename_inconsistently(text: str, _: Fraction, rng: np.random.Generator, context: object) -> str:
-    """Every second mention of the names is somebody else's."""
+    """Every second mention of a name replaced by another person's."""
     question = getattr(context, "question", "")
     old = set(names_in(text, question))
     others = _others(text, question, len(NAMES), rng)

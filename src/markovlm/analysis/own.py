@@ -1,4 +1,4 @@
-"""Studies that a user registers (`register.study`): a function from a `Study` to rows, kept and shown as ours are."""
+"""Studies that a user registers (`register.study`): a function from a `Study` to rows, kept and shown like the built-in ones."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _LETTERS = 300  # of the question
 def check_name(name: str, source: str) -> None:
     """Raises UserError for a name that can't be part of a file's name, or is that of one of our studies."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
-        raise UserError(
-            f"{source}: study {name!r}: a name must consist of lower-case letters, digits and _, such as late_answers"
-        )
+        raise UserError(f"{source}: study {name!r}: a name has lower-case letters, digits and _, such as late_answers")
     if name.removesuffix("_against") in _TAKEN:
         raise UserError(f"{source}: study {name!r}: markovlm already has a study or a key of that name")
 

@@ -1,7 +1,7 @@
 """CoTs in the words of another model, for the perturbation `paraphrase` (Lanham et al. 2023, arXiv 2307.13702).
 
-The model is asked to keep every number and name; what it says is checked for that, and what fails the check stays as it was and is
-counted. Every reply is kept beside the results, so that a study that goes on asks for none twice.
+The model is asked to keep every number and name; its replies are checked for that; a CoT whose paraphrase fails the check stays as it
+was and is counted. Every reply is kept beside the results, so that a continued study asks for none twice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REASONS = ("empty", "cut off", "too long", "numbers", "names")  # why a reply is
 
 @dataclass(frozen=True, slots=True)
 class Paraphraser:
-    """The model that rewords, and how: `temperature` 0 is greedy."""
+    """The model that paraphrases, and how: `temperature` 0 is greedy."""
 
     name: str
     target: Target
@@ -53,7 +53,7 @@ class Paraphraser:
 
     @property
     def digest(self) -> str:
-        """Of everything that decides a reply but the CoT and the seed."""
+        """A hash of everything that decides a reply except the CoT and the seed."""
         config = self.target.config
         folders = [
             path for path in (Path(resolve(config.model)).expanduser(), self.target.adapter) if path is not None and path.is_dir()

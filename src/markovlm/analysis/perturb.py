@@ -1,4 +1,4 @@
-"""Damage to a chain of thought, on purpose. Pure: (text or token ids, generator) in, the same kind out.
+"""Perturbations of a chain of thought. Pure: (text or token ids, generator) in, the same kind out.
 
 Five perturbations are the paper's, at the character level as in the research code and at the token level as in its
 text; the rest keep or break a meaning (Lanham et al. 2023, arXiv 2307.13702). The table `TABLE` at the end says
@@ -43,7 +43,7 @@ _EDGE = " \t\r\n,;，；"  # stays in place when sentences are reordered
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a perturbation may put in a CoT's place."""
+    """What a perturbation may replace a CoT with."""
 
     question: str
     other_cot: str  # the CoT of another example
@@ -77,7 +77,7 @@ class Perturbation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which damage is done."""
+    """The perturbations and severities of a study."""
 
     perturbations: tuple[str, ...] = field(default_factory=lambda: tuple(PERTURBATIONS))
     severities: tuple[float, ...] | None = None  # None: those of each perturbation; 0 always comes too, as a check

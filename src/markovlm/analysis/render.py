@@ -1,7 +1,7 @@
 """Attributions as people see them: coloured text for the terminal, and one self-contained HTML page.
 
-Everything from a model or a data set is hostile: markup stays text, and control characters, also those that reorder a line,
-are shown and not obeyed.
+Everything from a model or a data set is hostile: markup stays text, and control characters, including those that reorder a line, are
+shown and have no effect.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def limit_of(attributions: Sequence[Attribution]) -> float:
 
 
 def role(attribution: Attribution) -> str:
-    """Whose answer the target is, as far as its text says."""
+    """Whose answer the target is, as text."""
     target = attribution.target.strip()
     if target and target == attribution.gold.strip():
         return "gold answer"
@@ -209,7 +209,7 @@ def card_of(number: int, group: Sequence[Attribution]) -> dict[str, Any]:
 
 
 def units_table(attribution: Attribution) -> Table:
-    """The units that bear most, and the one that hurts most."""
+    """The most load-bearing units, and the one that hurts most."""
     target = visible(attribution.target.strip())
     named = [(rank, number, attribution.units[number]) for rank, number in named_units(attribution)]
     columns: dict[str, Callable[[Any], Any]] = {

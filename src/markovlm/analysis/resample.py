@@ -1,4 +1,4 @@
-"""What a sentence of a CoT *causes*: cut before it, let the writer go on from there again, and see what becomes of the answer.
+"""What a sentence of a CoT *causes*: cut before it, let the writer continue from there again, and compare the answers.
 
 Counterfactual resampling (Thought Anchors, arXiv 2506.19143). Of a CoT with sentences 1..n, K continuations are drawn at each of the n+1
 cuts. Those from behind sentence i keep it; of those from before it, the ones whose new sentence i *differs* lack it (the criterion is
@@ -47,7 +47,7 @@ _EDGES = " \t\r\n.,;:!?-*\"'"
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How it is done."""
+    """How resampling is done."""
 
     k: int = 20  # continuations of each cut
     below: float = 1.0  # a new sentence differs where its similarity to the old one is below this; 1: where they are not equal
@@ -67,7 +67,7 @@ class Resampling:
         return f"a new sentence differs where its similarity to the old one (difflib ratio, {equal}) is below {self.below:g}"
 
     def differs(self, old: str, new: str) -> bool:
-        """Is this another sentence?"""
+        """Whether this is a different sentence."""
         a, b = normalized(old).strip(_EDGES), normalized(new).strip(_EDGES)
         return a != b and (self.below == 1 or difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() < self.below)
 

@@ -33,7 +33,7 @@ _PASS = 32  # tokens (measured with a model of 135 million parameters on a CPU: 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A CoT as a reader gets it. `example.answer` is the answer whose likelihood is asked for."""
+    """A CoT as a reader gets it. `example.answer` is the answer whose likelihood is computed."""
 
     example: Example
     number: int  # of the CoT among those of its question
@@ -45,7 +45,7 @@ class Variant:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What decides the reading."""
+        """What determines the result of reading."""
         return self.example.id, self.number, self.conditioning, self.example.answer, self.digest
 
     @property
@@ -57,7 +57,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What came of a variant; None if no answer was asked for or the task extracts none."""
+    """The result of reading a variant; None if no answer was asked for or the task extracts none."""
 
     logprob: float  # ln pi(a|variant), nats per answer token
     answer: str | None = None  # raw greedy answer

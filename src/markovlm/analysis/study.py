@@ -54,7 +54,7 @@ class StudyCot:
 
 @dataclass(slots=True)
 class Reader:
-    """A loaded model that reads variants, and the file that keeps what it read."""
+    """A loaded model that reads variants, and the file that keeps its results."""
 
     setup: Setup
     frozen: bool  # reads with the adapter off
@@ -66,7 +66,7 @@ class Reader:
     _old: set[tuple[Hashable, ...]] = field(default_factory=set[tuple[Hashable, ...]])  # of those kept: read by another extractor
 
     def read(self, variants: Sequence[Variant], doing: str) -> list[Scored]:
-        """The reading of each variant, in order; what is kept already is not read again."""
+        """Read each variant, in order; what is kept already is not read again."""
         todo = self.missing(variants)
         kept = self._known()
         todo.sort(key=lambda v: (len(v.trunk), v.trunk, v.conditioning))  # what shares a CoT is read together
@@ -179,7 +179,7 @@ class Study:
         return estimate_some(values, [cot.example.id for cot in self.cots], self.how.seed, within)
 
     def close(self) -> None:
-        """Let go of the model; results can still be made and written. Closing twice does nothing."""
+        """Release the model; results can still be made and written. Closing twice does nothing."""
         if hasattr(self, "setup"):
             del self.setup, self.reader
             gc.collect()  # a model may be part of a cycle, and the next one needs the memory now
@@ -320,10 +320,11 @@ OTHERS = "others"  # results in other manners, whole, in a result
 
 
 def with_earlier(old: Mapping[str, Any], new: Mapping[str, Any], cells: Cells, manner: Sequence[str] = ()) -> dict[str, Any]:
-    """A result with the rows of an earlier one that it has not; of a cell that both have, the one on more questions (the new of equals).
+    """A result together with the rows of an earlier one that it lacks; for a cell in both, the one on more questions (the new one if
+    equal).
 
     Everything else comes from the one on more questions. Results that differ in the keys `manner` are not joined: the new one comes
-    first, the others stay whole in a list under `others`. Nothing is kept of results on other CoTs.
+    first, the others are kept in a list under `others`. Results on other CoTs are dropped.
     """
     if any(old.get(key) != new.get(key) for key in _SAME) or not isinstance(old.get("n"), int):
         return dict(new)

@@ -55,7 +55,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What one reader made of every checkpoint's CoTs."""
+    """One reader's results on every checkpoint's CoTs."""
 
     reader: str
     model: str
@@ -73,7 +73,7 @@ def transfer(
     folder: Path,
     counting: Counting | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """`targets`: checkpoints of one run and its base. Result and where it is kept; UserError for a reader that is not there."""
+    """Read CoTs of `targets`, checkpoints of a run and its base. Returns result and file; UserError for a missing reader."""
     config = targets[-1].config
     opened = open_readers(readers, config, split)  # before any long work
     study, written = _write_all(targets, split, limit, cots, folder, counting)

@@ -133,9 +133,7 @@ def evaluate(
     store = Path(out) if out is not None else (run.path / "evaluations" if run else default_store(name, chosen.task))
     if chosen.chain.on:
         if no_cot or rescore:
-            raise UserError(
-                "--no-cot and --rescore: not available for chains, whose controls are always measured; leave them out"
-            )
+            raise UserError("--no-cot and --rescore: not for chains, whose controls are always measured; leave them out")
         from markovlm.evaluation.chain_run import chain_report, evaluate_chain_targets
 
         size = limit or chosen.evaluation.test_size

@@ -41,7 +41,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a chat template puts before and behind the user's words, and the token with which it ends the assistant's."""
+    """What a chat template puts before and after the user's words, and the token with which it ends the assistant's."""
 
     before: str
     behind: str
@@ -52,11 +52,11 @@ class Endpoint:
     """One model of a server."""
 
     def __init__(self, address: str):
-        """`http://HOST:8000`, or `http://HOST:8000#MODEL` of a server with several. Raises UserError for what is no address."""
+        """`http://HOST:8000`, or `http://HOST:8000#MODEL` for a server with several. Raises UserError for an invalid address."""
         url, _, model = address.partition("#")
         if http_host(url) is None:
             raise UserError(
-                f"{address!r} is not an address such as http://HOST:8000, or http://HOST:8000#MODEL for one of several models"
+                f"{address!r} is not an address such as http://HOST:8000 or, with several models, http://HOST:8000#MODEL"
             )
         self.url = url.rstrip("/").removesuffix("/v1")
         self.wanted = model or None
@@ -113,9 +113,9 @@ class Endpoint:
             return None
 
     def end_logprobs(self, text: str, end: str, *, special: bool) -> list[float]:
-        """ln p of each token of `end` behind `text`; the tokens are the model's. Raises RunFailed if the server does not give them.
+        """ln p of each token of `end` after `text`, in the model's tokens. Raises RunFailed if the server does not return them.
 
-        `special`: the text has the special tokens of a chat template in it, and no more are added.
+        `special`: the text contains the special tokens of a chat template, and none are added.
         """
         body = {"prompt": text + end, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1, **self._specials(special)}
         choice = self._choice(self.complete(body))
@@ -134,7 +134,7 @@ class Endpoint:
         return [float(value) for value in found if value is not None]
 
     def greedy(self, text: str, most: int, *, special: bool) -> tuple[str, bool]:
-        """The greedy continuation of a text, at most so many tokens; False: the server says that the limit cut it."""
+        """The greedy continuation of a text, with at most so many tokens; False: the server says that the limit cut it off."""
         body = {"prompt": text, "max_tokens": most, "temperature": 0.0, **self._specials(special)}
         choice = self._choice(self.complete(body))
         said = choice.get("text")

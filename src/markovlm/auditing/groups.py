@@ -1,4 +1,4 @@
-"""What the CoTs of several files are compared by: the groups that rows name, names given by the user, and what tells two logs apart.
+"""The groups whose CoTs are compared: those that rows name, names given by the user, and what distinguishes two logs.
 
 Two logs of one model are two conditions, not one group: they are distinguished by the arguments of their tasks, their solvers, or their
 names.
@@ -51,9 +51,7 @@ def name_groups(
             continue
         marks = _differences([sources[number].facts for number in numbers], [names[number] for number in numbers])
         renamed |= {(number, group): f"{group} ({mark})" for number, mark in zip(numbers, marks, strict=True)}
-        notes.append(
-            f"{who} all belong to {group}: they are distinguished as {'; '.join(marks)}; --group NAME=FILE renames or joins them"
-        )
+        notes.append(f"{who} all belong to {group}: distinguished as {'; '.join(marks)}; --group NAME=FILE renames or joins them")
     found = []
     for number, (file, source) in enumerate(zip(files, sources, strict=True)):
         own = {row.group for row in source.rows}

@@ -111,9 +111,7 @@ def gather(
         number = numbers[example.id] = numbers.get(example.id, -1) + 1
         groups.setdefault(row.group, []).append(AuditCot(example, number, row.cot, row))
     if not groups:
-        raise UserError(
-            f"{files[0]}: no answer is a {kind}; the first is {rows[0].answer[:30]!r}; set --task to the kind of answer"
-        )
+        raise UserError(f"{files[0]}: no answer is a {kind}; the first is {rows[0].answer[:30]!r}; set --task")
     notes = [note, *notes, *(n for source in sources for n in source.notes), *_about_cutting(groups)]
     return Material(
         {group: tuple(cots) for group, cots in groups.items()},

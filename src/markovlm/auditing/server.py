@@ -168,9 +168,7 @@ def open_reader(
     served = isinstance(target, ServerTarget)
     needs_tokens = [one for one in request.plan.perturbations if PERTURBATIONS[one].level == "token"]
     if served and "damage" in request.parts and needs_tokens:
-        raise UserError(
-            f"--perturbations {needs_tokens[0]}: perturbs tokens, but those of a reader behind a server are not known here"
-        )
+        raise UserError(f"--perturbations {needs_tokens[0]}: perturbs tokens, but those of a server's reader are unknown here")
     try:
         return open_server(name, target, request, counting) if served else open_model(name, target, request, counting)
     except UserError as error:

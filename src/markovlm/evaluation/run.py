@@ -184,9 +184,7 @@ def label_of(target: Target, setup: Setup, split: str, how: How) -> Label:
     """What an evaluation of `target` made as `how` says is about."""
     config = setup.config
     if target.adapter is not None and not target.adapter.is_dir():
-        raise UserError(
-            f"{target.adapter}: no longer exists: its run has deleted it in the meantime; evaluate a later checkpoint"
-        )
+        raise UserError(f"{target.adapter}: no longer exists: its run has deleted it meanwhile; evaluate a later checkpoint")
     folders = [path for path in (Path(resolve(config.model)).expanduser(), target.adapter) if path is not None and path.is_dir()]
     commit = getattr(setup.lm.causal_lm.config, "_commit_hash", None) or ""
     return Label(

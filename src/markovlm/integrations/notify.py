@@ -97,9 +97,7 @@ def channels_of(names: Sequence[str], environment: Mapping[str, str] = os.enviro
                 f"export {SERVICES['slack'].variable}=… and give --notify slack (or {', '.join([*SERVICES][1:])})"
             )
         if name not in SERVICES:
-            raise UserError(
-                f"--notify {given}: must be one of {', '.join(SERVICES)}, or SERVICE=VARIABLE to use a variable of your own"
-            )
+            raise UserError(f"--notify {given}: must be one of {', '.join(SERVICES)}, or SERVICE=VARIABLE for your own variable")
         found.setdefault(given, _channel(given, SERVICES[name], variable or SERVICES[name].variable, environment))
     return list(found.values())
 

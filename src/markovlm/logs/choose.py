@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """What is kept of every sample while choosing: where it is, and what it is chosen by."""
+    """What is kept of every sample while choosing: its place, and what it is chosen by."""
 
     step: int
     offset: int  # bytes

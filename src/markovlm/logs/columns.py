@@ -20,7 +20,7 @@ _NO_STEP = -(2**62)
 
 
 class LogColumns:
-    """What `add` was told, as arrays: 9 bytes a number. `finish` resolves restarts and sorts."""
+    """The rows given to `add`, as arrays: 9 bytes per number. `finish` resolves restarts and sorts."""
 
     NO_STEP = _NO_STEP
 
@@ -72,7 +72,7 @@ class LogColumns:
         return values
 
     def set_steps(self, steps: Iterable[int]) -> None:
-        """Steps for all rows, found in another way than from the rows themselves."""
+        """Set steps for all rows, found otherwise than from the rows themselves."""
         self.steps = array("q", (int(step) for step in steps))
 
     def average(self, count: int) -> None:
@@ -93,7 +93,7 @@ class LogColumns:
         self.columns = {key: column[::2] for key, column in self.columns.items()}
 
     def finish(self, problems: Problems) -> tuple[pl.DataFrame, dict[int, int]]:
-        """(frame in step order, step -> line). Restarts, repeats and missing steps are said in `problems`."""
+        """(frame in step order, step -> line). Restarts, repeats and missing steps are reported in `problems`."""
         n = len(self.steps)
         if self.stride > 1:
             problems.note(f"{self.seen:,} rows; one in {self.stride} was kept")

@@ -1,8 +1,8 @@
 """What a trainer printed: dictionaries of the Hugging Face Trainer among progress bars, verl's `step:…` lines, `key: value` lines of a
 home-made loop; and with what error it ended.
 
-Read in pieces of bounded size; lines may be endless (a progress bar draws itself with carriage returns). Nothing is evaluated. A dictionary that
-has rewards but nothing of an update (a loss, a gradient, a step) is a printed sample and no row.
+Read in pieces of bounded size; lines may be endless (a progress bar draws itself with carriage returns). Nothing is evaluated. A
+dictionary with rewards but nothing of an update (a loss, a gradient, a step) is a printed sample, not a row.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class _Steps:
         self.part = 0  # grows with every restart within the file
 
     def see(self, text: str) -> None:
-        """Look at a piece of output that is no row."""
+        """Take a piece of output that is not a row."""
         found = _TOTAL.search(text)
         if found is not None:
             self.total, self.now, self.begun = int(found[1].replace(",", "")), 0, 0
@@ -311,7 +311,7 @@ def _is_training(row: dict[str, str]) -> bool:
 
 
 def looks_printed(path: Path) -> bool:
-    """Is there a row of training metrics within the first megabytes?"""
+    """Whether there is a row of training metrics within the first megabytes."""
     return _is_structured(path) or any(True for _ in _said_rows(path, Problems(), Ending()))
 
 

@@ -100,7 +100,7 @@ def _add_idle_groups(row: dict[str, float], counts: bool) -> None:
 
 
 def dialect_of(keys: Iterable[str]) -> Framework:
-    """The framework that most of a log's keys belong to; TRL where nothing tells (it has the Hugging Face Trainer's names)."""
+    """The framework that most of a log's keys belong to; TRL if nothing decides (it has the Hugging Face Trainer's names)."""
     all_of_them = set(keys)
     names = {plain_key(key) for key in all_of_them} | all_of_them
     return max(FRAMEWORKS, key=lambda framework: framework.score(names))
@@ -118,7 +118,7 @@ def translator_of(keys: Iterable[str], framework: Framework | None = None) -> Tr
 
 
 def is_preference(keys: Iterable[str]) -> bool:
-    """Are these the keys of a training on pairs?"""
+    """Whether these are the keys of training on preference pairs."""
     return any(plain_key(key) in _PREFERENCE for key in keys)
 
 

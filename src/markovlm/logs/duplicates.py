@@ -1,4 +1,4 @@
-"""One training told twice (a console log beside its `trainer_state.json`, an older checkpoint's state): the fullest telling counts."""
+"""One training run logged twice (console log and `trainer_state.json`, an older checkpoint's state): the fullest log counts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _rank(run: RunData) -> tuple[int, int, int]:
 
 
 def same_training(a: RunData, b: RunData) -> bool:
-    """Do two logs of others agree on every step that both have?"""
+    """Whether two logs of others agree on every step that both have."""
     if a.kind not in _ORDER or b.kind not in _ORDER or min(a.steps, b.steps) < _LEAST_ROWS:
         return False
     if a.path.parent == b.path.parent and a.launch[1] == b.launch[1] > 1:  # launches of one log: from one seed they begin alike

@@ -1,4 +1,4 @@
-"""With what error a printed log ends: a traceback, memory that ran out, a scheduler's or the system's last word."""
+"""The error that a printed log ends with: a traceback, running out of memory, or a final message of a scheduler or the system."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def fill(
 ) -> set[str]:
     """Read all rows into `run.metrics`; returns the keys of the first rows.
 
-    The framework is told from those keys where it is not given. `settle` may number rows before they are put in order. Of a log that holds
+    The framework is recognised by those keys if it is not given. `settle` may number rows before they are put in order. Of a log that holds
     several launches, one after the other, `run` is the last and `run.earlier` has the others, in their order.
     """
     first = list(islice(rows, LOOK))
@@ -179,9 +179,7 @@ def _say_how_to_name(run: RunData, keys: Iterable[str], problems: Problems) -> N
     if likely is None and run.training == "supervised" and run.framework in ("transformers", "LLaMA-Factory"):
         return  # the Trainer's own names: nothing was sampled
     here = ", ".join(name[:40] for name in named[:12])
-    problems.note(
-        f"no column is recognised as the reward (columns: {here}); name it, for example --map reward={likely or 'COLUMN'}"
-    )
+    problems.note(f"no column is recognised as the reward (columns: {here}); name it: --map reward={likely or 'COLUMN'}")
 
 
 def _say_what_there_was(keys: Iterable[str], framework: Framework, problems: Problems) -> None:
@@ -195,7 +193,7 @@ def _say_what_there_was(keys: Iterable[str], framework: Framework, problems: Pro
 
 
 def framework_of(framework: Framework, keys: Iterable[str], run: RunData) -> str:
-    """The framework's name, where its own keys (and not just `loss`) are there."""
+    """The framework's name, if its own keys (and not just `loss`) are there."""
     names = set(keys)
     if "global_step/max_steps" in names:
         return "ms-swift"
@@ -205,5 +203,5 @@ def framework_of(framework: Framework, keys: Iterable[str], run: RunData) -> str
 
 
 def new_run(path: Path, kind: Kind, name: str | None = None) -> RunData:
-    """An empty run of somebody else's making."""
+    """An empty run of another framework."""
     return RunData(path=path, kind=kind, name=name or path.stem, files={"metrics": path})

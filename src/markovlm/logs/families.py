@@ -1,7 +1,7 @@
-"""Names that no framework owns: home-made loops call the reward `mean_reward`, `reward/mean` or `avg_score`.
+"""Metric names of no framework: home-made loops call the reward `mean_reward`, `reward/mean` or `avg_score`.
 
-A key is cut into words (`train/mean_reward` -> mean, reward), words that say nothing of the quantity are dropped, and what is left is looked
-up. Only where the log's framework has no name of its own for the reward.
+A key is cut into words (`train/mean_reward` -> mean, reward), words that say nothing about the quantity are dropped, and what is left
+is looked up. Only used if the log's framework has no name of its own for the reward.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def how_to_name(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Of rows of numbers under names that nobody knows: the `--map` options that would read them; None if the rows are something else.
 
     >>> how_to_name([{"update": n, "solved_frac": 0.1 * n} for n in range(1, 4)])
-    'no column is a metric we know (it has solved_frac, update); name them: --map reward=solved_frac --map step=update'
+    'no column is a known metric (columns: solved_frac, update); name them: --map reward=solved_frac --map step=update'
     """
     numbers = [
         {key: value for key, value in row.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}

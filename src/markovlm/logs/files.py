@@ -1,4 +1,4 @@
-"""Opening a log whatever it is packed in: plain lines, gzip, a JSON array. What is no regular file is never opened."""
+"""Opening a log in any packaging: plain lines, gzip, a JSON array. Anything but a regular file is never opened."""
 
 from __future__ import annotations
 

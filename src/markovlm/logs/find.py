@@ -44,7 +44,7 @@ class Skipped:
 def find_runs(paths: Sequence[str | Path], skipped: list[Skipped] | None = None) -> list[Path]:
     """The runs named by arguments, in their order: run directories, logs, and what directories contain.
 
-    What directories contain beside is added to `skipped`. Raises UserError for a path that does not exist and for a directory
+    Other files in directories are added to `skipped`. Raises UserError for a path that does not exist and for a directory
     without runs.
     """
     found: dict[Path, None] = {}
@@ -214,9 +214,9 @@ def _is_ours(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
 def read_runs(
     paths: Sequence[str | Path], skipped: list[Skipped] | None = None, mapping: Framework | None = None
 ) -> Iterator[RunData]:
-    """All runs named by the arguments, each once (a training told by two logs too), with names that differ.
+    """All runs named by the arguments, each once (also if two logs record the same training), with names that differ.
 
-    Files of directories that are no runs are added to `skipped`.
+    Files in directories that are not runs are added to `skipped`.
     """
     found = find_runs(paths, skipped)
     limit = max(6, min(SAMPLES_PER_RUN, SAMPLES_IN_ALL // max(1, len(found))))

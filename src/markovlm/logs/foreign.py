@@ -135,7 +135,7 @@ def _step_of_checkpoint(path: Path) -> tuple[int, str]:
 
 
 def is_external_path(path: Path) -> bool:
-    """Is this an argument that names a run inside a file (`project.db::RUN`)?"""
+    """Whether this argument names a run inside a file (`project.db::RUN`)."""
     file, run = split_run(path)
     return run is not None and file.is_file()
 

@@ -39,7 +39,7 @@ class LogRow:
 
 @dataclass(slots=True)
 class Launches:
-    """Tells for each row whether a launch begins with it."""
+    """Decides for each row whether a launch begins with it."""
 
     count: int = 1
     _first: int | None = None
@@ -51,7 +51,7 @@ class Launches:
     _offset: int = 0  # added to steps that count within an epoch
 
     def begins(self, row: LogRow, following: LogRow | None) -> bool:
-        """Does a launch begin with this row? Rows without a training metric never do. Numbers the row where its step counts within an epoch."""
+        """Whether a launch begins with this row; never without a training metric. Numbers rows whose step counts within an epoch."""
         if not row.trains:
             return False
         new = self._is_new(row, following) and self.count < MOST

@@ -27,7 +27,7 @@ SHORT = {  # what people call it -> ours
 
 
 def our_key(name: str, where: str) -> str:
-    """Our name for what a mapping calls `name`. Raises UserError for a name that is none."""
+    """Our name for what a mapping calls `name`. Raises UserError for an unknown name."""
     ours = SHORT.get(name, name)
     if ours == "step" or ours in METRIC or (ours.startswith((COMPONENT, COMPONENT_STD)) and not ours.endswith("/")):
         return ours

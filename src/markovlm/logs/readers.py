@@ -1,4 +1,4 @@
-"""What a reader of logs is, ours or a plug-in's."""
+"""What a log parser is, ours or a plug-in's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from markovlm.registry import OURS, READERS
 
 @dataclass(frozen=True, slots=True)
 class LogReader:
-    """Recognises files of one kind by content, and reads them."""
+    """A log parser: recognises files of one kind by content, and reads them."""
 
     name: str
     recognises: Callable[[Path, Sequence[Mapping[str, Any]]], bool]  # path, its first JSON objects
@@ -26,7 +26,7 @@ class LogReader:
 
 
 def reader_of(path: Path, first_rows: Sequence[Mapping[str, Any]]) -> LogReader | None:
-    """The reader that knows this file, if one does; plug-ins are asked first. Raises UserError if one raises."""
+    """The log parser that recognises this file, if any; plug-ins are asked first. Raises UserError if one raises."""
     for name, found in sorted(READERS.usable().items(), key=lambda one: READERS.source(one[0]) == OURS):
         with calling(READERS, name, "recognises"):
             if found.recognises(path, first_rows):

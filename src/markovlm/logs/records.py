@@ -141,12 +141,12 @@ class RunData:
         return self._row_of[step]
 
     def has(self, key: str) -> bool:
-        """Does the column exist with at least one value?"""
+        """Whether the column exists with at least one value."""
         return key in self.metrics.columns and self.metrics[key].null_count() < self.steps
 
 
 def training_rows(run: RunData) -> pl.DataFrame:
-    """The rows that tell of training: a step that was only evaluated has a row too, and says nothing about loss or reward."""
+    """The rows of training: a step that was only evaluated has a row too, which says nothing about loss or reward."""
     told = [key for key in run.metrics.columns if key != "step" and not key.startswith("eval_")]
     if run.native or len(told) + 1 == len(run.metrics.columns) or not told:
         return run.metrics

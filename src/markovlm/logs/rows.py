@@ -1,4 +1,4 @@
-"""Reading JSONL that may be torn, foreign or hostile: read what can be read, count what could not."""
+"""Reading JSONL that may be truncated, foreign or hostile: read what can be read, count what could not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Problems:
         self.plain.append(message)
 
     def lines(self, name: str) -> list[str]:
-        """Sentences for a reader, the most frequent first."""
+        """The problems as sentences, the most frequent first."""
         ordered = sorted(self._found.items(), key=lambda item: -item[1][0])
         told = [
             f"{name}: {message}: {count} rows, the first in line {line}" if count > 1 else f"{name}: {message}: line {line}"
@@ -134,7 +134,7 @@ def interval_of(accuracy: float, n: int) -> tuple[float | None, float | None]:
 
 
 def text(value: Any, line: int, source: str) -> str:
-    """A text of bounded length; what is cut is said."""
+    """A text of bounded length, with a note of what is cut."""
     if value is None:
         return ""
     value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

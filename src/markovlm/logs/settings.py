@@ -1,4 +1,4 @@
-"""What a run of others was told to do, as far as its log keeps it, under our names."""
+"""The settings of another framework's run, as far as its log keeps them, under our names."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def _read_mlflow_database(run: RunData, connection: sqlite3.Connection, wanted: 
 
 
 def is_mlflow_run(files: set[str], folders: list[str]) -> bool:
-    """Is a directory with these entries one run of MLflow's file store?"""
+    """Whether a directory with these entries is one run of MLflow's file store."""
     return "meta.yaml" in files and "metrics" in folders and "params" in folders
 
 

@@ -21,7 +21,7 @@ _MAX_ROW = 4 << 20
 
 
 def is_trainer_state(head: bytes) -> bool:
-    """Told by the first bytes of a file: a JSON object that has a `log_history` and what the Trainer writes beside it."""
+    """Recognised by the first bytes of a file: a JSON object with a `log_history` and what the Trainer writes beside it."""
     return head.lstrip()[:1] == b"{" and (_MARK in head or (b'"best_metric"' in head and b'"global_step"' in head))
 
 

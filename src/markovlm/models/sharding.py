@@ -41,9 +41,7 @@ class Shards:
         from torch.distributed.fsdp import FSDPModule
 
         if not hasattr(FSDPModule, "set_custom_all_gather") or not hasattr(FSDPModule, "reset_iter_state"):
-            raise UserError(
-                f"distributed.strategy=fsdp2 needs a newer version of torch than {torch.__version__} (2.13 is tested)"
-            )
+            raise UserError(f"distributed.strategy=fsdp2 needs a torch newer than {torch.__version__} (2.13 is tested)")
         self.rank, self.size, self.device = rank, size, device
         self._together = together
         self._groups: list[_Group] = []
@@ -128,9 +126,7 @@ class Shards:
             if key not in own or key not in theirs or tuple(own[key].shape) != theirs[key][0]
         ]
         if wrong:
-            raise UserError(
-                f"model: {name!r} can't be sharded over processes: {sorted(wrong)[0]} differs when built without weights"
-            )
+            raise UserError(f"model: {name!r} can't be sharded: {sorted(wrong)[0]} differs when built without weights")
         for key, tensor in own.items():
             tensor.data = tensor.data.to(theirs[key][1])
 

@@ -27,9 +27,7 @@ class Readers(Reward[NoOptions]):
         if not config.readers:
             raise ValueError("reward=readers needs objective.readers, such as actor,frozen or a model's name")
         if "actor" not in config.readers and config.actor_reward_weight.maximum > 0:
-            raise ValueError(
-                "actor_reward_weight must be 0 if the actor is not among objective.readers: nothing has a gradient then"
-            )
+            raise ValueError("actor_reward_weight must be 0 without the actor in objective.readers: nothing has a gradient then")
 
     def value(self, answers: Answers) -> Tensor:
         each = [answers.logp_mean if name == "actor" else answers.others[name] for name in self.config.readers]

@@ -33,9 +33,7 @@ def resumed_config(out: Path, overrides: dict[str, Any]) -> RunConfig:
         raise UserError(f"--resume {out}: is a file, not a run directory")
     path = out / "config.yaml"
     if not path.exists():
-        raise UserError(
-            f"--resume {out}: has no config.yaml, so it is not a run, or one that ended before it began; start a new run"
-        )
+        raise UserError(f"--resume {out}: has no config.yaml, so it is not a run, or it never began; start a new run")
     for key in flatten(overrides):
         if key not in CHANGEABLE and not key.startswith("logging."):
             raise UserError(f"--resume keeps the run's configuration, so {key} can't be changed; start a new run to change it")

@@ -71,9 +71,7 @@ def _options_given(config: RunConfig) -> dict[str, Any]:
     options: dict[str, Any] = dict(config.task_options)
     if config.task != OWN:
         if config.data.answer_kind is not None:
-            raise UserError(
-                f"data.answer_kind is only for task {OWN}, and the task is {config.task}: leave it out, or use --task {OWN}"
-            )
+            raise UserError(f"data.answer_kind is only for task {OWN}, not for {config.task}: leave it out, or use --task {OWN}")
         return options
     said = {**config.data.columns.given(), **({"answer_type": config.data.answer_kind} if config.data.answer_kind else {})}
     for name, value in said.items():

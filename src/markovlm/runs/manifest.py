@@ -288,9 +288,7 @@ def _faults(directory: Path, training: bool) -> list[str]:
         if environment.run:
             return [f"{MANIFEST} is missing"]
         if run is not None:
-            text = (
-                f"{run.path}: its checkpoints were saved by an earlier version, without {MANIFEST}: their files can't be checked"
-            )
+            text = f"{run.path}: its checkpoints were saved by an earlier version, without {MANIFEST}, and can't be checked"
             warnings.warn(text, Note, stacklevel=2)
         return []
     step = _step_of(directory)

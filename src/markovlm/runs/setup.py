@@ -177,9 +177,7 @@ def load_examples(
 def _check_loaded(task: Task, loaded: object) -> None:
     """Raises UserError if a plug-in's task gives no `Loaded`, or examples that are none (of a stream without end a few are looked at)."""
     if not isinstance(loaded, Loaded):
-        raise UserError(
-            f"{named(TASKS, task.name)}: load returned {type(loaded).__name__}; it must return a markovlm.tasks.base.Loaded"
-        )
+        raise UserError(f"{named(TASKS, task.name)}: load returned {type(loaded).__name__}, not a markovlm.tasks.base.Loaded")
     few = min(len(loaded.examples), _LOOKED_AT) if is_endless(loaded.examples) else len(loaded.examples)
     problem = next(filter(None, (example_problem(loaded.examples[i], task) for i in range(few))), None)
     if problem:
@@ -216,9 +214,7 @@ def check_splits(config: RunConfig) -> None:
     data = config.data
     for name in ("dev_split", "test_split"):
         if getattr(data, name) == data.train_split:
-            raise UserError(
-                f"data.{name} and data.train_split are both {data.train_split!r}: a split that is trained on can't be held out"
-            )
+            raise UserError(f"data.{name} and data.train_split are both {data.train_split!r}: trained on, it can't be held out")
 
 
 def load_for_training(setup: Setup) -> TrainingData:

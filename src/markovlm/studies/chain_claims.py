@@ -1,4 +1,4 @@
-"""Chains in words: how far damage to a state travels, how old a fact the states still hold, which words survive."""
+"""Chains in words: how long the damage to a state lasts, how old a fact the states still hold, which words survive."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _SHOWN = 0.6  # the severity that is shown and put in words: at 100 % several pe
 
 
 class LagDamage(Record):
-    """One perturbation of a state at one severity, felt in what is predicted `lag` chunks (or pieces) later."""
+    """One perturbation of a state at one severity, measured on what is predicted `lag` chunks (or pieces) later."""
 
     perturbation: Named = "?"
     severity: Share = None
@@ -51,7 +51,7 @@ class Known(Record):
 
 
 class Fact(Record):
-    """A question put to every state; `fact` is the chunk that its answer stands in."""
+    """A question put to every state; `fact` is the chunk that contains its answer."""
 
     also = ("after",)
     results = ("known",)

@@ -1,4 +1,4 @@
-"""Studies as sentences. What a sentence says follows from the interval: one that holds 0 is "no measurable" difference."""
+"""Studies as sentences. What a sentence says follows from the interval: if it contains 0, there is "no measurable" difference."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SIGHT = {"markovian": "Markovian", "non_markovian": "non-Markovian"}
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one study study. `lead` belongs into the run's one line, `more` under it; either may be empty."""
+    """What one study found. `lead` belongs in the run's one line, `more` under it; either may be empty."""
 
     about: str
     lead: str

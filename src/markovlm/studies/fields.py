@@ -1,4 +1,4 @@
-"""Fields of a record that we write and read again with doubt.
+"""Fields of a record that we write, and read without trusting the file.
 
 The same models serve both ways. Where a result is written (no context), a key that its model does not declare or a value of another kind is
 an error: writer and reader can't part. Where a file is read, the context counts its problems: what is wrong is left missing and counted,
@@ -58,7 +58,7 @@ def _is_count(value: Any) -> bool:
 
 
 def bounded(value: Any, most: int = MAX_TEXT) -> str:
-    """A text of bounded length that any output can hold; nothing of what is no text."""
+    """A text of bounded length that any output can hold; nothing for a value that is not text."""
     if value is None or isinstance(value, dict | list):
         return ""
     value = value if isinstance(value, str) else str(value)
@@ -153,7 +153,7 @@ class Record(BaseModel):
         return row
 
     def __bool__(self) -> bool:
-        """Is there anything to show?"""
+        """Whether there is anything to show."""
         return any(getattr(self, name) for name in self.results) if self.results else True
 
 

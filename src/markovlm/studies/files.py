@@ -1,4 +1,4 @@
-"""RUN/loadbearing/*.json: checked by its model before it is written, read with doubt: what is wrong becomes a problem, never an error."""
+"""RUN/loadbearing/*.json: checked by its model before it is written, and read without trust: what is wrong becomes a problem, never an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = tuple(KIND)
 
 
 def check_result(result: Mapping[str, Any]) -> None:
-    """Raises ValueError unless a result is what its model declares: no key that nobody would read, no value of another kind."""
+    """Raise ValueError unless a result is what its model declares: no key that nobody would read, no value of another type."""
     if result["kind"] in KIND:  # others have files of their own
         KIND[result["kind"]].model_validate(result)
 

@@ -226,7 +226,7 @@ class KindLoad(Record):
 
 
 class Stretch(Record):
-    """Two places of the CoT, 0 its start and 1 its end."""
+    """Two positions in the CoT, 0 its start and 1 its end."""
 
     start: Place = Field(alias="from")
     end: Place = Field(alias="to")
@@ -237,7 +237,7 @@ class Stretch(Record):
 
 
 class PositionLoad(Stretch):
-    """Units between two places."""
+    """Units between two positions."""
 
     also = ("questions",)
     units: Count = None
@@ -318,14 +318,14 @@ def _quartiles(value: Any) -> tuple[float, ...]:
 
 
 class Position(Record):
-    """Where in its CoT the answer first stands, 0 the start and 1 the end."""
+    """Where in its CoT the answer first appears, 0 the start and 1 the end."""
 
     mean: Share = None
     quartiles: Annotated[tuple[float, ...], BeforeValidator(_quartiles)] = ()  # three or none
 
 
 class Leak(Study):
-    """Whether the CoT holds the gold answer as a plain copy, where, and what is left without what follows."""
+    """Whether the CoT holds the gold answer as a plain copy, where, and what is left when it is cut there."""
 
     results = ("leaks",)
     cots: Count = None
@@ -379,7 +379,7 @@ class Own(Study):
 
 
 class ThreeWay(Record):
-    """What the answer follows when one number of the CoT is changed and the rest worked out anew. Shares."""
+    """What the answer follows when one number of the CoT is changed and the rest recalculated. Shares."""
 
     reader: Label = ""  # "sees the question", "question hidden"
     n: Count = None

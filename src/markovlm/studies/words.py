@@ -39,7 +39,7 @@ def _counted(n: int | None, unit: str) -> str:
 
 
 def opposite(e: Estimate) -> Estimate:
-    """The same said the other way round: a drop of -0.2 is a rise of 0.2."""
+    """The same with the opposite sign: a drop of -0.2 is a rise of 0.2."""
     mean, low, high = (None if v is None else -v for v in (e.mean, e.high, e.low))
     return est(mean, low, high, e.n)
 

@@ -47,9 +47,7 @@ def chain_example(
         if not 1 <= query.after <= len(chunks):
             raise ValueError(f"after: {query.question!r} is asked after chunk {query.after} of {len(chunks)}")
         if query.fact is not None and not 1 <= query.fact <= query.after:
-            raise ValueError(
-                f"fact: {query.question!r}, asked after chunk {query.after}, can't have its fact in chunk {query.fact}"
-            )
+            raise ValueError(f"fact: {query.question!r}, asked after chunk {query.after}, has its fact in chunk {query.fact}")
         if not query.answer:
             raise ValueError(f"answer: {query.question!r} has no answer")
     answer = queries[-1].answer if queries else ""

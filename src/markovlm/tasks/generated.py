@@ -47,9 +47,7 @@ class _Task(ABC):
     def load(self, request: LoadRequest) -> Loaded:
         """Examples of a split, at most `request.limit` of them."""
         if request.data is not None:
-            raise UserError(
-                f"{request.data}: the questions of task {self.name} are generated, so leave out --data or use --task custom"
-            )
+            raise UserError(f"{request.data}: task {self.name} generates its questions; leave out --data, or use --task custom")
         check_request(self.name, self.splits, request)
         return self._generated(request)
 

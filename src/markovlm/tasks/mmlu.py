@@ -73,9 +73,7 @@ def _adapt(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
     if subject == "all":
         return TASK
     if subject not in SUBJECTS:
-        raise UserError(
-            f"task mmlu: no subject {subject!r}{close_match(subject, SUBJECTS)}; use all, or one of the 57 subjects of MMLU"
-        )
+        raise UserError(f"task mmlu: no subject {subject!r}{close_match(subject, SUBJECTS)}; all, or one of MMLU's 57 subjects")
     assert dataset.hub is not None
     return replace(dataset, parse=partial(parse, only=subject), hub=replace(dataset.hub, name=subject))
 

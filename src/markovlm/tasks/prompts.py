@@ -276,9 +276,7 @@ def _compact_question(task: Task, example: Example, tokenizer: Any) -> str:
         raise UserError(f"prompt style compact: the tokenizer has no {THINK} and {REDACTED_TOKEN}; use plain or chat")
     held = [string for string in special_strings(tokenizer) if string in example.question]
     if held:
-        raise UserError(
-            f"prompt style compact: the question contains {held[0]}, a token of the prompt: {example.question[:40]!r}"
-        )
+        raise UserError(f"prompt style compact: the question has {held[0]}, a token of the prompt: {example.question[:40]!r}")
     unknown = unknown_in(tokenizer, example.question)
     if unknown:
         raise UserError(

@@ -203,9 +203,7 @@ def _spread(config: RunConfig, processes: int) -> Spread:
     strategy = config.distributed.strategy
     check_share(config, processes)
     if strategy == "fsdp2" and processes == 1:
-        raise UserError(
-            "distributed.strategy=fsdp2 shards the weights over several processes: give their number with --processes N"
-        )
+        raise UserError("distributed.strategy=fsdp2 shards the weights over several processes: add --processes N")
     return Spread(processes, strategy == "fsdp2")
 
 

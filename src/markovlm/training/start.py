@@ -65,7 +65,7 @@ def start_run(
     step = saved[-1] if saved else 0
     if config.training.steps < step:
         raise UserError(
-            f"--training.steps {config.training.steps}: {directory.path} already has {step} steps; give at least as many"
+            f"--training.steps {config.training.steps}: {directory.path} already has {step} steps; give as many or more"
         )
     adapter = directory.checkpoint(step) if saved else None
     local = (

@@ -1,4 +1,4 @@
-"""What a framework of RL post-training calls things: metrics, settings, and what its users turn.
+"""What a framework of RL post-training calls its metrics and settings, and which knobs its users have.
 
 One record a framework. Readers go from its metric names to ours, advice from our settings to its names; `docs/metrics.md` is written from the
 same records.
