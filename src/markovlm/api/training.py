@@ -124,7 +124,7 @@ def _kept(out: Path, rows: bytes) -> Iterator[Path]:
 
 
 def _rows(questions: Sequence[Example | Mapping[str, Any]]) -> bytes:
-    """As lines of a file. Raises UserError naming the first that is no question."""
+    """As lines of a file. Raises UserError naming the first that is not a question."""
     lines: list[bytes] = []
     given = listed("questions", questions, (Example, Mapping), "mappings with question and answer, or of Examples")
     for number, one in enumerate(given):

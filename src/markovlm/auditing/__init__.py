@@ -1,1 +1,1 @@
-"""Auditing chains of thought that somebody else wrote: sources, readings, numbers, page."""
+"""Auditing chains of thought that somebody else wrote: sources, readers, numbers, page."""

@@ -1,4 +1,4 @@
-"""How many questions can be read in so many minutes: found by reading the first few and timing them."""
+"""How many questions can be read in so many minutes, estimated by reading and timing the first few."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FEWEST = 3  # questions that are read whatever the time
 def within_minutes(request: AuditRequest, counting: Counting | None, say: Callable[[str], None]) -> AuditRequest:
     """The request with as many questions of each group as its readers can read in `request.minutes`, but at least three.
 
-    What is kept from before takes no time, so the same command again reads further. Every reader gets the same share of the time, and all
+    What was read before takes no time, so the same command again continues. Every reader gets the same share of the time, and all
     read the same questions.
     """
     assert request.minutes is not None

@@ -1,8 +1,8 @@
-"""Tables of CoTs whatever their columns are called: which column is the question, the CoT, the gold answer.
+"""Tables of CoTs with any column names: which column is the question, the CoT, the gold answer.
 
-Columns are found by the names that datasets and trainers give them (TRL, verl, OpenRLHF, Open-R1, OpenMathInstruct, conversations), or named
-by the user (`--columns question=…,cot=…,answer=…`; `reward_model.ground_truth` is a key inside a column). A *cot* is taken as it is, of a
-*completion* the final answer is cut off.
+Columns are found by the names that datasets and trainers give them (TRL, verl, OpenRLHF, Open-R1, OpenMathInstruct, conversations), or
+named by the user (`--columns question=…,cot=…,answer=…`; `reward_model.ground_truth` is a key inside a column). A *cot* is used
+unchanged; from a *completion* the final answer is cut off.
 """
 
 from __future__ import annotations
@@ -84,18 +84,18 @@ class ColumnNames:
 
     @property
     def missing(self) -> list[str]:
-        """What an audit can't do without and no column was found for."""
+        """What an audit needs and no column was found for."""
         needed = {"question": {"question"}, "cot (or completion)": {"cot", "completion"}, "answer": {"answer"}}
         return [name for name, fields in needed.items() if not fields & self.paths.keys()]
 
     def get(self, row: Mapping[str, Any], name: str) -> Any:
-        """None if the field has no column, or this row nothing in it."""
+        """The value of a field; None if the field has no column, or the row no value in it."""
         path = self.paths.get(name)
         return None if path is None else at_path(row, path)
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """`question=problem,cot=trace` -> a mapping. Raises UserError on a name that is no field."""
+    """`question=problem,cot=trace` -> a mapping. Raises UserError for an unknown field."""
     found: dict[str, str] = {}
     for part in (piece for text in texts for piece in text.split(",") if piece.strip()):
         name, equals, path = (piece.strip() for piece in part.partition("="))
@@ -179,7 +179,7 @@ def _kind(paths: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_table(name: str, rows: Sequence[Record], columns: ColumnNames) -> CotSource:
-    """A CoT a row, or a list of them."""
+    """One CoT per row, or a list of them."""
     found = CotSource(columns.kind)
     if columns.kind != "rows":
         what = {"cot": "unchanged", "completion": "up to its final answer"}

@@ -1,8 +1,8 @@
 """Groups against each other, readers against each other, and the order of the groups. Pure: numbers in, JSON out.
 
 Groups are paired where they share questions: the difference is formed for each question (means over its CoTs) and questions are
-drawn. Where they share none, each group's questions are drawn apart. A p is of a sign-flip or permutation test over questions, and
-adjusted over the whole table by Benjamini and Hochberg: stars go by the adjusted one.
+resampled. If they share none, each group's questions are resampled separately. p is that of a sign-flip or permutation test over
+questions, adjusted over the whole table by Benjamini and Hochberg: stars follow the adjusted p.
 """
 
 from __future__ import annotations

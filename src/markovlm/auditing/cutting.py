@@ -10,8 +10,8 @@ What is audited is the reasoning. Models close it in many ways, and a group that
     \\[ \\boxed{42} \\]   So the answer is $\\boxed{42}$.          a last sentence or formula with a box
     So the answer is 42.   … has **44 stickers** remaining.   a last sentence with a label, or with its result in bold
 
-Politeness and end tokens behind an answer (`I hope it is correct.`) go with it. Statements that follow each other at the end are one
-answer; one made earlier is the reasoning's own.
+Politeness and end tokens after an answer (`I hope it is correct.`) are cut off with it. Consecutive statements at the end are one
+answer; an earlier one belongs to the reasoning.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _BEHIND = re.compile(
 
 
 def before_answer(completion: str) -> tuple[str, str | None]:
-    """The reasoning of a completion, and the final answer that was cut off behind it; None: nothing was.
+    """The reasoning of a completion, and the final answer that was cut off after it; None if nothing was.
 
     >>> before_answer("9*2=18.\\n#### 18")
     ('9*2=18.', '#### 18')
@@ -184,7 +184,7 @@ def _bold_result(sentence: str) -> bool:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace closes that was opened before `start`; None if it does not."""
+    """Index of the brace that closes the one opened before `start`; None if it is not closed."""
     depth = 1
     for at in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
@@ -194,7 +194,7 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def gold_of(target: str) -> str:
-    """The final answer of a target that may be a whole solution: what stands behind GSM8K's `####`, or in its last `\\boxed{…}`."""
+    """The final answer of a target that may be a whole solution: what follows GSM8K's `####`, or in its last `\\boxed{…}`."""
     if "####" in target:
         return target.rpartition("####")[2].strip()
     at = target.rfind("\\boxed{")

@@ -1,4 +1,4 @@
-"""Files as records: JSON Lines, JSON, CSV and Parquet, also compressed. What a file is, is decided by its content."""
+"""Files as records: JSON Lines, JSON, CSV and Parquet, also compressed. The type of a file is decided by its content."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _lines(path: Path, text: str) -> Records:
 
 
 def rows_inside(whole: Mapping[str, Any]) -> tuple[list[Record], str]:
-    """Of one JSON object: the rows in it, given as columns or as a list, and a note about what is left out. Maybe none."""
+    """The rows in one JSON object, given as columns or as a list, and a note about what is left out. May be empty."""
     columns = list(enumerate(_columns(whole), 1))
     if columns:
         return columns, ""

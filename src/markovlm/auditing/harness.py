@@ -15,12 +15,12 @@ _QUESTIONS = ("question", "query", "problem", "input", "text", "Body")
 
 
 def is_harness(row: Mapping[str, Any]) -> bool:
-    """Every line has the document and the responses of the model to it."""
+    """Whether every line has the document and the model's responses to it."""
     return "doc" in row and "resps" in row
 
 
 def read_harness(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> CotSource:
-    """One CoT a document and response. The same response under another filter is the same CoT, right if it is under one of them."""
+    """One CoT per document and response. The same response under another filter is the same CoT, right if one filter says so."""
     found = CotSource("lm-eval")
     places: dict[tuple[Any, ...], int] = {}
     for line, row in rows:

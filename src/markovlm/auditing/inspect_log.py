@@ -1,8 +1,8 @@
 """Inspect logs: the zip (`.eval`) and the JSON. Nothing in them is trusted.
 
-A zip holds `header.json` (or `_journal/start.json` of a log that was never finished) and `samples/ID_epoch_N.json`. What was shown to the
-model is not always what the log's output says: `multiple_choice(shuffle=…)` puts the choices back in order afterwards and replaces the
-reply by `ANSWER: B`. The reply itself stands in the events.
+A zip holds `header.json` (or `_journal/start.json` of a log that was never finished) and `samples/ID_epoch_N.json`. What was shown to
+the model is not always what the log's output says: `multiple_choice(shuffle=…)` puts the choices back in order afterwards and replaces
+the reply by `ANSWER: B`. The original reply is in the events.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NO_SAMPLES = "an Inspect log without samples (it was written with log_samples=F
 
 
 def is_inspect_json(value: Any) -> bool:
-    """An Inspect log as JSON has the evaluation, and its samples or at least its plan beside it."""
+    """Whether a JSON value is an Inspect log: it has the evaluation, and its samples or at least its plan."""
     return isinstance(value, Mapping) and isinstance(value.get("eval"), Mapping) and bool({"samples", "plan"} & set(value))
 
 
 def read_inspect_zip(path: Path) -> CotSource:
-    """All samples of an `.eval` file. Raises UserError if it is none, or unpacks to more than a log has."""
+    """All samples of an `.eval` file. Raises UserError if it is not one, or unpacks to more than a log would."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _from_zip(path, archive)

@@ -1,4 +1,4 @@
-"""Members of an Inspect zip as JSON values. Read without inspect_ai; what the zip says of its sizes is not believed.
+"""Members of an Inspect zip as JSON values. Read without inspect_ai; the sizes that the zip states are not trusted.
 
 Newer versions compress with Zstandard, which Python's zipfile can't read before 3.14: pyarrow does (it comes with `datasets`).
 """
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 class Unpacker:
-    """Reads members in pieces and stops at a limit: what the directory of a zip says of sizes is not believed."""
+    """Reads members in pieces and stops at a limit: the sizes in a zip's directory are not trusted."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self.path = path

@@ -1,4 +1,4 @@
-"""A model that says whether a CoT relies on its hint: P(Yes) against P(No) behind a question about the CoT. Nothing is sampled."""
+"""A model that says whether a CoT relies on its hint: P(Yes) against P(No) after a question about the CoT. Nothing is sampled."""
 
 from __future__ import annotations
 

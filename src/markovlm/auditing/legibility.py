@@ -28,7 +28,7 @@ _CJK = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO")
 
 @dataclass(frozen=True, slots=True)
 class Legible:
-    """Of one text."""
+    """The counts of one text."""
 
     words: int
     judged: int  # words that could be non-words
@@ -56,13 +56,13 @@ def legibility(text: str) -> Legible:
 
 
 def is_nonword(word: str) -> bool:
-    """Whether English words are not spelled like this."""
+    """Whether the word is not spelled like English."""
     marked = f"^{word.lower()}$"
     return any(marked[i : i + 3] not in _triples() for i in range(len(marked) - 2))
 
 
 def script_of(word: str) -> str:
-    """`LATIN`, `CJK`, …; empty for a lone Greek letter and for what has no name."""
+    """`LATIN`, `CJK`, …; empty for a lone Greek letter and for characters without a name."""
     name = unicodedata.name(word[0], "").split(" ")[0].split("-")[0]
     if name == "GREEK" and len(word) == 1:
         return ""

@@ -1,4 +1,4 @@
-"""Every CoT with what each reader made of it: `cots.jsonl`, and the list on the page."""
+"""Every CoT with each reader's results: `cots.jsonl`, and the list on the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SEES = (
 
 
 def listed(material: Material, reads: Sequence[ReaderRead]) -> list[dict[str, Any]]:
-    """A row a CoT, in the order of the groups; readings of every reader that it fits."""
+    """One row per CoT, in the order of the groups, with the results of every reader whose context it fits."""
     places = {
         (read.reader, group): {cot.key: number for number, cot in enumerate(own.cots)}
         for read in reads

@@ -1,4 +1,4 @@
-"""The numbers of an audit: values by CoT, their means over questions, and what is in the JSON. Pure but for the records it reads."""
+"""The numbers of an audit: values by CoT, their means over questions, and what is in the JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _AROUND_AN_ANSWER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """One measure of one group: a value a CoT, and its question. None if there is none."""
+    """One measure of one group: a value and a question per CoT. None if there is no value."""
 
     values: Sequence[float | None]
     questions: Sequence[str]
@@ -67,7 +67,7 @@ class Values:
 
 
 def reader_values(read: GroupRead) -> dict[str, Values]:
-    """What depends on the reader, by measure."""
+    """Measures that depend on the reader, by name."""
     questions = [cot.example.id for cot in read.cots]
 
     def values(found: Sequence[float | None], within: tuple[float, float] | None = None) -> Values:
@@ -99,7 +99,7 @@ def _bits(logprob: float, text: str) -> float | None:
 
 
 def reader_entry(read: ReaderRead, group: str, seed: int) -> dict[str, Any]:
-    """One reader's numbers of one group."""
+    """One reader's numbers for one group."""
     own = read.groups[group]
     questions = [cot.example.id for cot in own.cots]
 
@@ -172,7 +172,7 @@ def _text_entry(own: GroupRead, questions: Sequence[str], seed: int) -> dict[str
 
 
 def text_values(cots: Sequence[AuditCot], stated: Callable[[AuditCot], bool]) -> dict[str, Values]:
-    """What needs no reader, by measure."""
+    """Measures that need no reader, by name."""
     questions = [cot.example.id for cot in cots]
     read = [legibility(cot.text) for cot in cots]
 
@@ -197,7 +197,7 @@ def text_values(cots: Sequence[AuditCot], stated: Callable[[AuditCot], bool]) ->
 
 
 def is_bare(cot: str, answer: str) -> bool:
-    """Is the CoT the gold answer and nothing else, maybe with "the answer is"?"""
+    """Whether the CoT is just the gold answer, perhaps with "the answer is"."""
     text = _AROUND_AN_ANSWER.sub("", cot)
     if not text:
         return False

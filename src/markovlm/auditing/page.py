@@ -19,7 +19,7 @@ COTS = "cots.jsonl"
 
 
 def write_page(request: AuditRequest, result: Mapping[str, Any], reads: Sequence[ReaderRead]) -> Path:
-    """`audit.html` and `cots.jsonl`, all CoTs with what was read from them, beside the readings."""
+    """Write `audit.html` and `cots.jsonl` (all CoTs with what was read from them) beside the results."""
     path = request.out / PAGE
     title = ", ".join(file.name for file in request.files[:3]) + (" and more" if len(request.files) > 3 else "")
     rows = listed(request.material, reads)
@@ -30,7 +30,7 @@ def write_page(request: AuditRequest, result: Mapping[str, Any], reads: Sequence
 
 
 def audit_html(result: Mapping[str, Any], reads: Sequence[ReaderRead], rows: Sequence[Mapping[str, Any]], title: str) -> str:
-    """No scripts, nothing from outside."""
+    """The page as HTML: no scripts, nothing loaded from outside."""
     cards, number = [], 0
     for group, own in reads[0].groups.items() if reads else ():
         for one in own.shown:

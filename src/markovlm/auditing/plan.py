@@ -1,4 +1,4 @@
-"""What an audit is asked for: the CoTs by group, how answers are read, who reads, and about what it costs."""
+"""What an audit is asked for: the CoTs by group, how answers are read, by whom, and about what it costs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNLIKE = 0.1  # shares of CoTs with a final answer cut off: groups that differ 
 
 @dataclass(frozen=True, slots=True)
 class AuditCot:
-    """One CoT as it is audited. `number` is its place among all CoTs of its question, over the groups."""
+    """One CoT as it is audited. `number` counts the CoTs of its question, over all groups."""
 
     example: Example
     number: int
@@ -219,7 +219,7 @@ def _is_address(name: str) -> bool:
 def open_audience(
     names: Sequence[str], material: Material, over: Mapping[str, Any], *, needed: bool = True
 ) -> tuple[tuple[str, Target], ...]:
-    """Models, or last checkpoints of runs, put to these questions. Raises UserError in one line for one that is not there."""
+    """Open models, or last checkpoints of runs, as readers. Raises UserError in one line for one that does not exist."""
     if not names and not needed:
         return ()
     if not names:
@@ -261,7 +261,7 @@ def open_one(name: str, material: Material, over: Mapping[str, Any], flag: str =
 
 
 def cost(request: AuditRequest, tokens: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """About how many tokens one reader computes, by part: `tokens` are (question prompt, CoT) lengths, one a CoT.
+    """About how many tokens one reader computes, by part: `tokens` are (question prompt, CoT) lengths, one per CoT.
 
     What a variant shares with its CoT is counted once; answers (at most `max_answer_tokens` each) are left out.
     """

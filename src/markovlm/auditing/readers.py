@@ -1,6 +1,6 @@
-"""Who reads the CoTs of an audit: a loaded model with its prompts, and what it makes of a text as a whole.
+"""The readers of an audit's CoTs: a loaded model with its prompts, which also scores texts as a whole.
 
-A model behind a server (`auditing/server.py`) is one too.
+A model on a server (`auditing/server.py`) is one too.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def identity_of(label: Label, extractors: Sequence[str], budget: int) -> str:
 
 
 def check_prompts(setup: Setup, examples: Sequence[Example]) -> None:
-    """Raises UserError if a question can't be put to this reader."""
+    """Raise UserError if a question can't be put to this reader."""
     for example in examples:
         setup.prompter.reader_prompt(example, SIGHTED)
         if setup.task.answer_type == "letter":
@@ -107,8 +107,9 @@ def check_prompts(setup: Setup, examples: Sequence[Example]) -> None:
 
 
 def budget_named(target: Target) -> int:
-    """The CoT budget that prompts mention: the one a run was trained with, or that the user gave. Else none is named: these CoTs kept to none,
-    and a reader that sees nothing else takes it for the answer."""
+    """The CoT budget that prompts mention: the one a run was trained with, or that the user gave. Otherwise none: these CoTs had no
+    budget, and a reader that sees no other number may take it for the answer.
+    """
     given = target.config.rollouts.max_cot_tokens
     return given if given is not None and target.config.prompt.mention_budget else UNSAID
 
@@ -127,7 +128,7 @@ class Encoded:
 
 
 def encode_all(opened: OpenReader, request: AuditRequest) -> Encoded:
-    """Raises UserError if no CoT fits."""
+    """The CoTs in a reader's tokens. Raises UserError if no CoT fits its context."""
     setup = opened.setup
     prompter, limit = setup.prompter, opened.context_tokens
     unknown_id = getattr(setup.lm.tokenizer, "unk_token_id", None)
@@ -160,14 +161,14 @@ def _study_cot(cot: AuditCot, ids: tuple[int, ...]) -> StudyCot:
 
 
 class Pace:
-    """Says after the first batch how long the rest will take."""
+    """Reports after the first batch how long the rest will take."""
 
     def __init__(self, opened: OpenReader, say: Callable[[str], None]):
         self.opened, self.say = opened, say
         self.began, self.said = time.perf_counter(), False
 
     def saw(self, done: Sequence[Variant], left: Sequence[Variant]) -> None:
-        """A batch is done, others are left."""
+        """Called when a batch is done and others are left."""
         if self.said or not left:
             return
         self.said = True
@@ -219,7 +220,7 @@ def read_once(
     doing: str,
     counting: Counting | None,
 ) -> dict[str, dict[str, Any]]:
-    """What is read from everything asked for, by digest, kept in a file: of what is in it, nothing is read again."""
+    """Read everything asked for, by digest, with results kept in a file: what is in it is not read again."""
     kept = open_folder(path.parent)
     known = {row["digest"]: row for row in kept_rows(path)}
     todo = [(digest, one) for digest, one in asked.items() if digest not in known]
@@ -234,6 +235,6 @@ def read_once(
 
 
 def text_digest(cot: StudyCot) -> str:
-    """Tells CoTs and their questions apart."""
+    """A hash that distinguishes CoTs and their questions."""
     parts = (cot.example.question, *cot.example.choices, " ".join(map(str, cot.ids)))
     return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""One reader's part of an audit: every CoT read alone, with the question, without itself, damaged, cut, and sentence by sentence.
+"""One reader's part of an audit: every CoT read alone, with the question, left out, perturbed, cut, and sentence by sentence.
 
 The studies are those of a run (`analysis`), each group of CoTs in the place of a run's own. Readings are kept as they come in the
 audit's folder, so that an interrupted audit continues and two groups that share a CoT have it read once.
@@ -27,7 +27,7 @@ MOST_SHOWN = 3  # CoTs of a group with their load, on the page
 
 @dataclass(slots=True)
 class GroupRead:
-    """What one reader made of one group; a value a CoT in `cots`' order."""
+    """One reader's results on one group; one value per CoT in the order of `cots`."""
 
     cots: list[StudyCot]
     alone: list[Scored]  # from the CoT alone
@@ -52,7 +52,7 @@ class GroupRead:
 
     @property
     def baseline(self) -> list[Scored]:
-        """What anybody could guess from what is beside the CoT."""
+        """What can be guessed from what is visible beside the CoT."""
         return self.choices_alone or self.nothing
 
 
@@ -107,7 +107,7 @@ class Gathered:
 
 
 def gather_studies(opened: OpenReader, request: AuditRequest) -> Gathered:
-    """The studies of every group with a CoT that fits, and what they will ask for."""
+    """The studies of every group with a CoT that fits, and the variants that they will need."""
     encoded = encode_all(opened, request)
     studies = {group: _study(opened, group, cots, request) for group, cots in encoded.fits.items() if cots}
     return Gathered(opened, encoded, studies, {group: wanted(study, request) for group, study in studies.items()})
@@ -139,7 +139,7 @@ class _Rehearsal(Study):
 
 
 def wanted(study: Study, request: AuditRequest) -> list[Variant]:
-    """Every variant that the studies of a group will ask for: none of them depends on what is read from another."""
+    """Every variant that the studies of a group will need: none of them depends on results of another."""
     wishes = _Wishes(study.setup, study.reader.frozen, study.reader.path)
     rehearsal = _Rehearsal(study.target, study.setup, study.label, study.cots, study.folder, wishes, same_source=False)
     _read_group(rehearsal, request)

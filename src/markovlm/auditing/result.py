@@ -29,9 +29,9 @@ STUDIES = ("damage", "leak", "bypass", "load")
 def audit(
     request: AuditRequest, counting: Counting | None = None, say: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[str, Any], list[ReaderRead], AuditRequest]:
-    """Read everything, reader after reader, and put it together; written to `request.out`. Given again, it goes on where it was.
+    """Read everything, reader after reader, and write the result to `request.out`. The same call again continues.
 
-    The request comes back as it was carried out: of limited time, with the questions that were read.
+    Returns the request as it was carried out: with limited time, with the questions that were read.
     """
     if request.minutes is not None:
         request = within_minutes(request, counting, say)

@@ -30,7 +30,7 @@ class AuditRow:
 
     @property
     def cut(self) -> bool:
-        """Was a final answer cut off?"""
+        """Whether a final answer was cut off."""
         return self.final is not None
 
 
@@ -48,7 +48,7 @@ class CotSource:
 
 
 class Unfit(Exception):
-    """This record is no CoT with question and answer; the message says why. The reader of the file adds where."""
+    """A record that is not a CoT with question and answer; the message says why. The reader of the file adds where."""
 
 
 def text_of(values: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
@@ -59,7 +59,7 @@ def text_of(values: Mapping[str, Any], name: str, *, empty: bool = False) -> str
 
 
 def as_text(value: Any, what: str, *, empty: bool = False, absent: str = "") -> str:
-    """A value as text; numbers are written out. Unfit where it is no text, or (unless `empty`) blank."""
+    """A value as text; numbers are written out. Raises Unfit if it is not text, or (unless `empty`) blank."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Unfit((absent or f"no {what}") if value is None else f"{what} is {type(value).__name__}, not text")
     text = plain(str(value))

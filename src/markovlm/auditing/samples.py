@@ -9,12 +9,12 @@ from markovlm.auditing.rows import AuditRow, CotSource, Unfit, plain, text_of
 
 
 def is_samples(row: Mapping[str, Any]) -> bool:
-    """A row of our run directories."""
+    """Whether this is a row of samples.jsonl from one of our run directories."""
     return {"question_id", "question", "cot", "baseline_cot", "answer"} <= set(row)
 
 
 def read_samples(name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> CotSource:
-    """CoTs of a run in training, group `trained`, and the frozen model's beside them, group `base`."""
+    """CoTs of a run in training, group `trained`, and the frozen model's, group `base`."""
     found = CotSource("samples", shards=False)
     known: set[tuple[str, str]] = set()
     for line, row in rows:

@@ -1,4 +1,4 @@
-"""What an audit says in words: one sentence to quote, one with what it does not show, and what its numbers can't say. Pure: JSON in, text out."""
+"""What an audit says in words: one sentence to quote, one with what it does not show, and what its numbers can't show. Pure: JSON in, text out."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def number(found: Mapping[str, Any] | None) -> str:
 def cautions(
     groups: Sequence[Mapping[str, Any]], readers: Sequence[Mapping[str, Any]], ranking: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """What these numbers can't say, a line each."""
+    """What these numbers can't show, one line each."""
     found = [
         f"{r['reader']}: {r['too_long']} CoTs don't fit its context and are left out of its numbers"
         for r in readers

@@ -1,7 +1,7 @@
 """A reader behind an OpenAI-compatible server (`--reader http://HOST:8000`): a 70B model reads without a GPU here.
 
-Its tokens are the server's affair: on this side a token is a character, so that the studies cut and damage the same texts as for any
-other reader, and every sequence goes there as text. The server's prefix cache computes once what variants share.
+Its tokens are known only to the server: here a token is a character, so that the studies cut and perturb the same texts as for any
+other reader, and every sequence is sent as text. The server's prefix cache computes once what variants share.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ class ServerReader(Reader):
 
 
 def written(prompter: Prompter, prompt: Sequence[int], cot: Sequence[int]) -> str:
-    """Prompt and CoT as the server gets them: what looks like a special token in the CoT is text."""
+    """Prompt and CoT as the server gets them: what looks like a special token in the CoT is plain text."""
     tokenizer = cast(Characters, prompter.tokenizer)
     return tokenizer.decode(prompt) + SPECIAL.sub(lambda match: f"{match[0][0]} {match[0][1:]}", tokenizer.decode(cot))
 
 
 def ended(text: str, stops: Sequence[str]) -> str:
-    """A greedy answer up to the first stop string behind its first words, as one that is decoded here ends.
+    """A greedy answer up to the first stop string after its first words, as answers decoded locally end.
 
     >>> ended(" 42\\nQuestion", ["\\n"])
     ' 42'
@@ -164,7 +164,7 @@ class OpenServer(OpenReader):
 def open_reader(
     name: str, target: Target, request: AuditRequest, counting: Counting | None, flag: str = "--reader"
 ) -> OpenReader:
-    """A model on this machine, loaded, or one behind a server, found. Raises UserError in one line if that can't be."""
+    """Open a model on this machine (loaded) or on a server (looked up). Raises UserError in one line if that fails."""
     served = isinstance(target, ServerTarget)
     needs_tokens = [one for one in request.plan.perturbations if PERTURBATIONS[one].level == "token"]
     if served and "damage" in request.parts and needs_tokens:

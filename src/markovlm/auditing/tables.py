@@ -28,7 +28,7 @@ _SURVIVE = {"empty": "without CoT", "other": "with another question's", "filler"
 
 
 def tables_of(result: Row) -> dict[str, list[Table]]:
-    """Section -> its tables, those that have rows. Texts from outside show their control characters."""
+    """Section -> its tables, without empty ones. Control characters in foreign texts are made visible."""
     studies, read = result["studies"], [(group, one) for group in result["groups"] for one in group["readers"]]
     made = {
         "follows": _follows(read),

@@ -1,1 +1,1 @@
-"""Before training: settings whose outcome is known, in configurations of TRL, verl and ours."""
+"""Checks before training: settings with a known outcome, in configurations of TRL, verl and ours."""

@@ -1,4 +1,4 @@
-"""From a file to what is known of its settings."""
+"""From a configuration file to the findings about its settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CheckAnswers:
 def check_file(
     path: Path, framework: str | None = None, processes: int | None = None, answers: CheckAnswers | None = None
 ) -> Checked:
-    """What is known of one configuration. Raises UserError for a file that cannot be read, or of no framework that is known."""
+    """The findings about one configuration. Raises UserError for a file that cannot be read, or of no known framework."""
     path = find_config(path)
     settings = read_settings(path)
     named = framework or framework_of(settings)
@@ -66,7 +66,7 @@ def check_file(
 
 
 def framework_of(settings: GivenSettings) -> str | None:
-    """Whose settings they are, by names that only one has."""
+    """The framework of these settings, recognised by names that only it has."""
     names = [*settings.values, *settings.unread]
     if any(name.startswith(_VERL) for name in names):
         return "verl"

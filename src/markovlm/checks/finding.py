@@ -1,4 +1,4 @@
-"""What is said about a configuration."""
+"""Findings about a configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CheckFinding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One configuration: `fails` where any finding does, `warn` where there is another, else `clear`."""
+    """One configuration: `fails` if any finding does, `warn` if there is another, otherwise `clear`."""
 
     path: str
     framework: str
@@ -39,7 +39,7 @@ class Checked:
         return "fails" if "fails" in levels else "warn" if levels else "clear"
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The object that `--json` prints."""
         return {
             "path": self.path, "framework": self.framework, "verdict": self.verdict, "settings": self.settings,
             "findings": [finding.as_json() for finding in self.findings], "unread": list(self.unread),
@@ -47,5 +47,5 @@ class Checked:
 
 
 def worst_first(findings: Iterable[CheckFinding]) -> tuple[CheckFinding, ...]:
-    """In order of gravity; of equals as they came."""
+    """Findings in order of gravity, otherwise in the given order."""
     return tuple(sorted(findings, key=lambda finding: finding.level != "fails"))

@@ -1,4 +1,4 @@
-"""Do reference answers fit into the limit on completions?
+"""Whether reference answers fit into the limit on completions.
 
 No tokenizer is needed for what is certain: the usual byte-level BPE tokenizers never join two words, nor two runs of digits, so a text has at
 least as many tokens as it has those (runs of digits: one token for each three). It has more: punctuation, and words of several tokens.
@@ -28,7 +28,7 @@ _LEAST = 8
 
 
 def at_least(text: str) -> int:
-    """Tokens that a text has at least: `"17 + 4 = 21"` -> 3."""
+    """The minimum number of tokens that a text can have: `"17 + 4 = 21"` -> 3."""
     return len(_PIECE.findall(text))
 
 
@@ -50,7 +50,7 @@ def _lengths(path: Path, column: str | None) -> Iterator[int]:
 
 
 def limit_against(lengths: list[int], limit: float | None, said: str, name: str) -> CheckFinding | None:
-    """A finding where more than one in twenty answers is certainly longer. `said` is the setting with its value, `name` without."""
+    """A finding if more than one in twenty answers is certainly longer. `said` is the setting with its value, `name` without."""
     over = sum(length > limit for length in lengths) / len(lengths) if limit else 0.0
     if limit is None or over <= _SOME:
         return None

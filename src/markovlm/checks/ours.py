@@ -1,4 +1,4 @@
-"""Settings of our own that work on paper and have failed in practice. `train` says them at the start."""
+"""Settings of our own that look right and have failed in practice. `train` warns of them at the start."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PPO_LR_SHARE = 0.5
 
 
 def doubts(config: RunConfig) -> list[str]:
-    """One line each, with a pointer."""
+    """One line per finding, with a reference."""
     return [f"{finding.what} ({finding.source})" for finding in findings(config)]
 
 
 def findings(config: RunConfig) -> Iterator[CheckFinding]:
-    """In the order in which one would look."""
+    """The findings, in the order in which one would look."""
     objective, training, rollouts = config.objective, config.training, config.rollouts
     tried = highest_tried_lr(config.model, training.lr)
     live = objective.actor_reward_weight.maximum > 0

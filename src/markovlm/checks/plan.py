@@ -1,4 +1,4 @@
-"""A configuration of another framework as rules look at it: its settings under its own names, defaults where it says nothing."""
+"""A configuration of another framework as the rules see it: settings under its own names, with defaults for what it does not set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off", "none", "null", ""
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """What will be run. `unread` are settings that only running the file would tell: no rule speaks about them."""
+    """What will be run. `unread` are settings that are only known at run time: no rule judges them."""
 
     framework: Framework
     given: Mapping[str, Any]
@@ -23,7 +23,7 @@ class TrainingPlan:
     processes: int | None = None  # of the trainer, where it is known
 
     def value(self, name: str) -> Any:
-        """None if it is not known."""
+        """The value of a setting; None if it is not known."""
         if name in self.unread:
             return None
         value = self.given.get(name)
@@ -37,12 +37,12 @@ class TrainingPlan:
         return value if math.isfinite(value) else None
 
     def on(self, name: str) -> bool:
-        """Is it switched on?"""
+        """Whether it is switched on."""
         value = self.value(name)
         return value.strip().lower() in _TRUE if isinstance(value, str) else bool(value)
 
     def off(self, name: str) -> bool:
-        """Is it known to be switched off?"""
+        """Whether it is known to be switched off."""
         value = self.value(name)
         return value is not None and (value.strip().lower() in _FALSE if isinstance(value, str) else not value)
 

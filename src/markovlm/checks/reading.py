@@ -1,6 +1,6 @@
 """Settings of a file as one flat mapping: YAML or JSON, a shell script with overrides or flags, a Python file with a `GRPOConfig(...)`.
 
-Nothing is run: of scripts only what stands there as a value is known, and variables that are set to one.
+Nothing is run: of scripts, only literal values and variables set to one are known.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TRAINERS = re.compile(r"(?:GRPO|RLOO)Config")
 
 @dataclass(frozen=True, slots=True)
 class GivenSettings:
-    """Dotted names -> values, and names whose value only running the file would tell."""
+    """Dotted names -> values, and names whose value is only known at run time."""
 
     values: Mapping[str, Any]
     unread: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class GivenSettings:
 
 
 def read_settings(path: Path) -> GivenSettings:
-    """Raises UserError for a file that cannot be read, or has no settings."""
+    """The settings of a file. Raises UserError for a file that cannot be read, or has no settings."""
     suffix = path.suffix.lower()
     if suffix in (".sh", ".bash", ".slurm", ".sbatch"):
         found = _of_shell(_script(path))

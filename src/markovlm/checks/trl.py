@@ -27,7 +27,7 @@ _FEW = 4
 
 
 def findings(plan: TrainingPlan) -> Iterator[CheckFinding]:
-    """All rules, in the order in which one would look."""
+    """All findings, in the order in which one would look."""
     yield from _groups(plan)
     yield from _batches(plan)
     yield from _sampling(plan)

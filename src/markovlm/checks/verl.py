@@ -81,7 +81,7 @@ def _batches(plan: TrainingPlan) -> Iterator[CheckFinding]:
 
 
 def _megatron(plan: TrainingPlan) -> bool:
-    """There a batch is dealt to fewer ranks than there are GPUs."""
+    """There a batch is split over fewer ranks than there are GPUs."""
     return "megatron" in f"{plan.value('config_name')} {plan.value(f'{ACTOR}.strategy')}" or any(
         ".megatron." in name for name in plan.given
     )

@@ -40,7 +40,7 @@ CHANGEABLE = frozenset(
 
 
 class RunConfig(Section):
-    """A whole run. `config.yaml` in a run directory is this, resolved."""
+    """The configuration of a run. `config.yaml` in a run directory is this, resolved."""
 
     task: str = Field("arithmetic", description="a name from `markovlm tasks`")
     model: str = Field(

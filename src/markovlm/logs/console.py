@@ -23,7 +23,7 @@ from markovlm.logs.records import RunData
 from markovlm.logs.rows import Problems
 
 _CHUNK = 1 << 20
-_LOOKED_AT = 32 << 20  # characters by which a file is told
+_LOOKED_AT = 32 << 20  # characters by which a file is recognised
 _MAX_PIECE = 1 << 18  # of one piece between line ends; what is longer is no metric row
 _DICT = re.compile(r"\{\s*['\"][^{}]*\}")
 _PAIR = re.compile(
@@ -265,9 +265,9 @@ def _verl_pairs(text: str, whole: bool) -> Iterator[tuple[str, str]]:
 
 def _dictionary_rows(text: str) -> Iterator[tuple[int | None, dict[str, str]]]:
     """(step, row) of the dictionaries in a line."""
-    told = _GLOBAL.search(text) if "lobal step" in text else _BEFORE_DICT.search(text[: text.index("{")])
+    printed_step = _GLOBAL.search(text) if "lobal step" in text else _BEFORE_DICT.search(text[: text.index("{")])
     for row in dictionaries(text):
-        yield int(told[1]) if told else step_of(row, _STEPS), row
+        yield int(printed_step[1]) if printed_step else step_of(row, _STEPS), row
 
 
 def _named_row(text: str) -> dict[str, str]:

@@ -37,13 +37,13 @@ class Problems:
     def lines(self, name: str) -> list[str]:
         """The problems as sentences, the most frequent first."""
         ordered = sorted(self._found.items(), key=lambda item: -item[1][0])
-        told = [
+        counted_lines = [
             f"{name}: {message}: {count} rows, the first in line {line}" if count > 1 else f"{name}: {message}: line {line}"
             for message, (count, line) in ordered[:20]
         ]
         if len(ordered) > 20:
-            told.append(f"{name}: {len(ordered) - 20} more kinds of problems")
-        return [f"{name}: {message}" for message in self.plain] + told
+            counted_lines.append(f"{name}: {len(ordered) - 20} more kinds of problems")
+        return [f"{name}: {message}" for message in self.plain] + counted_lines
 
 
 def parse(raw: bytes) -> Any:

@@ -116,9 +116,9 @@ def read_csv(path: Path, framework: Framework | None = None) -> RunData:
         if wanted is not None and wanted not in (known := _runs(names)):
             run.problems.append(f"{path.name}: there is no run {wanted[:60]!r}; it has {', '.join(known)[:300]}")
             return run
-        names, told = _exported(names, wanted)
-        if told:
-            problems.note(told)
+        names, notice = _exported(names, wanted)
+        if notice:
+            problems.note(notice)
         usual = csv.field_size_limit(1 << 20)  # of the whole process: files of questions are read by the usual one
         try:
             rows = _csv_rows(csv.reader(_whole_lines(file), delimiter=delimiter), names, problems)

@@ -35,7 +35,7 @@ def select_layer_rows(layer: Any, index: Tensor) -> None:
 
 
 def keeps_all(cache: Any) -> bool:
-    """Does every layer keep every token? A sliding window forgets the first ones, and counts columns, hidden ones too."""
+    """Whether every layer keeps every token. A sliding window drops the first ones, and counts columns, hidden ones too."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 

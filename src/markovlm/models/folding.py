@@ -27,7 +27,7 @@ def fold_layers(model: Any) -> int:
 
 
 def unfold_layers(model: Any) -> None:
-    """PEFT's own arithmetic again."""
+    """Restore PEFT's own arithmetic."""
     layers: list[Any] = [module for module in model.modules() if type(module) is FoldedLinear]
     for layer in layers:
         layer.__class__ = Linear

@@ -62,19 +62,19 @@ class LanguageModel:
 
     @property
     def exact(self) -> bool:
-        """Does a sequence get the same states to float32's rounding, however it is batched and cut?"""
+        """Whether a sequence gets the same states to float32's rounding, however it is batched and split."""
         return self.dtype in (torch.float32, torch.float64) and self.quantization != "int8"
 
     @property
     def shares_prompts(self) -> bool:
-        """Can one pass over a prompt serve all CoTs that follow it, with gradient?"""
+        """Whether one pass over a prompt can serve all CoTs that follow it, with gradient."""
         if self.checkpointing == "whole" and torch.is_grad_enabled():
             return False
         return self.caching in ("padded", "even")
 
     @property
     def repeatable(self) -> bool:
-        """Does a sequence get the same states each time it is in a batch? Not where LoRA's dropout is on."""
+        """Whether a sequence gets the same states each time it is in a batch; not with LoRA's dropout on."""
         adapters = self.model.peft_config.values() if self.has_adapter else ()
         return not (self.model.training and any(adapter.lora_dropout > 0 for adapter in adapters))
 
@@ -122,7 +122,7 @@ class LanguageModel:
             raise
 
     def recover(self) -> None:
-        """After a pass, or its gradient, that broke off."""
+        """Called after a pass, or its gradient, that failed."""
         if self.shards is not None:
             self.shards.recover()
 

@@ -1,4 +1,4 @@
-"""Out of memory splits the work and repeats it: no question is ever skipped."""
+"""When memory runs out, the work is split and repeated: no question is ever skipped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def map_splitting(
 
 
 class Holder(Protocol):
-    """Something that keeps memory which it could make again."""
+    """An object that holds memory which it can allocate again."""
 
     def release(self) -> None: ...
 
@@ -57,12 +57,12 @@ _holders: WeakSet[Holder] = WeakSet()
 
 
 def on_release(holder: Holder) -> None:
-    """`holder` is asked to let go whenever memory has run out, for as long as it lives."""
+    """Register `holder` to be asked to free memory whenever memory has run out, for as long as it lives."""
     _holders.add(holder)
 
 
 def release_memory() -> None:
-    """Give cached blocks back before a retry."""
+    """Free cached blocks before a retry."""
     for holder in [*_holders]:
         holder.release()
     if torch.cuda.is_available():

@@ -1,9 +1,9 @@
-"""What a model's cache of past tokens can be trusted with, found out by trying when the model is loaded.
+"""What a model's cache of past tokens supports, found out by trying when the model is loaded.
 
 Families differ: most keep keys and values and take prompts of several lengths side by side, padded on the left. With some
 kernels a padded row becomes NaN (Gemma 2, Bloom), recurrent layers (Mamba, Qwen3-Next) keep a state that padding would run
 through and that is overwritten in place, so that no gradient can go back through it, and a few keep it where nobody can copy
-it (RecurrentGemma, RWKV). A number that is wrong is silent, so each model is tried once.
+it (RecurrentGemma, RWKV). Wrong numbers would go unnoticed, so each model is tried once.
 
 Each trial computes a few tokens in the quick way and in the plain one and compares. What was decided, and why a quick way was
 turned down, is logged at level INFO of the logger `markovlm.models.probes` (environment variable `MARKOVLM_LOG=info`): an error of
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def once_tried(lm: LanguageModel, trial: Callable[[LanguageModel], T]) -> T:
-    """What `trial` finds, once for all models that are made and computed alike."""
+    """The result of `trial`, computed once for all models that are built and computed alike."""
     name = f"{trial.__module__}.{trial.__name__}".removeprefix("markovlm.")
     key = f"{name} {_identity(lm)}"
     if key not in _tried:
@@ -54,7 +54,7 @@ def _identity(lm: LanguageModel) -> str:
 
 
 def works(lm: LanguageModel, what: str, attempt: Callable[[], bool]) -> bool:
-    """`attempt()`; False where it raises: whatever an architecture raises when it is used so, it is not to be used so."""
+    """`attempt()`; False where it raises: an architecture that raises anything is not used this way."""
     try:
         found = attempt()
     except Exception as error:
@@ -166,7 +166,7 @@ def _continues(lm: LanguageModel, what: str, prompts: tuple[tuple[int, ...], ...
 
 
 def takes_back(lm: LanguageModel) -> bool:
-    """Can tokens in the middle of `lm`'s cache be hidden? Not where attention counts columns (MPT)."""
+    """Whether tokens in the middle of `lm`'s cache can be hidden. Not if attention counts columns (MPT)."""
     return lm.caching == "padded" and once_tried(lm, _takes_back)
 
 

@@ -1,4 +1,4 @@
-"""A frozen base in 4 or 8 bits (bitsandbytes): quantized while it is read, so that it never stands whole in memory.
+"""A frozen base in 4 or 8 bits (bitsandbytes): quantized while it is read, so that it is never whole in memory.
 
 nf4: linear layers in blocks of 64 normal-float values, their scales quantized again (about 4.13 bits a weight); arithmetic in
 `loading.dtype`. int8: LLM.int8(), weights and activations in 8 bits row by row, columns with outliers in float16; arithmetic in
@@ -71,7 +71,7 @@ def options(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def check_unquantized(name: str, config: Any, quantization: str) -> None:
-    """Raises UserError for weights that somebody has quantized already."""
+    """Raise UserError for weights that are already quantized."""
     if quantization != "none" and getattr(config, "quantization_config", None) is not None:
         raise UserError(
             f"loading.quantization: the weights of {name!r} are already quantized; set loading.quantization=none, "

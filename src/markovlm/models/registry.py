@@ -45,7 +45,7 @@ class KnownModel:
 
     @property
     def embedded(self) -> bool:
-        """Does it ship with the package?"""
+        """Whether it ships with the package."""
         return self.asset is not None
 
 
@@ -134,7 +134,7 @@ _TRIED_LR = 1e-4  # elsewhere: the seed's rate at 8B; its own recommendation is 
 
 
 def highest_tried_lr(model: str, lr: Schedule) -> float:
-    """The highest peak that is known to hold up for a model, of rates that fall to 0 as `lr` does, or don't."""
+    """The highest learning rate known to work for a model."""
     known = KNOWN.get(model)
     if known is None:
         return _TRIED_LR
@@ -187,7 +187,7 @@ def defaults_under(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def peers(model: str) -> tuple[str, ...]:
-    """The embedded models that are for the same task as this one, itself among them; none for other models."""
+    """The bundled models for the same task as this one, including itself; none for other models."""
     if model not in EMBEDDED:
         return ()
     task = EMBEDDED[model].defaults["task"]
@@ -242,5 +242,5 @@ def known_at(directory: str) -> str | None:
 
 
 def is_here(model: str) -> bool:
-    """Can `resolve` do without the package index?"""
+    """Whether `resolve` can do without the package index."""
     return model not in FETCHED or is_fetched(model, FETCHED[model].fetched_from)

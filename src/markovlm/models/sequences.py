@@ -68,7 +68,7 @@ def batch_of(parts: Sequence[tuple[Sequence[int], Sequence[int], int]], ends: Se
 
 
 def each_once(lm: LanguageModel, batch: Batch) -> tuple[Batch, list[int]]:
-    """(Equal rows once, which of them each row is): of a policy that has made up its mind most CoTs are the same.
+    """(Equal rows once, which of them each row is): with a nearly deterministic policy most CoTs are the same.
 
     All rows where each has a dropout of its own.
     """

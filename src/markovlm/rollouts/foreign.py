@@ -27,7 +27,7 @@ Job = tuple[tuple[int, ...], Key]  # one CoT: its prompt and its stream
 
 
 class ForeignSampler(ABC):
-    """What these samplers share: sending the adapter, and putting CoTs back into groups."""
+    """The base of samplers with weights of their own: sends the adapter, and puts CoTs back into groups."""
 
     def __init__(self, lm: LanguageModel, folder: Path):
         self.lm = lm

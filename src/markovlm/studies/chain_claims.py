@@ -62,10 +62,10 @@ def _when(lag: int, many: str) -> str:
 def _held(found: Chains) -> str:
     """How often answers are right: fresh and old facts, or the first and the last piece."""
     _, known = known_by(found)
-    told = [k for k in known if k.accuracy.sign is not None and (k.n or 0) >= _FEW and (k.at >= 0)]
-    if not told:
+    certain = [k for k in known if k.accuracy.sign is not None and (k.n or 0) >= _FEW and (k.at >= 0)]
+    if not certain:
         return ""
-    first, last = told[0], told[-1]
+    first, last = certain[0], certain[-1]
     if found.facts.by_age:
         where, then = f"in the notes {_age(first)}", _age(last)
     elif found.thinks:

@@ -341,12 +341,12 @@ def _three_ways(row: ThreeWay) -> str:
 
 
 def _resample(study: Resample) -> _Said:
-    told = [s.p for cot in study.resampled for s in cot.sentences if s.p is not None]
+    ps = [s.p for cot in study.resampled for s in cot.sentences if s.p is not None]
     said: list[str] = []
-    if told:
-        many = sum(p <= _ALPHA for p in told)
+    if ps:
+        many = sum(p <= _ALPHA for p in ps)
         said.append(
-            f"{many} of {len(told)} sentences cause more than chance (p at most {_ALPHA}, each tested on its own; {_ALPHA * len(told):.1f} would by "
+            f"{many} of {len(ps)} sentences cause more than chance (p at most {_ALPHA}, each tested on its own; {_ALPHA * len(ps):.1f} would by "
             "chance)."
         )
     if study.rank_correlation.sign is not None:

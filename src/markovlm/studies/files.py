@@ -38,14 +38,14 @@ def check_result(result: Mapping[str, Any]) -> None:
 def read_result(result: Mapping[str, Any], problems: list[str], path: Path | None = None) -> Study | None:
     """The record of a result that may be old, damaged or hostile; None if it is of an unknown kind or has nothing to show."""
     name = f"{FOLDER}/{path.name}: " if path is not None else ""
-    kind, told = result.get("kind"), Problems()
+    kind, counted = result.get("kind"), Problems()
     if not isinstance(kind, str) or kind not in KIND:
         return None
-    study = KIND[kind].model_validate(result, context=told)
+    study = KIND[kind].model_validate(result, context=counted)
     study._path = path or Path()
     if not study:
-        told[f"a study of kind {kind} without results"] += 1
-    said = [f"{name}{message}" + (f" ({n:,} times)" if n > 1 else "") for message, n in told.items()]
+        counted[f"a study of kind {kind} without results"] += 1
+    said = [f"{name}{message}" + (f" ({n:,} times)" if n > 1 else "") for message, n in counted.items()]
     problems += [*said[:10], *([f"{name}{len(said) - 10} more kinds of problems"] if len(said) > 10 else [])]
     return study or None
 

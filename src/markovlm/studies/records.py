@@ -346,7 +346,7 @@ Value = str | bool | int | float | Estimate | None
 
 
 def _values(rows: Any, info: ValidationInfo) -> tuple[dict[str, Value], ...]:
-    """Rows as they were written; read with doubt, what is no text, number or estimate is missing."""
+    """Rows as they were written; when read, anything but text, number or estimate is missing."""
     if not isinstance(rows, list | tuple):
         return ()
     known = [row for row in rows[:MAX_OWN_ROWS] if isinstance(row, Mapping)]

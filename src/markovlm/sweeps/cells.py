@@ -1,4 +1,4 @@
-"""The runs that a sweep is made of, each with a configuration that was checked before anything starts."""
+"""The runs of a sweep, each with a configuration that was validated before anything starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cell:
     config: RunConfig
 
     def yaml(self) -> str:
-        """The whole configuration."""
+        """The whole configuration as YAML."""
         return dump_yaml(self.config)
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def expand(spec: SweepSpec, path: Path, over: Mapping[str, Any] | None = None) -
 
 
 def identity(config: RunConfig) -> str:
-    """The same for configurations that mean the same run, however they were written (1e-3 or 0.001, a default or nothing)."""
+    """A key that is the same for configurations of the same run, however they are written (1e-3 or 0.001, a default or nothing)."""
     return json.dumps(config.model_dump(mode="json"), sort_keys=True)
 
 

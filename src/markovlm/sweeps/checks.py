@@ -1,4 +1,4 @@
-"""What can be known of a sweep before anything is trained."""
+"""Checks of a sweep before anything is trained."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SHOWN = 8  # cells named in an error
 def reference_of(spec: SweepSpec, cells: Sequence[Cell], path: Path) -> str:
     """The group that others are compared with: the first, or the one that has the values of `reference`.
 
-    A cell has them if its configuration does, by itself or from the base, in whatever spelling (1e-3 is 0.001). Where several do, the
-    one that sets these keys and no other. Raises UserError if that leaves none, or several.
+    A cell has them if its configuration does, by itself or from the base, in whatever spelling (1e-3 is 0.001). If several do, the one
+    that sets these keys and no other. Raises UserError if that leaves none, or several.
     """
     firsts = [members[0] for members in groups_of(cells).values()]
     if spec.reference is None:
@@ -58,7 +58,7 @@ def _listed(cells: Sequence[Cell]) -> str:
 
 
 def check_evaluation(spec: SweepSpec, cells: Sequence[Cell], path: Path) -> None:
-    """Raises UserError naming the first cell that could be trained and then not be evaluated as `evaluate` says."""
+    """Raise UserError naming the first cell that could be trained but not evaluated as `evaluate` says."""
     if spec.evaluate is None:
         return
     for group, members in groups_of(cells).items():
@@ -92,7 +92,7 @@ def _check_checkpoint(asked: FinalEvaluation, config: RunConfig) -> None:
 
 
 def doubts(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
-    """What will run and tell nothing, or two things at once, a line each."""
+    """What will run but show nothing, or vary two things at once, one line each."""
     silent = sum(not cell.config.training.eval_every for cell in cells)
     found = [f"{silent} of {len(cells)} runs have no score to compare: training.eval_every is 0 and there is no `evaluate`"]
     return [*(found if spec.evaluate is None and silent else ()), *_decoded_apart(cells)]

@@ -1,9 +1,9 @@
-"""Cells side by side: means over seeds with intervals, differences paired by seed, one factor at a time.
-
-Pure: outcomes of runs in, rows out. Where it is known which questions each run answered rightly, intervals are for other seeds *and* other
-questions (`statistics.crossed_mean_ci`); else Student's t over seeds, which leaves the questions out. A difference is taken seed by seed and
-question by question; where training is chaotic two runs of one seed have no more in common than any two, so an unpaired test (Welch's t
-over seeds) stands beside. p values of one family are adjusted by Holm's method (Scandinavian Journal of Statistics 6, 1979).
+"""Comparison of cells: means over seeds with intervals, differences paired by seed, one factor at a time. Pure: outcomes of runs in,
+rows out. If it is known which questions each run answered correctly, intervals are for other seeds *and* other questions
+(`statistics.crossed_mean_ci`); else Student's t over seeds, which leaves the questions out. A difference is taken seed by seed and
+question by question; where training is chaotic, two runs with the same seed have no more in common than any other two, so an unpaired
+test (Welch's t over seeds) is given too. p values of one family are adjusted by Holm's method (Scandinavian Journal of Statistics 6,
+1979).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEEDS, CROSSED = "seeds", "seeds and questions"  # what an interval is over
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run came to."""
+    """The result of one run."""
 
     name: str
     group: str
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def mean_t(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean with Student's t interval; one value, or all the same (no spread to judge by): bounds are nan; none: all nan."""
+    """Mean with Student's t interval. For one value, or equal values (no spread), the bounds are nan; without values all are."""
     n = len(values)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan)
@@ -186,14 +186,14 @@ def _table(runs: Sequence[Outcome], others: Sequence[Outcome] | None = None) -> 
 
 
 def welch_t(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Two-sided p of Welch's t test; None if there is no spread to judge by."""
+    """Two-sided p of Welch's t test; None without spread."""
     if min(len(ours), len(theirs)) < 2 or (max(ours) == min(ours) and max(theirs) == min(theirs)):
         return None
     return float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t test; None if there is no spread to judge by."""
+    """Two-sided p of the paired t test; None without spread."""
     if len(differences) < 2 or max(differences) == min(differences):
         return None
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

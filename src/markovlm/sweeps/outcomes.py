@@ -16,7 +16,7 @@ from markovlm.sweeps.state import read_evaluation
 
 
 def outcomes_of(sweep: Sweep, statuses: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> tuple[list[Outcome], str]:
-    """(an outcome a cell, the metric). Unfinished and failed runs are there without a score: they are not dropped in silence."""
+    """(an outcome a cell, the metric). Unfinished and failed runs are included without a score, not silently dropped."""
     judged = {d.run.path.resolve(): d for d in diagnoses}
     metric = _metric(sweep, list(judged.values()))
     return [

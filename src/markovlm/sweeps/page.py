@@ -108,7 +108,7 @@ def _about(sweep: Sweep, outcomes: Sequence[Outcome], metric: str) -> dict[str, 
 
 
 def evaluated_apart(outcomes: Sequence[Outcome]) -> str | None:
-    """In what the evaluations of cells differ, so that their scores compare two things at once; None where in nothing."""
+    """How the evaluations of cells differ, so that their scores compare two things at once; None if they do not."""
     hows = [o.how for o in outcomes if o.score is not None and o.how]
     keys = [
         key

@@ -1,4 +1,4 @@
-"""A sweep from its first cell to its report. Everything it knows is on disk: started again, it goes on."""
+"""A sweep from its first cell to its report. Its whole state is on disk: started again, it continues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BAD_INPUT, STOPPED = 2, 3  # exit codes of `markovlm train`
 
 
 class SweepWatcher(Protocol):
-    """Who is told how the sweep goes."""
+    """What watches a sweep."""
 
     def update(self, statuses: Mapping[str, str]) -> None: ...
     def note(self, message: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What SWEEP.yaml says: a base configuration, what varies, seeds, and what becomes of each run."""
+"""SWEEP.yaml: a base configuration, what varies, seeds, and how each run is evaluated."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FinalEvaluation(Section):
 
     @property
     def step(self) -> int | None:
-        """The checkpoint's, where it is given as one."""
+        """The checkpoint's step, if it is given as one."""
         return int(self.checkpoint) if self.checkpoint.isdigit() else None
 
 

@@ -1,4 +1,4 @@
-"""How far a run of a sweep is, told by its directory alone: a sweep that was killed finds everything there."""
+"""How far a run of a sweep is, read from its directory alone, so that a killed sweep finds everything there."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def status_of(layout: Layout, cell: Cell, asked: FinalEvaluation | None) -> Stat
 
 
 def ended(path: Path) -> bool:
-    """Is the training of the run at `path` over, by itself or stopped by its guard?"""
+    """Whether the training of the run at `path` is over, by itself or stopped by its guard."""
     return last_event(path) in ("end", "stopped")
 
 
@@ -137,7 +137,7 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
 
 
 def is_evaluated(path: Path, asked: FinalEvaluation | None) -> bool:
-    """Is the evaluation at `path` the one that is asked for? One that does not say what was asked, as earlier versions wrote it, is not."""
+    """Whether the evaluation at `path` is the one asked for; not if it does not say what was asked (earlier versions)."""
     return asked is None or (read_evaluation(path) or {}).get("asked") == asked.model_dump(mode="json")
 
 

@@ -1,4 +1,4 @@
-"""The tables of a sweep: to read, on its page and on the terminal; and flat ones with full values, as CSV."""
+"""The tables of a sweep: readable ones for its page and the terminal, and flat ones with full values as CSV."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _runs(outcomes: Sequence[Outcome], metric: str) -> Table:
 
 
 def flat(outcomes: Sequence[Outcome], found: Comparison, metric: str) -> list[Table]:
-    """`cells_groups`, `cells_differences`, `cells_factors`, `cells_runs`: a number a column, unrounded."""
+    """`cells_groups`, `cells_differences`, `cells_factors`, `cells_runs`: one number per column, unrounded."""
 
     def three(name: str, of: Callable[[Any], Estimate]) -> Columns:
         return {

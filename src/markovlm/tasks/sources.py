@@ -152,7 +152,7 @@ def close_match(name: str, known: Iterable[str]) -> str:
 
 
 def find_files(directory: Path, dataset: Dataset) -> Files:
-    """The data files of each split under `directory`, told by words in their names. Raises UserError if there is none."""
+    """The data files of each split under `directory`, recognised by words in their names. Raises UserError if there is none."""
     paths = [
         path
         for path in sorted(directory.rglob("*"))
@@ -189,7 +189,7 @@ def open_source(dataset: Dataset, request: LoadRequest) -> DataSource:
 
 
 def with_splits(source: HubSource, split_words: Mapping[str, tuple[str, ...]]) -> HubSource:
-    """The splits of a dataset that only the Hub knows, told by their names. Raises UserError if none is known."""
+    """The splits of a dataset that only the Hub knows, recognised by their names. Raises UserError if none is known."""
     names = _asked(source, lambda library: library.get_dataset_split_names(source.path, source.name))
     splits = {ours: next(n for n in names if n in words) for ours, words in split_words.items() if set(words) & set(names)}
     if not splits:

@@ -34,7 +34,7 @@ _RESTATES = re.compile(r":\s*\Z|\b(?:restat|rephras|repeat|rewrit)\w*[^.\n]{0,80
 
 
 def reply_of(text: str) -> tuple[str, bool]:
-    """The part of `text` that answers, and whether more stands behind it (then this part is whole, even if the text was cut).
+    """The part of `text` that answers, and whether more follows it (then this part is whole, even if the text was cut).
 
     It begins behind the thought, where tags mark one (unless nothing follows), and ends where the model makes up the next turn or question.
     """

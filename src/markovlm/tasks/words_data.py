@@ -1,4 +1,4 @@
-"""Word problems of one to four steps: how they are drawn, told, solved in sentences, and changed. Standard library only.
+"""Word problems of one to four steps: how they are drawn, written, solved in sentences, and changed. Standard library only.
 
     Maya has 14 pears at home. She buys 3 bags of 5 pears. Sam is 9 years old. She gives Sam 8. How many pears does Maya have now?
 
@@ -83,7 +83,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Distractor:
-    """A sentence that changes nothing, told before event number `before` (or last)."""
+    """A sentence that changes nothing, placed before event number `before` (or last)."""
 
     template: str
     number: int
@@ -146,7 +146,7 @@ class Problem:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The story as told, distractors in their places, without the question."""
+        """The sentences of the story with distractors in their places, without the question."""
         told: list[str] = []
         before = ""
         for i, event in enumerate(self.events):

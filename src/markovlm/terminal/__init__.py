@@ -1,1 +1,1 @@
-"""What people see in a terminal; nothing is computed here."""
+"""Output on the terminal; nothing is computed here."""

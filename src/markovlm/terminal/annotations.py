@@ -1,7 +1,7 @@
 """Diagnoses as annotations of GitHub Actions: lines on standard output that the runner reads as commands.
 
-https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands. What a log says is data in them: a line break or `::` of
-its own can't begin another command.
+https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands. Text from a log is data in them: a line break or `::`
+in it can't begin another command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ORDER: Sequence[VerdictName] = ("collapsed", "warn", "unknown", "healthy")
 
 
 def show_annotations(diagnoses: Sequence[Diagnosis], skipped: Sequence[Skipped], failing: Sequence[VerdictName]) -> None:
-    """Errors for the verdicts that fail, warnings and notices for others, the gravest first; one notice says how many runs there are of each."""
+    """Print errors for failing verdicts, warnings and notices for others, the gravest first, and the counts in a notice."""
     for line in annotation_lines(diagnoses, skipped, failing):
         say(line)
 

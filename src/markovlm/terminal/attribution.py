@@ -29,7 +29,7 @@ _COOL = ("", "#3d84d6", "#000000 on #79b8ff", "bold #ffffff on #1f5fbf")
 
 
 def explain_text(attributions: Attribution | Sequence[Attribution]) -> Group:
-    """For a rich console: question, coloured CoT, scale, the units that bear most, what was read. Needs no colour to be read.
+    """For a rich console: question, coloured CoT, scale, the most load-bearing units, the answer. Readable without colour.
 
     Several attributions of one CoT (towards the gold answer and towards the model's own) share a question and a scale.
     """
@@ -76,7 +76,7 @@ def _towards(attribution: Attribution, limit: float) -> list[RenderableType]:
 
 
 def shade(drop: float, limit: float) -> str:
-    """The terminal style of a drop: nothing, or one of three shades of warm (bears load) or cool (hurts)."""
+    """The terminal style of a drop: none, or one of three shades of warm (load-bearing) or cool (hurts)."""
     level = sum(abs(drop) >= cut * limit for cut in CUTS)
     return (_WARM if drop > 0 else _COOL)[level]
 

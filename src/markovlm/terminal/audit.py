@@ -15,7 +15,7 @@ _WIDTH = 160  # where it is not a terminal
 
 
 def show_preview(console: Console, found: Mapping[str, Any]) -> None:
-    """Groups and cost."""
+    """Print groups and cost."""
     _source(console, found)
     for group in found["groups"]:
         say(console, f"group {visible(group['group'])}: {group['cots']} CoTs of {group['n']} questions")
@@ -26,7 +26,7 @@ def show_preview(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def show_audit(console: Console, result: Mapping[str, Any]) -> None:
-    """Everything but the examples, which are on the page."""
+    """Print everything but the examples, which are on the page."""
     if not console.is_terminal:
         console.width = _WIDTH
     _source(console, result)

@@ -1,4 +1,4 @@
-"""Studies of chains as people read them."""
+"""Studies of chains on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTH = 150
 
 
 def show_chain_studies(result: dict[str, Any]) -> None:
-    """What was found in words, its tables, and the words of two texts."""
+    """Print the findings in words, the tables, and the words of two texts."""
     console = stdout()
     if not console.is_terminal:
         console.width = _WIDTH

@@ -1,4 +1,4 @@
-"""Chains as people read them: evaluation tables, and the states of one text one after another."""
+"""Evaluations of chains on the terminal: tables, and the states of one text one after another."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def _show_states(console: Console, row: dict[str, Any]) -> None:
         "copies of their chunk": "notes_copied",
         "cut by the budget": "notes_overflow",
     }
-    told = ", ".join(f"{percent_text(states[name])} {words}" for words, name in shares.items() if states.get(name) is not None)
+    faults = ", ".join(f"{percent_text(states[name])} {words}" for words, name in shares.items() if states.get(name) is not None)
     kept = states.get("notes_kept")
     carried = "" if kept is None else f"; {percent_text(kept)} of a state's words are in the next one"
     size = f"{states['mean_tokens']:.1f} tokens per state, at most {states['max_tokens']}"
-    say(console, f"{row['checkpoint']}: {states['written']} states, {size}; {told}{carried}")
+    say(console, f"{row['checkpoint']}: {states['written']} states, {size}; {faults}{carried}")
 
 
 def _show_lengths(console: Console, rows: list[dict[str, Any]]) -> None:
@@ -104,7 +104,7 @@ def _show_lengths(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def show_asked_chain(checkpoint: str, asked: Any) -> None:
-    """The states of a text as they follow each other, then answers."""
+    """Print the states of a text in order, then answers."""
     console = stdout()
     say(console, f"{checkpoint}: {len(asked.chunks)} chunks, a state has at most {asked.state_budget} tokens")
     for t, (chunk, state, tokens) in enumerate(zip(asked.chunks, asked.states, asked.tokens, strict=True), 1):

@@ -14,7 +14,7 @@ _SHOWN = 12
 
 
 def show_checked(found: Sequence[Checked]) -> None:
-    """One line a finding, the gravest first."""
+    """Print one line per finding, the gravest first."""
     console = stdout()
     for checked in found:
         head = Text(checked.verdict, style=f"bold {_COLOUR[checked.verdict]}").append(f"  {checked.path}", style="bold")

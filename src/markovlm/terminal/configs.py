@@ -12,7 +12,7 @@ from markovlm.terminal.console import show, stdout
 
 
 def show_configs(found: Iterable[Shipped]) -> None:
-    """A table, and what can be done with a name of it."""
+    """Print a table of the configurations, and what can be done with a name."""
     console = stdout()
     show(console, table_of("configs", "Configurations", found, {"name": "name", "task": "task", "model": "model"}))
     console.print(Text("markovlm train NAME --dry-run         what it would do, with a memory estimate"))

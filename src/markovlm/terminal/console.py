@@ -1,4 +1,4 @@
-"""What people see on the terminal. Tables and results go to standard output, progress and notes to standard error."""
+"""The terminal: tables and results go to standard output, progress and notes to standard error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LINES = 10  # progress lines a run where there is no terminal
 
 
 class PlainConsole(Console):
-    """A console on which text is only text: control characters in whatever is printed are shown and not sent (`printable`)."""
+    """A console on which text is only text: control characters are made visible instead of being sent (`printable`)."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -40,22 +40,22 @@ class PlainConsole(Console):
 
 
 def stderr() -> Console:
-    """Notes and progress."""
+    """The console for notes and progress."""
     return PlainConsole(stderr=True, highlight=False)
 
 
 def stdout() -> Console:
-    """Results. Wide enough for tables where it is not a terminal."""
+    """The console for results; wide enough for tables if it is not a terminal."""
     return PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def say(console: Console, text: str) -> None:
-    """A line that is text and never markup."""
+    """Print a line as text, never as markup."""
     console.print(Text(text), soft_wrap=not console.is_jupyter)  # a notebook wraps no line itself
 
 
 def as_text(found: present.Table) -> Group:
-    """A table; columns of numbers stand right, what shows nothing is grey.
+    """A table for the console; columns of numbers are right-aligned, empty cells grey.
 
     Cells are text and never markup. A title of the table itself would wrap at the table's width.
     """
@@ -68,14 +68,14 @@ def as_text(found: present.Table) -> Group:
 
 
 def show(console: Console, found: present.Table) -> None:
-    """A table with its note."""
+    """Print a table with its note."""
     console.print(as_text(found))
     if found.note:
         say(console, found.note)
 
 
 class TrainingProgress:
-    """Live reward, accuracy, KL, tokens per second and time left; lines instead of a bar where there is no terminal."""
+    """Live reward, accuracy, KL, tokens per second and time left; lines instead of a bar if there is no terminal."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -131,7 +131,7 @@ class TrainingProgress:
 
 @contextmanager
 def training_progress(console: Console) -> Iterator[TrainingProgress]:
-    """A progress display that is taken down whatever happens."""
+    """A progress display that is removed whatever happens."""
     progress = TrainingProgress(console)
     try:
         yield progress
@@ -156,7 +156,7 @@ class _Lines:
 
 @contextmanager
 def counting(console: Console, label: str, total: int) -> Iterator[Any]:
-    """A bar that is called with the number of items just done; where there is no terminal, a line now and then of work that takes long."""
+    """A bar that is called with the number of items just done; without a terminal, a line now and then for work that takes long."""
     if not console.is_terminal:
         yield _Lines(console, label, total)
         return

@@ -1,4 +1,4 @@
-"""The table of `markovlm demo`."""
+"""The output of `markovlm demo`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_demo(result: DemoResult) -> None:
-    """The table of `markovlm demo`."""
+    """Print the table of `markovlm demo`."""
     from markovlm.terminal.studies import show_interventions, show_summary
 
     console = stdout()

@@ -66,7 +66,7 @@ def show_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 def show_comparisons(comparisons: Sequence[RunComparison]) -> None:
-    """Two runs against each other: what differs in their settings, and where their courses part, in order."""
+    """Print two runs against each other: differences of their settings, and where their metrics diverge, in order."""
     console = stdout()
     for c in comparisons:
         console.print(Text("compare ", style="bold").append(f"{c.a.run.name} against {c.b.run.name}"), soft_wrap=True)
@@ -92,7 +92,7 @@ def _said(value: object) -> str:
 
 
 def show_change(change: Change, now: str, as_json: bool) -> None:
-    """One line on a verdict that is new, at once also where output is a file."""
+    """Print one line on a new verdict, flushed at once."""
     if as_json:
         print(json.dumps({"time": now, **change.as_json()}), flush=True)
         return

@@ -1,4 +1,4 @@
-"""The result of `markovlm eval` as people read it: one table, and what must be known to read it."""
+"""The result of `markovlm eval` on the terminal: one table, and what is needed to read it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def show_evaluation(report: dict[str, Any], readings: str | None = None) -> None
 
 
 def describe_how(how: dict[str, Any]) -> str:
-    """`CoT sampled at temperature 1, at most 48 tokens; answers greedy, read by the actor …` of a row's `how`."""
+    """`CoT sampled at temperature 1, at most 48 tokens; answers greedy, read by the actor …` from a row's `how`."""
     if how["cot_tokens"] == 0:
         cot = "no CoT: the answer directly from the question"
     else:

@@ -12,7 +12,7 @@ from markovlm.terminal.console import say, show, stdout
 
 
 def show_models() -> None:
-    """Models by where they come from: shipped, fetched, the Hub; with the defaults that a name brings along."""
+    """Print models by where they come from (shipped, fetched, the Hub), with the defaults that a name brings."""
     console = stdout()
     named = {"name": "name", "what": "summary"}
     show(console, table_of("embedded", "Embedded (--model NAME)", EMBEDDED.values(), named))
@@ -33,8 +33,8 @@ def show_models() -> None:
     console.print()
     for model in KNOWN.values():
         if model.defaults:
-            told = "  ".join(f"{key}={value}" for key, value in flatten(model.defaults).items())
-            console.print(Text(f"  defaults of {model.name}: {told}"))
+            defaults_text = "  ".join(f"{key}={value}" for key, value in flatten(model.defaults).items())
+            console.print(Text(f"  defaults of {model.name}: {defaults_text}"))
     console.print()
     show(console, table_of("hub", "From the Hub (any other causal LM works too)", SUGGESTED, {"id": str, "what": SUGGESTED.get}))
     console.print(Text("A directory made by save_pretrained or a GGUF file (it is dequantized) works as well: --model PATH"))

@@ -1,4 +1,4 @@
-"""Text for a terminal that obeys nothing in it: what models, datasets and logs say may hold escape sequences."""
+"""Text made safe for a terminal: text of models, datasets and logs may contain escape sequences."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LONE = re.compile("[\ud800-\udfff]")  # half a surrogate pair: no encoding has 
 
 
 def printable(text: str) -> str:
-    """The text with control characters shown instead of sent: ESC as ␛, others as ␇, ␡ or �. Tabs and newlines stay."""
+    """The text with control characters made visible: ESC as ␛, others as ␇, ␡ or �. Tabs and newlines stay."""
     return _LONE.sub("�", _CONTROL.sub(_shown, text))
 
 
 def escaped_json(text: str) -> str:
-    """JSON with what `printable` shows escaped instead: the same value, and nothing that a terminal would obey."""
+    """JSON in which what `printable` shows is escaped: the same value, but nothing that acts on a terminal."""
     return _LONE.sub(_escape, _CONTROL.sub(_escape, text))
 
 
@@ -31,5 +31,5 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def say(line: str, err: bool = False) -> None:
-    """A line of the command line: results on standard output, all else (`err`) on standard error."""
+    """Print a line of the command line: results on standard output, everything else (`err`) on standard error."""
     click.echo(printable(line), err=err)

@@ -11,7 +11,7 @@ from markovlm.terminal.console import stdout
 
 
 def show_plan(plan: dict[str, Any]) -> None:
-    """What `markovlm train --dry-run` found: `training.plan.plan`."""
+    """Print what `markovlm train --dry-run` found: `training.plan.plan`."""
     console = stdout()
 
     def say(label: str, text: str) -> None:
@@ -68,8 +68,8 @@ def _show_memory(say: Callable[[str, str], None], memory: dict[str, Any]) -> Non
     if memory["device"] == "cpu":
         say("", f"the process needs about {_bytes(memory['needed'])} ({memory['needed_note']})")
     if memory["processes"] > 1:
-        dealt = "the base sharded over them (fsdp2)" if memory["dealt"] else "the base whole on each (ddp)"
-        say("", f"of each of {memory['processes']} processes, {dealt}; by formula, not measured with several")
+        layout = "the base sharded over them (fsdp2)" if memory["dealt"] else "the base whole on each (ddp)"
+        say("", f"of each of {memory['processes']} processes, {layout}; by formula, not measured with several")
     say("", f"weights {size['weights']}, adapter and optimizer {size['adapter']}; and the largest of")
     say("", f"sampling {size['sampling_cache']} of cache + {size['sampling_logits']} of logits; scoring {size['scoring']};")
     say("", f"evaluation {size['evaluation']};")

@@ -1,4 +1,4 @@
-"""Studies on the terminal: what was found in words, then the tables that the report has too."""
+"""Studies on the terminal: the findings in words, then the same tables as in the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ORDER = (
 
 
 def show_found(console: Console, found: Found) -> None:
-    """Every part that was done."""
+    """Print every study that was done."""
     if not console.is_terminal:
         console.width = _WIDTH
     own = (name for name in found.results if name not in _ORDER)  # studies that the user registered
@@ -47,7 +47,7 @@ def show_found(console: Console, found: Found) -> None:
 
 
 def show_study(console: Console, result: Mapping[str, Any]) -> None:
-    """One result: where it was found, in words, and its tables."""
+    """Print one result: where it was found, in words, and its tables."""
     study = read_result(result, [])
     if study is None:
         say(console, f"{result['kind']}, {visible(str(result['run']))}: nothing found")
@@ -65,7 +65,7 @@ def show_study(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """A few lines of each study, for the demo."""
+    """Print a few lines of each study, for the demo."""
     damage = results["perturb"]
     say(console, f"Is the CoT load-bearing? ({damage['n']} questions; drops with 95 % bootstrap intervals)")
     columns: Columns = {
@@ -87,7 +87,7 @@ def show_summary(console: Console, results: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def show_interventions(console: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Before and after training, and one changed CoT: for the demo."""
+    """Print interventions before and after training, and one changed CoT, for the demo."""
     columns: Columns = {
         "model": "model", "reader": "reader", "n": "n", "follows the changed CoT": "follows", "stays with the question": "question",
         "neither": "neither",

@@ -1,4 +1,4 @@
-"""A sweep while it runs, and what it came to."""
+"""A sweep on the terminal, while it runs and when it is done."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _said(progress: Any) -> str:
 
 @contextmanager
 def sweep_progress(console: Console, look: Callable[[str, str], Any]) -> Iterator[SweepProgress]:
-    """Taken down whatever happens."""
+    """A live table that is removed whatever happens."""
     progress = SweepProgress(console, look)
     if progress.live is not None:
         progress.live.start()
@@ -99,7 +99,7 @@ def sweep_progress(console: Console, look: Callable[[str, str], Any]) -> Iterato
 
 
 def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> None:
-    """Cells over their seeds, and against the reference."""
+    """Print cells over their seeds, and against the reference."""
     console = stdout()
     for found in compared(comparison, metric):
         show(console, found)
@@ -108,7 +108,7 @@ def show_comparison(comparison: Any, metric: str, notes: Sequence[str] = ()) -> 
 
 
 def show_cells(rows: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
-    """`markovlm sweep --dry-run`."""
+    """Print `markovlm sweep --dry-run`."""
     console = stdout()
     show(console, table_of("cells", "cells", rows, {"run": "name", "status": "status"}))
     for line in lines:

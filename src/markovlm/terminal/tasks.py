@@ -14,7 +14,7 @@ _SHOWN_SKIPS = 5  # lines of skipped rows
 
 
 def show_tasks() -> None:
-    """A row a task, and its options."""
+    """Print one row per task, and its options."""
     columns: Columns = {
         "name": "name", "what": "summary", "answer": "answer_type", "CoT tokens": "cot_tokens", "splits": lambda t: ", ".join(t["splits"]),
         "Hub": lambda t: t["hub"] or ("your file" if t["licence"] == "yours" else "generated"), "licence": "licence",
@@ -30,7 +30,7 @@ def show_tasks() -> None:
 
 
 def show_preview(preview: Preview) -> None:
-    """Counts, examples, prompts."""
+    """Print counts, examples and prompts."""
     console = stdout()
     count = "generated endlessly" if preview.n is None else f"{preview.n} examples"
     console.print(Text(f"{preview.task}, {preview.split} split: {count}, {len(preview.skipped)} rows skipped"))

@@ -63,8 +63,8 @@ def importance(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Log-ratios [n, T] (0 where masked) -> weights of tokens [n, T] and of CoTs [n], and what to log of each CoT [n]."""
     count = mask.sum(-1)
-    told = (log_ratio.abs().sum(-1) / count >= rounding)[:, None]
-    log_ratio = log_ratio.where(told, 0.0)
+    above_rounding = (log_ratio.abs().sum(-1) / count >= rounding)[:, None]
+    log_ratio = log_ratio.where(above_rounding, 0.0)
     ratio = log_ratio.exp() if mode == "token" else log_ratio.sum(-1, keepdim=True).exp().expand_as(log_ratio)
     weight = ratio.clamp(max=cap)
     cot = ((weight.log() * mask).sum(-1) / count).exp() if mode == "token" else weight[:, 0]

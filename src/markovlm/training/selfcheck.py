@@ -52,7 +52,7 @@ def check_sampler(learner: Learner, questions: Sequence[Example], step: int) -> 
 
 
 def _hint(learner: Learner) -> str:
-    """What a vLLM server must be told to give the log-probs of the distribution that it draws from."""
+    """The flag with which a vLLM server returns the log-probs of the distribution that it draws from."""
     return "a vLLM server needs --logprobs-mode processed_logprobs; " if learner.config.rollouts.backend == "server" else ""
 
 

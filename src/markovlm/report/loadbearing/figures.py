@@ -154,7 +154,7 @@ def _kinds(name: str, run: str, found: Explain) -> Figure | None:
 
 
 def _along_the_cot() -> dict[str, Any]:
-    """The x axis of what is told by position in the CoT."""
+    """The x axis of what is shown by position in the CoT."""
     axis = {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}
     return {
         "field": "from",
