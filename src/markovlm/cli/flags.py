@@ -79,7 +79,7 @@ def _config_options(sections: Sequence[str]) -> list[click.Parameter]:
 
 
 def take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """`--plugin FILE` (or `=FILE`), wherever it stands, taken out: (the other arguments, the files). Raises UserError without a file."""
+    """`--plugin FILE` (or `=FILE`), wherever it is, taken out: (the other arguments, the files). Raises UserError without a file."""
     rest: list[str] = []
     files: list[str] = []
     waiting = False

@@ -72,7 +72,7 @@ def cli(context: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 4 a log that stands still, 130 interrupted at once."""
+    """Exit code: 0 done, 1 the work failed, 2 bad input, 3 a verdict that says stop, 4 a stalled log, 130 interrupted at once."""
     rest: Sequence[str] = ()
     try:
         _start_log(os.environ.get(_LOG))

@@ -112,7 +112,7 @@ class ObjectiveBase(Section):
 
     @property
     def slow_reader(self) -> bool:
-        """Is there a copy that follows the actor?"""
+        """Whether there is a copy that follows the actor."""
         return self.reader == "ema" or "ema" in self.readers
 
 

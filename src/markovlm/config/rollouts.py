@@ -62,7 +62,7 @@ class RolloutConfig(Section):
 
     @property
     def foreign(self) -> bool:
-        """Does the sampler have weights of its own?"""
+        """Whether the sampler has weights of its own."""
         return self.backend not in ("auto", "hf")
 
     @property

@@ -121,14 +121,14 @@ class Course:
         return next(((s, v) for s, v, _ in rows if v < limit), rows[-1][:2])
 
     def gained(self, least: float) -> bool:
-        """Is the recent mean above the early level by `least` and by more than noise?"""
+        """Whether the recent mean is above the early level by `least` and by more than noise."""
         if self.n < MIN_ROWS:
             return False
         gain = self.level() - self.early
         return gain > least and gain > _MARGIN * self.noise * math.sqrt(1.0 / len(self.tail) + 1.0 / self.early_n)
 
     def rising(self) -> bool:
-        """Is the mean of the last ten rows above that of the ten before by more than noise?"""
+        """Whether the mean of the last ten rows is above that of the ten before by more than noise."""
         if self.n < 2 * _MIDDLE:
             return False
         values = [value for _, value, _ in list(self.recent)[-2 * _MIDDLE :]]

@@ -1,6 +1,6 @@
 """Evaluations inside a log (`eval_reward`, `val-core/…`, `test/…`): courses of their own, with their own noise and their own best checkpoint.
 
-How many questions stand behind such a number is seldom logged, so its noise is taken from neighbouring evaluations.
+How many questions such a number rests on is seldom logged, so its noise is taken from neighbouring evaluations.
 """
 
 from __future__ import annotations

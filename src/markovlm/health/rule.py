@@ -27,7 +27,7 @@ Explains = Literal["", "settings", "mechanism", "summary", "fallback"]
 class Finding:
     """One thing a rule found: `evidence` is a sentence with the numbers in it, `step` where it began.
 
-    `advice` stands in place of the rule's own where the numbers of this run say more.
+    `advice` replaces the rule's own if the numbers of this run say more.
     """
 
     rule: str

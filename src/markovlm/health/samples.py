@@ -18,7 +18,7 @@ LEAST_SAMPLES = 20
 
 
 def courses_of_samples(run: RunData) -> dict[str, Course]:
-    """`TEXT_KEYS` over the run's samples, a value a step; none where fewer than twenty samples have their question.
+    """`TEXT_KEYS` over the run's samples, one value per step; none if fewer than twenty samples have their question.
 
     Samples of one step are looked at together; a lone one beside its neighbour, for a CoT is specific only against another question.
     """

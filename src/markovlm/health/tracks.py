@@ -44,7 +44,7 @@ class Watched:
 
     @property
     def outcome(self) -> bool:
-        """Does it say whether the run still does what it is for?"""
+        """Whether it says if the run still does what it is for."""
         return self.scale in ("share", "nats", "reward")
 
 

@@ -22,7 +22,7 @@ _MOST_VALUES = 30  # of a setting that runs can be grouped by
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One cell: `text`, what stands below it, the number to sort by, where it was read."""
+    """One cell: `text`, what is below it, the number to sort by, where it was read."""
 
     value: float | None
     text: str

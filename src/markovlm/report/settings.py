@@ -1,4 +1,4 @@
-"""Settings of runs side by side. What a log does not say is no difference: it is distinguished from what differs."""
+"""Settings of runs side by side. A setting that a log does not give is not a difference: it is listed apart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`differ`: a row a run, a column a setting. `partial`: a row a setting that not all runs say. `common`: a row a setting.
+    """`differ`: a row per run, a column per setting. `partial`: a row per setting that not all runs give. `common`: a row per setting.
 
     `whole` is `differ` with the columns of `partial`, for CSV.
     """

@@ -1,4 +1,4 @@
-"""The rules: one record each, in a file a family, and the tables that are made of them.
+"""The rules: one record each, one file per family, and the tables that are made from them.
 
 Their order counts where two things moved at once: of mechanisms that began in the same row the first in `RULES` is the cause.
 """

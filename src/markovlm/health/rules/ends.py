@@ -92,7 +92,7 @@ def ends_seen(case: Case) -> Ends | None:
 
 
 def end_is_scored(case: Case) -> bool:
-    """Does the run say that its reward ends where the reply ends?"""
+    """Whether the run says that its reward ends where the reply ends."""
     return case.setting("objective.answer_end") == "scored"
 
 

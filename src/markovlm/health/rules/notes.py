@@ -1,4 +1,4 @@
-"""Notes of chains that are no memory."""
+"""Rules for notes of chains that are not a memory."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def numbers(found: Any) -> dict[str, float | None]:
 
 
 def colour() -> dict[str, Any]:
-    """Colour by run; the page and `for_print` know the runs, so that they stand in the page once and not in every figure."""
+    """Colour by run; the page and `for_print` know the runs, so that they are in the page once and not in every figure."""
     return {"field": "run", "type": "nominal", "scale": {"domain": "@names", "range": "@colours"}, "legend": None}
 
 
