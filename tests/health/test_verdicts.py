@@ -175,6 +175,10 @@ def test_learning_in_noise_is_seen_and_too_little_is_said_to_be_too_little(tmp_p
     short = diagnose_paths([write_native(tmp_path / "b", steps=60, change=lambda s: noisy(s, 0.0), evals=[], samples=[])])[0]
     assert "cannot_tell" in rules_of(short)
     assert "no_learning" not in rules_of(short)
+    evals = [eval_row(0, 0.05), eval_row(60, 0.25)]  # the rows are as noisy, but 200 questions are enough
+    seen = diagnose_paths([write_native(tmp_path / "c", steps=60, change=lambda s: noisy(s, 0.0), evals=evals, samples=[])])[0]
+    assert any(f.rule == "trend" and "learns, by its evaluations: 5.0 %" in f.evidence for f in seen.findings)
+    assert "cannot_tell" not in rules_of(seen)
 
 
 def test_few_rows_and_rows_that_say_nothing(tmp_path: Path) -> None:

@@ -431,6 +431,8 @@ DOUBTFUL = [
     ({"rollouts.group_size": 4}, "group_size=4"),
     ({"training.lr": 2e-4}, "training.lr 0.0002 is above"),
     ({"model": "embedded", "training.lr": "linear 4e-3 -> 0"}, "training.lr 0.004 is above"),
+    ({"model": "smollm2", "training.lr": 1e-3}, "training.lr 0.001 is above 0.0003"),  # held; falling to 0 it learns
+    ({"model": "smollm2", "training.lr": "linear 3e-3 -> 0"}, "training.lr 0.003 is above 0.001"),
 ]
 
 
@@ -454,6 +456,7 @@ def test_the_frozen_anchor_with_summed_log_ratios_is_told_twice() -> None:
 
 def test_what_is_not_doubtful_is_silent() -> None:
     assert doubts(quiet()) == []
+    assert doubts(quiet(**{"model": "smollm2", "training.lr": "linear 1e-3 -> 0"})) == []
     assert doubts(quiet(**{"objective.name": "ppo", "objective.actor_reward_weight": 0, "training.lr": 8e-5})) == []
     assert doubts(quiet(**{"objective.name": "ema", "rollouts.group_size": 1})) == []
     assert doubts(quiet(**{"objective.reward": "prob"})) == []  # with the end scored grpo holds it as well as rloo

@@ -151,6 +151,7 @@ def _nearest_checkpoint(case: Case, step: int) -> str:
 
 # --- did it learn? -----------------------------------------------------------------------------------------------------
 
+_CLAIMED_Z = 2.576  # of evaluations: 99 %, as of trends
 # The least change over a whole run that would matter: nats, or a fraction.
 LEAST_CHANGE = {
     "normalized_reward_mean": 0.3, "reward_mean": 0.3, "answer_logprob": 0.3,
@@ -198,6 +199,10 @@ def learning(case: Case) -> Iterable[Finding]:
         if down and (not up or abs(down[0].z) > abs(up[0].z)):
             yield Finding("trend", "falls throughout: " + "; ".join(_told(t) for t in down[:3]), "high", "caution")
         return
+    e, base = case.best or case.last, case.base
+    if e is not None and base is not None and e is not base and difference_z(e, base) > _CLAIMED_Z:
+        yield Finding("trend", f"learns, by its evaluations: {scored(base)} for its base, {scored(e)} at step {e.step:,}", "high")
+        return
     if any(_rose_on_the_way(c, least_change(c)) for t, _ in found if (c := case.course(t.key)) is not None) or _solved(case):
         return
     t = found[0][0]
@@ -212,7 +217,7 @@ def learning(case: Case) -> Iterable[Finding]:
         t = next(t for t, direction in found if direction == "cannot tell")
         yield Finding(
             "cannot_tell",
-            f"whether it learns is unknown: {_told(t)}, and anything in that interval is possible",
+            f"too little to say whether it learns: {_told(t)} (95 %; a rise or fall is claimed at 99 %)",
             "high",
         )
 
@@ -370,7 +375,7 @@ RULES = (
         "trend",
         "the course of learning",
         "reward, log-prob, answers in the CoT, right answers",
-        "Theil-Sen change over the whole course, Mann-Kendall test at 99 % with autocorrelation",
+        "Theil-Sen change over the whole course, Mann-Kendall test at 99 % with autocorrelation; where no course moves, best evaluation and base at 99 %",
         "high",
         check=learning,
     ),
