@@ -375,7 +375,7 @@ RULES = (
         "trend",
         "the course of learning",
         "reward, log-prob, answers in the CoT, right answers",
-        "Theil-Sen change over the whole course, Mann-Kendall test at 99 % with autocorrelation; where no course moves, best evaluation and base at 99 %",
+        "Theil-Sen change over the whole course, Mann-Kendall test at 99 % with autocorrelation; else best evaluation and base at 99 %",
         "high",
         check=learning,
     ),
