@@ -21,7 +21,7 @@ REFUSALS: dict[str, str] = {
     "eval embedded --limit -1": "--limit -1: must be at least 1",
     "eval embedded --option steps=1": "no option 'steps'",
     "eval embedded --split foo": "no split 'foo'",
-    "eval embedded --checkpoints 99": "without checkpoints such as '99'",
+    "eval embedded --checkpoints 99": "is a plain model and has no checkpoint '99'",
     "eval embedded --lengths 4": "--lengths: only for chains",
     "demo --seed abc": "seed: Input should be a valid integer",
     "demo --resume runs/nothere": "--resume runs/nothere: does not exist",

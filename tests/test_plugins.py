@@ -279,7 +279,7 @@ def test_a_sampler(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None
         ("from markovlm import register\n@register.reward('prob')\nclass P: pass", r"reward 'prob' must be a subclass of markovlm\.Reward"),
         (
             "from markovlm import Reward, register\n@register.reward('prob')\nclass P(Reward):\n    def value(self, answers): ...",
-            r"the reward 'prob' is there already \(from markovlm\); choose another name",
+            r"the reward 'prob' already exists \(from markovlm\); choose another name",
         ),
         ("from markovlm import register\n@register.objective\nclass O: pass", r"needs a class attribute Config"),
         ("from markovlm import *\nclass C(ObjectiveConfig):\n    name: str = 'o'\n@register.objective\nclass O(PolicyGradient):\n    Config = C",
@@ -289,10 +289,10 @@ def test_a_sampler(plugin, tiny_models: dict[str, Path], tmp_path: Path) -> None
         ("from markovlm import register\n@register.task('t', answer_type='number')\ndef t(split): 0",
             r"the generator of task 't' is called as \(split, seed, options\): too many positional arguments"),
         ("from markovlm import register\nregister.task('t', answer_type='number', prompt_kind='riddle')(print)",
-            r"task 't': prompt_kind 'riddle' is none of arithmetic, reasoning, multiple_choice, continuation$"),
+            r"task 't': prompt_kind 'riddle' is not one of arithmetic, reasoning, multiple_choice, continuation$"),
         ("from markovlm import register\nregister.task('t', answer_type='number', extractors=['anchr'])(print)",
             r"task 't': no extractor 'anchr' \(did you mean 'anchor'\?\)"),
-        ("from markovlm import register\n@register.extractor('e', answer_type='image')\ndef e(t, c): 0", "'image' is none of number"),
+        ("from markovlm import register\n@register.extractor('e', answer_type='image')\ndef e(t, c): 0", "'image' is not one of number"),
     ],
 )  # fmt: skip
 def test_a_bad_plugin_is_one_line_and_registers_nothing(plugin, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,9 @@ def extractor(name: str, *, answer_type: AnswerType) -> Callable[[F], F]:
 
         source = _source_of(read)
         if answer_type not in get_args(AnswerType):
-            raise UserError(f"{source}: extractor {name!r}: answer_type {answer_type!r} not in {', '.join(get_args(AnswerType))}")
+            raise UserError(
+                f"{source}: extractor {name!r}: answer_type {answer_type!r} is not one of {', '.join(get_args(AnswerType))}"
+            )
         _check_takes(read, "text, choices", f"extractor {name!r}")
         EXTRACTORS.add(name, Extractor(read, answer_type), source, read.__module__)
         return read

@@ -349,7 +349,10 @@ def test_chosen_on_test_is_said_to_be_optimistic(run: Path) -> None:
     selection = choose(target, results, 0)
     assert selection is not None
     assert (selection.source, selection.optimistic, selection.told_apart) == ("reported", True, True)
-    assert any("selected here, optimistic" in line for line in evaluation_report(target.config, results, selection)["warnings"])
+    assert any(
+        "the best checkpoint's number is optimistic" in line
+        for line in evaluation_report(target.config, results, selection)["warnings"]
+    )
 
 
 def test_dev_rows_of_training_choose_where_they_are_comparable(run: Path) -> None:

@@ -167,6 +167,7 @@ def test_plateau_and_no_learning(tmp_path: Path) -> None:
             "reward_mean": -1.0,
             "answer_correct_fraction": 0.2,
         },
+        evals=[eval_row(0, 0.2), eval_row(300, 0.2)],
     )
     assert "no_learning" in rules_of(flat)
     assert flat.doubt == "nothing learned"

@@ -28,7 +28,7 @@ def test_what_is_said_of_them_beside_verdict_and_cause() -> None:
         said[name]
         for name in ("f-last-line-cut", "e-printed-samples", "v-four-ranks-print", "u-ended-in-an-error", "n-no-reward-at-all")
     )
-    assert "torn" in cut.run.problems[0]
+    assert "is incomplete" in cut.run.problems[0]
     assert (samples.run.steps, ranks.run.steps) == (200, 60)
     assert "CUDA out of memory" in str(ended.error)
     assert any("--map reward=" in line for line in unread.run.problems)

@@ -154,7 +154,7 @@ def test_paths_that_are_not_models(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "nothing")
     assert "does not exist" in refused("./nothing")
     (tmp_path / "file").write_text("x")
-    assert "is a file" in refused(tmp_path / "file")
+    assert "is neither a directory" in refused(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refused(tmp_path / "empty")
 

@@ -42,7 +42,7 @@ def test_a_question_of_ones_own_as_an_example() -> None:
         ("Q?", ("one",), "letter", "1 given, expected 2 to 10"),
         ("Q?", ("one", " "), "letter", "choice B is empty"),
         ("Q?", ("one", "two"), "number", "leave them out"),
-        (Example("1", "Q?", "C", ("x", "y")), (), "letter", "is none of A, B"),
+        (Example("1", "Q?", "C", ("x", "y")), (), "letter", "is not one of A, B"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(question: str | Example, choices: tuple[str, ...], kind: str, says: str) -> None:

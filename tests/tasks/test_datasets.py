@@ -161,7 +161,7 @@ def test_aqua_options_lose_their_labels(load, fixtures):
     assert doubled.answer == "B"
     assert duplicates.choices == ("3", "3", "4", "5", "5")
     assert duplicates.answer == "D"
-    assert "test.json:5: answer 'C' is none of A, B" in loaded.skipped[0]
+    assert "test.json:5: answer 'C' is not one of A, B" in loaded.skipped[0]
     assert "no 'options'" in loaded.skipped[1]
 
 
@@ -318,7 +318,7 @@ def test_mmlu_with_header(load, fixtures, file, expected):
 def test_mmlu_hub_rows_and_subjects(load, fixtures):
     loaded = load("mmlu", fixtures / "mmlu" / "hub.jsonl")
     assert [(e.id, e.answer) for e in loaded.examples] == [("mmlu/test/anatomy/0", "C"), ("mmlu/test/virology/1", "A")]
-    assert "hub.jsonl:3: answer '4' is none of A, B, C, D" in loaded.skipped[0]
+    assert "hub.jsonl:3: answer '4' is not one of A, B, C, D" in loaded.skipped[0]
     assert len(load("mmlu", fixtures / "mmlu" / "hub.jsonl", subject="Virology").examples) == 1
     assert len(load("mmlu", fixtures / "mmlu", "test", subject="abstract algebra").examples) == 2
     with pytest.raises(UserError, match=r"no subject 'anatomie' \(did you mean 'anatomy'\?\)"):
@@ -364,7 +364,7 @@ def test_custom_letters(load, fixtures):
         ("custom/test/it", "B"),
         ("custom/test/it+2", "B"),  # ids are made unique
     ]
-    assert "letters.jsonl:4: answer 'MAYBE' is none of A, B" in loaded.skipped[0]
+    assert "letters.jsonl:4: answer 'MAYBE' is not one of A, B" in loaded.skipped[0]
     task = get_task("custom", options)
     assert (task.answer_type, task.prompt_kind, task.extractors[0]) == ("letter", "multiple_choice", "final_letter")
 

@@ -164,7 +164,7 @@ def test_known_models_need_no_network(model: str, parameters: int, monkeypatch: 
 
 
 def test_an_unknown_model_is_no_guess(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="does not exist"):
         read_shape(tiny.config(tmp_path / "nothing"))
 
 

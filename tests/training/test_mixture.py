@@ -138,5 +138,5 @@ def test_the_configuration_survives_and_says_what_is_wrong(run: Path, files: dic
             build_config(layer)
     with pytest.raises(UserError, match="no task 'gms8k'"):
         task_of(build_config({"tasks": {"gms8k": 1, "svamp": 1}}))
-    with pytest.raises(UserError, match=r"task_options\.max_terms: none of gsm8k"):
+    with pytest.raises(UserError, match=r"task_options\.max_terms: none of the tasks gsm8k"):
         task_of(build_config({"tasks": {"gsm8k": 1, "svamp": 1}, "task_options": {"max_terms": 3}}))

@@ -70,7 +70,7 @@ def test_a_question_that_comes_late_is_found_at_the_start(tmp_path: Path, capsys
     assert main([*command, "--training.steps", "26"]) == 2  # an epoch and a little
     error = capsys.readouterr().err
     assert "train" in error
-    assert "the question holds <|answer|>" in error
+    assert "the question has <|answer|>, a token of the prompt" in error
     assert error.count("\n") == 1
     assert not out.exists()
     assert main([*command, "--training.steps", "1", "--seed", "1"]) == 0

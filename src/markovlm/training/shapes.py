@@ -12,7 +12,7 @@ from markovlm.config.model import Lora
 from markovlm.errors import UserError
 from markovlm.models.adapters import LOAD_ERRORS
 from markovlm.models.load import explain_load_error
-from markovlm.models.registry import resolve
+from markovlm.models.registry import check_path, resolve
 from markovlm.models.shared_prefix import has_window
 
 # Shapes of the models that the paper names, so that nobody needs to ask the Hub. Facts of their config.json.
@@ -146,6 +146,7 @@ def _model_config(config: RunConfig) -> tuple[Any, str]:
     if config.model in KNOWN_SHAPES:
         kind, sizes = KNOWN_SHAPES[config.model]
         return AutoConfig.for_model(kind, **sizes), "the package's table of known models"
+    check_path(config.model)
     try:
         found = AutoConfig.from_pretrained(resolve(config.model), **options)
     except LOAD_ERRORS as error:  # not there, gated, offline, or of an unknown kind
