@@ -22,7 +22,7 @@ REFUSALS: dict[str, str] = {
     "eval embedded --option steps=1": "no option 'steps'",
     "eval embedded --split foo": "no split 'foo'",
     "eval embedded --checkpoints 99": "is a plain model and has no checkpoint '99'",
-    "eval embedded --lengths 4": "--lengths: only for chains",
+    "eval embedded --lengths 4": "--lengths: only for runs with chains",
     "demo --seed abc": "seed: Input should be a valid integer",
     "demo --resume runs/nothere": "--resume runs/nothere: does not exist",
     "train --model runs/nothere": "'runs/nothere' does not exist",
