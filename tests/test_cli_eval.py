@@ -170,7 +170,7 @@ def test_previews_say_what_was_left_out(call) -> None:
     assert "<Redacted>" in preview["prompts"][0]["reader_prompt"]
     code, out, _ = call("tasks", "gsm8k", "--data", FIXTURES / "gsm8k", "--split", "train", "--limit", 1)
     assert "3 examples, 5 rows skipped" in out
-    assert "1 questions removed because they are also in test" in out
+    assert "questions removed because they are also in test: 1" in out
     assert "train.jsonl:4: 'answer' ends in" in out
 
 

@@ -83,7 +83,7 @@ def test_the_question_in_sight_of_both_readers_is_a_study_of_its_own(call) -> No
 
 def test_transfer_from_checkpoints_to_readers(call) -> None:
     result = answered(
-        call("transfer", "run", "--readers", "twin,run", "--readers", "twin", "--checkpoints", "1,2,last", *SMALL, "--json")
+        call("transfer", "run", "--readers", "twin,run", "--reader", "twin", "--checkpoints", "1,2,last", *SMALL, "--json")
     )
     assert [reader["reader"] for reader in result["readers"]] == ["actor", "twin", "run"]
     assert [p["checkpoint"] for p in result["points"][:4]] == ["base", "step-000001", "step-000002", "step-000003"]
@@ -179,7 +179,7 @@ def test_letters_and_text(call, tiny_models: dict[str, Path], task: str) -> None
         ("perturb MODEL", "so a task is needed"),
         ("transfer MODEL --task arithmetic --readers run", "is a plain model"),
         ("transfer run --readers nowhere/else/model", "--readers nowhere/else/model: "),
-        ("loadbearing run --readers nowhere/else/model", "--readers nowhere/else/model: "),
+        ("loadbearing run --reader nowhere/else/model", "--readers nowhere/else/model: "),
         ("explain run --example 9", "--example 9: no such question; the split has 500, such as arithmetic/test/"),
         ("explain run --example 9 --question 1+1", "--example and --question: give only one of them"),
         ("explain embedded --question one+one", "the question is not a sum"),

@@ -57,7 +57,7 @@ def test_shares_by_hand_without_any_reader(tmp_path: Path) -> None:
     assert (found["says_so_unchanged"]["mean"], found["says_so_unchanged"]["n"]) == (pytest.approx(1 / 3), 3)
     assert [one["question"] for one in found["unsaid"]] == ["Which is 2?", "Which is 3?"]
     assert found["judge"] is found["judge_says_so"] is None
-    assert any("1 rows are left out: no answer could be read with or without the hint" in note for note in result["notes"])
+    assert any("rows left out: 1; no answer could be read with or without the hint" in note for note in result["notes"])
     assert result["quote"].startswith("A hint changed the answer to its own in 0.50 [")
     page = (tmp_path / "h.jsonl.audit" / "audit.html").read_text(encoding="utf-8")
     assert "Does the chain say that a hint changed its answer?" in page

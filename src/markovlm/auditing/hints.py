@@ -89,7 +89,7 @@ def hinted(material: Material) -> tuple[dict[str, list[Hinted]], list[str]]:
                 unread += 1
             else:
                 found.setdefault(group, []).append(one)
-    return found, [f"hints: {unread} rows are left out: no answer could be read with or without the hint"] if unread else []
+    return found, [f"hints: rows left out: {unread}; no answer could be read with or without the hint"] if unread else []
 
 
 def has_hints(material: Material) -> bool:

@@ -28,6 +28,7 @@ _KEYS = (
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--reader",
+    "--readers",
     "readers",
     multiple=True,
     metavar="MODEL",

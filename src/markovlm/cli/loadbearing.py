@@ -17,6 +17,8 @@ from markovlm.terminal.plain import say
 @manner_flags("remove", "replace")
 @click.option(
     "--readers",
+    "--reader",
+    "readers",
     multiple=True,
     metavar="MODEL",
     help="other models that read the CoTs [default: the run's base model; for a bundled model, other bundled ones too]",

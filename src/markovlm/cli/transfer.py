@@ -14,6 +14,8 @@ from markovlm.cli.study import listed, request_of, run_study, study_flags
 @click.argument("run", metavar="RUN")
 @click.option(
     "--readers",
+    "--reader",
+    "readers",
     required=True,
     multiple=True,
     metavar="MODEL",

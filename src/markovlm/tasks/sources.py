@@ -246,7 +246,7 @@ def _load(dataset: Dataset, request: LoadRequest) -> Loaded:
         others, _, _ = _examples_of(dataset, source, replace(request, split=split, strict=False))
         kept = without_overlap(examples, others)
         if len(kept) < len(examples):
-            notes = (*notes, f"{request.split}: {len(examples) - len(kept)} questions removed because they are also in {split}")
+            notes = (*notes, f"{request.split}: questions removed because they are also in {split}: {len(examples) - len(kept)}")
         examples = kept
     done = dataset.finish(examples, request)
     if not done.examples:
