@@ -47,7 +47,7 @@ def test_gsm8k_from_the_hub(hub):
     assert [e.id for e in test.examples] == ["gsm8k/test/0"]
     assert test.skipped[0].startswith("openai/gsm8k[test]:1: 'answer' ends in")
     assert len(train.examples) == 9
-    assert "1 questions removed" in train.notes[0]
+    assert "questions removed because they are also in test: 1" in train.notes[0]
     dev = task.load(LoadRequest("dev", disjoint=True))  # no dev split there: a part of train
     assert_disjoint(task.load(LoadRequest("train", disjoint=True)).examples, dev.examples)
 
