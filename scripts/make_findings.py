@@ -124,7 +124,7 @@ def _missing(runs: Sequence[Outcome]) -> str:
 
 
 def number(estimate: Estimate, places: int = 3) -> str:
-    return estimate_text(estimate.mean, estimate.low, estimate.high, places=places)
+    return estimate_text(*estimate, places=places)
 
 
 def p_value(p: float | None) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,11 @@ _ALWAYS = 256 << 20  # bytes that may be unpacked whatever the ratio
 def one_line(text: object, most: int = 200) -> str:
     """Foreign text on one line of at most `most` characters, with � for what is not printable: control characters, direction marks."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))[:most]
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """`a, b, c, …`: at most so many of them."""
+    return ", ".join((*names[:most], *["…"] * (len(names) > most)))
 
 
 def system_error(error: BaseException) -> OSError | None:

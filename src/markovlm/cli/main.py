@@ -34,7 +34,7 @@ _FUNCTIONS = {"eval": "evaluate"}  # those that are not called like their comman
 _LOG = "MARKOVLM_LOG"  # environment variable: the level from which the package's log is printed
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 # How often a waiting OpenMP thread looks before it sleeps. GNU's own 300,000 take the core away from other programs, and the thread that
-# is waited for with it: on a busy machine a step took two to five times as long (docs/performance.md). Read when torch is imported.
+# is waited for with it: on a busy machine a step took 47 to 144 s instead of 22 to 32 (docs/performance.md). Read when torch is imported.
 _SPINS = "2000"
 _GRACE = 10.0  # seconds in which the main process says the same and torchrun ends this one; if it doesn't, nobody else knew
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markovlm.content import check_regular
+from markovlm.content import check_regular, first_few
 from markovlm.errors import UserError
 from markovlm.logs.dialects import dialect_of
 from markovlm.logs.duplicates import without_duplicates
@@ -93,7 +93,7 @@ def _inside(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
     if unlisted:
         skipped.append(Skipped(folder, f"{unlisted:,} more files that are not logs"))
     if others:
-        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in others.most_common(6)) + (", …" if len(others) > 6 else "")
+        kinds = first_few([f"{n:,} {suffix}" for suffix, n in others.most_common()], 6)
         n = sum(others.values())
         skipped.append(Skipped(folder, f"{n:,} file{'' if n == 1 else 's'} with names unlike a log's, not opened ({kinds})"))
 

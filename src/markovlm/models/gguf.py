@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from markovlm.content import first_few
 from markovlm.errors import UserError
 
 FORMAT = 1  # of what `convert` writes: directories of another one are made again
@@ -73,9 +74,9 @@ def convert(file: Path, folder: Path, origin: str) -> dict[str, Any]:
         raise UserError(
             f"model: {origin}: transformers can't read this GGUF file ({' '.join(str(error).split()):.200})"
         ) from error
-    if missing := sorted(found["missing_keys"]):
+    if missing := found["missing_keys"]:
         raise UserError(
-            f"model: {origin}: this GGUF file lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}, …)"
+            f"model: {origin}: this GGUF file lacks {len(missing)} of the model's weights ({first_few(sorted(missing), 3)})"
         )
     notes = _split_digits(tokenizer, facts.pop("pre"))
     config: Any = loaded.config

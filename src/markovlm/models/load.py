@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from markovlm.config.model import Loading, Lora
+from markovlm.content import first_few
 from markovlm.errors import UserError
 from markovlm.models.adapters import LOAD_ERRORS, NOT_TENSORS, with_adapter
 from markovlm.models.folding import fold_layers
@@ -222,10 +223,7 @@ def _first_sentences(text: str, most: int = 300) -> str:
 def check_whole(name: str, missing: Collection[str]) -> None:
     """UserError where weights of the model are in none of its files: transformers draws them at random and says so in a warning."""
     if missing:
-        first = ", ".join(sorted(missing)[:3])
-        raise UserError(
-            f"model: {name!r} lacks {len(missing)} of its weights ({first}{', …' if len(missing) > 3 else ''}){_again(name)}"
-        )
+        raise UserError(f"model: {name!r} lacks {len(missing)} of its weights ({first_few(sorted(missing), 3)}){_again(name)}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

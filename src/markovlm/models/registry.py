@@ -135,7 +135,7 @@ _TRIED_LR = 1e-4  # elsewhere: the seed's rate at 8B; its own recommendation is 
 
 
 def highest_tried_lr(model: str, lr: Schedule) -> float:
-    """The highest learning rate known to work for a model."""
+    """The highest peak known to work for a model, of rates that fall to 0 as `lr` does, or that don't."""
     known = KNOWN.get(model)
     if known is None:
         return _TRIED_LR

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from markovlm.checks.finding import Checked
+from markovlm.content import first_few
 from markovlm.terminal.console import stdout
 
 _COLOUR = {"clear": "green", "warn": "yellow", "fails": "red"}
@@ -25,8 +26,7 @@ def show_checked(found: Sequence[Checked]) -> None:
             line.append(f"{finding.what}. ", style="default").append(f"Change: {finding.change}", style="bold")
             console.print(line.append(f" ({finding.source})", style="dim"), soft_wrap=True)
         if checked.unread:
-            more = ", …" if len(checked.unread) > _SHOWN else ""
-            names = ", ".join(checked.unread[:_SHOWN]) + more
+            names = first_few(checked.unread, _SHOWN)
             console.print(
                 Text(f"  reading {len(checked.unread):,} settings are only known at run time: {names}", style="dim"),
                 soft_wrap=True,
